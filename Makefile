@@ -1,0 +1,91 @@
+# FastChat's tasks by name; `make` alone lists them.
+#
+# Each task sets up what it needs by itself: a virtual environment in .venv and in it the packages that pyproject.toml asks for, in
+# the versions of requirements.lock. That is done again only when one of these two files changed, when the checkout was moved, or
+# when .venv is gone or broken.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# Where `make manual` and `make load` find the server, and how large the load is. Not from the environment, where such common names
+# may mean anything.
+URL = ws://localhost:8000/ws
+USERS = 50
+DURATION = 20
+ARGS =
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help setup run test check manual load clean FORCE
+
+# The tests call `make run` themselves: what was meant for this make must not reach that one.
+unexport MAKEFLAGS MFLAGS MAKELEVEL
+
+help: ## list the tasks
+	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+
+setup: $(VENV)/.installed-dev ## install everything for development into .venv
+
+run: $(VENV)/.installed-run ## run the server: WORKERS=8 PORT=8000 ADMIN_PORT=8001 FRONTS=1 DATA=./data HOST=localhost
+	@exec $(BIN)/python -m router
+
+test: $(VENV)/.installed-dev ## run all tests: ARGS="-k words -n 0" goes to pytest
+	@exec $(BIN)/python -m pytest -n 4 $(ARGS)
+
+check: $(VENV)/.installed-dev ## check style, formatting, types and who imports whom
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+manual: $(VENV)/.installed-run ## walk two users through all flows of a running server: URL=ws://localhost:8000/ws
+	@exec $(BIN)/python scripts/manual_test.py $(URL)
+
+load: $(VENV)/.installed-dev ## put load on a running server: USERS=50 (pairs) DURATION=20 (seconds) URL=ws://localhost:8000/ws
+	@exec $(BIN)/locust --locustfile bench/locustfile.py --headless --only-summary --host $(URL) --users $(USERS) \
+		--spawn-rate $$(($(USERS) / 4 + 1)) --run-time $(DURATION) --stop-timeout 10 $(ARGS)
+
+clean: ## remove .venv and all caches; keeps the server's data
+	@rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# -- Parameters of `make run` --
+# Only what stands on the command line of make becomes a setting, and then wins over the environment; the server has the defaults.
+
+define parameter
+ifeq ($$(origin $(1)),command line)
+run: export FASTCHAT_$(2) := $$($(1))
+endif
+endef
+$(foreach name,WORKERS PORT ADMIN_PORT FRONTS HOST,$(eval $(call parameter,$(name),$(name))))
+$(eval $(call parameter,DATA,DATA_DIR))
+
+# -- Set-up --
+# A virtual environment works only where it was made and with the Python it was made from, so it carries a note of both.
+
+venv_note := import sys; print(sys.prefix, *sys.version_info[:2])
+venv_is_good := $(shell note=$$($(BIN)/python -c '$(venv_note)' 2>/dev/null) && \
+	[ "$$note" = "$$(cat $(VENV)/.made-for 2>/dev/null)" ] && echo yes)
+
+$(VENV)/.made-for: $(if $(venv_is_good),,FORCE)
+	@command -v $(PYTHON) >/dev/null || \
+		{ echo "FastChat needs Python 3.11 or newer, and there is no $(PYTHON): install it, or name one with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "FastChat needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1): name another with PYTHON=..." >&2; exit 1; }
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c '$(venv_note)' >$@
+
+# The stamp gets the time at which the installation began, and its name when it succeeded: a change meanwhile is not missed, and an
+# interrupted installation is done again.
+install = echo "installing into $(VENV), as requirements.lock says ..." >&2 && touch $(VENV)/.began && \
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint requirements.lock --editable
+
+$(VENV)/.installed-run: pyproject.toml requirements.lock $(VENV)/.made-for
+	@$(install) . && mv $(VENV)/.began $@
+
+$(VENV)/.installed-dev: pyproject.toml requirements.lock $(VENV)/.made-for
+	@$(install) '.[dev]' && cp -p $(VENV)/.began $(VENV)/.installed-run && mv $(VENV)/.began $@
