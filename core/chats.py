@@ -1,0 +1,160 @@
+"""Opening chats, and the names in them (D7, D8).
+
+Each of the two users' shards keeps its own record. OPEN_CHAT goes: `open` at the opener's shard -> `accept` at the target's, which keeps
+the chat first -> `settled` back at the opener's, which keeps it too -> `_opened`: CHAT_OPENED to all devices of both. Whatever dies on the
+way, a chat that somebody was told about is on both sides or is repaired by the first message in it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from core.envelope import Outcome, RecordKind, pack_record
+from core.protocol import ErrorCode, MessageType, Refusal
+from core.requests import Request
+from core.session import Session, rate_limited
+from core.user import Chat, User, chat_opened_frame
+
+if TYPE_CHECKING:
+    from core.shard import Shard
+
+
+class Chats:
+    """The chats of the users of one shard."""
+
+    __slots__ = ("_shard",)
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+
+    def open(self, session: Session, user: User, target: str, now: float) -> None:
+        """OPEN_CHAT. The session is held until the chat is open on both sides, or refused."""
+        shard = self._shard
+        if target == user.user_id:
+            raise Refusal(ErrorCode.VALIDATION, "a chat is with somebody else", field="target_user_id")
+        wait = user.open_chats.retry_after(now)
+        if wait:
+            raise rate_limited("OPEN_CHAT", shard.settings.open_chats_per_minute, wait)
+        user.open_chats.count(now)
+        session.hold()
+        ticket, deadline = shard.requests.open(MessageType.OPEN_CHAT, session, user, target, None, now)
+        owner = shard.placement.worker_of(target)
+        if owner == shard.index:
+            self.accept(owner, ticket, user.user_id, target, user.display_name, now)
+        else:
+            fields = (user.user_id.encode(), target.encode(), user.display_name.encode())
+            shard.bus.send(owner, pack_record(RecordKind.OPEN_CHAT, 0, ticket, deadline, *fields))
+
+    def accept(self, origin: int, ticket: int, opener: str, target: str, name: str, now: float) -> None:
+        """At the target's shard: keep the chat here first."""
+        user = self._shard.find(target)
+        if user is None:
+            self._shard.reply(origin, ticket, Outcome.USER_NOT_FOUND, "", now)
+            return
+        chat = user.chats.get(opener)
+        new = chat is None
+        if chat is None:
+            chat = self.add(user, opener, name)
+        chat.peer_name = name
+        self._shard.store.save_chat(user, chat, partial(self._accepted, origin, ticket, user, chat, new))
+
+    def settled(self, request: Request, outcome: int, name: str, now: float) -> None:
+        """Back at the opener's shard: keep the chat here too; or say why not."""
+        user = request.user
+        if outcome == Outcome.OPENED:
+            chat = user.chats.get(request.peer) or self.add(user, request.peer, name)
+            chat.peer_name = name
+            self._shard.store.save_chat(user, chat, partial(self._opened, request, chat))
+        else:
+            self._shard.refuse(request, outcome, now)
+            self._shard.continue_later(request.session)
+
+    def opened_elsewhere(self, opener: str, target: str) -> None:
+        """At the target's shard again: both sides have it, so the target may know."""
+        user = self._shard.find(target)
+        chat = user.chats.get(opener) if user is not None else None
+        if user is not None and chat is not None and not chat.announced:
+            self.announce(user, chat)
+
+    def announce(self, user: User, chat: Chat) -> None:
+        """CHAT_OPENED to all devices of `user`; if there are none, the next HELLO will do it."""
+        if not user.sessions:
+            return
+        chat.announced = True
+        self._shard.store.save_chat(user, chat, _ignore)
+        frame = chat_opened_frame(user, chat)
+        for session in user.sessions:
+            session.connection.send(frame)
+            session.received_peer = chat.peer
+
+    def announce_missed(self, user: User) -> None:
+        """What was opened while `user` was away."""
+        for chat in user.chats.values():
+            if not chat.announced:
+                self.announce(user, chat)
+
+    def add(self, user: User, peer: str, name: str) -> Chat:
+        """A new record at one side. After this, it must be given to the store."""
+        chat = user.chats[peer] = Chat(peer, name)
+        self._shard.presence.chat_opened(user, peer)
+        return chat
+
+    def repair(self, user: User, peer: str, name: str) -> Chat:
+        """The other side has proof that this chat is open: keep it here again."""
+        chat = self.add(user, peer, name)
+        self._shard.store.save_chat(user, chat, _ignore)
+        return chat
+
+    def tell_new_name(self, user: User) -> None:
+        """`user` has a new name: everybody who has a chat with `user` keeps it."""
+        shard = self._shard
+        for peer in user.chats:
+            owner = shard.placement.worker_of(peer)
+            if owner == shard.index:
+                self.rename(user.user_id, peer, user.display_name)
+            else:
+                fields = (user.user_id.encode(), peer.encode(), user.display_name.encode())
+                shard.bus.send(owner, pack_record(RecordKind.RENAMED, 0, 0, 0.0, *fields))
+
+    def rename(self, user_id: str, peer: str, name: str) -> None:
+        """At the peer's shard: keep the new name of `user_id`."""
+        user = self._shard.find(peer)
+        chat = user.chats.get(user_id) if user is not None else None
+        if user is not None and chat is not None:
+            chat.peer_name = name
+            self._shard.store.save_chat(user, chat, _ignore)
+
+    # -- Once it is durable --
+
+    def _accepted(
+        self, origin: int, ticket: int, user: User, chat: Chat, new: bool, failure: str | None, now: float
+    ) -> None:
+        if failure is None:
+            self._shard.reply(origin, ticket, Outcome.OPENED, user.display_name, now)
+            return
+        if new:
+            user.chats.pop(chat.peer, None)
+        self._shard.reply(origin, ticket, Outcome.FAILED, "", now)
+
+    def _opened(self, request: Request, chat: Chat, failure: str | None, now: float) -> None:
+        shard, user, session = self._shard, request.user, request.session
+        shard.continue_later(session)
+        if failure is not None:
+            shard.refuse(request, Outcome.FAILED, now)
+            return
+        if not chat.announced:
+            self.announce(user, chat)
+        elif not session.closed:
+            session.connection.send(chat_opened_frame(user, chat))
+        session.chosen_peer = chat.peer
+        owner = shard.placement.worker_of(chat.peer)
+        if owner == shard.index:
+            self.opened_elsewhere(user.user_id, chat.peer)
+        else:
+            fields = (user.user_id.encode(), chat.peer.encode())
+            shard.bus.send(owner, pack_record(RecordKind.CHAT_OPENED, 0, 0, 0.0, *fields))
+
+
+def _ignore(failure: str | None, now: float) -> None:
+    """For writes whose loss is repaired by the next message, or shows an older name."""

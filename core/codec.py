@@ -1,0 +1,170 @@
+"""Bytes <-> messages. The only user of orjson, and the only place that knows how a message of ours looks on the wire.
+
+`decode` takes the text of one message apart. Everything else builds finished WebSocket text frames, header included: a frame is
+made once and the same bytes are written to every connection that gets it, in this process or, through the bus, in another.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+
+from core.frames import FrameError, text_frame
+from core.protocol import CloseCode, ErrorCode, MessageType, Refusal
+
+to_json = orjson.dumps
+from_json = orjson.loads
+
+#: ``,"timestamp":"2024-01-01T12:00:00.000Z"}}``: the end of every MSG frame has this many bytes (D19).
+_MSG_TAIL: Final = len(b',"timestamp":"2024-01-01T12:00:00.000Z"}}')
+
+
+def decode(payload: bytes) -> tuple[str, dict[str, Any]]:
+    """The `type` and `data` of a client's message.
+
+    Raises FrameError(1007) when it is not UTF-8, and Refusal(VALIDATION) when it is not JSON, not an object, or without a `type` that
+    is a string and a `data` that is an object (D25).
+    """
+    try:
+        message = orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        try:
+            payload.decode()
+        except UnicodeDecodeError:
+            raise FrameError(CloseCode.INVALID_UTF8, "a text message must be UTF-8") from None
+        raise Refusal(
+            ErrorCode.VALIDATION, f"the message must be a JSON object: {error}", expected="JSON object"
+        ) from None
+    if type(message) is not dict:
+        raise Refusal(
+            ErrorCode.VALIDATION,
+            f"the message must be a JSON object, not {json_type(message)}",
+            expected="JSON object",
+        )
+    kind = message.get("type")
+    if type(kind) is not str:
+        raise Refusal(
+            ErrorCode.VALIDATION,
+            f"`type` must be a string, not {json_type(kind)}",
+            field="type",
+            expected="string",
+        )
+    data = message.get("data")
+    if type(data) is not dict:
+        raise Refusal(
+            ErrorCode.VALIDATION,
+            f"`data` must be an object, not {json_type(data)}",
+            field="data",
+            expected="object",
+            type=kind[:64],
+        )
+    return kind, data
+
+
+def json_type(value: Any) -> str:
+    """What JSON calls the type of a decoded value; an absent field is `missing or null`."""
+    if value is None:
+        return "missing or null"
+    return _JSON_TYPES.get(type(value), "something else")
+
+
+_JSON_TYPES: Final = {
+    str: "a string",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+}
+
+
+# -- From the server to clients --
+
+
+def encode(kind: str, data: dict[str, Any]) -> bytes:
+    """Any message as a finished text frame."""
+    return text_frame(orjson.dumps({"type": kind, "data": data}))
+
+
+def error(refusal: Refusal, kind: str | None = None, message_id: str | None = None) -> bytes:
+    """ERROR; `kind` and `message_id` are those of the offending message, where it had any (D24)."""
+    details = dict(refusal.details)
+    if kind is not None:
+        details.setdefault("type", kind)
+    if message_id is not None:
+        details.setdefault("message_id", message_id)
+    return encode(MessageType.ERROR, {"code": refusal.code, "message": refusal.message, "details": details})
+
+
+def hello_ack(user_id: str, capabilities: list[str] | None) -> bytes:
+    """HELLO_ACK; with the capabilities in force when the client asked for any."""
+    data: dict[str, Any] = {"user_id": user_id, "status": "connected"}
+    if capabilities is not None:
+        data["capabilities"] = capabilities
+    return encode(MessageType.HELLO_ACK, data)
+
+
+def presence(users: list[tuple[str, str, bool]], delta: bool = False) -> bytes:
+    """PRESENCE of (user_id, display_name, online) entries; `delta` marks that only changes are listed (D22)."""
+    data: dict[str, Any] = {
+        "users": [{"user_id": user, "display_name": name, "online": online} for user, name, online in users]
+    }
+    if delta:
+        data["delta"] = True
+    return encode(MessageType.PRESENCE, data)
+
+
+def chat_opened(
+    chat_id: str, participants: tuple[str, str], target_user_id: str, target_display_name: str
+) -> bytes:
+    """CHAT_OPENED as one side sees it: `target_*` is the other person (D7)."""
+    return encode(
+        MessageType.CHAT_OPENED,
+        {
+            "chat_id": chat_id,
+            "participants": participants,
+            "target_user_id": target_user_id,
+            "target_display_name": target_display_name,
+        },
+    )
+
+
+def msg(sender: str, recipient: str, content: str, message_id: str, timestamp: bytes) -> bytes:
+    """MSG as its recipient gets it. `timestamp` is 24 bytes of ISO 8601 (D19).
+
+    Spliced rather than dumped whole: user ids need no escaping, so only the content and the message id go through the encoder.
+    """
+    return text_frame(
+        b'{"type":"MSG","data":{"from":"%b","to":"%b","content":%b,"message_id":%b,"timestamp":"%b"}}'
+        % (sender.encode(), recipient.encode(), orjson.dumps(content), orjson.dumps(message_id), timestamp)
+    )
+
+
+def same_message(frame: bytes, other: bytes) -> bool:
+    """Whether two MSG frames say the same but for their timestamps: then the second is a repeat of the first (D10)."""
+    return frame[:-_MSG_TAIL] == other[:-_MSG_TAIL]
+
+
+def msg_ack(message_id: str, status: str) -> bytes:
+    """MSG_ACK to the sender of a message."""
+    return text_frame(
+        b'{"type":"MSG_ACK","data":{"message_id":%b,"status":"%b"}}'
+        % (orjson.dumps(message_id), status.encode())
+    )
+
+
+def typing(user_id: str, is_typing: bool) -> bytes:
+    """TYPING of `user_id`, as the other side gets it."""
+    return text_frame(
+        b'{"type":"TYPING","data":{"user_id":"%b","is_typing":%b}}'
+        % (user_id.encode(), _JSON_BOOL[is_typing])
+    )
+
+
+_JSON_BOOL: Final = {True: b"true", False: b"false"}
+
+
+def pong(timestamp: bytes) -> bytes:
+    """PONG, the answer to PING."""
+    return text_frame(b'{"type":"PONG","data":{"timestamp":"%b"}}' % timestamp)

@@ -1,0 +1,75 @@
+"""What travels with a socket from the front to a worker, and what comes back.
+
+A ticket goes out with one descriptor (SCM_RIGHTS) over a SEQPACKET queue, so message boundaries are the kernel's; the worker answers
+with the numbers that it has adopted. Nothing is pickled: a few fixed fields, then the user id, the peer's address and the bytes that
+the front had to take out of the kernel (`Ticket.carried`), each with its length.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NamedTuple
+
+#: Sockets that may be on their way to one worker at once. A SEQPACKET queue holds about 167 messages, then EAGAIN; and a worker must
+#: have that many spare descriptors, or the kernel drops sockets silently (MSG_CTRUNC).
+IN_FLIGHT_MAX: Final = 128
+#: The largest ticket: header, user id, address, and one message of 16 KiB.
+TICKET_MAX_BYTES: Final = 17 * 1024
+
+_VERSION: Final = 1
+_HEADER: Final = struct.Struct("!BIBBH")
+_ADOPTED: Final = struct.Struct("!I")
+
+
+class Ticket(NamedTuple):
+    """The claim that comes with a socket: who the client said it is."""
+
+    #: The front's number for this hand-over, unique among those in flight on one queue; `adopted` answers with it.
+    number: int
+    #: As the first message says; the worker checks that.
+    user_id: str
+    #: The client's address as text, for logs.
+    address: str
+    #: Bytes that the client sent and that are no longer in the kernel: whole client frames, to be parsed before the socket is read.
+    carried: bytes
+
+
+def encode_ticket(ticket: Ticket) -> bytes:
+    """A ticket as one SEQPACKET message."""
+    user_id, address = ticket.user_id.encode(), ticket.address.encode()
+    header = _HEADER.pack(_VERSION, ticket.number, len(user_id), len(address), len(ticket.carried))
+    return header + user_id + address + ticket.carried
+
+
+def decode_ticket(data: bytes) -> Ticket:
+    """The inverse of `encode_ticket`. Raises ValueError when it is not one: the two ends run different versions."""
+    if len(data) < _HEADER.size:
+        raise ValueError(f"a hand-over ticket has at least {_HEADER.size} bytes, this one has {len(data)}")
+    version, number, user_size, address_size, carried_size = _HEADER.unpack_from(data)
+    if version != _VERSION or len(data) != _HEADER.size + user_size + address_size + carried_size:
+        raise ValueError(f"not a hand-over ticket of version {_VERSION}: {data[:32]!r}")
+    user_end = _HEADER.size + user_size
+    address_end = user_end + address_size
+    return Ticket(
+        number,
+        data[_HEADER.size : user_end].decode(),
+        data[user_end:address_end].decode(),
+        data[address_end:],
+    )
+
+
+def encode_adopted(numbers: list[int]) -> bytes:
+    """The worker's answer: these sockets are now its own. It is sent *before* the first byte is read from any of them."""
+    return b"".join(map(_ADOPTED.pack, numbers))
+
+
+def decode_adopted(data: bytes) -> list[int]:
+    """The inverse of `encode_adopted`. Raises ValueError for a length that is not a multiple of four."""
+    if len(data) % _ADOPTED.size:
+        raise ValueError(f"not a list of adopted sockets: {len(data)} bytes")
+    return [number for (number,) in _ADOPTED.iter_unpack(data)]
+
+
+def endpoint(run_dir: str, worker: int) -> str:
+    """The path of the SEQPACKET socket on which a worker takes sockets over; it listens once the worker has booted."""
+    return f"{run_dir}/handover-{worker}"

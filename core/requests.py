@@ -1,0 +1,89 @@
+"""Requests from one user's shard to another's: what waits for an answer, and what the client is told when it comes (D26).
+
+A request gets a ticket, travels as a record (or as a plain call when both users live here), and comes back as an Outcome; one that has not
+come back within 5 s has failed. Failed means *not confirmed*: the other side may have done it all the same.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING
+
+from core.envelope import Outcome
+from core.protocol import CONFIRM_TIMEOUT, ErrorCode, MessageType, Refusal
+from core.session import rate_limited
+
+if TYPE_CHECKING:
+    from core.session import Session
+    from core.user import User
+
+
+class Request:
+    """A request whose outcome is not known yet."""
+
+    __slots__ = ("deadline", "kind", "message_id", "peer", "session", "user")
+
+    def __init__(
+        self, kind: str, session: Session, user: User, peer: str, message_id: str | None, deadline: float
+    ) -> None:
+        #: MSG or OPEN_CHAT: which answer the client waits for.
+        self.kind = kind
+        self.session = session
+        self.user = user
+        self.peer = peer
+        self.message_id = message_id
+        self.deadline = deadline
+
+
+class Requests:
+    """The open requests of one shard."""
+
+    __slots__ = ("_open", "_tickets")
+
+    def __init__(self, generation: int) -> None:
+        #: ticket -> request. All wait equally long, so the first is the first to expire.
+        self._open: dict[int, Request] = {}
+        #: The generation is part of a ticket, so an answer to an earlier process of this worker is not taken for one to this.
+        self._tickets = count((generation & 0x7FFF_FFFF) << 32)
+
+    def open(
+        self, kind: str, session: Session, user: User, peer: str, message_id: str | None, now: float
+    ) -> tuple[int, float]:
+        """Begin a request; its ticket and deadline."""
+        ticket, deadline = next(self._tickets), now + CONFIRM_TIMEOUT
+        self._open[ticket] = Request(kind, session, user, peer, message_id, deadline)
+        return ticket, deadline
+
+    def take(self, ticket: int) -> Request | None:
+        """The request that an answer belongs to; None when it came too late."""
+        return self._open.pop(ticket, None)
+
+    def expired(self, now: float) -> int | None:
+        """The ticket of a request whose time is over; None when there is none (any more)."""
+        for ticket, request in self._open.items():
+            return ticket if request.deadline <= now else None
+        return None
+
+
+def refusal(request: Request, outcome: int, messages_per_minute: int, now: float) -> Refusal:
+    """What the client is told about a request that did not succeed."""
+    field = "to" if request.kind == MessageType.MSG else "target_user_id"
+    if outcome == Outcome.USER_NOT_FOUND:
+        return Refusal(ErrorCode.USER_NOT_FOUND, "no such user has ever been here", field=field)
+    if outcome == Outcome.CHAT_NOT_OPENED:
+        return Refusal(ErrorCode.CHAT_NOT_OPENED, "open a chat with this user first", field=field)
+    if outcome == Outcome.CONFLICT:
+        return Refusal(
+            ErrorCode.VALIDATION,
+            "this message_id was used for another content",
+            field="message_id",
+            expected="an id that was not used before, or the same content",
+        )
+    if outcome == Outcome.RATE_LIMITED:
+        return rate_limited("MSG", messages_per_minute, request.user.messages.retry_after(now))
+    if outcome == Outcome.MAILBOX_FULL:
+        return Refusal(
+            ErrorCode.MESSAGE_FAILED, "too many messages wait for this user; send it again later", field=field
+        )
+    again = "send it again with the same message_id" if request.message_id is not None else "try again"
+    return Refusal(ErrorCode.MESSAGE_FAILED, f"not confirmed in time; {again}", field=field)

@@ -1,0 +1,324 @@
+"""One connection from HELLO on: what a client may say, and in which state.
+
+A session takes the text of one message at a time (`receive`). The command table says for each message type which function handles it,
+whether HELLO must have come before, and whether it keeps its place in line: while a command waits for another shard or for the store
+(OPEN_CHAT, HELLO), the session is *held* and what the client sends behind it queues up, so a client may send everything in one go. PING
+waits for HELLO only.
+
+States: *new* (the socket was handed over; the first message must be the HELLO that the front saw), *greeted* (`user` is set), *closed*.
+To add a command: a MessageType, a function here, a row in COMMANDS.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from core import codec, validation
+from core.frames import FrameError
+from core.ports import Connection
+from core.protocol import (
+    HELLO_DEADLINE,
+    PING_BURST,
+    RATE_WINDOW,
+    STRIKES_PER_MINUTE,
+    Capability,
+    CloseCode,
+    ErrorCode,
+    MessageType,
+    Refusal,
+)
+from core.ratelimit import SlidingWindow, TokenBucket
+
+if TYPE_CHECKING:
+    from core.shard import Shard
+    from core.user import User
+
+#: Messages that queue behind a held command before the client is not read from any more.
+_BACKLOG_PAUSE: Final = 32
+
+
+class Session:
+    """One device of one user. Attributes are public to the core: shard, delivery and presence keep their notes here."""
+
+    __slots__ = (
+        "_backlog",
+        "_first",
+        "_held",
+        "_paused",
+        "_pings",
+        "_strikes",
+        "chosen_peer",
+        "claimed",
+        "closed",
+        "confirm_asked",
+        "confirm_asked_at",
+        "confirm_seq",
+        "connection",
+        "cursor",
+        "hello_deadline",
+        "in_flight",
+        "presence_changes",
+        "presence_full",
+        "presence_revision",
+        "presence_told",
+        "received_peer",
+        "shard",
+        "typing_to",
+        "user",
+    )
+
+    def __init__(self, shard: Shard, connection: Connection, claimed: str, now: float) -> None:
+        self.shard = shard
+        self.connection = connection
+        #: The user id that the front read from HELLO.
+        self.claimed = claimed
+        #: None until HELLO has been accepted.
+        self.user: User | None = None
+        self.closed = False
+        self.hello_deadline = now + HELLO_DEADLINE
+        self._first = True
+        # -- Limits of this connection --
+        self._pings = TokenBucket(shard.settings.pings_per_second, PING_BURST, now)
+        self._strikes: SlidingWindow | None = None
+        # -- Order --
+        self._held = False
+        self._backlog: deque[tuple[str, dict[str, Any]]] | None = None
+        self._paused = False
+        #: Messages sent by this connection whose outcome is not known yet.
+        self.in_flight = 0
+        # -- Typing (D17) --
+        #: The chat that this connection opened or wrote in last, and that of the last CHAT_OPENED or MSG it received.
+        self.chosen_peer: str | None = None
+        self.received_peer: str | None = None
+        #: Peers that were told that this connection is typing.
+        self.typing_to: set[str] | None = None
+        # -- Delivery (D12) --
+        #: Mailbox position up to which everything has been written to this connection.
+        self.cursor = 0
+        #: Position that the confirming ping on its way stands for (0: none is), when it was sent, and what pongs have confirmed.
+        self.confirm_asked = 0
+        self.confirm_asked_at = -math.inf
+        self.confirm_seq = 0
+        # -- Presence (D21, D22) --
+        self.presence_told = -math.inf
+        #: What `Presence` had changed up to when this connection was told; and whether the next PRESENCE must be the whole list.
+        self.presence_revision = 0
+        self.presence_full = True
+        #: user -> name of those who changed since the last PRESENCE; None without the capability.
+        self.presence_changes: dict[str, str] | None = None
+
+    # -- From the connection --
+
+    def receive(self, payload: bytes, now: float) -> None:
+        """The text of one message. Raises FrameError when the connection must be closed for it."""
+        if self.closed:
+            return
+        kind: str | None = None
+        data: dict[str, Any] | None = None
+        try:
+            kind, data = codec.decode(payload)
+            command = COMMANDS.get(kind)
+            if command is None:
+                raise Refusal(
+                    ErrorCode.VALIDATION,
+                    f"unknown message type {kind[:64]!r}",
+                    field="type",
+                    expected=sorted(COMMANDS),
+                )
+            if self._held and (command.in_line or self.user is None):
+                self._queue(kind, data)
+            else:
+                self._run(command, data, now)
+        except Refusal as refusal:
+            self.refuse(refusal, kind, data, now)
+
+    def pong(self, payload: bytes, now: float) -> None:
+        """A WebSocket pong came."""
+        self.shard.delivery.pong(self, payload, now)
+
+    def writable(self, now: float) -> None:
+        """The connection has room again."""
+        if self.user is not None and not self.closed:
+            self.shard.delivery.pump(self.user, self, now)
+
+    def on_closed(self, now: float) -> None:
+        """The connection is gone, or going."""
+        if not self.closed:
+            self.closed = True
+            self.shard.detach(self, now)
+
+    # -- Order --
+
+    @property
+    def greeted(self) -> User:
+        """The user, in a command that needs HELLO."""
+        assert self.user is not None, "the command table asks for HELLO first"
+        return self.user
+
+    @property
+    def behind(self) -> bool:
+        """Whether messages wait for this connection to have room."""
+        user = self.user
+        return user is not None and not self.closed and self.cursor < user.mailbox.head
+
+    def hold(self) -> None:
+        """Let what comes next wait, until `release`."""
+        self._held = True
+
+    def hold_back(self, kind: str, data: dict[str, Any]) -> None:
+        """Put a command that can't be decided yet at the head of the line, and hold."""
+        self._held = True
+        if self._backlog is None:
+            self._backlog = deque()
+        self._backlog.appendleft((kind, data))
+
+    def release(self, now: float) -> None:
+        """Handle what has been waiting, in order, until something holds again. Called by the shard between two messages."""
+        self._held = False
+        backlog = self._backlog
+        while backlog and not self._held and not self.closed:
+            kind, data = backlog.popleft()
+            try:
+                self._run(COMMANDS[kind], data, now)
+            except Refusal as refusal:
+                try:
+                    self.refuse(refusal, kind, data, now)
+                except FrameError as error:
+                    self.shard.close(self, error.code, error.reason, now)
+        self.adjust_reading()
+
+    def adjust_reading(self) -> None:
+        """Stop reading from a client that is too far ahead of what is decided, and read again when it is not (D29)."""
+        waiting = len(self._backlog) if self._backlog else 0
+        too_far = waiting >= _BACKLOG_PAUSE or self.in_flight >= self.shard.uncommitted_max
+        if too_far != self._paused and not self.closed:
+            self._paused = too_far
+            if too_far:
+                self.connection.pause_reading()
+            else:
+                self.connection.resume_reading()
+
+    def _queue(self, kind: str, data: dict[str, Any]) -> None:
+        if self._backlog is None:
+            self._backlog = deque()
+        self._backlog.append((kind, data))
+        if len(self._backlog) >= _BACKLOG_PAUSE:
+            self.adjust_reading()
+
+    def _run(self, command: Command, data: dict[str, Any], now: float) -> None:
+        if self.user is None and command.needs_hello:
+            raise Refusal(ErrorCode.UNAUTHORIZED, "say HELLO first", expected=MessageType.HELLO)
+        command.run(self, data, now)
+
+    # -- Answers --
+
+    def refuse(self, refusal: Refusal, kind: str | None, data: dict[str, Any] | None, now: float) -> None:
+        """Answer with ERROR. Raises FrameError(1008) for the 21st VALIDATION in a minute (D25)."""
+        self.shard.counters[f"errors_{refusal.code}_total"] += 1
+        if refusal.code == ErrorCode.VALIDATION:
+            if self._strikes is None:
+                self._strikes = SlidingWindow(STRIKES_PER_MINUTE)
+            if not self._strikes.allow(now):
+                raise FrameError(CloseCode.POLICY_VIOLATION, "too many invalid messages in a minute")
+        message_id = data.get("message_id") if data is not None else None
+        if type(message_id) is not str or len(message_id) > 64:
+            message_id = None
+        self.connection.send(codec.error(refusal, kind[:64] if kind is not None else None, message_id))
+
+
+def rate_limited(what: str, limit: int, wait: float) -> Refusal:
+    """RATE_LIMITED for a per-minute limit; waiting `retry_after` seconds is enough (D23)."""
+    return Refusal(
+        ErrorCode.RATE_LIMITED,
+        f"at most {limit} {what} in {RATE_WINDOW:.0f} seconds",
+        limit=limit,
+        window=RATE_WINDOW,
+        retry_after=math.ceil(wait * 1000) / 1000,
+    )
+
+
+# -- Commands --
+
+
+def _hello(session: Session, data: dict[str, Any], now: float) -> None:
+    hello = session.shard.validator.hello(data)
+    first, session._first = session._first, False
+    if first and hello.user_id != session.claimed:
+        # Not the client's doing: the front and this process do not agree on what the first message is.
+        raise FrameError(CloseCode.INTERNAL_ERROR, "the hand-over named another user")
+    if hello.user_id != session.claimed:
+        raise Refusal(
+            ErrorCode.UNAUTHORIZED, "this connection belongs to another user; open a new one", field="user_id"
+        )
+    if hello.capabilities is not None:
+        wants_delta = Capability.PRESENCE_DELTA in hello.capabilities
+        session.presence_changes = {} if wants_delta else None
+    session.shard.hello(session, hello, now)
+
+
+def _open_chat(session: Session, data: dict[str, Any], now: float) -> None:
+    target = session.shard.validator.user_id(data.get("target_user_id"), "target_user_id")
+    # Required by the document; what CHAT_OPENED shows is the name that the target itself gave last (D7).
+    validation.display_name(data.get("target_display_name"), "target_display_name")
+    session.shard.chats.open(session, session.greeted, target, now)
+
+
+def _msg(session: Session, data: dict[str, Any], now: float) -> None:
+    recipient = session.shard.validator.user_id(data.get("to"), "to")
+    content = validation.content(data.get("content"))
+    message_id = data.get("message_id")
+    if message_id is not None:
+        validation.message_id(message_id)
+    session.shard.messages.send(session, session.greeted, recipient, content, message_id, data, now)
+
+
+def _msg_ack(session: Session, data: dict[str, Any], now: float) -> None:
+    message_id = validation.message_id(data.get("message_id"))
+    sender = data.get("from")
+    if sender is not None:
+        sender = session.shard.validator.user_id(sender, "from")
+    session.shard.delivery.acknowledge(session, session.greeted, message_id, sender)
+
+
+def _typing(session: Session, data: dict[str, Any], now: float) -> None:
+    is_typing = validation.is_typing(data.get("is_typing"))
+    peer = data.get("to")
+    if peer is not None:
+        peer = session.shard.validator.user_id(peer, "to")
+    session.shard.typing.send(session, session.greeted, peer, is_typing, now)
+
+
+def _ping(session: Session, data: dict[str, Any], now: float) -> None:
+    wait = session._pings.retry_after(now)
+    if wait:
+        raise Refusal(
+            ErrorCode.RATE_LIMITED,
+            "at most one PING a second",
+            limit=session.shard.settings.pings_per_second,
+            window=1,
+            retry_after=math.ceil(wait * 1000) / 1000,
+        )
+    session.connection.send(codec.pong(session.shard.clock.timestamp()))
+
+
+class Command(NamedTuple):
+    """A row of the command table."""
+
+    run: Callable[[Session, dict[str, Any], float], None]
+    #: Whether HELLO must have been accepted before.
+    needs_hello: bool
+    #: Whether it waits behind a command that is not finished; behind HELLO everything does.
+    in_line: bool
+
+
+COMMANDS: Final = {
+    MessageType.HELLO: Command(_hello, needs_hello=False, in_line=True),
+    MessageType.OPEN_CHAT: Command(_open_chat, needs_hello=True, in_line=True),
+    MessageType.MSG: Command(_msg, needs_hello=True, in_line=True),
+    MessageType.MSG_ACK: Command(_msg_ack, needs_hello=True, in_line=True),
+    MessageType.TYPING: Command(_typing, needs_hello=True, in_line=True),
+    MessageType.PING: Command(_ping, needs_hello=False, in_line=False),
+}

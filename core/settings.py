@@ -1,0 +1,122 @@
+"""One validated settings object for every process of ours.
+
+A setting X is the environment variable ``FASTCHAT_X`` or the flag ``--x``; the flag wins. The supervisor validates once and hands
+its children the same values as environment (`Settings.environment`), so all of them read the same class.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from core.placement import WORKERS_MAX
+
+PREFIX: Final = "FASTCHAT_"
+
+
+class ConfigurationError(Exception):
+    """Something the operator has to change before the server can start; the message is a sentence that says what."""
+
+
+def _cores() -> int:
+    return min(len(os.sched_getaffinity(0)), WORKERS_MAX)
+
+
+class Settings(BaseSettings):
+    """What an operator can set. The descriptions are the help texts."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        extra="forbid",
+        frozen=True,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_prog_name="fastchat",
+        cli_hide_none_type=True,
+    )
+
+    host: str = Field(
+        "localhost", min_length=1, description="address of the public port; localhost is 127.0.0.1 and ::1"
+    )
+    port: int = Field(8000, ge=0, le=65535, description="public port; 0 takes a free one")
+    admin_host: str = Field("localhost", min_length=1, description="address of the admin port")
+    admin_port: int = Field(8001, ge=0, le=65535, description="admin port; 0 takes a free one")
+    workers: int = Field(
+        default_factory=_cores, ge=1, le=WORKERS_MAX, description="worker processes; default: one a core"
+    )
+    fronts: int = Field(1, ge=1, le=64, description="front processes")
+    data_dir: Path = Field(Path("data"), description="where the server keeps its data")
+    run_dir: Path | None = Field(
+        None,
+        description="directory for the server's own sockets; default: one under the system's temporary directory",
+    )
+    store: Literal["memory"] = Field("memory", description="where messages are kept")
+    user_ids: Literal["uuid4", "any"] = Field("uuid4", description="which user ids are accepted")
+    auth: Literal["none"] | None = Field(
+        None, description="none: identity is what HELLO says, and is not proven"
+    )
+    allowed_origins: str = Field(
+        "",
+        description="origins that browsers may connect from, separated by commas; * and https://*.example.com work",
+    )
+    presence: Literal["auto", "everyone", "contacts"] = Field(
+        "auto", description="whose presence a user sees"
+    )
+    messages_per_minute: int = Field(60, ge=0, le=1_000_000, description="MSG a minute and user; 0: no limit")
+    typing_per_minute: int = Field(
+        10, ge=0, le=1_000_000, description="TYPING a minute and user; 0: no limit"
+    )
+    open_chats_per_minute: int = Field(
+        20, ge=0, le=1_000_000, description="OPEN_CHAT a minute and user; 0: no limit"
+    )
+    hellos_per_minute: int = Field(30, ge=0, le=1_000_000, description="HELLO a minute and user; 0: no limit")
+    pings_per_second: float = Field(
+        1.0, ge=0, le=10_000, description="PING a second and connection, with a burst of 5; 0: no limit"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severity that is logged"
+    )
+
+    def environment(self) -> dict[str, str]:
+        """All settings as environment variables, for a child process."""
+        return {
+            PREFIX + name.upper(): str(value)
+            for name, value in self.model_dump(mode="json", exclude_none=True).items()
+        }
+
+
+def load_settings(environ: Mapping[str, str], arguments: Sequence[str] | None = None) -> Settings:
+    """The settings from ``FASTCHAT_`` variables and, when there are `arguments`, from flags.
+
+    Raises ConfigurationError, with a sentence for each unknown variable and bad value. An unknown flag and ``--help`` end the
+    process as argparse does (exit codes 2 and 0). `environ` is looked at for unknown names; pydantic reads ``os.environ``.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = sorted(
+        name for name in environ if name.upper().startswith(PREFIX) and name.upper() not in known
+    )
+    if unknown:
+        raise ConfigurationError("\n".join(_unknown(name, known) for name in unknown))
+    try:
+        return Settings(_cli_parse_args=list(arguments) if arguments is not None else None)
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_sentence(problem) for problem in error.errors())) from None
+    except SettingsError as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    close = get_close_matches(name.upper(), known, n=1)
+    return f"{name} is not a setting" + (f"; did you mean {close[0]}?" if close else "; --help lists them")
+
+
+def _sentence(problem: Mapping[str, Any]) -> str:
+    name = "_".join(str(part) for part in problem["loc"]).upper()
+    expected = problem["msg"][:1].lower() + problem["msg"][1:]
+    return f"{PREFIX}{name}: {expected}; it is {str(problem['input'])!r}"

@@ -1,0 +1,340 @@
+"""The users of one worker, and the way between them and the users of the others.
+
+Everything about a user happens on the shard that owns the user. This is where it all comes in: sessions and their HELLO, records
+from the other shards, and time. What happens then has rooms of its own: `messages`, `chats`, `typing_indicator`, `delivery`, `presence`,
+and `requests` for what waits for another shard's answer.
+
+What one shard asks of another stays in order: that keeps messages in order (D18), and lets a client send OPEN_CHAT and MSG in one go.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable
+from functools import partial
+
+from core import codec
+from core.chats import Chats
+from core.delivery import Delivery
+from core.envelope import (
+    Outcome,
+    Record,
+    RecordKind,
+    pack_record,
+    record_fields,
+    record_head,
+    unpack_envelope,
+)
+from core.frames import FrameError
+from core.messages import Messages
+from core.placement import Placement
+from core.ports import Bus, Clock, Connection, Store
+from core.presence import Presence
+from core.protocol import (
+    DEVICE_SILENT,
+    DEVICES_MAX,
+    FORGET_AFTER,
+    UNCOMMITTED_MAX,
+    CloseCode,
+    MessageType,
+)
+from core.requests import Request, Requests, refusal
+from core.session import Session, rate_limited
+from core.settings import Settings
+from core.typing_indicator import TypingIndicators
+from core.user import User
+from core.validation import Hello, Validator
+
+
+class Shard:
+    """One worker's part of FastChat, without any I/O."""
+
+    def __init__(
+        self, index: int, generation: int, settings: Settings, bus: Bus, store: Store, clock: Clock
+    ) -> None:
+        self.index = index
+        self.generation = generation
+        self.settings = settings
+        self.placement = Placement(settings.workers)
+        self.bus = bus
+        self.store = store
+        self.clock = clock
+        self.validator = Validator(settings.user_ids)
+        self.delivery = Delivery(store)
+        self.presence = Presence(settings.presence, index, settings.workers, bus)
+        self.chats = Chats(self)
+        self.messages = Messages(self)
+        self.typing = TypingIndicators(self)
+        self.users: dict[str, User] = {}
+        self.counters: defaultdict[str, int] = defaultdict(int)
+        self.uncommitted_max = UNCOMMITTED_MAX
+        self.requests = Requests(generation)
+        #: Sessions that may go on with what they held back.
+        self._ready: deque[Session] = deque()
+        #: user -> when to forget it; users without chats who are offline, longest first (D23).
+        self._offline: dict[str, float] = {}
+        #: Workers that missed a presence record, since the way to them was full.
+        self._snapshots_owed: set[int] = set()
+        self._records: dict[int, Callable[[int, int, Record, bytes, float], None]] = {
+            RecordKind.MESSAGE: self._on_message,
+            RecordKind.OPEN_CHAT: self._on_open_chat,
+            RecordKind.RESULT: self._on_result,
+            RecordKind.CHAT_OPENED: self._on_chat_opened,
+            RecordKind.TYPING: self._on_typing,
+            RecordKind.RENAMED: self._on_renamed,
+            RecordKind.PRESENCE: self._on_presence,
+            RecordKind.PRESENCE_SNAPSHOT: self._on_presence_snapshot,
+            RecordKind.PRESENCE_REQUEST: self._on_presence_request,
+        }
+
+    # -- From the worker --
+
+    def start(self) -> None:
+        """Tell the other workers that this process is a new one, and ask who is online with them."""
+        for worker in range(self.settings.workers):
+            if worker != self.index:
+                self.bus.send(worker, self.presence.snapshot_record())
+                self.bus.send(worker, pack_record(RecordKind.PRESENCE_REQUEST))
+
+    def connect(self, connection: Connection, claimed: str, now: float) -> Session:
+        """A new session on a connection whose first message will be HELLO of user `claimed`."""
+        return Session(self, connection, claimed, now)
+
+    def close(self, session: Session, code: int, reason: str, now: float) -> None:
+        """End a session from this side."""
+        self.counters[f"closes_{code}_total"] += 1
+        session.on_closed(now)
+        session.connection.close(code, reason)
+
+    def detach(self, session: Session, now: float) -> None:
+        """A session has ended; called once by `Session.on_closed`."""
+        user = session.user
+        if user is None or session not in user.sessions:
+            return
+        user.sessions.remove(session)
+        self.delivery.disconnected(user, session)
+        self.typing.disconnected(user, session, now)
+        self.presence.detach(user, session, now)
+        if not user.sessions and not user.chats:
+            self._offline[user.user_id] = now + FORGET_AFTER
+
+    def receive_envelope(self, envelope: bytes, now: float) -> None:
+        """What another shard sent. Raises ValueError when it can't be read: the two run different versions."""
+        worker, generation, records = unpack_envelope(envelope)
+        for record in records:
+            head = record_head(record)
+            self._records[head.kind](worker, generation, head, record, now)
+
+    def undeliverable(self, worker: int, records: list[bytes], now: float) -> None:
+        """The bus could not take these records: what waits for an answer fails now rather than in 5 s."""
+        for record in records:
+            head = record_head(record)
+            self.counters["bus_undeliverable_total"] += 1
+            if head.kind in (RecordKind.MESSAGE, RecordKind.OPEN_CHAT):
+                self._settle(head.ticket, Outcome.FAILED, "", now)
+            elif head.kind in (
+                RecordKind.PRESENCE,
+                RecordKind.PRESENCE_SNAPSHOT,
+                RecordKind.PRESENCE_REQUEST,
+            ):
+                self._snapshots_owed.add(worker)
+
+    def worker_gone(self, worker: int, generation: int, now: float) -> None:
+        """The supervisor says that this process is dead."""
+        self.presence.worker_gone(worker, generation, now)
+
+    def run_ready(self, now: float) -> None:
+        """Go on with the sessions that were held; called at the end of each loop turn, before the store is flushed."""
+        for _ in range(len(self._ready)):
+            session = self._ready.popleft()
+            if not session.closed:
+                session.release(now)
+
+    @property
+    def ready(self) -> bool:
+        """Whether `run_ready` has something to do."""
+        return bool(self._ready)
+
+    def tick(self, now: float) -> None:
+        """What happens by the passing of time alone; called several times a second."""
+        while (ticket := self.requests.expired(now)) is not None:
+            self.counters["unconfirmed_total"] += 1
+            self._settle(ticket, Outcome.FAILED, "", now)
+        self.typing.expire(now)
+        self.delivery.tick(now)
+        self.presence.tick(now)
+        while self._snapshots_owed:
+            self.bus.send(self._snapshots_owed.pop(), self.presence.snapshot_record())
+        self._forget_strangers(now)
+
+    def _forget_strangers(self, now: float) -> None:
+        """Users who have no chat and have not been here for a day (D23)."""
+        while self._offline:
+            user_id, due = next(iter(self._offline.items()))
+            if due > now:
+                return
+            del self._offline[user_id]
+            if not self.users[user_id].chats:
+                self.store.forget(self.users.pop(user_id))
+
+    # -- HELLO --
+
+    def hello(self, session: Session, hello: Hello, now: float) -> None:
+        """A valid HELLO, of the user whom the connection belongs to."""
+        user = self.find(hello.user_id)
+        new = user is None
+        if user is None:
+            user = self.users[hello.user_id] = User(hello.user_id, hello.display_name, self.settings)
+        wait = user.hellos.retry_after(now)
+        if wait:
+            raise rate_limited("HELLO", self.settings.hellos_per_minute, wait)
+        user.hellos.count(now)
+        self._offline.pop(user.user_id, None)
+        session.hold()
+        renamed = user.display_name != hello.display_name
+        if renamed:
+            user.display_name = hello.display_name
+            self.chats.tell_new_name(user)
+        welcome = partial(self._welcome, session, user, hello.capabilities)
+        if new or renamed:
+            self.store.save_user(user, welcome)
+        else:
+            welcome(None, now)
+
+    def _welcome(
+        self, session: Session, user: User, capabilities: list[str] | None, failure: str | None, now: float
+    ) -> None:
+        """The user is known durably: greet the device, tell it what it missed."""
+        if session.closed:
+            return
+        if failure is not None:
+            self.close(session, CloseCode.TRY_AGAIN_LATER, "the server can't store anything now", now)
+            return
+        first = session.user is None
+        if first:
+            if len(user.sessions) >= DEVICES_MAX and not self._replace_device(user, now):
+                self.close(
+                    session,
+                    CloseCode.TRY_AGAIN_LATER,
+                    f"this user has {DEVICES_MAX} connections already",
+                    now,
+                )
+                return
+            session.user = user
+            session.cursor = user.mailbox.acknowledged_through
+            user.sessions.append(session)
+        session.connection.send(codec.hello_ack(user.user_id, capabilities))
+        self.presence.attach(user, session, now)
+        if first:
+            self.chats.announce_missed(user)
+            self.delivery.pump(user, session, now)
+        self._ready.append(session)
+
+    def _replace_device(self, user: User, now: float) -> bool:
+        """Close the device that has been silent longest, if that is long enough; whether there was one (D4)."""
+        silent = min(user.sessions, key=lambda session: session.connection.last_heard)
+        if now - silent.connection.last_heard < DEVICE_SILENT:
+            return False
+        self.close(silent, CloseCode.REPLACED, "replaced by a newer connection of the same user", now)
+        return True
+
+    # -- For chats, messages and typing --
+
+    def find(self, user_id: str) -> User | None:
+        """A user of this shard, if ever seen."""
+        user = self.users.get(user_id)
+        if user is None:
+            user = self.store.load(user_id)
+            if user is not None:
+                self.users[user_id] = user
+        return user
+
+    def continue_later(self, session: Session) -> None:
+        """Let a held session go on at the end of this loop turn; not at once, or a long line of commands would be a deep recursion."""
+        self._ready.append(session)
+
+    def reply(self, origin: int, ticket: int, outcome: Outcome, name: str, now: float) -> None:
+        """Tell the shard that made a request what became of it."""
+        if origin == self.index:
+            self._settle(ticket, outcome, name, now)
+        else:
+            self.bus.send(origin, pack_record(RecordKind.RESULT, outcome, ticket, 0.0, name.encode()))
+
+    def refuse(self, request: Request, outcome: int, now: float) -> None:
+        """Tell the client that its request did not succeed."""
+        session = request.session
+        if session.closed:
+            return
+        error = refusal(request, outcome, self.settings.messages_per_minute, now)
+        try:
+            session.refuse(error, request.kind, {"message_id": request.message_id}, now)
+        except FrameError as failure:
+            self.close(session, failure.code, failure.reason, now)
+
+    def _settle(self, ticket: int, outcome: int, name: str, now: float) -> None:
+        request = self.requests.take(ticket)
+        if request is None:
+            self.counters["late_results_total"] += 1
+        elif request.kind == MessageType.MSG:
+            self.messages.settled(request, outcome, name, now)
+        else:
+            self.chats.settled(request, outcome, name, now)
+
+    # -- Records from other shards --
+
+    def _on_message(self, worker: int, generation: int, head: Record, record: bytes, now: float) -> None:
+        if self._expired(head, now):
+            return
+        sender, recipient, message_id, frame = record_fields(record, 4)
+        self.messages.accept(
+            worker,
+            head.ticket,
+            head.flags,
+            sender.decode(),
+            recipient.decode(),
+            message_id.decode(),
+            frame,
+            now,
+        )
+
+    def _on_open_chat(self, worker: int, generation: int, head: Record, record: bytes, now: float) -> None:
+        if self._expired(head, now):
+            return
+        opener, target, name = record_fields(record, 3)
+        self.chats.accept(worker, head.ticket, opener.decode(), target.decode(), name.decode(), now)
+
+    def _on_result(self, worker: int, generation: int, head: Record, record: bytes, now: float) -> None:
+        (name,) = record_fields(record, 1)
+        self._settle(head.ticket, head.flags, name.decode(), now)
+
+    def _on_chat_opened(self, worker: int, generation: int, head: Record, record: bytes, now: float) -> None:
+        opener, target = record_fields(record, 2)
+        self.chats.opened_elsewhere(opener.decode(), target.decode())
+
+    def _on_typing(self, worker: int, generation: int, head: Record, record: bytes, now: float) -> None:
+        sender, peer = record_fields(record, 2)
+        self.typing.accept(sender.decode(), peer.decode(), head.flags, now)
+
+    def _on_renamed(self, worker: int, generation: int, head: Record, record: bytes, now: float) -> None:
+        user_id, peer, name = record_fields(record, 3)
+        self.chats.rename(user_id.decode(), peer.decode(), name.decode())
+
+    def _on_presence(self, worker: int, generation: int, head: Record, record: bytes, now: float) -> None:
+        self.presence.changes(worker, generation, head.ticket, record_fields(record, 1)[0], now)
+
+    def _on_presence_snapshot(
+        self, worker: int, generation: int, head: Record, record: bytes, now: float
+    ) -> None:
+        self.presence.snapshot(worker, generation, head.ticket, record_fields(record, 1)[0], now)
+
+    def _on_presence_request(
+        self, worker: int, generation: int, head: Record, record: bytes, now: float
+    ) -> None:
+        self.bus.send(worker, self.presence.snapshot_record())
+
+    def _expired(self, head: Record, now: float) -> bool:
+        """Whether the sender's shard has given up on a request: then it must not be stored any more (D26)."""
+        if head.deadline > now:
+            return False
+        self.counters["expired_total"] += 1
+        return True

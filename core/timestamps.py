@@ -1,0 +1,21 @@
+"""Times of day as the wire has them: UTC, ISO 8601, milliseconds, ``Z`` (D19)."""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+
+
+def format_timestamp(epoch_ms: int) -> bytes:
+    """Milliseconds since 1970-01-01T00:00:00Z as 24 bytes, for example ``2024-01-01T12:00:00.000Z``.
+
+    Right for the years 1970 to 9999; it is 24 bytes long for no others.
+    """
+    seconds, milliseconds = divmod(epoch_ms, 1000)
+    return b"%b%03dZ" % (_to_the_second(seconds), milliseconds)
+
+
+@lru_cache(maxsize=4)
+def _to_the_second(epoch_seconds: int) -> bytes:
+    """Everything up to the milliseconds; kept, since a server formats many times within one second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(epoch_seconds)).encode()

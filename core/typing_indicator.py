@@ -1,0 +1,95 @@
+"""Who is shown as typing to whom, and until when (D17).
+
+What is shown is kept where the *recipient* lives: so an indicator ends 15 s after the last sign of life even if the sender's worker is no
+longer there to say so. All indicators live equally long, so a dictionary in order of renewal is a queue in order of expiry.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from core import codec
+from core.envelope import RecordKind, TypingFlag, pack_record
+from core.protocol import TYPING_EXPIRY, ErrorCode, Refusal
+from core.session import Session, rate_limited
+from core.user import User
+
+if TYPE_CHECKING:
+    from core.shard import Shard
+
+
+class TypingIndicators:
+    """Typing from and to the users of one shard."""
+
+    __slots__ = ("_shard", "_until")
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        #: (recipient, sender) -> when what the recipient sees expires; the first to expire comes first.
+        self._until: dict[tuple[str, str], float] = {}
+
+    # -- At the sender's shard --
+
+    def send(self, session: Session, user: User, peer: str | None, is_typing: bool, now: float) -> None:
+        """TYPING, to the chat that it is meant for: `peer` if the client says so, else what this connection did or saw last."""
+        peer = peer or session.chosen_peer or session.received_peer or next(reversed(user.chats), None)
+        if peer is None or peer not in user.chats:
+            raise Refusal(ErrorCode.CHAT_NOT_OPENED, "open a chat before typing in it", field="to")
+        wait = user.typing.retry_after(now)
+        if wait:
+            raise rate_limited("TYPING", self._shard.settings.typing_per_minute, wait)
+        user.typing.count(now)
+        if session.typing_to is None:
+            session.typing_to = set()
+        if is_typing:
+            session.typing_to.add(peer)
+        else:
+            session.typing_to.discard(peer)
+        self._route(user.user_id, peer, TypingFlag.TYPING if is_typing else TypingFlag.STOPPED, now)
+
+    def disconnected(self, user: User, session: Session, now: float) -> None:
+        """Who disconnects has stopped typing."""
+        for peer in session.typing_to or ():
+            self._route(user.user_id, peer, TypingFlag.STOPPED_IF_SHOWN, now)
+
+    # -- At the recipient's shard --
+
+    def accept(self, sender: str, recipient: str, flag: int, now: float) -> None:
+        """`sender` is typing to `recipient`, or has stopped."""
+        pair = (recipient, sender)
+        shown = self._until.pop(pair, None) is not None
+        if flag == TypingFlag.TYPING:
+            self._until[pair] = now + TYPING_EXPIRY
+        elif not shown and flag == TypingFlag.STOPPED_IF_SHOWN:
+            return
+        self._show(recipient, sender, flag == TypingFlag.TYPING)
+
+    def message_came(self, user: User, sender: str) -> None:
+        """A message from `sender` is about to be shown to `user`: whoever sends is not typing any more."""
+        if self._until and self._until.pop((user.user_id, sender), None) is not None:
+            self._show(user.user_id, sender, False)
+
+    def expire(self, now: float) -> None:
+        """End those of whom nothing was heard for 15 s."""
+        while self._until:
+            pair, until = next(iter(self._until.items()))
+            if until > now:
+                return
+            del self._until[pair]
+            self._show(*pair, False)
+
+    def _show(self, recipient: str, sender: str, is_typing: bool) -> None:
+        user = self._shard.users.get(recipient)
+        if user is not None and user.sessions:
+            frame = codec.typing(sender, is_typing)
+            for session in user.sessions:
+                session.connection.send(frame)
+
+    def _route(self, sender: str, recipient: str, flag: TypingFlag, now: float) -> None:
+        shard = self._shard
+        owner = shard.placement.worker_of(recipient)
+        if owner == shard.index:
+            self.accept(sender, recipient, flag, now)
+        else:
+            fields = (sender.encode(), recipient.encode())
+            shard.bus.send(owner, pack_record(RecordKind.TYPING, flag, 0, 0.0, *fields))

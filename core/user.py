@@ -1,0 +1,84 @@
+"""One user as the owning shard knows it: name, devices, chats, mailbox and what counts against the limits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from uuid import UUID, uuid5
+
+from core import codec
+from core.mailbox import Mailbox
+from core.ratelimit import SlidingWindow
+from core.settings import Settings
+
+if TYPE_CHECKING:
+    from core.session import Session
+
+#: The namespace of chat ids (RFC 4122 UUID v5); it must never change, or chats would get new ids.
+_CHAT_NAMESPACE: Final = UUID("9c1f5f0e-7d0b-5a53-9d4f-2f1d1c7e6a10")
+
+
+class Chat:
+    """One side's record of an open chat."""
+
+    __slots__ = ("announced", "peer", "peer_name")
+
+    def __init__(self, peer: str, peer_name: str) -> None:
+        self.peer = peer
+        #: The name that the peer gave last.
+        self.peer_name = peer_name
+        #: Whether a device of this side has been told CHAT_OPENED.
+        self.announced = False
+
+
+class User:
+    """A user who has said HELLO at least once. Grouped by how long the attributes matter."""
+
+    __slots__ = (
+        "acknowledges",
+        "chats",
+        "display_name",
+        "hellos",
+        "in_flight",
+        "mailbox",
+        "messages",
+        "open_chats",
+        "parked",
+        "sessions",
+        "typing",
+        "user_id",
+    )
+
+    def __init__(self, user_id: str, display_name: str, settings: Settings) -> None:
+        # -- For ever --
+        self.user_id = user_id
+        #: As the last HELLO says.
+        self.display_name = display_name
+        #: Whether this user has ever sent MSG_ACK, and so acknowledges explicitly (D12).
+        self.acknowledges = False
+        #: peer -> the chat, in the order in which they were opened.
+        self.chats: dict[str, Chat] = {}
+        self.mailbox = Mailbox()
+        # -- For a minute (D23) --
+        self.messages = SlidingWindow(settings.messages_per_minute)
+        self.typing = SlidingWindow(settings.typing_per_minute)
+        self.open_chats = SlidingWindow(settings.open_chats_per_minute)
+        self.hellos = SlidingWindow(settings.hellos_per_minute)
+        #: Messages on their way: they will count against the limit, unless the other side refuses them.
+        self.in_flight = 0
+        #: Sessions that wait for messages in flight to be decided, since only then it is known whether one more is allowed.
+        self.parked: list[Session] = []
+        # -- While connected --
+        #: The devices that have said HELLO.
+        self.sessions: list[Session] = []
+
+
+def chat_id(user: str, peer: str) -> str:
+    """The id of the chat between two users: the same from both sides, without anybody having to agree on it (D7)."""
+    first, second = sorted((user, peer))
+    return str(uuid5(_CHAT_NAMESPACE, f"{first}:{second}"))
+
+
+def chat_opened_frame(user: User, chat: Chat) -> bytes:
+    """CHAT_OPENED as `user` sees it."""
+    first, second = sorted((user.user_id, chat.peer))
+    return codec.chat_opened(chat_id(first, second), (first, second), chat.peer, chat.peer_name)

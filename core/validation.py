@@ -1,0 +1,108 @@
+"""The rules of each field, as functions from what the client sent to what the server keeps.
+
+All of them raise Refusal(VALIDATION) with the field's name, what was expected and what came (D1, D10, D16, D24).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, NamedTuple
+
+from core.codec import json_type
+from core.protocol import CAPABILITIES, CONTENT_MAX, NAME_MAX, NAME_MIN, ErrorCode, Refusal
+from core.sanitize import sanitize_name, sanitize_text
+
+_UUID4: Final = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE
+)
+_ANY_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+#: Visible ASCII without the five characters that HTML gives a meaning.
+_MESSAGE_ID: Final = re.compile(r"""[!#-%(-;=?-~]{1,64}""", re.ASCII)
+
+
+class Hello(NamedTuple):
+    """A valid HELLO."""
+
+    user_id: str
+    display_name: str
+    #: Those in force, sorted; None when the client did not ask for any.
+    capabilities: list[str] | None
+
+
+class Validator:
+    """The field rules under one setting: `user_ids` is ``uuid4`` (the document's rule) or ``any`` (D1)."""
+
+    __slots__ = ("_id_expected", "_id_match", "_lower")
+
+    def __init__(self, user_ids: str = "uuid4") -> None:
+        self._lower = user_ids == "uuid4"
+        self._id_match = (_UUID4 if self._lower else _ANY_ID).fullmatch
+        self._id_expected = "UUID v4" if self._lower else "1-64 of A-Z a-z 0-9 . _ -"
+
+    def user_id(self, value: Any, field: str) -> str:
+        """A user id in its canonical form."""
+        if type(value) is not str or self._id_match(value) is None:
+            raise _wrong(field, self._id_expected, value)
+        return value.lower() if self._lower else value
+
+    def hello(self, data: dict[str, Any]) -> Hello:
+        """A whole HELLO."""
+        user_id = self.user_id(data.get("user_id"), "user_id")
+        name = display_name(data.get("display_name"), "display_name")
+        asked = data.get("capabilities")
+        if asked is None:
+            return Hello(user_id, name, None)
+        if type(asked) is not list or not all(type(capability) is str for capability in asked):
+            raise _wrong("capabilities", "list of strings", asked)
+        return Hello(user_id, name, sorted(CAPABILITIES.intersection(asked)))
+
+
+def display_name(value: Any, field: str) -> str:
+    """A display name, sanitised; 3-50 characters of it must be left."""
+    if type(value) is not str:
+        raise _wrong(field, "string", value)
+    name = sanitize_name(value)
+    if not NAME_MIN <= len(name) <= NAME_MAX:
+        raise _wrong_length(field, NAME_MIN, NAME_MAX, len(name))
+    return name
+
+
+def content(value: Any) -> str:
+    """The text of a message, sanitised; 1-1000 characters of it must be left."""
+    if type(value) is not str:
+        raise _wrong("content", "string", value)
+    text = sanitize_text(value)
+    if not 1 <= len(text) <= CONTENT_MAX:
+        raise _wrong_length("content", 1, CONTENT_MAX, len(text))
+    return text
+
+
+def message_id(value: Any) -> str:
+    """A client's message id: 1-64 visible ASCII characters without < > & " ' (D10)."""
+    if type(value) is not str or _MESSAGE_ID.fullmatch(value) is None:
+        raise _wrong("message_id", "1-64 visible ASCII characters without < > & \" '", value)
+    return value
+
+
+def is_typing(value: Any) -> bool:
+    """The flag of a TYPING."""
+    if type(value) is not bool:
+        raise _wrong("is_typing", "boolean", value)
+    return value
+
+
+def _wrong(field: str, expected: str, value: Any) -> Refusal:
+    came = repr(value[:64]) if type(value) is str else json_type(value)
+    return Refusal(
+        ErrorCode.VALIDATION, f"`{field}` must be {expected}; it is {came}", field=field, expected=expected
+    )
+
+
+def _wrong_length(field: str, least: int, most: int, length: int) -> Refusal:
+    return Refusal(
+        ErrorCode.VALIDATION,
+        f"`{field}` must have {least} to {most} characters after markup and control characters are removed; it has {length}",
+        field=field,
+        limit={"min": least, "max": most},
+        length=length,
+    )
