@@ -1,0 +1,56 @@
+"""``python -m workers``: started by the supervisor, once for each worker; not meant to be called by hand."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import os
+import sys
+
+import setproctitle
+import uvloop
+import zmq
+
+from core.control import EXIT_BOOT_FAILURE, REFUSED
+from core.settings import ConfigurationError, Settings, load_settings
+from workers.control import ControlPipe
+from workers.worker import Worker
+
+
+def main() -> int:
+    """Run one worker; the exit code says whether it stopped in order (0) or could not boot (3)."""
+    parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
+    parser.add_argument("--index", type=int, required=True, help="which worker this is, from 0")
+    parser.add_argument(
+        "--generation", type=int, required=True, help="number of this process, unique over all starts"
+    )
+    parser.add_argument("--control", type=int, required=True, help="file descriptor of the control pipe")
+    arguments = parser.parse_args()
+    setproctitle.setproctitle(f"fastchat: worker {arguments.index}")
+    control = ControlPipe(arguments.control)
+    try:
+        settings = load_settings(os.environ)
+        logging.basicConfig(
+            level=settings.log_level.upper(),
+            format=f"%(asctime)s %(levelname)s worker-{arguments.index} %(name)s: %(message)s",
+        )
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(settings, arguments.index, arguments.generation, control))
+    except (ConfigurationError, OSError, zmq.ZMQError) as error:
+        control.say(REFUSED, reason=f"worker {arguments.index}: {error}")
+        return EXIT_BOOT_FAILURE
+    return 0
+
+
+async def _serve(settings: Settings, index: int, generation: int, control: ControlPipe) -> None:
+    worker = Worker(settings, index, generation, control)
+    # What was made while booting lives as long as the process: the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
+    await worker.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

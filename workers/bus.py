@@ -1,0 +1,116 @@
+"""The bus: how shards reach each other. The only user of ZeroMQ.
+
+Every worker binds one PULL socket in the run directory and connects a PUSH socket to every other worker's. The records of one loop turn
+for one destination travel as one envelope. The sockets are used raw: `zmq.FD` is edge-triggered, so after a wake-up everything must be read
+until there is nothing, or the rest would wait for the next message.
+
+Queues are finite. When one is full, since its worker is dead or hopelessly behind, sending fails at once and the core is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+import zmq
+
+from core.envelope import pack_envelope
+
+#: Envelopes that may wait at each end. An envelope is a whole loop turn's worth, so this is seconds of traffic.
+_HIGH_WATER_MARK: Final = 1000
+#: Envelopes read in one go, so that a busy bus does not keep the loop from its connections.
+_READ_AT_ONCE: Final = 64
+#: Milliseconds between attempts to reach a worker that is not there; a restarting one should not be waited for longer than it takes.
+_RECONNECT_MS: Final = 20
+_RECONNECT_MAX_MS: Final = 200
+
+
+def _address(run_dir: str, worker: int) -> str:
+    return f"ipc://{run_dir}/bus-{worker}"
+
+
+class ZmqBus:
+    """Implements ``core.ports.Bus``. `listen` must be called once, before anything comes."""
+
+    def __init__(self, run_dir: str, index: int, generation: int, workers: int) -> None:
+        self._index = index
+        self._generation = generation
+        self._context = zmq.Context(io_threads=1)
+        self._inbox = self._socket(zmq.PULL)
+        self._inbox.bind(_address(run_dir, index))
+        #: Becomes readable when something changes for the inbox; edge-triggered.
+        self._wakeup = int(self._inbox.getsockopt(zmq.FD))
+        self._outboxes = {}
+        for worker in range(workers):
+            if worker != index:
+                outbox = self._socket(zmq.PUSH)
+                outbox.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
+                outbox.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
+                outbox.connect(_address(run_dir, worker))
+                self._outboxes[worker] = outbox
+        #: worker -> the records of this loop turn.
+        self._records: dict[int, list[bytes]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._received: Callable[[bytes, float], None] | None = None
+        #: Envelopes sent, received, and refused because a queue was full.
+        self.sent = 0
+        self.received = 0
+        self.refused = 0
+
+    def listen(self, loop: asyncio.AbstractEventLoop, received: Callable[[bytes, float], None]) -> None:
+        """Give every envelope that comes to `received`, with the time."""
+        self._loop = loop
+        self._received = received
+        loop.add_reader(self._wakeup, self._read)
+        loop.call_soon(self._read)
+
+    def send(self, worker: int, record: bytes) -> None:
+        """Put a record in this turn's envelope for `worker`."""
+        records = self._records.get(worker)
+        if records is None:
+            self._records[worker] = [record]
+        else:
+            records.append(record)
+
+    def flush(self) -> list[tuple[int, list[bytes]]]:
+        """Send this turn's envelopes; the records of those that could not be sent, by worker."""
+        if not self._records:
+            return []
+        turn, self._records = self._records, {}
+        failed = []
+        for worker, records in turn.items():
+            try:
+                self._outboxes[worker].send(
+                    pack_envelope(self._index, self._generation, records), zmq.NOBLOCK
+                )
+                self.sent += 1
+            except zmq.Again:
+                self.refused += 1
+                failed.append((worker, records))
+        return failed
+
+    def close(self) -> None:
+        """Leave; what has not been sent is dropped."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._wakeup)
+        self._context.destroy(linger=0)
+
+    def _socket(self, kind: int) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        socket.set_hwm(_HIGH_WATER_MARK)
+        socket.setsockopt(zmq.LINGER, 0)
+        return socket
+
+    def _read(self) -> None:
+        assert self._loop is not None and self._received is not None, "listen() comes first"
+        now = monotonic()
+        for _ in range(_READ_AT_ONCE):
+            try:
+                envelope = self._inbox.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self.received += 1
+            self._received(envelope, now)
+        self._loop.call_soon(self._read)

@@ -1,0 +1,489 @@
+"""One client's connection in a worker. The only user of picows.
+
+A socket arrives from the front with the upgrade already answered. picows wants to see an upgrade itself, so `_AdoptedProtocol` feeds it a
+canned request and lets it answer with nothing; from then on it parses frames, and `Connection` makes of them what RFC 6455 and D25
+ask for: messages reassembled from fragments, pings answered, a Close answered, and everything else closed with the right code.
+
+How a connection ends, whoever begins: `_finish` writes what is waiting and a Close frame, shuts our sending direction down, and lets
+`_Linger` read and forget what the client still sends until it closes too. Without that a close with unread data would become a reset, and
+the client might never see the Close frame. picows would end it by itself after a parse error: `_Underlay` stands between it and
+the real transport and does not let it.
+
+`WSProtocol`'s constructor is not public API of picows: hence the pin in pyproject.toml.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from http import HTTPStatus
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from multidict import CIMultiDict
+from picows import (
+    WSFrame,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    WSUpgradeRequest,
+    WSUpgradeResponse,
+    WSUpgradeResponseWithListener,
+)
+from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]
+
+from core.frames import FrameError, Opcode, close_answer, close_payload, server_frame
+from core.protocol import (
+    HEARTBEAT_IDLE,
+    HEARTBEAT_REPLY,
+    MESSAGE_MAX_BYTES,
+    OUTBOX_MAX_BYTES,
+    REPLAY_WINDOW_BYTES,
+    CloseCode,
+)
+from core.session import Session
+
+if TYPE_CHECKING:
+    from workers.worker import Worker
+
+_log = logging.getLogger("fastchat.worker")
+
+_CONTINUATION: Final = WSMsgType.CONTINUATION
+_TEXT: Final = WSMsgType.TEXT
+_BINARY: Final = WSMsgType.BINARY
+_CLOSE: Final = WSMsgType.CLOSE
+_PING: Final = WSMsgType.PING
+
+#: Seconds that a client has to close its side after our Close frame.
+LINGER_SECONDS: Final = 3.0
+#: The least that picows takes; messages are short.
+_READ_BUFFER_BYTES: Final = 2048
+#: What picows is told that the client asked for. The key is any 16 bytes: nobody sees the answer.
+_CANNED_REQUEST: Final = (
+    b"GET /ws HTTP/1.1\r\nHost: fastchat\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+class Connection(WSListener):
+    """Implements ``core.ports.Connection`` on a socket that the front handed over."""
+
+    __slots__ = (
+        "_dirty",
+        "_fd",
+        "_fragments",
+        "_fragments_size",
+        "_frames",
+        "_frames_size",
+        "_linger_until",
+        "_pinged",
+        "_stream",
+        "_transport",
+        "_worker",
+        "address",
+        "last_heard",
+        "session",
+    )
+
+    def __init__(self, worker: Worker, claimed: str, address: str, now: float) -> None:
+        self._worker = worker
+        #: The client's address, for logs.
+        self.address = address
+        self.last_heard = now
+        self.session: Session = worker.shard.connect(self, claimed, now)
+        # -- Set once the socket is adopted --
+        self._transport: WSTransport | None = None
+        #: The event loop's own transport, beneath picows.
+        self._stream: asyncio.Transport | None = None
+        self._fd = -1
+        # -- Receiving --
+        #: The fragments of an unfinished text message (RFC 6455, 5.4).
+        self._fragments: list[bytes] | None = None
+        self._fragments_size = 0
+        #: Whether a heartbeat ping has been sent since the client was last heard.
+        self._pinged = False
+        # -- Sending --
+        #: Frames of this loop turn.
+        self._frames: list[bytes] = []
+        self._frames_size = 0
+        self._dirty = False
+        #: When to give up waiting for the client to close; None while the connection is open.
+        self._linger_until: float | None = None
+
+    # -- The port --
+
+    def send(self, frame: bytes) -> None:
+        """Write a finished frame at the end of this loop turn."""
+        if self._linger_until is not None:
+            return
+        self._frames.append(frame)
+        self._frames_size += len(frame)
+        if not self._dirty:
+            self._dirty = True
+            self._worker.turn.dirty(self)
+
+    def ping(self, payload: bytes) -> None:
+        """Write a WebSocket ping."""
+        self.send(server_frame(Opcode.PING, payload))
+
+    def close(self, code: int, reason: str) -> None:
+        """Write what is waiting, then a Close frame, and end the connection."""
+        self._finish(code, reason)
+
+    def pause_reading(self) -> None:
+        """Stop reading."""
+        if self._stream is not None and self._linger_until is None:
+            self._stream.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        if self._stream is not None and self._linger_until is None:
+            self._stream.resume_reading()
+
+    def unsent(self) -> int:
+        """Bytes that wait here or in the transport."""
+        waiting = self._stream.get_write_buffer_size() if self._stream is not None else 0
+        return self._frames_size + waiting
+
+    # -- The end of a loop turn --
+
+    def flush(self, now: float) -> None:
+        """Write this turn's frames with one system call; what the kernel does not take waits in the transport."""
+        self._dirty = False
+        self._write_frames()
+        stream = self._stream
+        if stream is None or self._linger_until is not None:
+            return
+        waiting = stream.get_write_buffer_size()
+        if waiting > OUTBOX_MAX_BYTES:
+            self._worker.shard.close(
+                self.session, CloseCode.TRY_AGAIN_LATER, "you read too slowly; reconnect", now
+            )
+        elif self.session.behind and waiting < REPLAY_WINDOW_BYTES:
+            self.session.writable(now)
+
+    def _write_frames(self) -> None:
+        stream, frames = self._stream, self._frames
+        if stream is None or not frames:
+            return
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        frames.clear()
+        self._frames_size = 0
+        if not stream.get_write_buffer_size():
+            try:
+                written = os.write(self._fd, data)
+            except BlockingIOError:
+                written = 0
+            except OSError:
+                return  # The connection is broken; the transport is about to say so.
+            if written == len(data):
+                return
+            data = data[written:]
+        stream.write(data)
+
+    # -- From picows --
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        """The canned upgrade is through."""
+        self._transport = transport
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """A whole frame, unmasked; picows has checked opcode, mask, length and the form of control frames."""
+        if self._linger_until is not None:
+            return
+        now = self.last_heard = monotonic()
+        self._pinged = False
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            self._fail(CloseCode.PROTOCOL_ERROR, "reserved bits must be 0: no extension was negotiated")
+            return
+        kind = frame.msg_type
+        if kind == _TEXT:
+            if self._fragments is not None:
+                self._fail(CloseCode.PROTOCOL_ERROR, "a new message in the middle of a fragmented one")
+            elif frame.fin:
+                self._receive(frame.get_payload_as_bytes(), now)
+            else:
+                self._fragments = []
+                self._fragments_size = 0
+                self._add_fragment(frame, now)
+        elif kind == _CONTINUATION:
+            if self._fragments is None:
+                self._fail(CloseCode.PROTOCOL_ERROR, "a continuation without a beginning")
+            else:
+                self._add_fragment(frame, now)
+        elif kind == _PING:
+            self.send(server_frame(Opcode.PONG, frame.get_payload_as_bytes()))
+        elif kind == _CLOSE:
+            answer = close_answer(frame.get_payload_as_bytes())
+            code = int.from_bytes(answer[:2], "big") if answer else CloseCode.NORMAL
+            self._worker.shard.counters["closes_by_client_total"] += 1
+            self.session.on_closed(now)
+            self._finish(code, answer[2:].decode())
+            self._worker.turn.schedule()
+        elif kind == _BINARY:
+            self._fail(CloseCode.UNSUPPORTED_DATA, "messages are text, not binary")
+        else:
+            self.session.pong(frame.get_payload_as_bytes(), now)
+            self._worker.turn.schedule()
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        """The client is gone without a Close of ours."""
+        self._gone()
+
+    def pause_writing(self) -> None:
+        """More waits than the transport's high-water mark; `flush` looks at the amount itself."""
+
+    def resume_writing(self) -> None:
+        """The client has read: go on with what it missed."""
+        if self._linger_until is None:
+            self.session.writable(monotonic())
+
+    # -- From the timer wheel --
+
+    def look(self, now: float) -> float | None:
+        """The heartbeat: ping a silent client, give up on one that stays silent (D27); and the deadlines of HELLO and of closing."""
+        if self._stream is None:
+            return None
+        if self._linger_until is not None:
+            if now >= self._linger_until:
+                self._stream.abort()
+                return None
+            return self._linger_until
+        if self.session.user is None and now >= self.session.hello_deadline:
+            self._fail(CloseCode.POLICY_VIOLATION, "no HELLO within 10 seconds")
+            return self._linger_until
+        if self._pinged and now >= self.last_heard + HEARTBEAT_IDLE + HEARTBEAT_REPLY:
+            self._fail(CloseCode.POLICY_VIOLATION, "nothing was heard for 25 seconds")
+            return self._linger_until
+        if not self._pinged and now >= self.last_heard + HEARTBEAT_IDLE:
+            self._pinged = True
+            self.ping(b"alive?")
+        due = self.last_heard + HEARTBEAT_IDLE + (HEARTBEAT_REPLY if self._pinged else 0.0)
+        return due if self.session.user is not None else min(due, self.session.hello_deadline)
+
+    # -- Receiving --
+
+    def _add_fragment(self, frame: WSFrame, now: float) -> None:
+        fragments = self._fragments
+        assert fragments is not None, "the caller has begun a message"
+        self._fragments_size += frame.payload_size
+        if self._fragments_size > MESSAGE_MAX_BYTES:
+            self._fail(CloseCode.MESSAGE_TOO_BIG, f"a message has at most {MESSAGE_MAX_BYTES} bytes")
+            return
+        if frame.payload_size:
+            fragments.append(frame.get_payload_as_bytes())
+        if frame.fin:
+            self._fragments = None
+            self._receive(b"".join(fragments), now)
+
+    def _receive(self, payload: bytes, now: float) -> None:
+        try:
+            self.session.receive(payload, now)
+        except FrameError as error:
+            self._fail(error.code, error.reason)
+        except Exception:
+            _log.exception("bug while handling a message of %s", self.session.claimed)
+            self._fail(CloseCode.INTERNAL_ERROR, "the server has a bug; it has been logged")
+        self._worker.turn.schedule()
+
+    # -- Ending --
+
+    def parser_failed(self, code: int, reason: str) -> None:
+        """picows can't read what the client sends."""
+        if self._linger_until is None:
+            self._fail(code, reason)
+
+    def _fail(self, code: int, reason: str) -> None:
+        self._worker.shard.close(self.session, code, reason, monotonic())
+        self._worker.turn.schedule()
+
+    def _finish(self, code: int, reason: str) -> None:
+        """Write what is waiting and a Close frame, then wait for the client to close."""
+        if self._linger_until is not None:
+            return
+        transport, stream = self._transport, self._stream
+        if transport is None or stream is None:
+            self._linger_until = 0.0
+            return
+        self._write_frames()
+        transport.send_close(code, close_payload(code, reason)[2:])  # type: ignore[arg-type]  # any number will do
+        self._linger_until = monotonic() + LINGER_SECONDS
+        self._fragments = None
+        if stream.is_closing():
+            return
+        stream.set_protocol(_Linger(self))
+        stream.resume_reading()
+        try:
+            stream.write_eof()
+        except (OSError, RuntimeError):
+            stream.abort()
+            return
+        self._worker.wheel.watch(self, self._linger_until)
+
+    def _gone(self) -> None:
+        self._linger_until = self._linger_until or 0.0
+        self._stream = None
+        self._transport = None
+        self._worker.forget(self)
+        if not self.session.closed:
+            self._worker.shard.counters["closes_without_handshake_total"] += 1
+            self.session.on_closed(monotonic())
+            self._worker.turn.schedule()
+
+    # -- Adopting --
+
+    def adopted(self, stream: asyncio.Transport) -> None:
+        """The event loop has the socket; called before anything is read from it."""
+        self._stream = stream
+        raw: socket.socket = stream.get_extra_info("socket")
+        self._fd = raw.fileno()
+        stream.set_write_buffer_limits(high=REPLAY_WINDOW_BYTES, low=REPLAY_WINDOW_BYTES // 4)
+        self._worker.connections.add(self)
+        if self._linger_until is not None:
+            stream.abort()
+            return
+        self._worker.wheel.watch(self, self.session.hello_deadline)
+
+
+class _Linger(asyncio.BufferedProtocol):
+    """Reads and forgets what a client sends after our Close frame, until it closes."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._connection._worker.scrap
+
+    def buffer_updated(self, nbytes: int) -> None:
+        pass
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection._gone()
+
+    def pause_writing(self) -> None:
+        pass
+
+    def resume_writing(self) -> None:
+        pass
+
+
+class _Underlay:
+    """What picows takes for its transport: writes go through, but closing is `Connection`'s business."""
+
+    __slots__ = ("_stream", "get_extra_info", "get_write_buffer_size", "write", "writelines")
+
+    def __init__(self, stream: asyncio.Transport) -> None:
+        self._stream = stream
+        self.get_extra_info = stream.get_extra_info
+        self.get_write_buffer_size = stream.get_write_buffer_size
+        self.write = stream.write
+        self.writelines = stream.writelines
+
+    def close(self) -> None:
+        """picows does this 10 ms after it has sent a Close frame; `Connection._finish` has seen to it already."""
+
+    def abort(self) -> None:
+        self._stream.abort()
+
+
+class _ParserLog:
+    """What picows takes for its logger: the one line that matters is the one that says why it can't go on parsing."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name is logging's
+        return False
+
+    def error(self, message: str, *args: Any) -> None:
+        """A WSProtocolError: its code and reason come as the only argument."""
+        code, reason = args[0][:2]
+        self._connection.parser_failed(int(code), str(reason))
+
+    def exception(self, message: str, *args: Any) -> None:
+        _log.error("picows: %s", message, exc_info=True)
+        self._connection.parser_failed(CloseCode.INTERNAL_ERROR, "the server has a bug; it has been logged")
+
+    def _ignore(self, *args: Any) -> None:
+        pass
+
+    debug = info = warning = log = _ignore
+
+
+class _NoResponse(WSUpgradeResponse):
+    """The answer to the canned request: nothing, since the front has answered the real one."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.version = b"HTTP/1.1"
+        self.status = HTTPStatus.SWITCHING_PROTOCOLS
+        self.headers = CIMultiDict()
+        self.body = None
+
+    def to_bytes(self) -> bytearray:
+        return bytearray()
+
+
+class _AdoptedProtocol(WSProtocol):  # type: ignore[misc]
+    """picows' protocol on a connection whose upgrade is done."""
+
+    __slots__ = ("_carried", "_connection")
+
+    def __init__(self, connection: Connection, carried: bytes) -> None:
+        self._connection = connection
+        self._carried = carried
+        super().__init__(
+            None,  # host_port, ws_path: a client's business
+            None,
+            False,  # is_client_side
+            self._listen,
+            _ParserLog(connection),
+            True,  # disconnect_on_exception
+            None,  # websocket_handshake_timeout: there is no handshake to wait for
+            False,  # enable_auto_ping, and its three settings: the timer wheel pings
+            1.0,
+            1.0,
+            WSAutoPingStrategy.PING_WHEN_IDLE,
+            False,  # enable_auto_pong: a ping is a sign of life that Connection must see
+            MESSAGE_MAX_BYTES,
+            None,  # extra_headers
+            _READ_BUFFER_BYTES,
+        )
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Make picows believe in an upgrade, and give it what the front had to take out of the kernel."""
+        self._connection.adopted(transport)
+        super().connection_made(_Underlay(transport))
+        raw: socket.socket = transport.get_extra_info("socket")
+        # picows wants every segment acknowledged at once; letting the answer carry the ACK saves a packet per message.
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+        self._feed(_CANNED_REQUEST)
+        carried, self._carried = self._carried, b""
+        self._feed(carried)
+
+    def _listen(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+        return WSUpgradeResponseWithListener(_NoResponse(), self._connection)
+
+    def _feed(self, data: bytes) -> None:
+        while data:
+            buffer = self.get_buffer(-1)
+            size = min(len(buffer), len(data))
+            buffer[:size] = data[:size]
+            self.buffer_updated(size)
+            data = data[size:]
+
+
+async def adopt(connection: Connection, raw: socket.socket, carried: bytes) -> None:
+    """Let the event loop and picows have the socket. Raises OSError when the client is gone already."""
+    loop = asyncio.get_running_loop()
+    await loop.connect_accepted_socket(lambda: _AdoptedProtocol(connection, carried), raw)

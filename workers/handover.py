@@ -1,0 +1,145 @@
+"""Taking sockets over from the fronts.
+
+The worker listens on a SEQPACKET socket in the run directory; each front connects once and sends tickets, each with one descriptor. A
+worker says `adopted` before it reads a byte from a socket: so when it dies, the front knows that every socket without that word is still
+untouched, and can hand it to the next process of this worker.
+
+A worker that can't take a socket as it should (MSG_CTRUNC: the descriptor table was full, and the kernel dropped it) closes the queue:
+the front then takes everything back that was not adopted, and tries again.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from core.handover import TICKET_MAX_BYTES, Ticket, decode_ticket, encode_adopted
+
+_log = logging.getLogger("fastchat.worker")
+
+#: Sockets taken in one go, so that a storm of newcomers leaves the loop time for those who are there.
+_BATCH: Final = 32
+#: Fronts that may wait to be accepted.
+_BACKLOG: Final = 64
+
+
+class HandoverQueue:
+    """Listens for fronts and gives every socket that they hand over to `adopt`."""
+
+    def __init__(
+        self,
+        path: str,
+        loop: asyncio.AbstractEventLoop,
+        adopt: Callable[[Ticket, socket.socket], None],
+        room: Callable[[], int],
+    ) -> None:
+        """`room` says how many more sockets can be taken now; while it is 0 they wait where they are."""
+        self._path = path
+        self._loop = loop
+        self._adopt = adopt
+        self._room = room
+        self._fronts: set[socket.socket] = set()
+        self._stopped_reading = False
+        #: Sockets taken, and tickets that came without their descriptor.
+        self.adopted = 0
+        self.truncated = 0
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        self._listener.bind(path)
+        os.chmod(path, 0o600)
+        self._listener.listen(_BACKLOG)
+        loop.add_reader(self._listener.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Take no more sockets; the fronts take back what is in the queues."""
+        self._loop.remove_reader(self._listener.fileno())
+        self._listener.close()
+        with suppress(FileNotFoundError):
+            os.unlink(self._path)
+        for front in list(self._fronts):
+            self._drop(front)
+
+    def room_again(self) -> None:
+        """Go on reading after `room` was 0."""
+        if self._stopped_reading and self._room() > 0:
+            self._stopped_reading = False
+            for front in self._fronts:
+                self._loop.add_reader(front.fileno(), self._read, front)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                front, _ = self._listener.accept()
+            except (BlockingIOError, ConnectionError):
+                return
+            except OSError as error:
+                _log.error("can't accept a front: %s", error)
+                return
+            front.setblocking(False)
+            self._fronts.add(front)
+            self._loop.add_reader(front.fileno(), self._read, front)
+
+    def _drop(self, front: socket.socket) -> None:
+        self._loop.remove_reader(front.fileno())
+        self._fronts.discard(front)
+        front.close()
+
+    def _read(self, front: socket.socket) -> None:
+        taken: list[tuple[Ticket, socket.socket]] = []
+        gone = False
+        for _ in range(min(_BATCH, self._room())):
+            try:
+                data, ancillary, flags, _ = front.recvmsg(TICKET_MAX_BYTES, socket.CMSG_SPACE(4))
+            except BlockingIOError:
+                break
+            except OSError as error:
+                _log.warning("the queue of a front broke: %s", error)
+                gone = True
+                break
+            if not data:
+                gone = True
+                break
+            descriptors = _descriptors(ancillary)
+            if flags & socket.MSG_CTRUNC or len(descriptors) != 1:
+                self.truncated += 1
+                _log.error(
+                    "a hand-over came without its socket: too few file descriptors? The front will try again"
+                )
+                gone = True
+                break
+            client = socket.socket(fileno=descriptors[0])
+            try:
+                taken.append((decode_ticket(data), client))
+            except ValueError as error:
+                _log.error("%s", error)
+                client.close()
+                gone = True
+                break
+        if taken:
+            # The front may be dead already; then the sockets are ours alone, which is just as well.
+            with suppress(OSError):
+                front.send(encode_adopted([ticket.number for ticket, _ in taken]))
+        if gone:
+            self._drop(front)
+        for ticket, client in taken:
+            self.adopted += 1
+            self._adopt(ticket, client)
+        if self._room() <= 0 and not self._stopped_reading:
+            self._stopped_reading = True
+            for each in self._fronts:
+                self._loop.remove_reader(each.fileno())
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    numbers = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
+    return numbers.tolist()

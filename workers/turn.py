@@ -1,0 +1,60 @@
+"""The end of a loop turn: where everything that the turn produced goes out, once.
+
+Frames, bus records and store writes are collected while the loop works through what is readable. Then, in the same turn: held sessions go
+on, the store commits, one envelope goes to each shard, and each connection gets one write with all its frames. A lone frame is
+not delayed by this, since an idle loop has nothing else to work through; under load it saves most of the system calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+from typing import Protocol
+
+
+class Flushed(Protocol):
+    """Something with output to write at the end of the turn."""
+
+    def flush(self, now: float) -> None:
+        """Write it."""
+
+
+class Turn:
+    """`schedule` after anything that may have produced output; `dirty` for a connection that has some."""
+
+    __slots__ = ("_dirty", "_loop", "_scheduled", "_work")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._scheduled = False
+        self._dirty: list[Flushed] = []
+        self._work: Callable[[float], bool] | None = None
+
+    def attach(self, work: Callable[[float], bool]) -> None:
+        """`work` is done before the connections are flushed; it says whether there is more to do in another turn."""
+        self._work = work
+
+    def schedule(self) -> None:
+        """Make sure that this turn has an end."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._end)
+
+    def dirty(self, connection: Flushed) -> None:
+        """This connection has output; to be called once until it is flushed."""
+        self._dirty.append(connection)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._end)
+
+    def _end(self) -> None:
+        assert self._work is not None, "attach() comes first"
+        self._scheduled = False
+        now = monotonic()
+        more = self._work(now)
+        connections, self._dirty = self._dirty, []
+        for connection in connections:
+            connection.flush(now)
+        if more:
+            self.schedule()

@@ -1,0 +1,197 @@
+"""A worker process: puts shard, bus, store, connections and hand-over together, and runs them on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import signal
+import socket
+import time
+from contextlib import suppress
+from typing import Any, Final
+
+from core.timestamps import format_timestamp
+
+from core.control import READY, STATS, STOP, WORKER_GONE
+from core.handover import IN_FLIGHT_MAX, Ticket, endpoint
+from core.protocol import CloseCode
+from core.settings import Settings
+from core.shard import Shard
+from workers.bus import ZmqBus
+from workers.connection import Connection, adopt
+from workers.control import ControlPipe
+from workers.handover import HandoverQueue
+from workers.heartbeat import TimerWheel
+from workers.store.memory import MemoryStore
+from workers.turn import Turn
+
+_log = logging.getLogger("fastchat.worker")
+
+#: Seconds between two looks at what happens by the passing of time.
+_TICK: Final = 0.1
+#: Seconds between two reports to the supervisor.
+_STATS_INTERVAL: Final = 1.0
+#: Seconds that clients have to close after they were told that the server stops.
+_STOP_PATIENCE: Final = 2.0
+#: Descriptors that a worker keeps for itself and for sockets on their way: several fronts may have their fill in flight at once.
+_SPARE_DESCRIPTORS: Final = 4 * IN_FLIGHT_MAX
+
+
+class SystemClock:
+    """Implements ``core.ports.Clock``."""
+
+    def timestamp(self) -> bytes:
+        """UTC in ISO 8601 with milliseconds and Z, 24 bytes."""
+        return format_timestamp(time.time_ns() // 1_000_000)
+
+
+class Worker:
+    """The composition root. What `Connection` needs of it is public."""
+
+    def __init__(self, settings: Settings, index: int, generation: int, control: ControlPipe) -> None:
+        """Opens the bus. Raises OSError or zmq.ZMQError when the run directory can't be used."""
+        assert settings.run_dir is not None, "the supervisor fills it in"
+        run_dir = str(settings.run_dir)
+        self._loop = asyncio.get_running_loop()
+        self._control = control
+        self._stopped: asyncio.Future[tuple[int, str]] = self._loop.create_future()
+        #: Set when the last connection has gone after the order to stop.
+        self._empty = asyncio.Event()
+        #: Tasks that hand a socket to the event loop; the loop itself keeps only weak references.
+        self._adopting: set[asyncio.Task[None]] = set()
+        self._connections_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS
+        self.connections: set[Connection] = set()
+        #: Where bytes go that nobody wants.
+        self.scrap = memoryview(bytearray(64 * 1024))
+        self.turn = Turn(self._loop)
+        self.wheel = TimerWheel(time.monotonic())
+        self._bus = ZmqBus(run_dir, index, generation, settings.workers)
+        self._store = MemoryStore()
+        self.shard = Shard(index, generation, settings, self._bus, self._store, SystemClock())
+        self._store.listen(self.shard.messages.appended)
+        self.turn.attach(self._end_turn)
+        self._queue_path = endpoint(run_dir, index)
+        self._queue: HandoverQueue | None = None
+        self._next_stats = 0.0
+
+    async def run(self) -> None:
+        """Serve until told to stop. Raises OSError when the hand-over endpoint can't be opened."""
+        loop = self._loop
+        loop.add_signal_handler(
+            signal.SIGINT, lambda: None
+        )  # Ctrl-C reaches the supervisor too, which stops us in order.
+        loop.add_signal_handler(
+            signal.SIGTERM, self._stop, CloseCode.RESTARTING, "this part of the server restarts"
+        )
+        self._control.listen(loop, self._heard)
+        self._bus.listen(loop, self._receive_envelope)
+        self.shard.start()
+        self.turn.schedule()
+        self._queue = HandoverQueue(self._queue_path, loop, self._adopt, self._room)
+        self._tick()
+        self._control.say(READY)
+        code, reason = await self._stopped
+        await self._close_all(code, reason)
+
+    def _end_turn(self, now: float) -> bool:
+        """See ``workers.turn``."""
+        self.shard.run_ready(now)
+        more = self._store.flush(now)
+        self.shard.presence.publish()
+        for worker, records in self._bus.flush():
+            self.shard.undeliverable(worker, records, now)
+        return more or self.shard.ready
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.shard.tick(now)
+        self.wheel.turn(now)
+        self.turn.schedule()
+        if self._queue is not None:
+            self._queue.room_again()
+        if now >= self._next_stats:
+            self._next_stats = now + _STATS_INTERVAL
+            self._control.say(STATS, stats=self._stats())
+        self._loop.call_later(_TICK, self._tick)
+
+    def _stats(self) -> dict[str, int]:
+        queue = self._queue
+        return {
+            "connections": len(self.connections),
+            "sessions": sum(len(user.sessions) for user in self.shard.users.values()),
+            "users": len(self.shard.users),
+            "online": len(self.shard.presence),
+            "adopted_total": queue.adopted if queue else 0,
+            "handover_truncated_total": queue.truncated if queue else 0,
+            "bus_sent_total": self._bus.sent,
+            "bus_received_total": self._bus.received,
+            "bus_refused_total": self._bus.refused,
+            **self.shard.counters,
+        }
+
+    # -- Sockets --
+
+    def _room(self) -> int:
+        return self._connections_max - len(self.connections) - len(self._adopting)
+
+    def _adopt(self, ticket: Ticket, client: socket.socket) -> None:
+        task = self._loop.create_task(self._take(ticket, client))
+        self._adopting.add(task)
+        task.add_done_callback(self._taken)
+
+    def _taken(self, task: asyncio.Task[None]) -> None:
+        self._adopting.discard(task)
+        self._note_empty()
+
+    async def _take(self, ticket: Ticket, client: socket.socket) -> None:
+        client.setblocking(False)
+        connection = Connection(self, ticket.user_id, ticket.address, time.monotonic())
+        try:
+            await adopt(connection, client, ticket.carried)
+        except OSError as error:
+            _log.info("a client was gone before it could be taken over: %s", error)
+            client.close()
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self.connections.discard(connection)
+        self._note_empty()
+
+    def _note_empty(self) -> None:
+        if self._stopped.done() and not self.connections and not self._adopting:
+            self._empty.set()
+
+    # -- What others say --
+
+    def _receive_envelope(self, envelope: bytes, now: float) -> None:
+        try:
+            self.shard.receive_envelope(envelope, now)
+        except Exception:
+            self.shard.counters["bus_errors_total"] += 1
+            _log.exception("bug, or an envelope that can't be read")
+        self.turn.schedule()
+
+    def _heard(self, message: dict[str, Any]) -> None:
+        if message["op"] == WORKER_GONE:
+            self.shard.worker_gone(message["worker"], message["generation"], time.monotonic())
+        elif message["op"] == STOP:
+            self._stop(message["code"], message["reason"])
+
+    # -- Stopping --
+
+    def _stop(self, code: int, reason: str) -> None:
+        if not self._stopped.done():
+            self._stopped.set_result((code, reason))
+
+    async def _close_all(self, code: int, reason: str) -> None:
+        if self._queue is not None:
+            self._queue.close()
+        now = time.monotonic()
+        for connection in list(self.connections):
+            self.shard.close(connection.session, code, reason, now)
+        self._note_empty()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_PATIENCE):
+                await self._empty.wait()
+        self._bus.close()
