@@ -135,6 +135,7 @@ class Chats:
             return
         if new:
             user.chats.pop(chat.peer, None)
+            self._shard.presence.chat_withdrawn(user, chat.peer)
         self._shard.reply(origin, ticket, Outcome.FAILED, "", now)
 
     def _opened(self, request: Request, chat: Chat, failure: str | None, now: float) -> None:

@@ -17,7 +17,7 @@ from uuid import UUID
 from core import codec
 from core.envelope import MessageFlag, Outcome, RecordKind, pack_record
 from core.mailbox import Message
-from core.protocol import AckStatus, MessageType
+from core.protocol import UNCOMMITTED_MAX, AckStatus, MessageType
 from core.requests import Request
 from core.session import Session
 from core.user import User
@@ -67,7 +67,7 @@ class Messages:
             session.chosen_peer = recipient
         user.in_flight += 1
         session.in_flight += 1
-        if session.in_flight >= shard.uncommitted_max:
+        if session.in_flight >= UNCOMMITTED_MAX:
             session.adjust_reading()
         ticket, deadline = shard.requests.open(MessageType.MSG, session, user, recipient, message_id, now)
         owner = shard.placement.worker_of(recipient)
@@ -118,6 +118,8 @@ class Messages:
             message.waiting.append((origin, ticket))
             mailbox.reserve(message)
             shard.store.append(message)
+            # Here, not when it is shown: whoever goes on typing while it is being committed must not be stopped by it (D17).
+            shard.typing.message_came(user, sender)
 
     def appended(self, messages: list[Message], failure: str | None, now: float) -> None:
         """The store has committed these, or could not: show and acknowledge them, or say so."""
@@ -152,7 +154,8 @@ class Messages:
             if request.peer not in user.chats:
                 # The recipient's shard knows of the chat, so it is open, and the record here was lost (D7).
                 shard.chats.announce(user, shard.chats.repair(user, request.peer, name))
-            session.chosen_peer = request.peer
+                # In a chat that was known, `send` has chosen; the client may have chosen another one since.
+                session.chosen_peer = request.peer
             if not session.closed:
                 assert request.message_id is not None, "every message has an id"
                 session.connection.send(codec.msg_ack(request.message_id, status))
@@ -163,12 +166,13 @@ class Messages:
             user.parked = []
 
     def _show(self, user: User, message: Message, now: float) -> None:
-        """Write it to the devices; CHAT_OPENED comes before the first message, and typing ends with it (D7, D17)."""
-        chat = user.chats[message.sender]
+        """Write it to the devices; CHAT_OPENED comes before the first message (D7)."""
+        shard, sender = self._shard, message.sender
+        # The record is missing if the store took the message but not the chat that was opened just before.
+        chat = user.chats.get(sender) or shard.chats.repair(user, sender, shard.presence.name_of(sender) or sender)
         if not chat.announced:
-            self._shard.chats.announce(user, chat)
-        self._shard.typing.message_came(user, message.sender)
-        self._shard.delivery.deliver(user, message, now)
+            shard.chats.announce(user, chat)
+        shard.delivery.deliver(user, message, now)
 
 
 def _new_message_id() -> str:

@@ -125,6 +125,10 @@ class Presence:
         if not self._everyone and peer in self._online:
             self._mark(user.user_id, peer, self._online[peer])
 
+    def chat_withdrawn(self, user: User, peer: str) -> None:
+        """The store could not take that chat."""
+        self._unwatch(user.user_id, peer)
+
     def online(self, user_id: str) -> bool:
         """Whether the user counts as online now."""
         return user_id in self._online
@@ -160,11 +164,11 @@ class Presence:
         replica.generation, replica.version = generation, version
         users: dict[str, str] = codec.from_json(body)
         for user_id in replica.users.difference(users):
-            if same:
+            if same and user_id not in self._leaving:
                 replica.users.discard(user_id)
-                self._leaving.pop(user_id, None)
                 self._gone(user_id)
             else:
+                # Of an earlier process; a second snapshot of the new one does not cut the grace short.
                 self._leaving.setdefault(user_id, now + PRESENCE_GRACE)
         for user_id, name in users.items():
             self._replica_joined(replica, user_id, name)
@@ -229,15 +233,18 @@ class Presence:
             self._joined.pop(user_id, None)
             self._left.add(user_id)
             for peer in user.chats:
-                watchers = self._watchers.get(peer)
-                if watchers is not None:
-                    watchers.discard(user_id)
-                    if not watchers:
-                        del self._watchers[peer]
+                self._unwatch(user_id, peer)
         else:
             for replica in self._replicas.values():
                 replica.users.discard(user_id)
         self._gone(user_id)
+
+    def _unwatch(self, user_id: str, peer: str) -> None:
+        watchers = self._watchers.get(peer)
+        if watchers is not None:
+            watchers.discard(user_id)
+            if not watchers:
+                del self._watchers[peer]
 
     def _replica_joined(self, replica: _Replica, user_id: str, name: str) -> None:
         replica.users.add(user_id)

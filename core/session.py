@@ -24,6 +24,7 @@ from core.protocol import (
     PING_BURST,
     RATE_WINDOW,
     STRIKES_PER_MINUTE,
+    UNCOMMITTED_MAX,
     Capability,
     CloseCode,
     ErrorCode,
@@ -179,21 +180,21 @@ class Session:
         """Handle what has been waiting, in order, until something holds again. Called by the shard between two messages."""
         self._held = False
         backlog = self._backlog
-        while backlog and not self._held and not self.closed:
-            kind, data = backlog.popleft()
-            try:
-                self._run(COMMANDS[kind], data, now)
-            except Refusal as refusal:
+        try:
+            while backlog and not self._held and not self.closed:
+                kind, data = backlog.popleft()
                 try:
+                    self._run(COMMANDS[kind], data, now)
+                except Refusal as refusal:
                     self.refuse(refusal, kind, data, now)
-                except FrameError as error:
-                    self.shard.close(self, error.code, error.reason, now)
+        except FrameError as error:
+            self.shard.close(self, error.code, error.reason, now)
         self.adjust_reading()
 
     def adjust_reading(self) -> None:
         """Stop reading from a client that is too far ahead of what is decided, and read again when it is not (D29)."""
         waiting = len(self._backlog) if self._backlog else 0
-        too_far = waiting >= _BACKLOG_PAUSE or self.in_flight >= self.shard.uncommitted_max
+        too_far = waiting >= _BACKLOG_PAUSE or self.in_flight >= UNCOMMITTED_MAX
         if too_far != self._paused and not self.closed:
             self._paused = too_far
             if too_far:
@@ -253,10 +254,10 @@ def _hello(session: Session, data: dict[str, Any], now: float) -> None:
         raise Refusal(
             ErrorCode.UNAUTHORIZED, "this connection belongs to another user; open a new one", field="user_id"
         )
-    if hello.capabilities is not None:
-        wants_delta = Capability.PRESENCE_DELTA in hello.capabilities
-        session.presence_changes = {} if wants_delta else None
     session.shard.hello(session, hello, now)
+    if hello.capabilities is not None:
+        # HELLO is accepted, and presence follows it in full.
+        session.presence_changes = {} if Capability.PRESENCE_DELTA in hello.capabilities else None
 
 
 def _open_chat(session: Session, data: dict[str, Any], now: float) -> None:

@@ -34,7 +34,6 @@ from core.protocol import (
     DEVICE_SILENT,
     DEVICES_MAX,
     FORGET_AFTER,
-    UNCOMMITTED_MAX,
     CloseCode,
     MessageType,
 )
@@ -67,14 +66,13 @@ class Shard:
         self.typing = TypingIndicators(self)
         self.users: dict[str, User] = {}
         self.counters: defaultdict[str, int] = defaultdict(int)
-        self.uncommitted_max = UNCOMMITTED_MAX
         self.requests = Requests(generation)
         #: Sessions that may go on with what they held back.
         self._ready: deque[Session] = deque()
         #: user -> when to forget it; users without chats who are offline, longest first (D23).
         self._offline: dict[str, float] = {}
-        #: Workers that missed a presence record, since the way to them was full.
-        self._snapshots_owed: set[int] = set()
+        #: Workers that a presence record did not reach, since the way to them was full: they need a snapshot, and may owe us one.
+        self._presence_owed: set[int] = set()
         self._records: dict[int, Callable[[int, int, Record, bytes, float], None]] = {
             RecordKind.MESSAGE: self._on_message,
             RecordKind.OPEN_CHAT: self._on_open_chat,
@@ -137,7 +135,7 @@ class Shard:
                 RecordKind.PRESENCE_SNAPSHOT,
                 RecordKind.PRESENCE_REQUEST,
             ):
-                self._snapshots_owed.add(worker)
+                self._presence_owed.add(worker)
 
     def worker_gone(self, worker: int, generation: int, now: float) -> None:
         """The supervisor says that this process is dead."""
@@ -145,6 +143,8 @@ class Shard:
 
     def run_ready(self, now: float) -> None:
         """Go on with the sessions that were held; called at the end of each loop turn, before the store is flushed."""
+        # The other shards learn the name of somebody who came before what that somebody sent.
+        self.presence.publish()
         for _ in range(len(self._ready)):
             session = self._ready.popleft()
             if not session.closed:
@@ -163,8 +163,10 @@ class Shard:
         self.typing.expire(now)
         self.delivery.tick(now)
         self.presence.tick(now)
-        while self._snapshots_owed:
-            self.bus.send(self._snapshots_owed.pop(), self.presence.snapshot_record())
+        while self._presence_owed:
+            worker = self._presence_owed.pop()
+            self.bus.send(worker, self.presence.snapshot_record())
+            self.bus.send(worker, pack_record(RecordKind.PRESENCE_REQUEST))
         self._forget_strangers(now)
 
     def _forget_strangers(self, now: float) -> None:

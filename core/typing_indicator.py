@@ -65,7 +65,7 @@ class TypingIndicators:
         self._show(recipient, sender, flag == TypingFlag.TYPING)
 
     def message_came(self, user: User, sender: str) -> None:
-        """A message from `sender` is about to be shown to `user`: whoever sends is not typing any more."""
+        """A message from `sender` to `user` was accepted: whoever sends is not typing any more."""
         if self._until and self._until.pop((user.user_id, sender), None) is not None:
             self._show(user.user_id, sender, False)
 

@@ -1,42 +1,124 @@
 """A small world for testing the core: shards with recording ports, bytes in and frames out, and a clock that the test moves.
 
 `World` runs any number of shards in one process. Everything that they do to the outside is recorded or, for the bus, carried in the same
-order that the real one keeps. `Device` is one client's connection: what it says goes through JSON like the real thing.
+order that the real one keeps. `Device` is one client's connection: what it says goes through JSON like the real thing. `Pair` is the
+usual cast, two users on one shard or on two.
+
+`World.settle` lets everything happen that follows from what was said. A test that wants to look between two steps says things with
+``settle=False`` and uses `World.turn` and `World.carry`, or stops a store (`RecordingStore.slow`) or a way (`World.stalled`).
 """
 
 from __future__ import annotations
 
 import json
+import random
 import uuid
-from typing import Any
+from collections import deque
+from typing import Any, Final
 
 from core.envelope import pack_envelope
-from core.frames import FrameError, Opcode
+from core.frames import FrameError
+from core.mailbox import Message
 from core.placement import Placement
+from core.ports import Done
 from core.settings import Settings
 from core.shard import Shard
-from workers.store.memory import MemoryStore
+from core.user import Chat, User
 
 #: Where the clock of every world starts, in monotonic seconds and as time of day.
-START = 1000.0
-TIMESTAMP = b"2024-01-01T12:00:00.000Z"
+START: Final = 1000.0
+TIMESTAMP: Final = b"2024-01-01T12:00:00.000Z"
 
 
 class FixedClock:
-    """It is always noon of the first of January 2024."""
+    """It is noon of the first of January 2024, until somebody changes `now`."""
+
+    def __init__(self) -> None:
+        self.now = TIMESTAMP
 
     def timestamp(self) -> bytes:
-        return TIMESTAMP
+        return self.now
 
 
 class RecordingBus:
-    """Collects records by destination; `World.settle` carries them over."""
+    """Collects records by destination; `World.turn` makes envelopes of them."""
 
     def __init__(self) -> None:
         self.records: dict[int, list[bytes]] = {}
 
     def send(self, worker: int, record: bytes) -> None:
         self.records.setdefault(worker, []).append(record)
+
+
+class RecordingStore:
+    """A store without a disk that can be slow, or fail; it commits in the order of the calls, as every store must."""
+
+    def __init__(self) -> None:
+        #: While it is set, nothing is committed.
+        self.slow = False
+        #: While it is set, whatever would be committed fails with this sentence.
+        self.failure: str | None = None
+        #: How many of the next writes fail, all others succeeding.
+        self.fail_next = 0
+        #: Users whom the store knows and the shard does not.
+        self.known: dict[str, User] = {}
+        #: What has been committed, oldest first; and the users who were forgotten.
+        self.committed: list[Message | Chat | User] = []
+        self.forgotten: list[str] = []
+        self.acknowledgements: list[Message] = []
+        self._writes: list[tuple[Message | Chat | User, Done | None]] = []
+        self._shard: Shard | None = None
+
+    def listen(self, shard: Shard) -> None:
+        self._shard = shard
+
+    def load(self, user_id: str) -> User | None:
+        return self.known.get(user_id)
+
+    def save_user(self, user: User, done: Done) -> None:
+        self._writes.append((user, done))
+
+    def save_chat(self, user: User, chat: Chat, done: Done) -> None:
+        self._writes.append((chat, done))
+
+    def append(self, message: Message) -> None:
+        self._writes.append((message, None))
+
+    def acknowledged(self, message: Message) -> None:
+        self.acknowledgements.append(message)
+
+    def forget(self, user: User) -> None:
+        self.forgotten.append(user.user_id)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to commit."""
+        return bool(self._writes)
+
+    def flush(self, now: float) -> bool:
+        """Commit, or fail, what was written; whether there was anything."""
+        if self.slow or not self._writes:
+            return False
+        assert self._shard is not None, "listen() comes first"
+        writes, self._writes = self._writes, []
+        batch: list[Message] = []
+        batch_failure: str | None = None
+        for write, done in [*writes, (None, None)]:
+            failure = self.failure
+            if self.fail_next and write is not None:
+                self.fail_next -= 1
+                failure = "this write failed"
+            if batch and (not isinstance(write, Message) or failure != batch_failure):
+                self._shard.messages.appended(batch, batch_failure, now)
+                batch = []
+            if write is not None and failure is None:
+                self.committed.append(write)
+            if isinstance(write, Message):
+                batch.append(write)
+                batch_failure = failure
+            elif done is not None:
+                done(failure, now)
+        return True
 
 
 class Device:
@@ -46,36 +128,45 @@ class Device:
         self.world = world
         self.user_id = user_id
         self.last_heard = world.now
-        #: Messages from the server, decoded, oldest first; and payloads of WebSocket pings.
-        self.inbox: list[dict[str, Any]] = []
+        #: Payloads of WebSocket pings from the server, and its frames that have not been decoded yet.
         self.pings: list[bytes] = []
-        #: (code, reason) once the server has closed.
+        self._frames: list[bytes] = []
+        self._inbox: list[dict[str, Any]] = []
+        #: (code, reason) once the server has closed; 1006 when its worker was killed.
         self.closed: tuple[int, str] | None = None
+        #: Whether the client has closed.
+        self.left = False
         self.reading = True
         #: What the kernel does not take; raise it to make the device look slow.
         self.waiting = 0
+        world.devices.append(self)
         self.session = world.shard_of(user_id).connect(self, user_id, world.now)
+
+    @property
+    def open(self) -> bool:
+        """Whether neither end has closed."""
+        return self.closed is None and not self.left
 
     # -- The port --
 
     def send(self, frame: bytes) -> None:
-        assert self.closed is None or frame, "the port ignores frames after a close"
-        payload = _payload(frame)
-        if frame[0] & 0x0F == Opcode.PING:
-            self.pings.append(payload)
-        else:
-            self.inbox.append(json.loads(payload))
+        if self.open:
+            self._frames.append(frame)
 
     def ping(self, payload: bytes) -> None:
-        self.pings.append(payload)
+        if self.open:
+            self.pings.append(payload)
 
     def close(self, code: int, reason: str) -> None:
-        self.closed = self.closed or (code, reason)
+        if self.open:
+            self.closed = (code, reason)
 
     def pause_reading(self) -> None:
+        assert self.reading, "paused twice"
         self.reading = False
 
     def resume_reading(self) -> None:
+        assert not self.reading, "resumed without a pause"
         self.reading = True
 
     def unsent(self) -> int:
@@ -89,22 +180,33 @@ class Device:
 
     def say_bytes(self, payload: bytes, settle: bool = True) -> None:
         """Send any text."""
+        assert self.open, f"this connection is closed: {self.closed}"
         self.last_heard = self.world.now
         try:
             self.session.receive(payload, self.world.now)
         except FrameError as error:
-            self.world.shard_of(self.user_id).close(self.session, error.code, error.reason, self.world.now)
+            shard = self.world.shard_of(self.user_id)
+            shard.close(self.session, error.code, error.reason, self.world.now)
         if settle:
             self.world.settle()
 
-    def hello(self, name: str = "Somebody", **data: Any) -> Device:
+    def hello(self, name: str = "Somebody", settle: bool = True, **data: Any) -> Device:
         """Say HELLO, and return the device."""
-        self.say("HELLO", user_id=self.user_id, display_name=name, **data)
+        self.say("HELLO", settle, user_id=self.user_id, display_name=name, **data)
         return self
 
-    def open_chat(self, peer: str) -> None:
+    def open_chat(self, peer: str, settle: bool = True) -> None:
         """Open a chat with `peer`."""
-        self.say("OPEN_CHAT", target_user_id=peer, target_display_name="Whoever")
+        self.say("OPEN_CHAT", settle, target_user_id=peer, target_display_name="Whoever")
+
+    def msg(self, to: str, content: str = "Hi.", message_id: str | None = None, settle: bool = True) -> None:
+        """Send a message, without an id of the client's unless one is given."""
+        extra = {} if message_id is None else {"message_id": message_id}
+        self.say("MSG", settle, to=to, content=content, **extra)
+
+    def typing(self, is_typing: bool = True, settle: bool = True, **data: Any) -> None:
+        """Say whether one is typing."""
+        self.say("TYPING", settle, is_typing=is_typing, **data)
 
     def answer_pings(self) -> None:
         """Send the pong for every ping that came."""
@@ -113,19 +215,31 @@ class Device:
             self.session.pong(payload, self.world.now)
         self.world.settle()
 
+    def drain(self) -> None:
+        """Be fast again: what waited has been taken."""
+        self.waiting = 0
+        self.session.writable(self.world.now)
+        self.world.settle()
+
     def leave(self) -> None:
         """Close the connection from the client's side."""
+        self.left = True
         self.session.on_closed(self.world.now)
         self.world.settle()
 
+    # -- What has come --
+
+    @property
+    def inbox(self) -> list[dict[str, Any]]:
+        """Messages from the server that have not been taken, decoded, oldest first."""
+        frames, self._frames = self._frames, []
+        self._inbox += [json.loads(payload_of(frame)) for frame in frames]
+        return self._inbox
+
     def take(self, kind: str | None = None) -> list[dict[str, Any]]:
         """The `data` of all messages of a kind that have come, removing them; of all kinds, whole messages."""
-        taken = [
-            message if kind is None else message["data"]
-            for message in self.inbox
-            if kind in (None, message["type"])
-        ]
-        self.inbox = [message for message in self.inbox if kind is not None and message["type"] != kind]
+        taken = [message if kind is None else message["data"] for message in self.inbox if kind in (None, message["type"])]
+        self._inbox = [message for message in self._inbox if kind is not None and message["type"] != kind]
         return taken
 
     def one(self, kind: str) -> dict[str, Any]:
@@ -138,6 +252,26 @@ class Device:
         """The only ERROR that has come."""
         return self.one("ERROR")
 
+    def kinds(self) -> list[str]:
+        """The types of the messages that have come, in order."""
+        return [message["type"] for message in self.inbox]
+
+    def contents(self) -> list[str]:
+        """What the messages that have come say, in order, removing them."""
+        return [message["content"] for message in self.take("MSG")]
+
+    def statuses(self) -> list[tuple[str, str]]:
+        """(message_id, status) of the MSG_ACKs that have come, removing them."""
+        return [(ack["message_id"], ack["status"]) for ack in self.take("MSG_ACK")]
+
+    def errors(self) -> list[str]:
+        """The codes of the ERRORs that have come, removing them."""
+        return [error["code"] for error in self.take("ERROR")]
+
+    def typists(self) -> list[tuple[str, bool]]:
+        """(user, is_typing) of the TYPINGs that have come, removing them."""
+        return [(typing["user_id"], typing["is_typing"]) for typing in self.take("TYPING")]
+
 
 class World:
     """Shards, users on them, and time."""
@@ -146,11 +280,18 @@ class World:
         self.now = START
         self.settings = Settings(workers=workers, **settings)
         self.placement = Placement(workers)
+        self.clock = FixedClock()
+        self.devices: list[Device] = []
         self.buses = [RecordingBus() for _ in range(workers)]
-        self.stores = [MemoryStore() for _ in range(workers)]
+        self.stores = [RecordingStore() for _ in range(workers)]
         self.shards: list[Shard] = []
-        #: Workers to which nothing gets through, though the bus takes it.
+        #: Workers to which nothing gets through, though the bus takes it; the way to them is full, so the bus refuses; or it waits.
         self.cut_off: set[int] = set()
+        self.refusing: set[int] = set()
+        self.stalled: set[int] = set()
+        #: (from, to) -> envelopes on their way.
+        self.in_transit: dict[tuple[int, int], deque[bytes]] = {}
+        self._random = random.Random(workers)
         for index in range(workers):
             self.shards.append(self._shard(index))
         for shard in self.shards:
@@ -158,54 +299,66 @@ class World:
         self.settle()
 
     def _shard(self, index: int) -> Shard:
-        generation = uuid.uuid4().int >> 64
-        store = self.stores[index] = MemoryStore()
-        shard = Shard(index, generation, self.settings, self.buses[index], store, FixedClock())
-        store.listen(shard.messages.appended)
+        store = self.stores[index] = RecordingStore()
+        bus = self.buses[index] = RecordingBus()
+        shard = Shard(index, self._random.getrandbits(64), self.settings, bus, store, self.clock)
+        store.listen(shard)
         return shard
 
-    def restart(self, index: int) -> None:
-        """Kill worker `index` and start a new process in its place: its connections and its memory are gone."""
-        old = self.shards[index]
-        self.buses[index].records.clear()
-        self.shards[index] = self._shard(index)
-        for shard in self.shards:
-            if shard.index != index:
-                shard.worker_gone(index, old.generation, self.now)
-        self.shards[index].start()
-        self.settle()
+    # -- Users --
 
     def user_on(self, worker: int) -> str:
-        """A new user id that lives on `worker`."""
+        """A new user id that lives on `worker`; the same ones in every run."""
         while True:
-            user_id = str(uuid.uuid4())
+            user_id = str(uuid.UUID(int=self._random.getrandbits(128), version=4))
             if self.placement.worker_of(user_id) == worker:
                 return user_id
 
     def shard_of(self, user_id: str) -> Shard:
+        """The shard that owns a user, ever seen or not."""
         return self.shards[self.placement.worker_of(user_id)]
 
     def device(self, user_id: str) -> Device:
         """A new connection of a user, before HELLO."""
         return Device(self, user_id)
 
+    # -- What happens --
+
+    def turn(self, index: int) -> bool:
+        """End a loop turn of one worker; whether anything happened."""
+        shard, bus = self.shards[index], self.buses[index]
+        busy = shard.ready
+        shard.run_ready(self.now)
+        busy |= self.stores[index].flush(self.now)
+        shard.presence.publish()
+        records, bus.records = bus.records, {}
+        for worker, turn in records.items():
+            busy = True
+            if worker in self.refusing:
+                shard.undeliverable(worker, turn, self.now)
+            elif worker not in self.cut_off:
+                way = self.in_transit.setdefault((index, worker), deque())
+                way.append(pack_envelope(index, shard.generation, turn))
+        return busy
+
+    def carry(self, source: int, target: int) -> bool:
+        """Let the next envelope on a way arrive; whether there was one."""
+        way = self.in_transit.get((source, target))
+        if not way or target in self.stalled:
+            return False
+        self.shards[target].receive_envelope(way.popleft(), self.now)
+        return True
+
     def settle(self) -> None:
         """Let loop turns end until nothing is left to do."""
         busy = True
         while busy:
             busy = False
-            for index, shard in enumerate(self.shards):
-                shard.run_ready(self.now)
-                busy |= self.stores[index].flush(self.now)
-                shard.presence.publish()
-                busy |= shard.ready
-            for index, bus in enumerate(self.buses):
-                turn, bus.records = bus.records, {}
-                for worker, records in turn.items():
-                    if worker not in self.cut_off:
-                        envelope = pack_envelope(index, self.shards[index].generation, records)
-                        self.shards[worker].receive_envelope(envelope, self.now)
-                        busy = True
+            for index in range(len(self.shards)):
+                busy |= self.turn(index)
+            for source, target in list(self.in_transit):
+                while self.carry(source, target):
+                    busy = True
 
     def pass_time(self, seconds: float, step: float = 0.1) -> None:
         """Let time pass, with the ticks that a worker has."""
@@ -215,9 +368,66 @@ class World:
                 shard.tick(self.now)
             self.settle()
 
+    def kill(self, index: int) -> None:
+        """Kill worker `index`: its connections, its memory and what is on the way to or from it are gone."""
+        dead = self.shards[index]
+        self.cut_off.add(index)
+        for way in [way for way in self.in_transit if index in way]:
+            del self.in_transit[way]
+        for device in self.devices:
+            if device.open and self.placement.worker_of(device.user_id) == index:
+                device.closed = (1006, "killed")
+        self.shards[index] = self._shard(index)
+        for shard in self.shards:
+            if shard.index != index:
+                shard.worker_gone(index, dead.generation, self.now)
+        self.settle()
 
-def _payload(frame: bytes) -> bytes:
-    size = frame[1]
-    if size < 126:
-        return frame[2:]
-    return frame[4:] if size == 126 else frame[10:]
+    def boot(self, index: int) -> None:
+        """Start a new process in the place of a killed worker."""
+        self.cut_off.discard(index)
+        self.shards[index].start()
+        self.settle()
+
+    def restart(self, index: int) -> None:
+        """Kill a worker, and start a new process in its place."""
+        self.kill(index)
+        self.boot(index)
+
+
+class Pair:
+    """Ann on worker 0, Bob on the same one or (`far`) on worker 1, and Cat, who stands for everybody else, on worker 1."""
+
+    def __init__(self, far: bool, **settings: Any) -> None:
+        self.far = far
+        self.world = World(2, **settings)
+        self.ann = self.world.user_on(0)
+        self.bob = self.world.user_on(1 if far else 0)
+        self.cat = self.world.user_on(1)
+
+    def online(self, *users: str) -> list[Device]:
+        """A device for each of these users that has said HELLO, and has read what came."""
+        names = {self.ann: "Ann Lee", self.bob: "Bob Ray", self.cat: "Cat Poe"}
+        devices = [self.world.device(user).hello(names[user]) for user in users]
+        for device in devices:
+            device.take()
+        return devices
+
+    def chatting(self) -> list[Device]:
+        """A device of Ann's and one of Bob's; Ann has opened a chat with Bob, and both have read that."""
+        ann, bob = self.online(self.ann, self.bob)
+        ann.open_chat(self.bob)
+        ann.take()
+        bob.take()
+        return [ann, bob]
+
+
+def payload_of(frame: bytes) -> bytes:
+    """The payload of an unmasked, unfragmented text frame, which is all that the core writes."""
+    assert frame[0] == 0x81, "a final text frame without RSV bits"
+    size, start = frame[1], 2
+    if size >= 126:
+        start = 4 if size == 126 else 10
+        size = int.from_bytes(frame[2:start], "big")
+    assert len(frame) == start + size, "the length says where the frame ends"
+    return frame[start:]

@@ -1,0 +1,1 @@
+"""Load for a running server, and what it measures."""

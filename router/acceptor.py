@@ -1,0 +1,83 @@
+"""Takes new connections from the listeners."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+from router.peeked_socket import now
+
+_log = logging.getLogger("fastchat.front")
+
+#: Connections taken from one listener before others have their turn.
+_BATCH: Final = 32
+#: The process or the machine has no descriptor or memory for one more: nothing that accepting again at once would mend.
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+#: Seconds without accepting after that. Who wants to connect meanwhile waits in the kernel's backlog.
+_PAUSE: Final = 0.25
+#: Seconds between two log lines that say so.
+_LOG_INTERVAL: Final = 10.0
+
+
+class Acceptor:
+    """Gives every new connection to `welcome`, as a non-blocking socket and its address."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listeners: list[socket.socket],
+        welcome: Callable[[socket.socket, Any], None],
+        count: Callable[[str], None],
+    ) -> None:
+        """`listeners` belong to the acceptor from now on."""
+        self._loop = loop
+        self._listeners = listeners
+        self._welcome = welcome
+        self._count = count
+        self._next_log = 0.0
+        self._closed = False
+        for listener in listeners:
+            listener.setblocking(False)
+            # A message is one write, so waiting for more would only delay it. Accepted sockets inherit this.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def start(self) -> None:
+        """Begin to accept."""
+        if not self._closed:
+            for listener in self._listeners:
+                self._loop.add_reader(listener.fileno(), self._accept, listener)
+
+    def close(self) -> None:
+        """Accept no more, and close this process's copies of the listeners."""
+        self._closed = True
+        for listener in self._listeners:
+            self._loop.remove_reader(listener.fileno())
+            listener.close()
+        self._listeners.clear()
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(_BATCH):
+            try:
+                client, address = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._pause(error)
+                    return
+                continue  # that one connection failed before it was taken (accept(2) lists many reasons), the next may not
+            client.setblocking(False)
+            self._welcome(client, address)
+
+    def _pause(self, error: OSError) -> None:
+        self._count("front_accept_pauses_total")
+        if now() >= self._next_log:
+            self._next_log = now() + _LOG_INTERVAL
+            _log.warning("can't accept connections for a moment: %s", error.strerror)
+        for listener in self._listeners:
+            self._loop.remove_reader(listener.fileno())
+        self._loop.call_later(_PAUSE, self.start)

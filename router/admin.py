@@ -1,0 +1,85 @@
+"""The admin port: what the server is doing, for operators and their tools. It only reads.
+
+A web page that the operator has open could ask this port too, by way of a domain that points here (DNS rebinding). Such a request names
+that domain in Host, so only names that are this machine's own are answered.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from aiohttp import web
+
+from core.codec import to_json
+from router.listeners import LOCALHOST
+from router.origin import is_ip_literal, is_loopback, split_host
+
+#: Seconds that requests have to end when the server stops.
+_STOP_SECONDS: Final = 0.5
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class AdminServer:
+    """Serves on sockets that listen already. `status` returns what `/status` shows; its `status` is that of `/healthz`."""
+
+    def __init__(
+        self, host: str, listeners: list[socket.socket], status: Callable[[], dict[str, Any]]
+    ) -> None:
+        self._host = host.lower()
+        self._status = status
+        self._listeners = listeners
+        application = web.Application(middlewares=[self._check_host])
+        application.router.add_get("/healthz", self._get_health)
+        application.router.add_get("/status", self._get_status)
+        application.on_response_prepare.append(_set_headers)
+        self._runner = web.AppRunner(
+            application, handle_signals=False, access_log=None, shutdown_timeout=_STOP_SECONDS
+        )
+
+    async def start(self) -> None:
+        """Begin to answer."""
+        await self._runner.setup()
+        for listener in self._listeners:
+            await web.SockSite(self._runner, listener).start()
+
+    async def stop(self) -> None:
+        """Close the port and all connections to it."""
+        await self._runner.cleanup()
+
+    def is_own_host(self, header: str | None) -> bool:
+        """Whether a Host header names this machine and not a domain that somebody pointed at it."""
+        split = split_host(header or "")
+        if split is None:
+            return False
+        host, _ = split
+        if is_loopback(host) or host == self._host:
+            return True
+        # Who opened the port to other machines is asked by address; an address can't be rebound.
+        return self._host != LOCALHOST and not is_loopback(self._host) and is_ip_literal(host)
+
+    @web.middleware
+    async def _check_host(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if len(request.headers.getall("Host", ())) > 1 or not self.is_own_host(request.headers.get("Host")):
+            return web.Response(status=403, text="This port answers to localhost and its own address only.\n")
+        return await handler(request)
+
+    async def _get_health(self, request: web.Request) -> web.Response:
+        status = self._status()["status"]
+        serving = status in ("ok", "degraded")
+        return _json({"status": status}, 200 if serving else 503)
+
+    async def _get_status(self, request: web.Request) -> web.Response:
+        return _json(self._status(), 200)
+
+
+async def _set_headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "FastChat"
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+
+
+def _json(value: dict[str, Any], status: int) -> web.Response:
+    return web.Response(body=to_json(value), status=status, content_type="application/json")

@@ -1,0 +1,73 @@
+"""A connection from ``accept`` to its first answer: waits for the head of the HTTP request and sends it where it belongs.
+
+Nothing is read until the head is complete. Then one for the chat is taken out of the kernel, exactly, and answered; after 101 the
+connection is in the lobby, with whatever the client sent behind the head still in the kernel. Any other request stays where it is,
+and the socket goes to the page server.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from router import upgrade
+from router.peeked_socket import PeekedSocket
+from router.upgrade import HEAD_END, HEAD_MAX_BYTES, Route
+
+
+class Handshake(PeekedSocket):
+    """One connection that has not sent its whole head yet."""
+
+    __slots__ = ()
+
+    def look(self) -> None:
+        data = self.peek(HEAD_MAX_BYTES)
+        if data is None:
+            return
+        head_end = data.find(HEAD_END)
+        match upgrade.route(data, head_end):
+            case Route.INCOMPLETE:
+                self.wait_for(len(data) + 1, len(data))
+            case Route.CHAT:
+                self._answer(data[: head_end + len(HEAD_END)])
+            case Route.PAGE:
+                self.release()
+                self.set_mark(1)
+                self.reception.serve_page(self.socket)
+            case Route.TOO_LARGE:
+                self.refuse(
+                    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+                    f"The head of a request has at most {HEAD_MAX_BYTES} bytes.",
+                )
+            case Route.MALFORMED:
+                self.refuse(HTTPStatus.BAD_REQUEST, "This is not an HTTP request.")
+
+    def refuse(self, status: HTTPStatus, sentence: str) -> None:
+        """Answer without an upgrade, and close."""
+        self._refuse(upgrade.refusal(status, sentence))
+
+    def expire(self) -> None:
+        """The head did not come in time."""
+        self.refuse(
+            HTTPStatus.REQUEST_TIMEOUT,
+            f"The head of a request must come within {self.reception.limits.head:g} s.",
+        )
+
+    def forget(self) -> None:
+        self.reception.heads.cancel(self)
+
+    def fail(self) -> None:
+        self.refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "The server failed; its log says why.")
+
+    def _answer(self, head: bytes) -> None:
+        answer = upgrade.answer(head, self.reception.origins)
+        if answer.status != HTTPStatus.SWITCHING_PROTOCOLS:
+            self._refuse(answer)
+            return
+        self.consume(len(head))
+        if self.write(answer.wire):
+            self.forget()
+            self.reception.enter_lobby(self.socket, self.address, self._mark)
+
+    def _refuse(self, answer: upgrade.Answer) -> None:
+        self.reception.count(f'front_refused_total{{status="{answer.status}"}}')
+        self.finish(answer.wire)

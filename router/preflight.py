@@ -1,0 +1,51 @@
+"""What is checked before anything is started. Each check raises ConfigurationError with a sentence that says what to do."""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from core.settings import PREFIX, ConfigurationError
+
+#: File descriptors for each process: a worker keeps half of these for itself and for sockets on their way to it.
+DESCRIPTORS_MIN: Final = 1024
+
+
+def raise_descriptor_limit() -> None:
+    """Allow as many file descriptors as the system lets us have; the children inherit that."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < DESCRIPTORS_MIN:
+        raise ConfigurationError(
+            f"too few file descriptors: {hard} are allowed and at least {DESCRIPTORS_MIN} are needed, one for each client and some more;"
+            " raise the limit with ulimit -n, or LimitNOFILE= in a systemd unit"
+        )
+
+
+def prepare_data_directory(directory: Path) -> None:
+    """Create the data directory if need be, and make sure that it can be written to."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"can't write to the data directory {directory}: {error.strerror}; choose another with {PREFIX}DATA_DIR"
+        ) from None
+
+
+def check_exposure(host: str, loopback: bool, auth: str | None) -> str | None:
+    """What an operator must know who opens the public port to other machines (D5): a warning, or None."""
+    if loopback:
+        return None
+    if auth is None:
+        raise ConfigurationError(
+            f"{PREFIX}HOST: {host!r} lets other machines connect, and nothing proves who a client is; say that you know with"
+            f" {PREFIX}AUTH=none, or listen on localhost"
+        )
+    if auth == "none":
+        return f"anybody who can connect to {host} can be any user: {PREFIX}AUTH is none"
+    return None

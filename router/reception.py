@@ -1,0 +1,173 @@
+"""What all connections of one front share, and the ways between their stages.
+
+accept -> Handshake -> LobbySocket -> a worker
+              |             |
+              +-> page      +-> lingering -> closed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import defaultdict
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple
+
+from core.placement import Placement
+from core.protocol import HELLO_DEADLINE, WORKER_PATIENCE
+from core.settings import Settings
+from core.validation import Validator
+from router.deadlines import Deadlines
+from router.handover_queue import HandoverQueue
+from router.handshake import Handshake
+from router.lingering import Lingering
+from router.lobby_socket import LobbySocket
+from router.origin import OriginPolicy
+from router.pages import PageServer
+from router.peeked_socket import PeekedSocket, now
+
+#: Seconds between two looks at who has gone while waiting for a worker.
+_SWEEP: Final = 1.0
+
+
+class Limits(NamedTuple):
+    """How long a connection may take for each of its steps, in seconds. Only tests have others."""
+
+    #: From ``accept`` to the end of the request's head.
+    head: float = 10.0
+    #: From the upgrade to HELLO (D2).
+    hello: float = HELLO_DEADLINE
+    #: From HELLO to the worker's word that it has the socket.
+    wait: float = WORKER_PATIENCE
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+class Reception:
+    """All that a front knows about its connections. Raises ConfigurationError when the allowed origins are none."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        loop: asyncio.AbstractEventLoop,
+        pages: PageServer,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        assert settings.run_dir is not None, "the supervisor fills it in"
+        self.loop = loop
+        self.limits = limits
+        self.origins = OriginPolicy(settings.allowed_origins)
+        self.validator = Validator(settings.user_ids)
+        self.pings_per_second = settings.pings_per_second
+        #: The close code and reason that everybody gets, once this front is on its way out.
+        self.stopping: tuple[int, str] | None = None
+
+        self._pages = pages
+        self._placement = Placement(settings.workers)
+        self._queues = [
+            HandoverQueue(loop, str(settings.run_dir), worker, self.count)
+            for worker in range(settings.workers)
+        ]
+        self._lingering = Lingering(loop)
+        self._counters: defaultdict[str, int] = defaultdict(int)
+        self._next_sweep = 0.0
+
+        # -- Every connection is in exactly one of these three, or lingers --
+        self.heads: Deadlines[Handshake] = Deadlines(limits.head, Handshake.expire)
+        self.hellos: Deadlines[LobbySocket] = Deadlines(limits.hello, LobbySocket.expire_lobby)
+        self.waits: Deadlines[LobbySocket] = Deadlines(limits.wait, LobbySocket.expire_wait)
+        #: Those that the kernel woke without need; they are looked at in the next tick (see `router.peeked_socket`).
+        self.parked: set[PeekedSocket] = set()
+
+    # -- From stage to stage --
+
+    def welcome(self, client: socket.socket, address: Any) -> None:
+        """A client was accepted; its socket does not block."""
+        self.count("front_accepted_total")
+        handshake = Handshake(self, client, address)
+        self.heads.start(handshake, now())
+        handshake.watch()
+
+    def enter_lobby(self, client: socket.socket, address: Any, mark: int) -> None:
+        """A client was upgraded; SO_RCVLOWAT of its socket is `mark`."""
+        self.count("front_upgrades_total")
+        visitor = LobbySocket(self, client, address, mark)
+        self.hellos.start(visitor, now())
+        visitor.watch()
+        visitor.set_mark(1)
+
+    def serve_page(self, client: socket.socket) -> None:
+        """A request for the page server waits in the socket, untouched."""
+        self.count("front_page_requests_total")
+        self._pages.serve(client)
+
+    def linger(self, client: socket.socket, last_words: bytes) -> None:
+        """Say the last thing and close in good order."""
+        if not self._lingering.add(client, last_words, now()):
+            self.count("front_not_read_total")
+
+    def queue_of(self, user_id: str) -> HandoverQueue:
+        """The queue to the worker that owns this user."""
+        return self._queues[self._placement.worker_of(user_id)]
+
+    # -- What happens by the passing of time --
+
+    def tick(self) -> None:
+        """To be called several times a second."""
+        time = now()
+        self.heads.expire(time)
+        self.hellos.expire(time)
+        self.waits.expire(time)
+        self._lingering.tick(time)
+        parked, self.parked = self.parked, set()
+        for connection in parked:
+            connection.watch()
+        if time >= self._next_sweep:
+            self._next_sweep = time + _SWEEP
+            for queue in self._queues:
+                for client in queue.waiting():
+                    if client.is_gone():
+                        self.count("front_gone_while_waiting_total")
+                        client.close()
+
+    # -- The end --
+
+    def stop(self, code: int, reason: str) -> None:
+        """Tell everybody who is still here. Sockets that are under way to a worker are left to it."""
+        self.stopping = code, reason
+        for handshake in self.heads:
+            handshake.refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"Try again in a moment: {reason}.")
+        for visitor in self.hellos:
+            visitor.end(code, reason)
+        for visitor in self.waits:
+            if visitor.number is None:
+                visitor.end(code, reason)
+
+    def cut_short(self) -> None:
+        """End what is left after `stop`."""
+        assert self.stopping is not None
+        for visitor in self.waits:
+            visitor.end(*self.stopping)
+
+    def is_empty(self) -> bool:
+        """Whether every connection has come to its end, or is a worker's."""
+        return not (self.heads or self.hellos or self.waits or self._lingering)
+
+    # -- What there is to tell --
+
+    def count(self, name: str) -> None:
+        """Add 1 to a counter. Names are those of Prometheus, labels included."""
+        self._counters[name] += 1
+
+    def stats(self) -> dict[str, int]:
+        """All counters, and how many connections there are in each stage now."""
+        stats = dict(self._counters)
+        stats["front_handshakes"] = len(self.heads)
+        stats["front_lobby"] = len(self.hellos)
+        stats["front_lingering"] = len(self._lingering)
+        stats["front_pages"] = self._pages.open
+        for queue in self._queues:
+            stats[f'front_waiting{{worker="{queue.worker}"}}'] = queue.waiting_count
+            stats[f'front_in_flight{{worker="{queue.worker}"}}'] = queue.in_flight_count
+        return stats

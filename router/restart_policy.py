@@ -1,0 +1,81 @@
+"""When a child that died is started again, and when the server gives up instead. No clock, no process: times come in.
+
+A child that crashes after it had booted is started again almost at once, since its users wait; when it goes on crashing, later
+and later. A child that dies while booting would most likely do so for ever: at the first start that ends the server, with a message; after
+that, when it happens several times in a row.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from core.control import EXIT_BOOT_FAILURE, EXIT_CONFIGURATION
+
+#: Seconds until the first restart: users of a worker that was killed are to be back within two, and booting takes most of that.
+FIRST_DELAY: Final = 0.05
+#: What the delay grows to, doubling from crash to crash.
+LONGEST_DELAY: Final = 5.0
+#: The delay is spread by this part of itself to both sides, so that children which died together do not boot together.
+JITTER: Final = 0.25
+#: Seconds that a child must have been ready for its next crash to count as the first again.
+STABLE: Final = 10.0
+#: Boot failures in a row, once the child had served before, that end the server.
+BOOT_FAILURES_MAX: Final = 5
+
+
+class Restart(NamedTuple):
+    """Start the child again in `delay` seconds."""
+
+    delay: float
+
+
+class GiveUp(NamedTuple):
+    """Stop the server: `sentence` is for the operator, `exit_code` for whoever started it."""
+
+    exit_code: int
+    sentence: str
+
+
+class RestartPolicy:
+    """The history of one child, for example worker 3, over all its processes. `spread` returns numbers from 0 to 1."""
+
+    def __init__(self, name: str, spread: Callable[[], float] = random.random) -> None:
+        self._name = name
+        self._spread = spread
+        #: When the running process became ready; None while it boots.
+        self._ready_at: float | None = None
+        #: Whether any process of this child ever became ready.
+        self._served = False
+        #: Crashes after `ready`, without a stable time in between, and boot failures in a row.
+        self._crashes = 0
+        self._boot_failures = 0
+
+    def ready(self, now: float) -> None:
+        """The process has booted."""
+        self._ready_at = now
+        self._served = True
+        self._boot_failures = 0
+
+    def died(self, now: float, how: str, refused: str | None = None) -> Restart | GiveUp:
+        """The process has ended: `how` it did, for people, and the reason that it gave if it refused to start."""
+        ready_at, self._ready_at = self._ready_at, None
+        if ready_at is not None:
+            if now - ready_at >= STABLE:
+                self._crashes = 0
+            self._crashes += 1
+            return Restart(self._delay(self._crashes))
+        self._boot_failures += 1
+        if self._served and self._boot_failures < BOOT_FAILURES_MAX:
+            return Restart(self._delay(self._crashes + self._boot_failures))
+        times = f" {self._boot_failures} times in a row" if self._served else ""
+        if refused is not None:
+            return GiveUp(EXIT_CONFIGURATION, f"{self._name} refused{times} to start: {refused}")
+        return GiveUp(
+            EXIT_BOOT_FAILURE, f"{self._name} could not start{times}: it ended with {how} before it was ready"
+        )
+
+    def _delay(self, failures: int) -> float:
+        delay = min(FIRST_DELAY * 2.0 ** (failures - 1), LONGEST_DELAY)
+        return delay * (1 + JITTER * (2 * self._spread() - 1))

@@ -1,0 +1,132 @@
+"""The directory with the sockets between our own processes.
+
+It is private: whoever can open a socket in it can hand connections to a worker. It belongs to one start of the server: the processes of an
+earlier one that was killed may live a second longer, and what they do to *their* sockets on their way out must not hit ours. So it is
+a new directory each time, inside one that is locked by the server that uses it; what earlier ones left there is removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import re
+import shutil
+import stat
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from core.handover import endpoint
+from core.placement import WORKERS_MAX
+from core.settings import PREFIX, ConfigurationError
+
+_SETTING: Final = f"{PREFIX}RUN_DIR"
+#: ``sun_path`` of a unix socket has 108 bytes, and the last one is 0.
+_PATH_MAX_BYTES: Final = 107
+#: What our directories in the locked one are called; nothing else in there is touched.
+_NAME: Final = re.compile(r"run-[0-9a-f]{4}")
+#: Seconds in which another server may let go of the directory: the one before this on the same port, which is just ending.
+_PATIENCE: Final = 1.5
+_RETRY: Final = 0.05
+
+
+class RunDirectory:
+    """A directory of our own; `remove` it at the end."""
+
+    def __init__(self, path: Path, lock: int, created: list[Path]) -> None:
+        self.path = path
+        #: Descriptor of the directory around it, whose lock ends with this process if not before.
+        self._lock = lock
+        #: Directories that go too if they are empty, innermost first.
+        self._created = created
+
+    def remove(self) -> None:
+        """Remove it and everything in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        for directory in self._created:
+            with suppress(OSError):
+                directory.rmdir()
+        os.close(self._lock)
+
+
+async def create_run_directory(setting: Path | None, port: int) -> RunDirectory:
+    """A new directory below the one that the operator set, or below the default one of this user and port.
+
+    Raises ConfigurationError when the place is not ours alone, is in use by another server, or has too long a name.
+    """
+    base, created = _place(setting, port)
+    _check_length(base)
+    try:
+        lock = await _lock(base, created)
+        try:
+            for name in filter(_NAME.fullmatch, os.listdir(base)):
+                shutil.rmtree(base / name, ignore_errors=True)
+            path = base / f"run-{os.urandom(2).hex()}"
+            path.mkdir(mode=0o700)
+        except BaseException:
+            os.close(lock)
+            raise
+    except OSError as error:
+        raise ConfigurationError(
+            f"can't use {base} for the server's own sockets: {error.strerror}; choose another directory with {_SETTING}"
+        ) from None
+    return RunDirectory(path, lock, created)
+
+
+def _place(setting: Path | None, port: int) -> tuple[Path, list[Path]]:
+    """The directory to be locked, and those that are ours to create and to remove, innermost first."""
+    if setting is None:
+        parent = Path(tempfile.gettempdir()) / f"fastchat-{os.geteuid()}"
+        return parent / str(port), [parent / str(port), parent]
+    base = setting.absolute()
+    return base, [] if base.exists() else [base]
+
+
+async def _lock(base: Path, created: list[Path]) -> int:
+    """A descriptor of `base`, created if need be, that holds the lock on it."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        for directory in reversed(created):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for directory in created or [base]:
+            _check_owner(directory)
+        with suppress(FileNotFoundError):  # a server that just ended took it away
+            lock = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            with suppress(BlockingIOError, FileNotFoundError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(lock), os.lstat(base)):
+                    return lock
+            os.close(lock)
+        if time.monotonic() > deadline:
+            raise ConfigurationError(
+                f"{base} is in use by another server: choose another directory with {_SETTING}"
+            )
+        await asyncio.sleep(_RETRY)
+
+
+def _check_owner(directory: Path) -> None:
+    status = directory.lstat()
+    problem = None
+    if not stat.S_ISDIR(status.st_mode):
+        problem = "is not a directory"
+    elif status.st_uid != os.geteuid():
+        problem = "belongs to another user"
+    elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        problem = "can be written to by others"
+    if problem is not None:
+        raise ConfigurationError(
+            f"{directory} {problem}, so the server's own sockets would not be safe there:"
+            f" choose a directory of your own with {_SETTING}"
+        )
+
+
+def _check_length(base: Path) -> None:
+    longest = endpoint(str(base / "run-0000"), WORKERS_MAX - 1)
+    too_long = len(os.fsencode(longest)) - _PATH_MAX_BYTES
+    if too_long > 0:
+        raise ConfigurationError(
+            f"{base} is {too_long} bytes too long for the name of a directory with sockets: choose another with {_SETTING}"
+        )

@@ -1,0 +1,377 @@
+"""The supervisor: opens the ports, starts workers and fronts, starts again what dies, and stops all of them in order.
+
+It never touches a client's socket. What it holds for the others: the listeners, so that connections which wait for a front that died
+wait for the next one; the run directory; and a control pipe to each child, whose end is the end of the child, so none outlives it.
+
+    prepare (ports, run directory) --> children boot --> ready --> ... --> stop: fronts, then workers --> exit
+         |                                  |                       ^
+         +-- not as it should be: exit 2    +-- one could not: exit 3, or 2 when it said why
+                                                                    |
+                         a signal, or a child that cannot be kept alive
+
+Signal handlers only note what was asked for. A second signal ends all children at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+import setproctitle
+import uvloop
+
+from core.control import EXIT_CONFIGURATION, STOP, WORKER_GONE
+from core.protocol import CloseCode
+from core.settings import PREFIX, ConfigurationError, Settings, load_settings
+from router import listeners, preflight
+from router.admin import AdminServer
+from router.children import Child
+from router.logs import configure_logging
+from router.origin import OriginPolicy
+from router.restart_policy import GiveUp, RestartPolicy
+from router.run_directory import RunDirectory, create_run_directory
+
+_log = logging.getLogger("fastchat.supervisor")
+
+#: Seconds that a child has for booting; far more than it needs, since one that hangs can only be killed.
+_BOOT_PATIENCE: Final = 60.0
+#: Seconds that fronts, then workers, have for telling their clients and ending; they take less than half of it.
+_STOP_PATIENCE: Final = 5.0
+#: Seconds within which a second signal is the first one again, by another way: make passes on what the whole group gets.
+_SAME_SIGNAL: Final = 1.0
+#: What clients hear when the server stops (D28).
+_STOP_REASON: Final = "server is shutting down"
+#: The settings that `/status` shows; others may be secret one day.
+_SHOWN: Final = (
+    "host",
+    "port",
+    "workers",
+    "fronts",
+    "data_dir",
+    "run_dir",
+    "store",
+    "user_ids",
+    "auth",
+    "presence",
+    "log_level",
+)
+
+FRONT: Final = "front"
+WORKER: Final = "worker"
+
+
+class Role:
+    """One place among the children, such as worker 3, over all processes that fill it."""
+
+    def __init__(self, kind: str, index: int) -> None:
+        self.kind = kind
+        self.index = index
+        self.name = f"{kind} {index}"
+        self.policy = RestartPolicy(self.name)
+        #: The process that fills it now; None between two.
+        self.child: Child | None = None
+        #: The number of that process, unique over all starts; fronts have none.
+        self.generation = 0
+        #: Will start the next process.
+        self.restart: asyncio.TimerHandle | None = None
+        #: How often it was started again, and how the last process before this one ended.
+        self.restarts = 0
+        self.last_end: str | None = None
+
+    @property
+    def state(self) -> str:
+        if self.child is None:
+            return "backing off"
+        return "ready" if self.child.ready else "starting"
+
+    def status(self) -> dict[str, Any]:
+        """For `/status`."""
+        child = self.child
+        return {
+            "kind": self.kind,
+            "index": self.index,
+            "pid": child.pid if child else None,
+            "generation": self.generation,
+            "state": self.state,
+            "uptime": round(time.monotonic() - child.started_at, 1) if child else 0.0,
+            "restarts": self.restarts,
+            "last_end": self.last_end,
+            "stats": child.stats if child else {},
+        }
+
+
+class Supervisor:
+    """The whole server. Create it within its event loop, then `run` it once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._settings = settings
+        self._started_at = time.monotonic()
+        self._last_generation = 0
+        self._roles = [Role(WORKER, index) for index in range(settings.workers)]
+        self._roles += [Role(FRONT, index) for index in range(settings.fronts)]
+        #: The listeners of each front.
+        self._listeners: list[list[socket.socket]] = []
+        self._run_directory: RunDirectory | None = None
+        self._admin: AdminServer | None = None
+        self._environment: dict[str, str] = {}
+        #: The exit code, once it is settled that the server ends; and when a signal settled it.
+        self._end: asyncio.Future[int] = self._loop.create_future()
+        self._stopping_since = 0.0
+        #: Whether everybody was ready once, and the operator was told.
+        self._announced = False
+
+    async def run(self) -> int:
+        """Serve until told to stop; the exit code. Raises ConfigurationError when the server can't be started like this."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._loop.add_signal_handler(number, self._signalled, number)
+        self._loop.add_signal_handler(
+            signal.SIGHUP, _log.info, "SIGHUP is ignored: settings are read at the start only"
+        )
+        try:
+            prepare = self._loop.create_task(self._prepare())
+            await asyncio.wait((prepare, self._end), return_when=asyncio.FIRST_COMPLETED)
+            if not prepare.done():
+                prepare.cancel()
+                with suppress(asyncio.CancelledError):
+                    await prepare
+            else:
+                await prepare
+                for role in self._roles:
+                    self._start(role)
+            return await self._end
+        finally:
+            await self._shut_down()
+
+    # -- Before anything is started --
+
+    async def _prepare(self) -> None:
+        settings = self._settings
+        OriginPolicy(settings.allowed_origins)
+        addresses = listeners.addresses_of("HOST", settings.host)
+        warning = preflight.check_exposure(settings.host, listeners.are_loopback(addresses), settings.auth)
+        if warning is not None:
+            _log.warning("%s", warning)
+        admin_addresses = listeners.addresses_of("ADMIN_HOST", settings.admin_host)
+        if not listeners.are_loopback(admin_addresses):
+            _log.warning("anybody who can connect to %s can read the server's state", settings.admin_host)
+        if settings.port and settings.port == settings.admin_port:
+            raise ConfigurationError(
+                f"{PREFIX}PORT and {PREFIX}ADMIN_PORT are both {settings.port}: they must differ"
+            )
+        preflight.raise_descriptor_limit()
+        data_directory = settings.data_dir.absolute()
+        preflight.prepare_data_directory(data_directory)
+
+        first = await listeners.open_listeners("", addresses, settings.port)
+        self._listeners.append(first)
+        for _ in range(1, settings.fronts):
+            self._listeners.append([listeners.share(listener) for listener in first])
+        port = listeners.port_of(first)
+        admin = await listeners.open_listeners("ADMIN_", admin_addresses, settings.admin_port)
+        self._admin = AdminServer(settings.admin_host, admin, self.status)
+        await self._admin.start()
+        self._run_directory = await create_run_directory(settings.run_dir, port)
+
+        self._settings = settings.model_copy(
+            update={
+                "port": port,
+                "admin_port": listeners.port_of(admin),
+                "data_dir": data_directory,
+                "run_dir": self._run_directory.path,
+            }
+        )
+        inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
+        self._environment = inherited | self._settings.environment()
+
+    # -- Children --
+
+    def _start(self, role: Role) -> None:
+        role.restart = None
+        on_ready, on_exit = partial(self._ready, role), partial(self._ended, role)
+        arguments = ["--index", str(role.index)]
+        try:
+            if role.kind == WORKER:
+                role.generation = self._next_generation()
+                arguments += ["--generation", str(role.generation)]
+                role.child = Child(role.name, "workers", arguments, self._environment, (), on_ready, on_exit)
+            else:
+                descriptors = [listener.fileno() for listener in self._listeners[role.index]]
+                arguments += ["--listeners", ",".join(map(str, descriptors))]
+                role.child = Child(
+                    role.name, "router.front", arguments, self._environment, descriptors, on_ready, on_exit
+                )
+        except OSError as error:
+            self._recover(role, f"the error {error.strerror!r} of the system")
+            return
+        self._loop.call_later(_BOOT_PATIENCE, self._expect_ready, role.child)
+
+    def _next_generation(self) -> int:
+        """Unique over all starts of all workers, also after a restart of the server."""
+        self._last_generation = max(self._last_generation + 1, time.time_ns())
+        return self._last_generation
+
+    def _ready(self, role: Role, child: Child) -> None:
+        role.policy.ready(time.monotonic())
+        if self._announced:
+            _log.info("%s is back (pid %d)", role.name, child.pid)
+        elif all(role.state == "ready" for role in self._roles):
+            self._announced = True
+            self._announce()
+
+    def _announce(self) -> None:
+        settings = self._settings
+        line = (
+            f"fastchat ready: ws://{_url_host(settings.host)}:{settings.port}/ws"
+            f" admin http://{_url_host(settings.admin_host)}:{settings.admin_port}"
+            f" workers={settings.workers} fronts={settings.fronts} pid={os.getpid()}\n"
+        )
+        with suppress(OSError):  # nobody may be reading, and the server is no worse for it
+            os.write(1, line.encode())
+
+    def _expect_ready(self, child: Child) -> None:
+        if not child.ready and child.exit_code is None:
+            _log.error(
+                "%s (pid %d) did not boot within %g s and is killed", child.name, child.pid, _BOOT_PATIENCE
+            )
+            child.signal(signal.SIGKILL)
+
+    def _ended(self, role: Role, child: Child) -> None:
+        role.child = None
+        if role.kind == WORKER:
+            for other in self._roles:
+                if other.kind == WORKER and other.child is not None:
+                    other.child.say(WORKER_GONE, worker=role.index, generation=role.generation)
+        if not self._end.done():
+            self._recover(role, child.how_it_ended(), child)
+
+    def _recover(self, role: Role, how: str, child: Child | None = None) -> None:
+        """The process of `role` ended, or could not even be started."""
+        role.last_end = how
+        verdict = role.policy.died(time.monotonic(), how, child.refused if child else None)
+        if isinstance(verdict, GiveUp):
+            _tell(verdict.sentence)
+            self._end.set_result(verdict.exit_code)
+            return
+        _log.error(
+            "%s (pid %s) ended with %s; it is started again", role.name, child.pid if child else "-", how
+        )
+        role.restarts += 1
+        role.restart = self._loop.call_later(verdict.delay, self._start, role)
+
+    # -- The end --
+
+    def _signalled(self, number: signal.Signals) -> None:
+        now = time.monotonic()
+        if not self._end.done():
+            self._stopping_since = now
+            _log.info("%s: stopping", number.name)
+            self._end.set_result(0)
+        elif now - self._stopping_since > _SAME_SIGNAL:
+            _log.warning("%s again: ending all processes at once", number.name)
+            for child in self._children():
+                child.signal(signal.SIGKILL)
+
+    async def _shut_down(self) -> None:
+        """Nothing of the server is left when this returns."""
+        for role in self._roles:
+            if role.restart is not None:
+                role.restart.cancel()
+        for listener in (listener for each in self._listeners for listener in each):
+            listener.close()
+        # The fronts first: what they still hand over finds its worker, which then says goodbye in its place.
+        await self._stop(self._children(FRONT))
+        await self._stop(self._children(WORKER))
+        if self._admin is not None:
+            await self._admin.stop()
+        if self._run_directory is not None:
+            self._run_directory.remove()
+
+    async def _stop(self, children: Iterable[Child]) -> None:
+        running = list(children)
+        for child in running:
+            if child.ready:
+                child.say(STOP, code=int(CloseCode.SHUTTING_DOWN), reason=_STOP_REASON)
+            else:
+                child.signal(signal.SIGTERM)  # it may not listen yet, and nobody is connected to it
+        if not running:
+            return
+        gone = [child.gone for child in running]
+        await asyncio.wait(gone, timeout=_STOP_PATIENCE)
+        for child in running:
+            if child.exit_code is None:
+                _log.error(
+                    "%s (pid %d) did not stop within %g s and is killed",
+                    child.name,
+                    child.pid,
+                    _STOP_PATIENCE,
+                )
+                child.signal(signal.SIGKILL)
+        await asyncio.wait(gone)
+
+    def _children(self, kind: str | None = None) -> list[Child]:
+        return [role.child for role in self._roles if role.child is not None and kind in (None, role.kind)]
+
+    # -- What there is to tell --
+
+    def status(self) -> dict[str, Any]:
+        """The state of everything, as JSON takes it; `status` is what `/healthz` says."""
+        if self._end.done():
+            status = "stopping"
+        elif not self._announced:
+            status = "starting"
+        else:
+            status = "ok" if all(role.state == "ready" for role in self._roles) else "degraded"
+        shown = self._settings.model_dump(mode="json", include=set(_SHOWN))
+        return {
+            "status": status,
+            "version": _version(),
+            "pid": os.getpid(),
+            "uptime": round(time.monotonic() - self._started_at, 1),
+            "settings": shown,
+            "processes": [role.status() for role in self._roles],
+        }
+
+
+def serve(arguments: Sequence[str]) -> int:
+    """Run the server as environment and `arguments` say, until it is told to stop; the exit code."""
+    try:
+        settings = load_settings(os.environ, arguments)
+        setproctitle.setproctitle("fastchat: supervisor")
+        configure_logging("supervisor", settings.log_level)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_run(settings))
+    except ConfigurationError as error:
+        _tell(str(error))
+        return EXIT_CONFIGURATION
+
+
+async def _run(settings: Settings) -> int:
+    return await Supervisor(settings).run()
+
+
+def _tell(sentences: str) -> None:
+    """Tell the operator why the server does not start, or ends."""
+    for sentence in sentences.splitlines():
+        print(f"fastchat: {sentence}", file=sys.stderr)
+
+
+def _url_host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _version() -> str:
+    try:
+        return version("fastchat")
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,161 @@
+"""The HTTP side of the public port: where a request goes, and the answer to a WebSocket handshake. Bytes in, bytes out.
+
+`route` looks at the first bytes of a connection and says whether this is for the chat, for the page server, not HTTP at all, or whether
+more has to come. For the chat, `answer` checks the complete head with websockets' `ServerProtocol` and a few rules of ours on top.
+Sources: RFC 6455 section 4.2, RFC 9110 section 15, RFC 9112 sections 2 and 3.
+"""
+
+from __future__ import annotations
+
+import logging
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import Final, NamedTuple
+
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
+
+from router.origin import OriginPolicy, split_host
+
+#: Where the chat is.
+PATH: Final = b"/ws"
+#: The largest head of a request, in bytes; what common proxies accept.
+HEAD_MAX_BYTES: Final = 16 * 1024
+HEAD_END: Final = b"\r\n\r\n"
+#: The one version of the protocol that there is (RFC 6455 section 4.1).
+WEBSOCKET_VERSION: Final = "13"
+
+_TOKEN: Final = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+
+# websockets logs each handshake; refusals are counted instead, and what a client sends is not for the log.
+_QUIET: Final = logging.getLogger("fastchat.websockets")
+_QUIET.setLevel(logging.CRITICAL + 1)
+
+
+class Route(Enum):
+    """Whose a request is."""
+
+    #: The head is not complete yet.
+    INCOMPLETE = auto()
+    #: A handshake for the chat, with a complete head.
+    CHAT = auto()
+    #: Anything else that looks like HTTP, with a complete head.
+    PAGE = auto()
+    #: No request line: 400.
+    MALFORMED = auto()
+    #: No end of the head within `HEAD_MAX_BYTES`: 431.
+    TOO_LARGE = auto()
+
+
+class Answer(NamedTuple):
+    """What to write: after 101 the connection is a WebSocket, after anything else it is to be closed."""
+
+    status: int
+    wire: bytes
+
+
+def route(data: bytes, head_end: int) -> Route:
+    """Where the request goes that starts with `data`: the first bytes of a connection, at least one, at most `HEAD_MAX_BYTES`.
+
+    `head_end` is ``data.find(HEAD_END)``, -1 when it is not there.
+    """
+    if data[0] not in _TOKEN:
+        # TLS on the plain port, most likely; waiting for the end of a head would only cost the client ten seconds.
+        return Route.MALFORMED
+    if head_end < 0:
+        return Route.INCOMPLETE if len(data) < HEAD_MAX_BYTES else Route.TOO_LARGE
+    parts = data[: data.index(b"\r\n")].split(b" ")
+    if len(parts) != 3 or not parts[1] or not parts[2].startswith(b"HTTP/"):
+        return Route.MALFORMED
+    path, _, _ = parts[1].partition(b"?")
+    return Route.CHAT if path == PATH else Route.PAGE
+
+
+def answer(head: bytes, origins: OriginPolicy) -> Answer:
+    """The answer to a handshake whose complete head, blank line included, is `head`."""
+    method = head[: head.index(b" ")]
+    if method != b"GET":
+        # Before anything is parsed: websockets refuses a request with a body whatever its method is.
+        return refusal(HTTPStatus.METHOD_NOT_ALLOWED, "A WebSocket is opened with GET.", Allow="GET")
+    protocol = ServerProtocol(logger=_QUIET)
+    protocol.receive_data(head)
+    events = protocol.events_received()
+    if not events:
+        return _not_parsed(protocol)
+    request = events[0]
+    assert isinstance(request, Request)
+    refused = _check(request.headers, origins)
+    if refused is not None:
+        return refused
+    response = protocol.accept(request)
+    if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+        return _not_accepted(response, protocol.handshake_exc)
+    protocol.send_response(response)
+    return Answer(response.status_code, b"".join(protocol.data_to_send()))
+
+
+def refusal(status: HTTPStatus, sentence: str, **headers: str) -> Answer:
+    """An answer that is not an upgrade. ``Connection: close``, or a proxy would keep the connection for other requests."""
+    body = f"{sentence}\n".encode()
+    fields = {
+        **{name.replace("_", "-"): value for name, value in headers.items()},
+        "Content-Type": "text/plain; charset=utf-8",
+        "Content-Length": str(len(body)),
+        "X-Content-Type-Options": "nosniff",
+        "Connection": "close",
+    }
+    lines = [
+        f"HTTP/1.1 {status.value} {status.phrase}",
+        *(f"{name}: {value}" for name, value in fields.items()),
+    ]
+    return Answer(status.value, "\r\n".join(lines).encode() + HEAD_END + body)
+
+
+def _check(headers: Headers, origins: OriginPolicy) -> Answer | None:
+    """What websockets leaves to others: Host, Origin, and telling the version that would be right."""
+    hosts = headers.get_all("Host")
+    if len(hosts) != 1 or split_host(hosts[0]) is None:
+        return refusal(
+            HTTPStatus.BAD_REQUEST, "A request has exactly one Host header with a host and perhaps a port."
+        )
+    pages = headers.get_all("Origin")
+    if len(pages) > 1:
+        return refusal(HTTPStatus.BAD_REQUEST, "A request has at most one Origin header.")
+    if pages and not origins.allows(pages[0], hosts[0]):
+        return refusal(
+            HTTPStatus.FORBIDDEN,
+            "Pages of this origin may not connect; the operator lists those that may in FASTCHAT_ALLOWED_ORIGINS.",
+        )
+    versions = headers.get_all("Sec-WebSocket-Version")
+    if versions and versions != [WEBSOCKET_VERSION]:
+        return refusal(
+            HTTPStatus.UPGRADE_REQUIRED,
+            f"The version of the WebSocket protocol here is {WEBSOCKET_VERSION}.",
+            Upgrade="websocket",
+            Sec_WebSocket_Version=WEBSOCKET_VERSION,
+        )
+    return None
+
+
+def _not_parsed(protocol: ServerProtocol) -> Answer:
+    """The request is no HTTP; websockets answers only where a line or the list of headers is too long."""
+    written = b"".join(protocol.data_to_send())
+    status = HTTPStatus(int(written.split(b" ", 2)[1])) if written else HTTPStatus.BAD_REQUEST
+    return refusal(status, f"This is not a WebSocket handshake: {_cause(protocol.handshake_exc)}.")
+
+
+def _not_accepted(response: Response, error: Exception | None) -> Answer:
+    status = HTTPStatus(response.status_code)
+    if status is HTTPStatus.UPGRADE_REQUIRED:
+        return refusal(
+            status, "This is the address of a WebSocket: it takes a WebSocket client.", Upgrade="websocket"
+        )
+    return refusal(status, f"The WebSocket handshake is not right: {_cause(error)}.")
+
+
+def _cause(error: BaseException | None) -> str:
+    """The innermost reason, in visible ASCII: some of it is what the client sent."""
+    while error is not None and error.__cause__ is not None:
+        error = error.__cause__
+    return ascii(str(error))[1:-1]

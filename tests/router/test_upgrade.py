@@ -1,0 +1,194 @@
+"""Tests of router.upgrade."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import pytest
+
+from router.origin import OriginPolicy
+from router.upgrade import HEAD_END, HEAD_MAX_BYTES, Answer, Route, answer, refusal, route
+
+#: The example of RFC 6455 section 1.3.
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+FIELDS = {
+    "Host": "localhost:8000",
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Key": KEY,
+    "Sec-WebSocket-Version": "13",
+}
+
+
+def request(line: str = "GET /ws HTTP/1.1", *more: str, **changes: str | None) -> bytes:
+    """A handshake; `changes` replace header fields, None leaves one out, `more` are whole lines."""
+    fields = FIELDS | {name.replace("_", "-"): value for name, value in changes.items()}
+    lines = [line, *(f"{name}: {value}" for name, value in fields.items() if value is not None), *more]
+    return "\r\n".join(lines).encode("latin-1") + HEAD_END
+
+
+def ask(head: bytes, allowed: str = "") -> tuple[int, dict[bytes, bytes], bytes]:
+    """Status, header fields and body of the answer, and what holds for every answer."""
+    result = answer(head, OriginPolicy(allowed))
+    start, _, body = result.wire.partition(HEAD_END)
+    line, *rest = start.split(b"\r\n")
+    fields = dict(field.lower().split(b": ", 1) for field in rest)
+    assert line.startswith(b"HTTP/1.1 %d " % result.status)
+    assert len(fields) == len(rest)
+    if result.status != 101:
+        assert fields[b"connection"] == b"close"
+        assert int(fields[b"content-length"]) == len(body)
+        assert fields[b"content-type"] == b"text/plain; charset=utf-8"
+        assert body.endswith(b".\n")
+        assert body.count(b"\n") == 1
+    return result.status, fields, body
+
+
+def test_a_handshake_is_answered_with_101_and_no_extension() -> None:
+    head = request("GET /ws?token=x HTTP/1.1", Sec_WebSocket_Extensions="permessage-deflate")
+    result = answer(head, OriginPolicy())
+    assert result.status == 101
+    assert b"\r\nSec-WebSocket-Accept: " + ACCEPT + b"\r\n" in result.wire
+    assert result.wire.endswith(HEAD_END)
+    assert b"extensions" not in result.wire.lower()
+    assert b"connection: upgrade" in result.wire.lower()
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"Connection": "keep-alive, Upgrade"}, 101),  # Firefox
+        ({"Upgrade": "WebSocket"}, 101),
+        ({"Host": "[::1]:8000"}, 101),
+        ({"Sec_WebSocket_Protocol": "chat, superchat"}, 101),
+        ({"Host": None}, 400),
+        ({"Host": ""}, 400),
+        ({"Host": "a b"}, 400),
+        ({"Sec_WebSocket_Key": None}, 400),
+        ({"Sec_WebSocket_Key": "c2hvcnQ="}, 400),
+        ({"Sec_WebSocket_Key": "not base64!"}, 400),
+        ({"Sec_WebSocket_Version": None}, 400),
+        ({"Content_Length": "5"}, 400),
+        ({"Transfer_Encoding": "chunked"}, 400),
+        ({"Upgrade": None}, 426),
+        ({"Upgrade": "h2c"}, 426),
+        ({"Connection": None}, 426),
+        ({"Connection": "keep-alive"}, 426),
+    ],
+)
+def test_header_fields_decide(changes: dict[str, str | None], status: int) -> None:
+    assert ask(request(**changes))[0] == status
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["Host: localhost:8000", "Host: other", f"Sec-WebSocket-Key: {KEY}", "no colon", "na me: x", " folded: x", "x: \x00"],
+)
+def test_what_must_not_come_twice_or_is_no_field_is_refused(line: str) -> None:
+    assert ask(request("GET /ws HTTP/1.1", line))[0] == 400
+
+
+def test_two_origins_are_refused() -> None:
+    head = request("GET /ws HTTP/1.1", "Origin: http://localhost", "Origin: http://localhost")
+    assert ask(head)[0] == 400
+
+
+def test_a_bare_line_feed_is_not_the_end_of_a_line() -> None:
+    assert ask(request("GET /ws HTTP/1.1", "a: b\nHost: other"))[0] == 400
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "HEAD", "OPTIONS", "DELETE", "get", "BREW"])
+@pytest.mark.parametrize("length", [None, "5"])
+def test_other_methods_get_405_with_or_without_a_body(method: str, length: str | None) -> None:
+    status, fields, _ = ask(request(f"{method} /ws HTTP/1.1", Content_Length=length))
+    assert status == 405
+    assert fields[b"allow"] == b"get"
+
+
+def test_a_request_without_upgrade_is_told_what_would_be_right() -> None:
+    status, fields, body = ask(request(Upgrade=None, Connection=None))
+    assert status == 426
+    assert fields[b"upgrade"] == b"websocket"
+    assert b"WebSocket client" in body
+
+
+@pytest.mark.parametrize("version", ["8", "14", "13, 8", "x"])
+def test_another_version_is_told_the_right_one(version: str) -> None:
+    status, fields, _ = ask(request(Sec_WebSocket_Version=version))
+    assert status == 426
+    assert fields[b"sec-websocket-version"] == b"13"
+
+
+def test_http_1_0_is_not_supported() -> None:
+    assert ask(request("GET /ws HTTP/1.0"))[0] == 505
+
+
+def test_other_versions_of_http_are_malformed() -> None:
+    assert ask(request("GET /ws HTTP/2.0"))[0] == 400
+
+
+def test_a_line_that_is_too_long_and_too_many_lines_are_told_as_such() -> None:
+    assert ask(request(f"GET /ws?{'x' * 9000} HTTP/1.1"))[0] == 414
+    assert ask(request("GET /ws HTTP/1.1", f"x: {'x' * 9000}"))[0] == 431
+    assert ask(request("GET /ws HTTP/1.1", *(f"x{n}: x" for n in range(200))))[0] == 431
+
+
+@pytest.mark.parametrize(
+    ("allowed", "origin", "status"),
+    [
+        ("", "http://localhost:3000", 101),
+        ("", "https://evil.example", 403),
+        ("", "null", 403),
+        ("*", "https://evil.example", 101),
+        ("https://*.example.com", "https://a.example.com", 101),
+    ],
+)
+def test_d6_the_origin_is_checked_before_the_upgrade(allowed: str, origin: str, status: int) -> None:
+    assert ask(request(Origin=origin), allowed)[0] == status
+
+
+def test_d6_a_request_without_origin_is_no_page_and_allowed() -> None:
+    assert ask(request())[0] == 101
+
+
+def test_what_a_client_sent_does_not_come_back_unescaped() -> None:
+    _, _, body = ask(request(Sec_WebSocket_Key="\x1b]0;title\x07<b>"))
+    assert b"\x1b" not in body
+    assert b"\x07" not in body
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"G", Route.INCOMPLETE),
+        (b"GET /ws HTTP/1.1\r\n", Route.INCOMPLETE),
+        (b"GET /ws HTTP/1.1\r\n\r\n", Route.CHAT),
+        (b"GET /ws HTTP/1.1\r\n\r\nmore", Route.CHAT),
+        (b"GET /ws?a=/ HTTP/1.1\r\n\r\n", Route.CHAT),
+        (b"POST /ws HTTP/1.0\r\n\r\n", Route.CHAT),
+        (b"GET / HTTP/1.1\r\n\r\n", Route.PAGE),
+        (b"GET /ws/ HTTP/1.1\r\n\r\n", Route.PAGE),
+        (b"GET /wsx HTTP/1.1\r\n\r\n", Route.PAGE),
+        (b"GET /?/ws HTTP/1.1\r\n\r\n", Route.PAGE),
+        (b"GET /ws\r\n\r\n", Route.MALFORMED),
+        (b"GET  /ws HTTP/1.1\r\n\r\n", Route.MALFORMED),
+        (b"GET /ws HTTP/1.1 x\r\n\r\n", Route.MALFORMED),
+        (b"GET /ws FTP/1.1\r\n\r\n", Route.MALFORMED),
+        (b"\r\n\r\n", Route.MALFORMED),
+        (b"\x16\x03\x01\x02\x00\x01", Route.MALFORMED),
+        (b" ", Route.MALFORMED),
+        (b"G" * HEAD_MAX_BYTES, Route.TOO_LARGE),
+        (b"G" * (HEAD_MAX_BYTES - 1), Route.INCOMPLETE),
+    ],
+)
+def test_where_a_request_goes(data: bytes, expected: Route) -> None:
+    assert route(data, data.find(HEAD_END)) is expected
+
+
+def test_a_refusal_says_how_long_it_is_and_that_the_connection_ends() -> None:
+    assert refusal(HTTPStatus.NOT_FOUND, "Nothing.", Retry_After="1") == Answer(
+        404,
+        b"HTTP/1.1 404 Not Found\r\nRetry-After: 1\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 9\r\n"
+        b"X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\nNothing.\n",
+    )

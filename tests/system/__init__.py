@@ -1,0 +1,1 @@
+"""Tests of the real processes, started as a user starts them, seen only through the wire."""

@@ -1,0 +1,73 @@
+"""Fixtures for servers, and their output in the report of a test that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.system.harness import Server, StartServer
+
+#: The servers that fixtures have started in this test process and not stopped yet.
+SERVERS: Final = pytest.StashKey[list[Server]]()
+
+#: Characters of a server's output that a report shows, counted from the end.
+OUTPUT_SHOWN: Final = 8000
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is in this directory, so that ``-m 'not system'`` leaves it out. pytest hands over the items of all."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.system)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        for server in item.config.stash.get(SERVERS, []):
+            report.sections.append((f"output of {server}", server.output()[-OUTPUT_SHOWN:]))
+    return report
+
+
+@contextmanager
+def _running(config: pytest.Config, server: Server) -> Iterator[Server]:
+    """A started server which is known to the reports until it has stopped."""
+    servers = config.stash.setdefault(SERVERS, [])
+    servers.append(server)
+    try:
+        with server:
+            yield server
+    finally:
+        servers.remove(server)
+
+
+@pytest.fixture(scope="module")
+def server(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with two workers and without limits, shared by the tests of a module."""
+    with _running(pytestconfig, Server(tmp_path_factory.mktemp("server"))) as server:
+        yield server
+
+
+@pytest.fixture
+def start_server(pytestconfig: pytest.Config, tmp_path: Path) -> Iterator[StartServer]:
+    """Starts servers of this test's own: takes what `Server` takes after the directory; they are stopped at the end.
+
+    Raises ServerFailed, with the exit code and the output, when a server does not start.
+    """
+    number = count()
+    with ExitStack() as started:
+
+        def start(**parameters: Any) -> Server:
+            server = Server(tmp_path / f"server-{next(number)}", **parameters)
+            return started.enter_context(_running(pytestconfig, server))
+
+        yield start

@@ -1,0 +1,189 @@
+"""A worker that does not answer, one that dies, and what the users of all shards see: D26, D22, D28. As seen from the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from tests.system.harness import ChatClient, Server, StartServer, run_async, user_on_worker, wait_until
+
+
+async def reconnect(server: Server, user_id: str, name: str = "Somebody") -> ChatClient:
+    """A new connection of this user, as soon as the server lets it in."""
+    client = ChatClient(server.url, user_id, name)
+    await client.__aenter__()
+    await client.hello()
+    return client
+
+
+@run_async
+async def test_d26_a_worker_that_hangs(start_server: StartServer) -> None:
+    """MESSAGE_FAILED after 5 s, for MSG and for OPEN_CHAT; when it goes on, the repeat is delivered once."""
+    server = start_server()
+    alice = ChatClient(server.url, user_on_worker(0, 2), "Alice")
+    bob = ChatClient(server.url, user_on_worker(1, 2), "Bob")
+    async with alice, bob:
+        await alice.hello()
+        await bob.hello()
+        await alice.open_chat(bob)
+        worker = server.child("worker 1")
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            await alice.send("MSG", to=bob.user_id, content="are you there?", message_id="m-1")
+            await alice.send("MSG", to=bob.user_id, content="no id of mine")
+            await alice.send("OPEN_CHAT", target_user_id=user_on_worker(1, 2), target_display_name="Carol")
+            details = (await alice.error("MESSAGE_FAILED"))["details"]
+            assert 4.5 < time.monotonic() - began < 7.0
+            assert (details["type"], details["message_id"]) == ("MSG", "m-1")
+            generated = (await alice.error("MESSAGE_FAILED"))["details"]["message_id"]
+            assert len(generated) == 36
+            assert (await alice.error("MESSAGE_FAILED"))["details"]["type"] == "OPEN_CHAT"
+            await alice.send("PING")
+            await alice.receive("PONG")
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        assert (await alice.message(bob, "are you there?", message_id="m-1"))["status"] == "delivered"
+        assert (await bob.receive("MSG"))["message_id"] == "m-1"
+        assert [message for message in await bob.drain() if message.type == "MSG"] == []
+
+
+@run_async
+async def test_d26_a_late_answer_is_no_second_answer(start_server: StartServer) -> None:
+    """A worker that goes on just before the deadline confirms; one that does afterwards drops what has expired, unstored."""
+    server = start_server()
+    alice = ChatClient(server.url, user_on_worker(0, 2), "Alice")
+    bob = ChatClient(server.url, user_on_worker(1, 2), "Bob")
+    async with alice, bob:
+        await alice.hello()
+        await bob.hello()
+        await alice.open_chat(bob)
+        worker = server.child("worker 1")
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            await alice.send("MSG", to=bob.user_id, content="in time?", message_id="m-1")
+            await asyncio.sleep(2.0)
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        assert (await alice.receive("MSG_ACK"))["message_id"] == "m-1"
+        await alice.message(bob, "next")
+        assert [message.data["content"] for message in await bob.drain() if message.type == "MSG"] == ["in time?", "next"]
+
+
+@run_async
+async def test_a_killed_worker(start_server: StartServer) -> None:
+    """Its users are back within 2 s, everybody else keeps chatting, a chat works again, and nobody stays a ghost (D22)."""
+    server = start_server(workers=3)
+    async with AsyncExitStack() as stack:
+
+        async def user(index: int, name: str) -> ChatClient:
+            client = ChatClient(server.url, user_on_worker(index, 3), name)
+            await stack.enter_async_context(client)
+            await client.hello()
+            return client
+
+        alice, bob = await user(0, "Alice"), await user(2, "Bob")
+        returning, ghost = await user(1, "Returning"), await user(1, "Ghost")
+        await alice.open_chat(bob)
+        await alice.open_chat(returning)
+        os.kill(server.child("worker 1"), signal.SIGKILL)
+        for client in (returning, ghost):
+            assert (await client.expect_close(timeout=2.0))[0] == 1006
+        killed = time.monotonic()
+        again = await reconnect(server, returning.user_id, "Returning")
+        stack.push_async_exit(again.__aexit__)
+        assert time.monotonic() - killed < 2.0
+        for number in range(20):
+            await alice.message(bob, f"{number}")
+            await bob.message(alice, f"{number}")
+        assert (await alice.message(again, "there you are", message_id="m"))["status"] == "delivered"
+        assert (await again.receive("MSG"))["content"] == "there you are"
+        assert (await again.message(alice, "and the chat is open for me too"))["status"] == "delivered"
+
+        def ids(data: dict[str, Any]) -> set[str]:
+            return {entry["user_id"] for entry in data["users"]}
+
+        for client in (alice, bob, again):
+            await client.drain()
+            await client.receive("PRESENCE", where=lambda data: ghost.user_id not in ids(data), timeout=15.0)
+        async with ChatClient(server.url) as newcomer:
+            await newcomer.hello()
+            expected = {alice.user_id, bob.user_id, again.user_id, newcomer.user_id}
+            if ids(await newcomer.receive("PRESENCE")) != expected:
+                await newcomer.receive("PRESENCE", where=lambda data: ids(data) == expected)
+
+
+@run_async
+async def test_a_worker_that_is_killed_again_and_again(start_server: StartServer) -> None:
+    server = start_server()
+    client = await reconnect(server, user_on_worker(1, 2))
+    for _ in range(3):
+        worker = server.child("worker 1")
+        os.kill(worker, signal.SIGKILL)
+        await client.expect_close()
+        client = await reconnect(server, client.user_id)
+        assert server.child("worker 1") != worker
+    await client.websocket.close()
+
+
+@run_async
+async def test_users_of_a_worker_that_is_not_there_wait_in_the_lobby(start_server: StartServer) -> None:
+    """And get in when it is, with all that they have sent meanwhile; users of other workers do not wait."""
+    server = start_server()
+    worker = server.child("worker 1")
+    os.kill(worker, signal.SIGSTOP)
+    waiting = [ChatClient(server.url, user_on_worker(1, 2)) for _ in range(20)]
+    try:
+        for client in waiting:
+            await client.__aenter__()
+            await client.send("HELLO", user_id=client.user_id, display_name="Somebody")
+            await client.send("PING")
+        async with ChatClient(server.url, user_on_worker(0, 2)) as other:
+            await other.hello()
+        os.kill(worker, signal.SIGKILL)
+        for client in waiting:
+            await client.receive("HELLO_ACK")
+            await client.receive("PONG")
+    finally:
+        for client in waiting:
+            await client.__aexit__()
+
+
+@run_async
+async def test_a_killed_front(start_server: StartServer) -> None:
+    """Who chats does not notice; who comes is let in."""
+    server = start_server(fronts=2)
+    alice, bob = ChatClient(server.url, user_on_worker(0, 2)), ChatClient(server.url, user_on_worker(1, 2))
+    async with alice, bob:
+        await alice.hello()
+        await bob.hello()
+        await alice.open_chat(bob)
+        for index in (0, 1):
+            front = server.child(f"front {index}")
+            os.kill(front, signal.SIGKILL)
+            for number in range(10):
+                await alice.message(bob, f"{index} {number}")
+                assert (await bob.receive("MSG"))["content"] == f"{index} {number}"
+            for _ in range(10):
+                async with ChatClient(server.url) as newcomer:
+                    await newcomer.hello()
+            wait_until(
+                lambda front=front, index=index: front not in server.children()
+                and f"fastchat: front {index}" in server.children().values(),
+                "the front to be replaced",
+            )
+        assert (await alice.message(bob, "still here"))["status"] == "delivered"
+
+
+@pytest.mark.parametrize("kind", ["worker 0", "front 0"])
+@run_async
+async def test_a_child_that_hangs_does_not_keep_the_server_from_stopping(start_server: StartServer, kind: str) -> None:
+    server = start_server()
+    os.kill(server.child(kind), signal.SIGSTOP)
+    assert await asyncio.to_thread(server.stop) == 0
