@@ -33,7 +33,7 @@ run: $(VENV)/.installed-run ## run the server: WORKERS=8 PORT=8000 ADMIN_PORT=80
 	@exec $(BIN)/python -m router
 
 test: $(VENV)/.installed-dev ## run all tests: ARGS="-k words -n 0" goes to pytest
-	@exec $(BIN)/python -m pytest -n 4 $(ARGS)
+	@exec $(BIN)/python -m pytest -n 4 --dist loadscope $(ARGS)
 
 check: $(VENV)/.installed-dev ## check style, formatting, types and who imports whom
 	@$(BIN)/ruff check
@@ -67,21 +67,22 @@ $(eval $(call parameter,DATA,DATA_DIR))
 # A virtual environment works only where it was made and with the Python it was made from, so it carries a note of both.
 
 venv_note := import sys; print(sys.prefix, *sys.version_info[:2])
-venv_is_good := $(shell note=$$($(BIN)/python -c '$(venv_note)' 2>/dev/null) && \
-	[ "$$note" = "$$(cat $(VENV)/.made-for 2>/dev/null)" ] && echo yes)
+is_good = note=$$($(BIN)/python -c '$(venv_note)' 2>/dev/null) && [ "$$note" = "$$(cat $(VENV)/.made-for 2>/dev/null)" ]
+# Two makes may find at the same time that something is to be done; the second waits, looks again, and finds it done.
+lock = exec 9<Makefile && flock 9
 
-$(VENV)/.made-for: $(if $(venv_is_good),,FORCE)
+$(VENV)/.made-for: $(if $(shell $(is_good) && echo yes),,FORCE)
 	@command -v $(PYTHON) >/dev/null || \
 		{ echo "FastChat needs Python 3.11 or newer, and there is no $(PYTHON): install it, or name one with PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "FastChat needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1): name another with PYTHON=..." >&2; exit 1; }
-	@rm -rf $(VENV)
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -c '$(venv_note)' >$@
+	@$(lock); if $(is_good); then exit; fi; rm -rf $(VENV) && $(PYTHON) -m venv $(VENV) && $(BIN)/python -c '$(venv_note)' >$@
 
 # The stamp gets the time at which the installation began, and its name when it succeeded: a change meanwhile is not missed, and an
 # interrupted installation is done again.
-install = echo "installing into $(VENV), as requirements.lock says ..." >&2 && touch $(VENV)/.began && \
+is_new = [ $@ -nt pyproject.toml ] && [ $@ -nt requirements.lock ] && [ $@ -nt $(VENV)/.made-for ]
+install = $(lock); if $(is_new); then exit; fi; \
+	echo "installing into $(VENV), as requirements.lock says ..." >&2; touch $(VENV)/.began && \
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint requirements.lock --editable
 
 $(VENV)/.installed-run: pyproject.toml requirements.lock $(VENV)/.made-for

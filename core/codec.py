@@ -87,12 +87,12 @@ def encode(kind: str, data: dict[str, Any]) -> bytes:
     return text_frame(orjson.dumps({"type": kind, "data": data}))
 
 
-def error(refusal: Refusal, kind: str | None = None, message_id: str | None = None) -> bytes:
-    """ERROR; `kind` and `message_id` are those of the offending message, where it had any (D24)."""
+def error(refusal: Refusal, kind: str | None = None, message_id: Any = None) -> bytes:
+    """ERROR; `kind` and `message_id` are what the offending message had there, if anything (D24). No more than 64 characters come back."""
     details = dict(refusal.details)
     if kind is not None:
-        details.setdefault("type", kind)
-    if message_id is not None:
+        details.setdefault("type", kind[:64])
+    if type(message_id) is str and len(message_id) <= 64:
         details.setdefault("message_id", message_id)
     return encode(MessageType.ERROR, {"code": refusal.code, "message": refusal.message, "details": details})
 

@@ -7,6 +7,8 @@ again), every other one has been dealt with here and must be consumed.
 
 from __future__ import annotations
 
+from typing import Any
+
 from core import codec
 from core.frames import FrameError
 from core.protocol import (
@@ -18,17 +20,18 @@ from core.protocol import (
     MessageType,
     Refusal,
 )
-from core.ratelimit import SlidingWindow, TokenBucket
+from core.ratelimit import SlidingWindow, TokenBucket, ping_limited
 from core.validation import Hello, Validator
 
 
 class Lobby:
     """One connection before HELLO."""
 
-    __slots__ = ("_pings", "_strikes", "_validator")
+    __slots__ = ("_pings", "_pings_per_second", "_strikes", "_validator")
 
     def __init__(self, validator: Validator, now: float, pings_per_second: float = PING_PER_SECOND) -> None:
         self._validator = validator
+        self._pings_per_second = pings_per_second
         self._pings = TokenBucket(pings_per_second, PING_BURST, now)
         self._strikes = SlidingWindow(STRIKES_PER_MINUTE)
 
@@ -38,7 +41,8 @@ class Lobby:
         `timestamp` is the time of day for PONG. Raises FrameError when the connection is to be closed: invalid UTF-8 (1007), or too
         many messages that break the rules (1008).
         """
-        kind = None
+        kind: str | None = None
+        data: dict[str, Any] = {}
         try:
             kind, data = codec.decode(payload)
             if kind == MessageType.HELLO:
@@ -46,9 +50,7 @@ class Lobby:
             if kind == MessageType.PING:
                 wait = self._pings.retry_after(now)
                 if wait:
-                    raise Refusal(
-                        ErrorCode.RATE_LIMITED, "at most one PING a second", retry_after=round(wait, 3)
-                    )
+                    raise ping_limited(self._pings_per_second, wait)
                 return codec.pong(timestamp)
             raise Refusal(
                 ErrorCode.UNAUTHORIZED,
@@ -60,4 +62,4 @@ class Lobby:
                 raise FrameError(
                     CloseCode.POLICY_VIOLATION, "too many invalid messages in a minute"
                 ) from None
-            return codec.error(refusal, kind)
+            return codec.error(refusal, kind, data.get("message_id"))

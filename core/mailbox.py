@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 #: Messages waiting for one user beyond which new ones are refused; nothing is evicted to make room (D20).
-MAILBOX_MAX: Final = 10_000
+MAILBOX_MAX: Final = 100_000
 #: Acknowledged messages that stay in memory, for answering repeats. A store that keeps them on disk answers for the rest.
 ACKNOWLEDGED_KEPT: Final = 1_000
 

@@ -169,7 +169,9 @@ class Messages:
         """Write it to the devices; CHAT_OPENED comes before the first message (D7)."""
         shard, sender = self._shard, message.sender
         # The record is missing if the store took the message but not the chat that was opened just before.
-        chat = user.chats.get(sender) or shard.chats.repair(user, sender, shard.presence.name_of(sender) or sender)
+        chat = user.chats.get(sender) or shard.chats.repair(
+            user, sender, shard.presence.name_of(sender) or sender
+        )
         if not chat.announced:
             shard.chats.announce(user, chat)
         shard.delivery.deliver(user, message, now)

@@ -7,9 +7,10 @@ limit. A new event is allowed when the one `limit` events ago has left the windo
 
 from __future__ import annotations
 
+import math
 from array import array
 
-from core.protocol import RATE_WINDOW
+from core.protocol import RATE_WINDOW, ErrorCode, Refusal
 
 
 class SlidingWindow:
@@ -88,3 +89,14 @@ class TokenBucket:
             return 0.0
         self._tokens = tokens
         return (1.0 - tokens) / self._rate
+
+
+def ping_limited(rate: float, wait: float) -> Refusal:
+    """RATE_LIMITED for PING; waiting `retry_after` seconds is enough (D23)."""
+    return Refusal(
+        ErrorCode.RATE_LIMITED,
+        f"at most {rate:g} PING a second",
+        limit=rate,
+        window=1,
+        retry_after=math.ceil(wait * 1000) / 1000,
+    )

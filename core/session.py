@@ -31,7 +31,7 @@ from core.protocol import (
     MessageType,
     Refusal,
 )
-from core.ratelimit import SlidingWindow, TokenBucket
+from core.ratelimit import SlidingWindow, TokenBucket, ping_limited
 
 if TYPE_CHECKING:
     from core.shard import Shard
@@ -224,10 +224,7 @@ class Session:
                 self._strikes = SlidingWindow(STRIKES_PER_MINUTE)
             if not self._strikes.allow(now):
                 raise FrameError(CloseCode.POLICY_VIOLATION, "too many invalid messages in a minute")
-        message_id = data.get("message_id") if data is not None else None
-        if type(message_id) is not str or len(message_id) > 64:
-            message_id = None
-        self.connection.send(codec.error(refusal, kind[:64] if kind is not None else None, message_id))
+        self.connection.send(codec.error(refusal, kind, data.get("message_id") if data is not None else None))
 
 
 def rate_limited(what: str, limit: int, wait: float) -> Refusal:
@@ -295,13 +292,7 @@ def _typing(session: Session, data: dict[str, Any], now: float) -> None:
 def _ping(session: Session, data: dict[str, Any], now: float) -> None:
     wait = session._pings.retry_after(now)
     if wait:
-        raise Refusal(
-            ErrorCode.RATE_LIMITED,
-            "at most one PING a second",
-            limit=session.shard.settings.pings_per_second,
-            window=1,
-            retry_after=math.ceil(wait * 1000) / 1000,
-        )
+        raise ping_limited(session.shard.settings.pings_per_second, wait)
     session.connection.send(codec.pong(session.shard.clock.timestamp()))
 
 

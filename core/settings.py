@@ -112,8 +112,13 @@ def load_settings(environ: Mapping[str, str], arguments: Sequence[str] | None = 
 
 
 def _unknown(name: str, known: set[str]) -> str:
-    close = get_close_matches(name.upper(), known, n=1)
-    return f"{name} is not a setting" + (f"; did you mean {close[0]}?" if close else "; --help lists them")
+    # Without the prefix, which makes any two of them look alike.
+    close = get_close_matches(
+        name.upper().removeprefix(PREFIX), [other.removeprefix(PREFIX) for other in known], n=1
+    )
+    return f"{name} is not a setting" + (
+        f"; did you mean {PREFIX}{close[0]}?" if close else "; --help lists them"
+    )
 
 
 def _sentence(problem: Mapping[str, Any]) -> str:

@@ -9,9 +9,11 @@ What one shard asks of another stays in order: that keeps messages in order (D18
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict, deque
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from core import codec
 from core.chats import Chats
@@ -43,6 +45,11 @@ from core.settings import Settings
 from core.typing_indicator import TypingIndicators
 from core.user import User
 from core.validation import Hello, Validator
+
+_log = logging.getLogger("fastchat.core")
+
+#: What a client reads whose connection is closed with 1011.
+BUG_REASON: Final = "the server has a bug; it has been logged"
 
 
 class Shard:
@@ -113,15 +120,27 @@ class Shard:
         self.delivery.disconnected(user, session)
         self.typing.disconnected(user, session, now)
         self.presence.detach(user, session, now)
-        if not user.sessions and not user.chats:
-            self._offline[user.user_id] = now + FORGET_AFTER
+        self._note_offline(user, now)
 
     def receive_envelope(self, envelope: bytes, now: float) -> None:
-        """What another shard sent. Raises ValueError when it can't be read: the two run different versions."""
+        """What another shard sent.
+
+        Raises ValueError for what can't be read, since the two run different versions, and whatever a bug raises; but first the other
+        records of the envelope are handled, which are other people's.
+        """
         worker, generation, records = unpack_envelope(envelope)
+        problem: Exception | None = None
         for record in records:
             head = record_head(record)
-            self._records[head.kind](worker, generation, head, record, now)
+            try:
+                handle = self._records.get(head.kind)
+                if handle is None:
+                    raise ValueError(f"unknown kind of record {head.kind}")
+                handle(worker, generation, head, record, now)
+            except Exception as error:
+                problem = problem or error
+        if problem is not None:
+            raise problem
 
     def undeliverable(self, worker: int, records: list[bytes], now: float) -> None:
         """The bus could not take these records: what waits for an answer fails now rather than in 5 s."""
@@ -147,8 +166,13 @@ class Shard:
         self.presence.publish()
         for _ in range(len(self._ready)):
             session = self._ready.popleft()
-            if not session.closed:
+            if session.closed:
+                continue
+            try:
                 session.release(now)
+            except Exception:
+                _log.exception("bug while handling a message of %s", session.claimed)
+                self.close(session, CloseCode.INTERNAL_ERROR, BUG_REASON, now)
 
     @property
     def ready(self) -> bool:
@@ -169,6 +193,12 @@ class Shard:
             self.bus.send(worker, pack_record(RecordKind.PRESENCE_REQUEST))
         self._forget_strangers(now)
 
+    def _note_offline(self, user: User, now: float) -> None:
+        """Remember to forget a user who has no connection and no chat; called whenever a connection has ended."""
+        if not user.sessions and not user.chats:
+            self._offline.pop(user.user_id, None)
+            self._offline[user.user_id] = now + FORGET_AFTER
+
     def _forget_strangers(self, now: float) -> None:
         """Users who have no chat and have not been here for a day (D23)."""
         while self._offline:
@@ -176,7 +206,8 @@ class Shard:
             if due > now:
                 return
             del self._offline[user_id]
-            if not self.users[user_id].chats:
+            user = self.users.get(user_id)
+            if user is not None and not user.sessions and not user.chats:
                 self.store.forget(self.users.pop(user_id))
 
     # -- HELLO --
@@ -184,33 +215,34 @@ class Shard:
     def hello(self, session: Session, hello: Hello, now: float) -> None:
         """A valid HELLO, of the user whom the connection belongs to."""
         user = self.find(hello.user_id)
-        new = user is None
         if user is None:
             user = self.users[hello.user_id] = User(hello.user_id, hello.display_name, self.settings)
+            user.durable = False
         wait = user.hellos.retry_after(now)
         if wait:
             raise rate_limited("HELLO", self.settings.hellos_per_minute, wait)
         user.hellos.count(now)
         self._offline.pop(user.user_id, None)
         session.hold()
-        renamed = user.display_name != hello.display_name
-        if renamed:
+        if user.display_name != hello.display_name:
             user.display_name = hello.display_name
+            user.durable = False
             self.chats.tell_new_name(user)
         welcome = partial(self._welcome, session, user, hello.capabilities)
-        if new or renamed:
-            self.store.save_user(user, welcome)
-        else:
+        if user.durable:
             welcome(None, now)
+        else:
+            self.store.save_user(user, welcome)
 
     def _welcome(
         self, session: Session, user: User, capabilities: list[str] | None, failure: str | None, now: float
     ) -> None:
         """The user is known durably: greet the device, tell it what it missed."""
-        if session.closed:
-            return
-        if failure is not None:
+        user.durable = user.durable or failure is None
+        if failure is not None and not session.closed:
             self.close(session, CloseCode.TRY_AGAIN_LATER, "the server can't store anything now", now)
+        if session.closed:
+            self._note_offline(user, now)
             return
         first = session.user is None
         if first:

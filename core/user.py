@@ -37,6 +37,7 @@ class User:
         "acknowledges",
         "chats",
         "display_name",
+        "durable",
         "hellos",
         "in_flight",
         "mailbox",
@@ -53,6 +54,8 @@ class User:
         self.user_id = user_id
         #: As the last HELLO says.
         self.display_name = display_name
+        #: Whether the store has the user under this name, so that HELLO may be answered at once (D20).
+        self.durable = True
         #: Whether this user has ever sent MSG_ACK, and so acknowledges explicitly (D12).
         self.acknowledges = False
         #: peer -> the chat, in the order in which they were opened.

@@ -103,11 +103,11 @@ class Front:
         await self._pages.stop()
 
     def _tick(self) -> None:
+        self._loop.call_later(_TICK, self._tick)  # first of all, since time must go on whatever happens below
         self._reception.tick()
         if now() >= self._next_stats:
             self._next_stats = now() + _STATS_INTERVAL
             self._say(STATS, stats=self._reception.stats())
-        self._loop.call_later(_TICK, self._tick)
 
     def _stop(self, code: int, reason: str) -> None:
         if not self._stopped.done():

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 from typing import Final
 
 from router.deadlines import Deadlines
+from router.peeked_socket import reset
 
 #: Bytes of one connection that are thrown away before it is closed the hard way.
 _BYTES_MAX: Final = 1024 * 1024
 #: Seconds that a client has to read its answer and close.
 LINGER_SECONDS: Final = 2.0
-#: SO_LINGER with a time of 0: close with RST and keep nothing.
-_RESET: Final = struct.pack("ii", 1, 0)
 
 
 class Lingering:
@@ -47,8 +45,7 @@ class Lingering:
             client.close()
             return True
         if written != len(last_words):
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            client.close()
+            reset(client)
             return False
         self._discarded[client] = 0
         self._deadlines.start(client, now)

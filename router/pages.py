@@ -12,6 +12,7 @@ import hashlib
 import html
 import logging
 import socket
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
@@ -22,6 +23,8 @@ _log = logging.getLogger("fastchat.front")
 _LINGER_SECONDS: Final = 2.0
 #: Seconds that requests have to end when the front stops.
 _STOP_SECONDS: Final = 0.5
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _STYLE: Final = """
 :root { color-scheme: light dark; font: 100%/1.6 system-ui, sans-serif; }
@@ -78,8 +81,12 @@ async def _health(request: web.Request) -> web.Response:
     return web.json_response({"status": "ok"})
 
 
-async def _nothing(request: web.Request) -> web.Response:
-    return web.Response(status=404, text="There is nothing at this path. The chat is at /ws.\n")
+@web.middleware
+async def _say_where(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPNotFound:
+        return web.Response(status=404, text="There is nothing at this path. The chat is at /ws.\n")
 
 
 async def _last_answer(request: web.Request, response: web.StreamResponse) -> None:
@@ -96,10 +103,9 @@ class PageServer:
     """Answers on sockets that someone else accepted. `start` it first, `stop` it last."""
 
     def __init__(self) -> None:
-        application = web.Application()
+        application = web.Application(middlewares=[_say_where])
         application.router.add_get("/", _index)
         application.router.add_get("/healthz", _health)
-        application.router.add_route("*", "/{path:.*}", _nothing)
         application.on_response_prepare.append(_last_answer)
         self._runner = web.AppRunner(
             application,

@@ -6,19 +6,22 @@ loop would spin. Hence the mark SO_RCVLOWAT: the kernel keeps quiet until as man
 client that sends one byte at a time costs nothing either. Three things wake us below the mark:
 
 * the client is gone (FIN or RST, which make a socket readable whatever the mark says): then no more bytes will come;
-* the kernel is short of memory, or its receive window is full, and wants to be read from at any mark: the socket is *parked*, which
-  is to say looked at by the next tick, four times a second;
+* the kernel is short of memory, or the socket's receive buffer is full, and wants to be read from at any mark: the socket is *parked*,
+  which is to say looked at by the next tick, four times a second. (The few bytes of half a message fill the buffer when they share it with
+  a lot that has been taken already: it takes 100 KiB of messages in the lobby, all of them refused, to get there.);
 * the bytes came before the mark was set: the normal case, since the first look happens without waiting.
 
-uvloop, other than asyncio, calls a reader only once when a connection was reset. Whoever misses that on this one call is found by the
-deadline that every connection has.
+uvloop, other than asyncio, calls a reader only once when a connection was reset. So whoever goes to wait for more asks first whether
+more can come.
 """
 
 from __future__ import annotations
 
 import logging
 import socket
+import struct
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ _log = logging.getLogger("fastchat.front")
 
 #: ``tcpi_state`` in the first byte of ``struct tcp_info``; any other state means that no more bytes will come.
 _ESTABLISHED: Final = 1
+#: SO_LINGER, switched on, with a time of 0.
+_NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
 def is_connected(client: socket.socket) -> bool:
@@ -91,13 +96,16 @@ class PeekedSocket:
     def wait_for(self, total: int, seen: int, consumed: int = 0) -> None:
         """The last look saw `seen` bytes and took `consumed` of them; be woken once `total` are there. Closes when they never will."""
         if self._final:
+            self.consume(
+                seen - consumed
+            )  # closing with bytes unread would be a reset, and destroy our answers on their way
             self.close()
-        elif consumed or seen >= self._mark:
-            self.set_mark(total)
         elif not is_connected(self.socket):
             # More may have come between looking and asking; now that it is settled that nothing follows, the next look is the last.
             self._final = True
             self.look()
+        elif consumed or seen >= self._mark:
+            self.set_mark(total)
         else:
             self.reception.loop.remove_reader(self.descriptor)
             self.reception.parked.add(self)
@@ -108,12 +116,14 @@ class PeekedSocket:
         try:
             if self.socket.send(data) == len(data):
                 return True
-            self.reception.count("front_not_read_total")
         except BlockingIOError:
-            self.reception.count("front_not_read_total")
-        except OSError:
             pass
-        self.close()
+        except OSError:
+            self.close()
+            return False
+        self.reception.count("front_not_read_total")
+        self.release()
+        reset(self.socket)
         return False
 
     def finish(self, last_words: bytes) -> None:
@@ -150,6 +160,13 @@ class PeekedSocket:
             _log.exception("bug: connection of %s", format_address(self.address))
             self.reception.count("front_bugs_total")
             self.fail()
+
+
+def reset(client: socket.socket) -> None:
+    """Close with RST: the kernel keeps nothing of what the client has not read."""
+    with suppress(OSError):
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    client.close()
 
 
 def format_address(address: Any) -> str:

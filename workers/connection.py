@@ -44,6 +44,7 @@ from core.protocol import (
     CloseCode,
 )
 from core.session import Session
+from core.shard import BUG_REASON
 
 if TYPE_CHECKING:
     from workers.worker import Worker
@@ -134,12 +135,12 @@ class Connection(WSListener):
 
     def pause_reading(self) -> None:
         """Stop reading."""
-        if self._stream is not None and self._linger_until is None:
+        if self._stream is not None and self._linger_until is None and not self._stream.is_closing():
             self._stream.pause_reading()
 
     def resume_reading(self) -> None:
         """Read again."""
-        if self._stream is not None and self._linger_until is None:
+        if self._stream is not None and self._linger_until is None and not self._stream.is_closing():
             self._stream.resume_reading()
 
     def unsent(self) -> int:
@@ -171,6 +172,8 @@ class Connection(WSListener):
         data = frames[0] if len(frames) == 1 else b"".join(frames)
         frames.clear()
         self._frames_size = 0
+        if stream.is_closing():
+            return  # The client is gone; the transport is about to say so, and does not like to be written to.
         if not stream.get_write_buffer_size():
             try:
                 written = os.write(self._fd, data)
@@ -285,7 +288,7 @@ class Connection(WSListener):
             self._fail(error.code, error.reason)
         except Exception:
             _log.exception("bug while handling a message of %s", self.session.claimed)
-            self._fail(CloseCode.INTERNAL_ERROR, "the server has a bug; it has been logged")
+            self._fail(CloseCode.INTERNAL_ERROR, BUG_REASON)
         self._worker.turn.schedule()
 
     # -- Ending --
@@ -411,7 +414,7 @@ class _ParserLog:
 
     def exception(self, message: str, *args: Any) -> None:
         _log.error("picows: %s", message, exc_info=True)
-        self._connection.parser_failed(CloseCode.INTERNAL_ERROR, "the server has a bug; it has been logged")
+        self._connection.parser_failed(CloseCode.INTERNAL_ERROR, BUG_REASON)
 
     def _ignore(self, *args: Any) -> None:
         pass

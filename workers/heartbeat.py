@@ -7,8 +7,11 @@ arrives it says itself whether something came and when to look again.
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Protocol
+
+_log = logging.getLogger("fastchat.worker")
 
 #: Seconds per slot, and so how late a look may be.
 SLOT_SECONDS = 0.25
@@ -41,6 +44,10 @@ class TimerWheel:
             watched_now = self._slots.pop(self._next, ())
             self._next += 1
             for watched in watched_now:
-                due = watched.look(now)
+                try:
+                    due = watched.look(now)
+                except Exception:
+                    _log.exception("bug in the heartbeat of a connection; the others are not affected")
+                    continue
                 if due is not None:
                     self.watch(watched, due)

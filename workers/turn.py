@@ -8,9 +8,12 @@ not delayed by this, since an idle loop has nothing else to work through; under 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
+
+_log = logging.getLogger("fastchat.worker")
 
 
 class Flushed(Protocol):
@@ -52,9 +55,16 @@ class Turn:
         assert self._work is not None, "attach() comes first"
         self._scheduled = False
         now = monotonic()
-        more = self._work(now)
+        try:
+            more = self._work(now)
+        except Exception:
+            _log.exception("bug at the end of a loop turn")
+            more = True
         connections, self._dirty = self._dirty, []
         for connection in connections:
-            connection.flush(now)
+            try:
+                connection.flush(now)
+            except Exception:
+                _log.exception("bug while writing to a client; the others are not affected")
         if more:
             self.schedule()

@@ -11,13 +11,12 @@ import time
 from contextlib import suppress
 from typing import Any, Final
 
-from core.timestamps import format_timestamp
-
 from core.control import READY, STATS, STOP, WORKER_GONE
 from core.handover import IN_FLIGHT_MAX, Ticket, endpoint
 from core.protocol import CloseCode
 from core.settings import Settings
 from core.shard import Shard
+from core.timestamps import format_timestamp
 from workers.bus import ZmqBus
 from workers.connection import Connection, adopt
 from workers.control import ControlPipe
@@ -104,6 +103,7 @@ class Worker:
         return more or self.shard.ready
 
     def _tick(self) -> None:
+        self._loop.call_later(_TICK, self._tick)  # first of all, since time must go on whatever happens below
         now = time.monotonic()
         self.shard.tick(now)
         self.wheel.turn(now)
@@ -113,7 +113,6 @@ class Worker:
         if now >= self._next_stats:
             self._next_stats = now + _STATS_INTERVAL
             self._control.say(STATS, stats=self._stats())
-        self._loop.call_later(_TICK, self._tick)
 
     def _stats(self) -> dict[str, int]:
         queue = self._queue

@@ -235,7 +235,7 @@ def test_d7_a_repaired_chat_has_the_name_even_when_everything_comes_at_once() ->
 
 
 def test_d7_a_chat_opened_by_a_shard_that_died_is_told_and_works() -> None:
-    """The target's side was kept, then the opener's worker died: the target learns of the chat at HELLO and its message repairs the rest."""
+    """The target's side was kept, then the opener's worker died: the target learns of it at HELLO, and its message repairs the rest."""
     pair = Pair(True)
     ann, bob = pair.online(pair.ann, pair.bob)
     bob.leave()

@@ -144,7 +144,9 @@ def test_d12_only_what_was_written_to_this_connection_can_be_meant(pair: Pair) -
     assert again(pair) == ["Hi."]
 
 
-@pytest.mark.parametrize("data", [{}, {"message_id": 1}, {"message_id": ""}, {"message_id": "1", "from": "nobody"}])
+@pytest.mark.parametrize(
+    "data", [{}, {"message_id": 1}, {"message_id": ""}, {"message_id": "1", "from": "nobody"}]
+)
 def test_d25_an_acknowledgement_that_breaks_a_rule_is_refused(pair: Pair, data: dict[str, object]) -> None:
     """And does not make an implicit user an explicit one."""
     ann, bob = pair.chatting()

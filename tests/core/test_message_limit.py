@@ -82,7 +82,9 @@ def test_d23_the_limit_holds_however_fast_the_client_is(pair: Pair) -> None:
     assert bob.contents() == [f"{number}" for number in range(LIMIT)]
     assert [message_id for message_id, _ in ann.statuses()] == [f"{number}" for number in range(LIMIT)]
     errors = ann.take("ERROR")
-    assert [error["details"]["message_id"] for error in errors] == [f"{number}" for number in range(LIMIT, 2 * LIMIT)]
+    assert [error["details"]["message_id"] for error in errors] == [
+        f"{number}" for number in range(LIMIT, 2 * LIMIT)
+    ]
     assert {error["code"] for error in errors} == {"RATE_LIMITED"}
 
 

@@ -49,7 +49,9 @@ def test_d1_a_user_id_is_answered_in_lower_case() -> None:
 def test_capabilities_in_force_are_answered_when_asked_for() -> None:
     """Unknown capabilities and unknown fields are ignored."""
     world = World(1)
-    device = world.device(world.user_on(0)).hello(capabilities=["time_travel", "presence_delta"], colour="blue")
+    device = world.device(world.user_on(0)).hello(
+        capabilities=["time_travel", "presence_delta"], colour="blue"
+    )
     assert device.one("HELLO_ACK")["capabilities"] == ["presence_delta"]
     device = world.device(world.user_on(0)).hello(capabilities=[])
     assert device.one("HELLO_ACK")["capabilities"] == []
@@ -228,7 +230,13 @@ def test_d24_every_error_says_what_to_do() -> None:
     assert device.error() == {
         "code": "VALIDATION",
         "message": "`content` must have 1 to 1000 characters after markup and control characters are removed; it has 1001",
-        "details": {"type": "MSG", "message_id": "7", "field": "content", "limit": {"min": 1, "max": 1000}, "length": 1001},
+        "details": {
+            "type": "MSG",
+            "message_id": "7",
+            "field": "content",
+            "limit": {"min": 1, "max": 1000},
+            "length": 1001,
+        },
     }
     device.say("MSG", to=7, content="Hi.", message_id="x" * 65)
     assert device.error()["details"] == {"type": "MSG", "field": "to", "expected": "UUID v4"}
@@ -248,7 +256,15 @@ _VALUES = st.one_of(
     st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
     st.sampled_from(["00000000-0000-4000-8000-000000000000", "<b>", "x" * 2000]),
 )
-_FIELDS = ["user_id", "display_name", "capabilities", "target_user_id", "target_display_name", "to", "content"]
+_FIELDS = [
+    "user_id",
+    "display_name",
+    "capabilities",
+    "target_user_id",
+    "target_display_name",
+    "to",
+    "content",
+]
 _FIELDS += ["message_id", "is_typing", "from", "extra"]
 
 
@@ -257,7 +273,9 @@ _FIELDS += ["message_id", "is_typing", "from", "extra"]
     st.sampled_from([*COMMANDS, "SHOUT"]),
     st.dictionaries(st.sampled_from(_FIELDS), _VALUES, max_size=5),
 )
-def test_d24_whatever_comes_is_answered_with_a_document_error_or_obeyed(kind: str, data: dict[str, Any]) -> None:
+def test_d24_whatever_comes_is_answered_with_a_document_error_or_obeyed(
+    kind: str, data: dict[str, Any]
+) -> None:
     """No data of any type in any field is a bug of ours, and each ERROR names the type of what it answers."""
     device = greeted()
     device.say_bytes(json.dumps({"type": kind, "data": data}).encode())
@@ -305,7 +323,7 @@ def test_ping_does_not_wait_in_line(pair: Pair) -> None:
     (ann,) = pair.online(pair.ann)
     pair.online(pair.bob)
     ann.open_chat(pair.bob, settle=False)
-    ann.say("PING", settle=False)
+    ann.say("PING", False)
     assert ann.kinds() == ["PONG"]
 
 
@@ -326,7 +344,11 @@ def test_everything_behind_hello_waits_for_it() -> None:
     world.stores[0].slow = False
     world.settle()
     assert device.kinds() == ["HELLO_ACK", "PRESENCE", "ERROR", "ERROR", "ERROR", "HELLO_ACK"]
-    assert [error["code"] for error in device.take("ERROR")] == ["USER_NOT_FOUND", "USER_NOT_FOUND", "CHAT_NOT_OPENED"]
+    assert [error["code"] for error in device.take("ERROR")] == [
+        "USER_NOT_FOUND",
+        "USER_NOT_FOUND",
+        "CHAT_NOT_OPENED",
+    ]
 
 
 def test_a_client_far_ahead_of_a_held_command_is_not_read_from() -> None:
@@ -368,7 +390,9 @@ def test_a_closed_session_takes_nothing_more(pair: Pair) -> None:
     """What was still in the connection's memory when it ended is dropped."""
     ann, bob = pair.chatting()
     ann.leave()
-    ann.session.receive(b'{"type":"MSG","data":{"to":"%b","content":"late"}}' % pair.bob.encode(), pair.world.now)
+    ann.session.receive(
+        b'{"type":"MSG","data":{"to":"%b","content":"late"}}' % pair.bob.encode(), pair.world.now
+    )
     ann.session.on_closed(pair.world.now)
     pair.world.settle()
     assert not bob.take("MSG")

@@ -147,7 +147,9 @@ def test_d17_no_chat(pair: Pair) -> None:
     assert not bob.typists()
 
 
-@pytest.mark.parametrize("data", [{}, {"is_typing": "yes"}, {"is_typing": 1}, {"is_typing": None}, {"to": 1}, {"to": "x"}])
+@pytest.mark.parametrize(
+    "data", [{}, {"is_typing": "yes"}, {"is_typing": 1}, {"is_typing": None}, {"to": 1}, {"to": "x"}]
+)
 def test_d25_a_typing_that_breaks_a_rule_is_refused(pair: Pair, data: dict[str, object]) -> None:
     ann, bob = pair.chatting()
     ann.say("TYPING", **({"is_typing": True} | data if "to" in data else data))
@@ -298,7 +300,12 @@ def test_d23_ten_typing_indicators_a_minute_per_user(pair: Pair) -> None:
     ann.typing()
     error = ann.error()
     assert error["code"] == "RATE_LIMITED"
-    assert error["details"] == {"type": "TYPING", "limit": 10, "window": 60.0, "retry_after": pytest.approx(60)}
+    assert error["details"] == {
+        "type": "TYPING",
+        "limit": 10,
+        "window": 60.0,
+        "retry_after": pytest.approx(60),
+    }
     ann_too.leave()
     (ann_too,) = pair.online(pair.ann)
     ann_too.typing(to=pair.bob)

@@ -174,7 +174,7 @@ class Device:
 
     # -- The client --
 
-    def say(self, kind: str, settle: bool = True, **data: Any) -> None:
+    def say(self, kind: str, settle: bool = True, /, **data: Any) -> None:
         """Send one message; with `settle`, let everything happen that follows from it."""
         self.say_bytes(json.dumps({"type": kind, "data": data}).encode(), settle)
 
@@ -238,7 +238,11 @@ class Device:
 
     def take(self, kind: str | None = None) -> list[dict[str, Any]]:
         """The `data` of all messages of a kind that have come, removing them; of all kinds, whole messages."""
-        taken = [message if kind is None else message["data"] for message in self.inbox if kind in (None, message["type"])]
+        taken = [
+            message if kind is None else message["data"]
+            for message in self.inbox
+            if kind in (None, message["type"])
+        ]
         self._inbox = [message for message in self._inbox if kind is not None and message["type"] != kind]
         return taken
 

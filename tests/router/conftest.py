@@ -21,7 +21,10 @@ def run_dir() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def shared_front() -> Iterator[FrontProcess]:
     """A front with two workers, neither of which is there."""
-    with tempfile.TemporaryDirectory(prefix="fastchat-") as name, FrontProcess(Path(name), workers=2) as front:
+    with (
+        tempfile.TemporaryDirectory(prefix="fastchat-") as name,
+        FrontProcess(Path(name), workers=2) as front,
+    ):
         yield front
 
 
@@ -36,7 +39,10 @@ def front(shared_front: FrontProcess) -> Iterator[FrontProcess]:
 def shared_hasty_front() -> Iterator[FrontProcess]:
     """A front that waits for nothing longer than half a second."""
     limits = {"head": 0.5, "hello": 0.5, "wait": 0.5}
-    with tempfile.TemporaryDirectory(prefix="fastchat-") as name, FrontProcess(Path(name), limits=limits) as front:
+    with (
+        tempfile.TemporaryDirectory(prefix="fastchat-") as name,
+        FrontProcess(Path(name), limits=limits) as front,
+    ):
         yield front
 
 

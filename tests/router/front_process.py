@@ -1,7 +1,8 @@
 """A real front process between a test and fake workers.
 
-`FrontProcess` starts ``python -m router.front`` with a control pipe and listeners of the test's own; `FakeWorker` is the far end of a hand-over
-queue. Everything here blocks, with timeouts: the tests are plain functions. Nothing sleeps in the hope that something has happened.
+`FrontProcess` starts ``python -m router.front`` with a control pipe and listeners of the test's own; `FakeWorker` is the far end of a
+hand-over queue. Everything here blocks, with timeouts: the tests are plain functions. Nothing sleeps in the hope that something has
+happened.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def user_on(worker: int, workers: int) -> str:
     return user_id
 
 
-def client_frame(opcode: int, payload: bytes, *, final: bool = True, mask: bytes = b"\x12\x34\x56\x78") -> bytes:
+def client_frame(
+    opcode: int, payload: bytes, *, final: bool = True, mask: bytes = b"\x12\x34\x56\x78"
+) -> bytes:
     """A masked frame as a client sends it; unlike `core.frames.client_frame` with a mask that does something, and in fragments."""
     first = opcode | (0x80 if final else 0)
     size = len(payload)
@@ -137,6 +140,13 @@ class Client:
             self._buffer += data
         data, self._buffer = self._buffer, b""
         return data
+
+    def ends(self) -> bool:
+        """Whether the next thing to come is the end, a reset included."""
+        try:
+            return not self._buffer and self.socket.recv(1) == b""
+        except ConnectionResetError:
+            return True
 
     def frame(self) -> tuple[int, bytes]:
         """Opcode and payload of the next frame."""
@@ -239,16 +249,31 @@ class FakeWorker:
 class FrontProcess:
     """A running front; `limits` are those of `router.reception.Limits` that differ."""
 
-    def __init__(self, run_dir: Path, *, workers: int = 1, limits: dict[str, float] | None = None, **settings: object) -> None:
+    def __init__(
+        self, run_dir: Path, *, workers: int = 1, limits: dict[str, float] | None = None, **settings: object
+    ) -> None:
         self.run_dir = run_dir
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port: int = self.listener.getsockname()[1]
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.settimeout(TIMEOUT)
-        settings = {"workers": workers, "run_dir": run_dir, "port": self.port, "user_ids": "uuid4", **settings}
+        settings = {
+            "workers": workers,
+            "run_dir": run_dir,
+            "port": self.port,
+            "user_ids": "uuid4",
+            **settings,
+        }
         environment = {name: value for name, value in os.environ.items() if not name.startswith("FASTCHAT_")}
         environment |= {f"FASTCHAT_{name.upper()}": str(value) for name, value in settings.items()}
-        arguments = ["--index", "0", "--control", str(theirs.fileno()), "--listeners", str(self.listener.fileno())]
+        arguments = [
+            "--index",
+            "0",
+            "--control",
+            str(theirs.fileno()),
+            "--listeners",
+            str(self.listener.fileno()),
+        ]
         command = [sys.executable, "-m", "router.front", *arguments]
         if limits is not None:
             # Shorter limits are for tests: there is no switch for them.
@@ -264,6 +289,7 @@ class FrontProcess:
         )
         theirs.close()
         self.stats: dict[str, float] = {}
+        self._warm = False
         self.ready = self._wait_for("ready")
 
     def __enter__(self) -> Self:
@@ -346,6 +372,11 @@ class FrontProcess:
     @contextlib.contextmanager
     def no_leak(self) -> Iterator[None]:
         """What happens in here leaves no descriptor behind; the worker must be connected before, and stay."""
+        if not self._warm:
+            # The first connection that libuv serves makes it open a spare descriptor, for good.
+            self.http(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            self.wait_for_stat("front_pages", 0)
+            self._warm = True
         before = self.descriptors()
         yield
         wait_until(lambda: self.descriptors() == before, f"{before} open descriptors again, as before")

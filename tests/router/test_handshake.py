@@ -71,18 +71,19 @@ def test_a_head_just_below_16_kib_is_fine(front: FrontProcess) -> None:
 def test_a_refusal_reaches_a_client_that_goes_on_sending(front: FrontProcess) -> None:
     """Lingering: closing at once would answer these bytes with RST, which destroys the answer."""
     with front.client(upgrade=False) as client:
-        client.send(b"POST /ws HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500000\r\n\r\n" + b"x" * 500_000)
+        client.send(
+            b"POST /ws HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500000\r\n\r\n" + b"x" * 500_000
+        )
         answer = client.read_all()
     assert status(answer) == 405
     assert b"\r\nAllow: GET\r\n" in answer
 
 
 def test_a_client_that_never_stops_sending_is_cut_off(front: FrontProcess) -> None:
-    with front.client(upgrade=False) as client:
-        with pytest.raises((ConnectionError, TimeoutError)):
-            client.send(b"POST /ws HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            for _ in range(10_000):
-                client.send(b"x" * 10_000)
+    with front.client(upgrade=False) as client, pytest.raises(ConnectionError):
+        client.send(b"POST /ws HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        for _ in range(10_000):
+            client.send(b"x" * 10_000)
 
 
 def test_a_client_that_does_not_close_after_a_refusal_is_closed(front: FrontProcess) -> None:
@@ -151,7 +152,11 @@ def test_a_frame_that_comes_byte_by_byte_costs_no_wake_up_a_byte(front: FrontPro
 
 
 def test_a_stranger_does_not_disturb_the_others(front: FrontProcess) -> None:
-    with FakeWorker(front.run_dir, 0) as worker, front.client(upgrade=False) as slow, front.client() as client:
+    with (
+        FakeWorker(front.run_dir, 0) as worker,
+        front.client(upgrade=False) as slow,
+        front.client() as client,
+    ):
         slow.send(HEAD[:20])
         client.send(hello(user_on(0, 2)))
         worker.receive().socket.close()

@@ -15,7 +15,10 @@ def ask(front: FrontProcess, line: str, *fields: str, body: bytes = b"") -> tupl
     """Status, header fields and body of the answer to a request, which must end the connection."""
     request = "\r\n".join([line, "Host: localhost:8000", *fields]).encode() + b"\r\n\r\n" + body
     head, _, answer = front.http(request).partition(b"\r\n\r\n")
-    assert re.search(rb"^connection: close$", head, re.IGNORECASE | re.MULTILINE)
+    # What aiohttp cannot even parse it answers as HTTP/1.0, where a connection ends unless it is said to go on.
+    assert re.search(rb"^connection: close\r?$", head, re.IGNORECASE | re.MULTILINE) or (
+        head.startswith(b"HTTP/1.0 400 ") and b"keep-alive" not in head.lower()
+    )
     return int(head.split(b" ", 2)[1]), head.decode(), answer
 
 
@@ -49,7 +52,9 @@ def test_health(front: FrontProcess) -> None:
     assert "application/json" in head
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/ws/", "/%77s", "/../ws", "//ws", "http://localhost/ws", "/ws;a"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/ws/", "/%77s", "/../ws", "//ws", "http://localhost/ws", "/ws;a"]
+)
 def test_anything_else_is_404(front: FrontProcess, path: str) -> None:
     status, head, body = ask(front, f"GET {path} HTTP/1.1")
     assert status == 404
@@ -71,7 +76,9 @@ def test_other_methods_are_405(front: FrontProcess, path: str) -> None:
     assert "Allow: GET,HEAD" in head
 
 
-@pytest.mark.parametrize("line", ["GET / HTTP/1.1", "GET /nothing HTTP/1.1", "POST / HTTP/1.1", "GET / HTTP/1.0"])
+@pytest.mark.parametrize(
+    "line", ["GET / HTTP/1.1", "GET /nothing HTTP/1.1", "POST / HTTP/1.1", "GET / HTTP/1.0"]
+)
 def test_a_second_request_on_the_connection_is_never_served(front: FrontProcess, line: str) -> None:
     answer = front.http(f"{line}\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n".encode() + HEAD)
     assert answer.count(b"HTTP/1.1 ") + answer.count(b"HTTP/1.0 ") == 1

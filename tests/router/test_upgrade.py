@@ -21,11 +21,12 @@ FIELDS = {
 }
 
 
-def request(line: str = "GET /ws HTTP/1.1", *more: str, **changes: str | None) -> bytes:
-    """A handshake; `changes` replace header fields, None leaves one out, `more` are whole lines."""
+def request(*lines: str, **changes: str | None) -> bytes:
+    """A handshake; `changes` replace header fields, None leaves one out. `lines`: another request line, and fields to add."""
+    line, *more = lines or ("GET /ws HTTP/1.1",)
     fields = FIELDS | {name.replace("_", "-"): value for name, value in changes.items()}
-    lines = [line, *(f"{name}: {value}" for name, value in fields.items() if value is not None), *more]
-    return "\r\n".join(lines).encode("latin-1") + HEAD_END
+    head = [line, *(f"{name}: {value}" for name, value in fields.items() if value is not None), *more]
+    return "\r\n".join(head).encode("latin-1") + HEAD_END
 
 
 def ask(head: bytes, allowed: str = "") -> tuple[int, dict[bytes, bytes], bytes]:
@@ -83,7 +84,15 @@ def test_header_fields_decide(changes: dict[str, str | None], status: int) -> No
 
 @pytest.mark.parametrize(
     "line",
-    ["Host: localhost:8000", "Host: other", f"Sec-WebSocket-Key: {KEY}", "no colon", "na me: x", " folded: x", "x: \x00"],
+    [
+        "Host: localhost:8000",
+        "Host: other",
+        f"Sec-WebSocket-Key: {KEY}",
+        "no colon",
+        "na me: x",
+        " folded: x",
+        "x: \x00",
+    ],
 )
 def test_what_must_not_come_twice_or_is_no_field_is_refused(line: str) -> None:
     assert ask(request("GET /ws HTTP/1.1", line))[0] == 400

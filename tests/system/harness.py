@@ -21,13 +21,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import functools
 import os
 import re
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
@@ -348,12 +346,7 @@ def _kill(pid: int) -> None:
 
 
 def ensure_installed() -> None:
-    """Let make set up what running needs.
-
-    One test process at a time, so that servers which are started side by side do not do it at once.
-    """
-    with open(Path(tempfile.gettempdir()) / f"fastchat-tests-{os.getuid()}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        subprocess.run(
-            ["make", "--silent", ".venv/.installed-run"], cwd=PROJECT, env=clean_environment(), check=True
-        )
+    """Let make set up what running needs, which may take longer than a server may take to start."""
+    subprocess.run(
+        ["make", "--silent", ".venv/.installed-run"], cwd=PROJECT, env=clean_environment(), check=True
+    )

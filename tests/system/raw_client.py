@@ -13,6 +13,7 @@ import socket
 import struct
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 from uuid import uuid4
@@ -53,7 +54,9 @@ class Ended(AssertionError):
     """The server closed the TCP connection while more was expected."""
 
 
-def client_frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, mask: bool = True) -> bytes:
+def client_frame(
+    opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, mask: bool = True
+) -> bytes:
     """One frame as a client sends it; `rsv` is the three reserved bits as a number from 0 to 7."""
     size = len(payload)
     head = bytes([fin << 7 | rsv << 4 | opcode])
@@ -80,9 +83,9 @@ def text(type_: str, /, **data: Any) -> bytes:
     return client_frame(TEXT, message(type_, **data))
 
 
-def upgrade_request(path: str = "/ws", *, drop: tuple[str, ...] = (), **headers: str) -> bytes:
-    """A request for the upgrade. Keywords replace headers or add some (``_`` for ``-``), `drop` leaves some out."""
-    fields = {
+def upgrade_request(path: str = "/ws", **headers: str | None) -> bytes:
+    """A request for the upgrade. Keywords replace headers or add some (``_`` for ``-``), None leaves one out."""
+    fields: dict[str, str | None] = {
         "Host": "localhost",
         "Upgrade": "websocket",
         "Connection": "Upgrade",
@@ -90,7 +93,7 @@ def upgrade_request(path: str = "/ws", *, drop: tuple[str, ...] = (), **headers:
         "Sec-WebSocket-Version": "13",
     }
     fields |= {name.replace("_", "-"): value for name, value in headers.items()}
-    lines = [f"{name}: {value}" for name, value in fields.items() if name not in drop]
+    lines = [f"{name}: {value}" for name, value in fields.items() if value is not None]
     return "\r\n".join([f"GET {path} HTTP/1.1", *lines, "", ""]).encode()
 
 
@@ -105,7 +108,9 @@ class RawClient:
         self._received = b""
 
     @classmethod
-    def to(cls, port: int, user_id: str | None = None, name: str = "Somebody", *, host: str = "127.0.0.1") -> Self:
+    def to(
+        cls, port: int, user_id: str | None = None, name: str = "Somebody", *, host: str = "127.0.0.1"
+    ) -> Self:
         """Connect, without a request yet."""
         return cls(socket.create_connection((host, port), PATIENCE), user_id, name)
 
@@ -121,7 +126,9 @@ class RawClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.socket.close()
 
     # -- Out --
@@ -225,6 +232,13 @@ class RawClient:
         except Ended:
             return
         raise AssertionError(f"the end of the connection was expected, this came: {came}")
+
+    def until_end(self, timeout: float = PATIENCE) -> None:
+        """Read and forget whatever comes, until the server has closed the TCP connection. Raises TimeoutError if it does not."""
+        deadline = time.monotonic() + timeout
+        with suppress(Ended):
+            while True:
+                self._read_more(deadline)
 
     def everything(self) -> list[tuple[str, dict[str, Any]]]:
         """All messages that the server has sent so far; a ping's round trip makes sure of it. Close frames are not expected."""

@@ -87,7 +87,9 @@ async def test_connection_establishment(place: Place) -> None:
         assert {"user_id": alice.user_id, "display_name": "Alice", "online": True} in users
         await bob.hello()
         presence = await bob.receive("PRESENCE")
-        assert [list(user) for user in presence["users"]] == [["user_id", "display_name", "online"]] * len(presence["users"])
+        assert [list(user) for user in presence["users"]] == [["user_id", "display_name", "online"]] * len(
+            presence["users"]
+        )
 
         def has_both(data: dict[str, Any]) -> bool:
             return {alice.user_id, bob.user_id} <= {user["user_id"] for user in data["users"]}

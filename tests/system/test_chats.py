@@ -34,7 +34,10 @@ async def test_d7_a_chat_is_one_whoever_opens_it_and_stays_open(server: Server, 
         chat_id = await alice.open_chat(bob)
         assert UUID(chat_id).version == 5
         assert await bob.open_chat(alice) == chat_id
-    again, bob_again = ChatClient(server.url, alice.user_id, "Alice"), ChatClient(server.url, bob.user_id, "Bob")
+    again, bob_again = (
+        ChatClient(server.url, alice.user_id, "Alice"),
+        ChatClient(server.url, bob.user_id, "Bob"),
+    )
     async with again, bob_again:
         await again.hello()
         await bob_again.hello()
@@ -45,9 +48,14 @@ async def test_d7_a_chat_is_one_whoever_opens_it_and_stays_open(server: Server, 
 
 @WHERE
 @run_async
-async def test_d7_all_devices_of_both_are_told_and_opening_again_answers_only_who_asks(server: Server, where: str) -> None:
+async def test_d7_all_devices_of_both_are_told_and_opening_again_answers_only_who_asks(
+    server: Server, where: str
+) -> None:
     alice, bob = clients(server, where)
-    alice_too, bob_too = ChatClient(server.url, alice.user_id, "Alice"), ChatClient(server.url, bob.user_id, "Bob")
+    alice_too, bob_too = (
+        ChatClient(server.url, alice.user_id, "Alice"),
+        ChatClient(server.url, bob.user_id, "Bob"),
+    )
     async with alice, alice_too, bob, bob_too:
         everybody = (alice, alice_too, bob, bob_too)
         for client in everybody:
@@ -64,7 +72,9 @@ async def test_d7_all_devices_of_both_are_told_and_opening_again_answers_only_wh
 
 @WHERE
 @run_async
-async def test_d7_what_no_device_has_seen_comes_at_the_next_hello_before_the_messages(server: Server, where: str) -> None:
+async def test_d7_what_no_device_has_seen_comes_at_the_next_hello_before_the_messages(
+    server: Server, where: str
+) -> None:
     alice, bob = clients(server, where)
     async with alice:
         await alice.hello()
@@ -125,7 +135,11 @@ async def test_d9_unknown_not_opened_and_offline(server: Server, where: str) -> 
     async with alice:
         await alice.hello()
         await alice.send("MSG", to=bob.user_id, content="hi", message_id="m-1")
-        assert (await alice.error("USER_NOT_FOUND"))["details"] == {"field": "to", "type": "MSG", "message_id": "m-1"}
+        assert (await alice.error("USER_NOT_FOUND"))["details"] == {
+            "field": "to",
+            "type": "MSG",
+            "message_id": "m-1",
+        }
         async with bob:
             await bob.hello()
             await alice.send("MSG", to=bob.user_id, content="hi", message_id="m-1")
@@ -145,7 +159,9 @@ async def test_d9_unknown_not_opened_and_offline(server: Server, where: str) -> 
 # -- D10: message ids --
 
 
-@pytest.mark.parametrize("message_id", ["", "x" * 65, "with space", "<b>", "a&b", "a'b", 'a"b', "é", "a\nb", 7, True, ["x"]])
+@pytest.mark.parametrize(
+    "message_id", ["", "x" * 65, "with space", "<b>", "a&b", "a'b", 'a"b', "é", "a\nb", 7, True, ["x"]]
+)
 @run_async
 async def test_d10_what_is_no_message_id(server: Server, message_id: object) -> None:
     async with ChatClient(server.url) as alice:
@@ -177,7 +193,9 @@ async def test_d10_a_repeat_is_answered_and_not_delivered_twice(server: Server, 
 
 @WHERE
 @run_async
-async def test_d10_repeats_of_a_stored_message_say_stored_until_it_is_delivered(server: Server, where: str) -> None:
+async def test_d10_repeats_of_a_stored_message_say_stored_until_it_is_delivered(
+    server: Server, where: str
+) -> None:
     alice, bob = clients(server, where)
     async with alice:
         await alice.hello()
@@ -227,7 +245,9 @@ async def test_d10_rejected_and_repeated_messages_do_not_count(start_server: Sta
                 await alice.message(bob, f"{number}", message_id=f"{number}")
         await alice.send("MSG", to=bob.user_id, content="one too many")
         await alice.error("RATE_LIMITED")
-        assert (await alice.message(bob, "0", message_id="0"))["status"] == "delivered"  # over the limit, but a repeat
+        assert (await alice.message(bob, "0", message_id="0"))[
+            "status"
+        ] == "delivered"  # over the limit, but a repeat
 
 
 # -- D11: what the sender is told --
@@ -290,7 +310,9 @@ async def test_d16_content_as_it_arrives(server: Server, content: str, arrives: 
         assert came == arrives if arrives is not None else not re.search(r"<[a-zA-Z/!?]", came)
 
 
-@pytest.mark.parametrize("content", ["", "😀" * 1001, "<b></b>", "<script>x</script>", "\x00", 7, None, ["x"]])
+@pytest.mark.parametrize(
+    "content", ["", "😀" * 1001, "<b></b>", "<script>x</script>", "\x00", 7, None, ["x"]]
+)
 @run_async
 async def test_d16_what_is_no_content(server: Server, content: object) -> None:
     async with ChatClient(server.url) as alice:

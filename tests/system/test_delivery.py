@@ -205,7 +205,7 @@ def test_d12_and_d18_a_long_mailbox_comes_again_in_order(server: Server, where: 
         content = "x" * 900
         for number in range(1000):
             alice.say("MSG", to=bob.user_id, content=content, message_id=f"{number}")
-        for number in range(1000):
+        for _ in range(1000):
             assert alice.receive("MSG_ACK")["status"] == "stored"
         with RawClient.upgraded(server.port, bob.user_id) as again:
             again.hello()
@@ -235,7 +235,12 @@ def test_d18_all_devices_of_a_user_see_one_order(server: Server) -> None:
         for number in range(200):
             for sender in (alice, bob):
                 sender.say("MSG", to=target, content=f"{number}")
-        orders = [[(m["from"], m["content"]) for m in (device.receive("MSG") for _ in range(400))] for device in (one, two)]
+        orders = [
+            [(m["from"], m["content"]) for m in (device.receive("MSG") for _ in range(400))]
+            for device in (one, two)
+        ]
         assert orders[0] == orders[1]
         for sender in (alice, bob):
-            assert [content for user, content in orders[0] if user == sender.user_id] == [f"{n}" for n in range(200)]
+            assert [content for user, content in orders[0] if user == sender.user_id] == [
+                f"{n}" for n in range(200)
+            ]

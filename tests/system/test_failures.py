@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 import time
 from contextlib import AsyncExitStack
-from typing import Any
 
 import pytest
 
 from tests.system.harness import ChatClient, Server, StartServer, run_async, user_on_worker, wait_until
+from tests.system.servers import sees
 
 
 async def reconnect(server: Server, user_id: str, name: str = "Somebody") -> ChatClient:
@@ -20,6 +21,12 @@ async def reconnect(server: Server, user_id: str, name: str = "Somebody") -> Cha
     await client.__aenter__()
     await client.hello()
     return client
+
+
+def replaced(server: Server, title: str, pid: int) -> bool:
+    """Whether there is another process with this title."""
+    children = server.children()
+    return pid not in children and f"fastchat: {title}" in children.values()
 
 
 @run_async
@@ -73,7 +80,10 @@ async def test_d26_a_late_answer_is_no_second_answer(start_server: StartServer) 
             os.kill(worker, signal.SIGCONT)
         assert (await alice.receive("MSG_ACK"))["message_id"] == "m-1"
         await alice.message(bob, "next")
-        assert [message.data["content"] for message in await bob.drain() if message.type == "MSG"] == ["in time?", "next"]
+        assert [message.data["content"] for message in await bob.drain() if message.type == "MSG"] == [
+            "in time?",
+            "next",
+        ]
 
 
 @run_async
@@ -105,18 +115,14 @@ async def test_a_killed_worker(start_server: StartServer) -> None:
         assert (await alice.message(again, "there you are", message_id="m"))["status"] == "delivered"
         assert (await again.receive("MSG"))["content"] == "there you are"
         assert (await again.message(alice, "and the chat is open for me too"))["status"] == "delivered"
-
-        def ids(data: dict[str, Any]) -> set[str]:
-            return {entry["user_id"] for entry in data["users"]}
-
         for client in (alice, bob, again):
-            await client.drain()
-            await client.receive("PRESENCE", where=lambda data: ghost.user_id not in ids(data), timeout=15.0)
+            await sees(
+                client, lambda users: ghost.user_id not in users and again.user_id in users, timeout=15.0
+            )
         async with ChatClient(server.url) as newcomer:
             await newcomer.hello()
             expected = {alice.user_id, bob.user_id, again.user_id, newcomer.user_id}
-            if ids(await newcomer.receive("PRESENCE")) != expected:
-                await newcomer.receive("PRESENCE", where=lambda data: ids(data) == expected)
+            await sees(newcomer, lambda users: users.keys() == expected)
 
 
 @run_async
@@ -174,16 +180,16 @@ async def test_a_killed_front(start_server: StartServer) -> None:
                 async with ChatClient(server.url) as newcomer:
                     await newcomer.hello()
             wait_until(
-                lambda front=front, index=index: front not in server.children()
-                and f"fastchat: front {index}" in server.children().values(),
-                "the front to be replaced",
+                functools.partial(replaced, server, f"front {index}", front), "another front to be there"
             )
         assert (await alice.message(bob, "still here"))["status"] == "delivered"
 
 
 @pytest.mark.parametrize("kind", ["worker 0", "front 0"])
 @run_async
-async def test_a_child_that_hangs_does_not_keep_the_server_from_stopping(start_server: StartServer, kind: str) -> None:
+async def test_a_child_that_hangs_does_not_keep_the_server_from_stopping(
+    start_server: StartServer, kind: str
+) -> None:
     server = start_server()
     os.kill(server.child(kind), signal.SIGSTOP)
     assert await asyncio.to_thread(server.stop) == 0

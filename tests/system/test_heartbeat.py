@@ -7,7 +7,7 @@ import time
 
 from tests.system.harness import ChatClient, Server, run_async
 from tests.system.raw_client import RawClient
-from tests.system.servers import two_users
+from tests.system.servers import sees, two_users
 
 
 @run_async
@@ -19,18 +19,14 @@ async def test_d27_a_silent_client_is_pinged_closed_and_offline(server: Server) 
         with RawClient.upgraded(server.port, second) as silent:
             await asyncio.to_thread(silent.hello)
             began = time.monotonic()
+            await sees(watcher, lambda users: second in users)
             await asyncio.to_thread(silent.ping, 25.0)
             assert 19.5 < time.monotonic() - began < 22.5
             code, reason = await asyncio.to_thread(silent.closed, 10.0)
             assert reason
             assert code in (1001, 1008)
             assert 24.5 < time.monotonic() - began < 28.0
-
-        def gone(data: dict[str, list[dict[str, object]]]) -> bool:
-            return second not in [user["user_id"] for user in data["users"]]
-
-        watcher.inbox.clear()
-        await watcher.receive("PRESENCE", where=gone, timeout=15.0)
+        await sees(watcher, lambda users: second not in users, timeout=15.0)
         assert 29.0 < time.monotonic() - began < 36.0
 
 

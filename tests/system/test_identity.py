@@ -22,7 +22,9 @@ async def test_d1_a_uuid4_in_any_case_goes_out_in_lower_case(server: Server) -> 
     user_id = str(uuid4())
     async with ChatClient(server.url, user_id.upper()) as alice, ChatClient(server.url) as bob:
         assert (await alice.hello())["user_id"] == user_id
-        await alice.receive("PRESENCE", where=lambda data: user_id in [user["user_id"] for user in data["users"]])
+        await alice.receive(
+            "PRESENCE", where=lambda data: user_id in [user["user_id"] for user in data["users"]]
+        )
         await bob.hello()
         await bob.send("OPEN_CHAT", target_user_id=user_id.upper(), target_display_name="Alice")
         assert (await bob.receive("CHAT_OPENED"))["target_user_id"] == user_id
@@ -57,13 +59,18 @@ async def test_d1_what_is_no_uuid4_is_refused(server: Server, user_id: object) -
 @run_async
 async def test_d1_any_takes_the_ids_of_the_documents_examples(start_server: StartServer) -> None:
     server = start_server(user_ids="any")
-    async with ChatClient(server.url, "test-123", "Test User") as test, ChatClient(server.url, "user-456") as user:
+    async with (
+        ChatClient(server.url, "test-123", "Test User") as test,
+        ChatClient(server.url, "user-456") as user,
+    ):
         assert (await test.hello())["user_id"] == "test-123"
         await user.hello()
         await test.open_chat(user)
         await test.message(user, "Hello!")
         assert (await user.receive("MSG"))["from"] == "test-123"
-        async with ChatClient(server.url, "User-456") as other:  # as it is: nothing says that case does not matter
+        async with ChatClient(
+            server.url, "User-456"
+        ) as other:  # as it is: nothing says that case does not matter
             assert (await other.hello())["user_id"] == "User-456"
             await test.send("MSG", to="User-456", content="who?")
             await test.error("CHAT_NOT_OPENED")

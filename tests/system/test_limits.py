@@ -83,7 +83,9 @@ async def test_d23_a_burst_over_the_limit_lets_exactly_60_through(server: Server
         answers = [await answer(alice) for _ in range(100)]
         assert [kind for kind, _ in answers] == ["MSG_ACK"] * 60 + ["ERROR"] * 40
         assert [identifier for _, identifier in answers] == [f"{number}" for number in range(100)]
-        assert [m.data["content"] for m in await bob.drain() if m.type == "MSG"] == [f"{n}" for n in range(60)]
+        assert [m.data["content"] for m in await bob.drain() if m.type == "MSG"] == [
+            f"{n}" for n in range(60)
+        ]
 
 
 async def answer(client: ChatClient) -> tuple[str, str]:
@@ -169,11 +171,20 @@ SOMEBODY = "0f8fad5b-d9cb-469f-a165-70867728950e"
 @pytest.mark.parametrize(
     ("sent", "details"),
     [
-        ({"type": "MSG", "data": {"content": "x", "message_id": "m"}}, {"type": "MSG", "field": "to", "message_id": "m"}),
+        (
+            {"type": "MSG", "data": {"content": "x", "message_id": "m"}},
+            {"type": "MSG", "field": "to", "message_id": "m"},
+        ),
         ({"type": "MSG", "data": {"to": SOMEBODY}}, {"type": "MSG", "field": "content"}),
         (
             {"type": "MSG", "data": {"to": SOMEBODY, "content": "x" * 1001, "message_id": "m"}},
-            {"type": "MSG", "field": "content", "limit": {"min": 1, "max": 1000}, "length": 1001, "message_id": "m"},
+            {
+                "type": "MSG",
+                "field": "content",
+                "limit": {"min": 1, "max": 1000},
+                "length": 1001,
+                "message_id": "m",
+            },
         ),
         (
             {"type": "HELLO", "data": {"user_id": SOMEBODY, "display_name": "ab"}},
@@ -183,7 +194,10 @@ SOMEBODY = "0f8fad5b-d9cb-469f-a165-70867728950e"
         ({"type": "TYPING", "data": {"is_typing": "true"}}, {"type": "TYPING", "field": "is_typing"}),
         ({"type": "OPEN_CHAT", "data": {}}, {"type": "OPEN_CHAT", "field": "target_user_id"}),
         ({"type": "MSG_ACK", "data": {}}, {"type": "MSG_ACK", "field": "message_id"}),
-        ({"type": "MSG_ACK", "data": {"message_id": "m", "from": 1}}, {"type": "MSG_ACK", "field": "from"}),
+        (
+            {"type": "MSG_ACK", "data": {"message_id": "m", "from": 1}},
+            {"type": "MSG_ACK", "field": "from", "message_id": "m"},
+        ),
         ({"type": "PRESENCE", "data": {}}, {"type": "PRESENCE", "field": "type"}),
         ({"type": "msg", "data": {}}, {"type": "msg", "field": "type"}),
         ({"type": "MSG", "data": []}, {"type": "MSG", "field": "data"}),
@@ -220,12 +234,26 @@ async def test_d24_what_came_is_not_echoed_without_bounds(server: Server) -> Non
 
 # -- D25: bad input --
 
-NOT_MESSAGES = [b"", b"   ", b"nonsense", b"{", b"[]", b"null", b"7", b'"HELLO"', b"[" * 5000, b'{"type":"PING","data":{}}x', b"NaN"]
+NOT_MESSAGES = [
+    b"",
+    b"   ",
+    b"nonsense",
+    b"{",
+    b"[]",
+    b"null",
+    b"7",
+    b'"HELLO"',
+    b"[" * 5000,
+    b'{"type":"PING","data":{}}x',
+    b"NaN",
+]
 
 
 @pytest.mark.parametrize("payload", NOT_MESSAGES, ids=lambda payload: repr(payload[:20]))
 @pytest.mark.parametrize("greeted", [False, True], ids=["before HELLO", "after HELLO"])
-def test_d25_what_is_no_message_is_answered_and_the_connection_stays(server: Server, payload: bytes, greeted: bool) -> None:
+def test_d25_what_is_no_message_is_answered_and_the_connection_stays(
+    server: Server, payload: bytes, greeted: bool
+) -> None:
     with RawClient.upgraded(server.port) as client:
         if greeted:
             client.hello()

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.system.harness import ChatClient, Server, run_async, user_on_worker
-from tests.system.servers import shared_server, two_users
+from tests.system.harness import ChatClient, Server, StartServer, run_async, user_on_worker
+from tests.system.servers import online, sees, shared_server, two_users
 
 WHERE = pytest.mark.parametrize("where", ["same shard", "other shard"])
 
@@ -21,12 +21,6 @@ def server(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
         yield server
 
 
-def online(data: dict[str, list[dict[str, object]]]) -> dict[object, object]:
-    """A PRESENCE as user id -> name."""
-    assert all(user["online"] is True for user in data["users"])
-    return {user["user_id"]: user["display_name"] for user in data["users"]}
-
-
 @WHERE
 @run_async
 async def test_d21_coming_and_leaving_is_seen_on_every_shard(server: Server, where: str) -> None:
@@ -36,11 +30,10 @@ async def test_d21_coming_and_leaving_is_seen_on_every_shard(server: Server, whe
         await watcher.hello()
         async with ChatClient(server.url, second, "Bob") as bob:
             await bob.hello()
-            assert {first, second} <= online(await bob.receive("PRESENCE")).keys()
-            seen = await watcher.receive("PRESENCE", where=lambda data: second in online(data))
-            assert online(seen)[second] == "Bob"
+            await sees(bob, lambda users: {first, second} <= users.keys())
+            assert (await sees(watcher, lambda users: second in users))[second] == "Bob"
         left = time.monotonic()
-        await watcher.receive("PRESENCE", where=lambda data: second not in online(data), timeout=15.0)
+        await sees(watcher, lambda users: second not in users, timeout=15.0)
         assert 4.5 < time.monotonic() - left < 9.0
 
 
@@ -52,7 +45,7 @@ async def test_d21_a_reconnect_within_the_grace_is_not_seen(server: Server, wher
         await watcher.hello()
         async with ChatClient(server.url, second, "Bob") as bob:
             await bob.hello()
-            await watcher.receive("PRESENCE", where=lambda data: second in online(data))
+            await sees(watcher, lambda users: second in users)
         async with ChatClient(server.url, second, "Bob") as bob:
             await bob.hello()
             await asyncio.sleep(7.0)  # nothing happens in this time, which is what is tested
@@ -71,8 +64,7 @@ async def test_d21_the_last_device_counts(server: Server) -> None:
         await asyncio.sleep(6.5)
         async with ChatClient(server.url) as another:  # whose coming is news
             await another.hello()
-            seen = await watcher.receive("PRESENCE", where=lambda data: another.user_id in online(data))
-            assert second in online(seen)
+            assert second in await sees(watcher, lambda users: another.user_id in users)
 
 
 @run_async
@@ -117,33 +109,30 @@ async def test_d22_a_plain_client_gets_the_full_list_each_time(server: Server) -
         async with ChatClient(server.url, second, "Before") as bob:
             await bob.hello()
             await bob.hello(display_name="After")
-
-            def news(data: dict[str, list[dict[str, object]]]) -> bool:
-                return online(data).get(second) == "After"
-
-            data = await watcher.receive("PRESENCE", where=news)
-            assert first in online(data)
-            assert data.keys() == {"users"}
+            assert first in await sees(watcher, lambda users: users.get(second) == "After")
 
 
 @run_async
-async def test_d22_presence_delta_is_only_for_who_asks(server: Server) -> None:
+async def test_d22_presence_delta_is_only_for_who_asks(start_server: StartServer) -> None:
     """Unknown capabilities are ignored; the plain client beside it sees the document's bytes."""
+    server = start_server(workers=3)
     first, second = two_users(server, "other shard")
     async with ChatClient(server.url, first) as watcher, ChatClient(server.url) as plain:
         acknowledged = await watcher.hello(capabilities=["presence_delta", "telepathy"])
         assert acknowledged["capabilities"] == ["presence_delta"]
         assert (await plain.hello()).keys() == {"user_id", "status"}
-        full = await watcher.receive("PRESENCE")
-        assert full.keys() == {"users"}
-        assert first in online(full)
+        assert first in online(await watcher.receive("PRESENCE"))
 
         async with ChatClient(server.url, second, "Bob") as bob:
             await bob.hello()
-            came = {"user_id": second, "display_name": "Bob", "online": True}
+            await sees(plain, lambda users: second in users)
+            await asyncio.sleep(1.5)  # so that what the first HELLOs changed has been told
+            await bob.hello(display_name="Bobby")
+            came = {"user_id": second, "display_name": "Bobby", "online": True}
             delta = await watcher.receive("PRESENCE", where=lambda data: came in data["users"])
-            assert delta["delta"] is True
-            assert first not in [user["user_id"] for user in delta["users"]]
-            assert (await plain.receive("PRESENCE", where=lambda data: came in data["users"])).keys() == {"users"}
-        went = {"user_id": second, "display_name": "Bob", "online": False}
+            assert delta == {"users": [came], "delta": True}
+            assert {first, plain.user_id} < (
+                await sees(plain, lambda users: users.get(second) == "Bobby")
+            ).keys()
+        went = {"user_id": second, "display_name": "Bobby", "online": False}
         await watcher.receive("PRESENCE", where=lambda data: went in data["users"], timeout=15.0)

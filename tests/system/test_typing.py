@@ -56,7 +56,10 @@ async def test_d17_ends_with_a_message(server: Server, where: str) -> None:
         await typing_of(bob, alice, False)
         await bob.receive("MSG")
         await alice.message(bob, "and more")
-        assert [message.type for message in await bob.drain() if message.type != "PRESENCE"] == ["CHAT_OPENED", "MSG"]
+        assert [message.type for message in await bob.drain() if message.type != "PRESENCE"] == [
+            "CHAT_OPENED",
+            "MSG",
+        ]
 
 
 @WHERE
@@ -103,7 +106,9 @@ async def test_d17_goes_to_the_chat_that_this_connection_chose_last(server: Serv
 
 @WHERE
 @run_async
-async def test_d17_goes_to_the_chat_that_was_seen_last_when_none_was_chosen(server: Server, where: str) -> None:
+async def test_d17_goes_to_the_chat_that_was_seen_last_when_none_was_chosen(
+    server: Server, where: str
+) -> None:
     alice, bob = clients(server, where)
     carol, _ = clients(server, where)
     async with alice, bob, carol:
@@ -115,10 +120,12 @@ async def test_d17_goes_to_the_chat_that_was_seen_last_when_none_was_chosen(serv
         await bob.send("TYPING", is_typing=True)
         await typing_of(carol, bob, True)
         await alice.message(bob, "and now me")
-        await bob.receive("MSG")
+        await bob.send("MSG_ACK", message_id=(await bob.receive("MSG"))["message_id"])
         await bob.send("TYPING", is_typing=True)
         await typing_of(alice, bob, True)
-        async with ChatClient(server.url, bob.user_id, "Bob") as fresh:  # knows of no chat: the user's latest
+        async with ChatClient(
+            server.url, bob.user_id, "Bob"
+        ) as fresh:  # it has seen nothing: the user's latest
             await fresh.hello()
             await fresh.send("TYPING", is_typing=True)
             await typing_of(carol, bob, True)

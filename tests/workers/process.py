@@ -34,8 +34,10 @@ class WorkerProcess:
         settings = {"run_dir": self.run_dir, "workers": workers, "messages_per_minute": 0, **settings}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FASTCHAT_")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "workers", "--index", "0", "--generation", str(generation)]
-            + ["--control", str(theirs.fileno())],
+            [
+                *(sys.executable, "-m", "workers", "--index", "0"),
+                *("--generation", str(generation), "--control", str(theirs.fileno())),
+            ],
             cwd=PROJECT,
             env=inherited | {f"FASTCHAT_{name.upper()}": str(value) for name, value in settings.items()},
             stdin=subprocess.DEVNULL,
@@ -52,7 +54,9 @@ class WorkerProcess:
         self.front = self.open_queue()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.control.close()
         if self.front is not None:
             self.front.close()

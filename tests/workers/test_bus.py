@@ -169,7 +169,9 @@ def test_a_restarted_worker_is_reached_again(run_dir: str) -> None:
         inbox = Inbox(after)
         async with asyncio.timeout(10.0):
             ticket = 2
-            while not inbox.tickets:  # the first ones may be lost with the old process, which is what deadlines are for
+            while (
+                not inbox.tickets
+            ):  # the first ones may be lost with the old process, which is what deadlines are for
                 sender.send(1, record(ticket))
                 sender.flush()
                 ticket += 1

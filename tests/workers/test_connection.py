@@ -69,19 +69,27 @@ VIOLATIONS = {
     "RSV1 in a ping": (client_frame(PING, b"", rsv=4), 1002),
     "unmasked": (client_frame(TEXT, b"{}", mask=False), 1002),
     "unmasked ping": (client_frame(PING, b"", mask=False), 1002),
-    **{f"opcode {opcode:#x}": (client_frame(opcode, b""), 1002) for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)},
+    **{
+        f"opcode {opcode:#x}": (client_frame(opcode, b""), 1002)
+        for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)
+    },
     "ping of 126 bytes": (client_frame(PING, b"x" * 126), 1002),
     "fragmented ping": (client_frame(PING, b"x", fin=False), 1002),
     "fragmented Close": (client_frame(CLOSE, b"", fin=False), 1002),
     "continuation out of nothing": (client_frame(CONTINUATION, b"{}"), 1002),
     "text inside a fragmented text": (client_frame(TEXT, b"{", fin=False) + client_frame(TEXT, b"}"), 1002),
     "text inside a fragmented text, fragmented": (client_frame(TEXT, b"{", fin=False) * 2, 1002),
-    "second end of a fragmented text": (frames(b'{"type":"PING",', b'"data":{}}') + client_frame(CONTINUATION), 1002),
+    "second end of a fragmented text": (
+        frames(b'{"type":"PING",', b'"data":{}}') + client_frame(CONTINUATION),
+        1002,
+    ),
 }
 
 
 @pytest.mark.parametrize(("data", "code"), VIOLATIONS.values(), ids=VIOLATIONS.keys())
-def test_a_broken_rule_closes_with_its_code(worker: WorkerProcess, client: RawClient, data: bytes, code: int) -> None:
+def test_a_broken_rule_closes_with_its_code(
+    worker: WorkerProcess, client: RawClient, data: bytes, code: int
+) -> None:
     """D25, D28: the code, a reason, the end of the connection; and nobody else notices."""
     with worker.chatter() as healthy:
         client.send(data)
@@ -100,7 +108,10 @@ def test_a_broken_rule_before_hello(worker: WorkerProcess, name: str) -> None:
 
 def test_what_follows_a_broken_rule_is_not_looked_at(worker: WorkerProcess, client: RawClient) -> None:
     with worker.chatter() as other:
-        client.send(client_frame(BINARY, b"") + text("OPEN_CHAT", target_user_id=other.user_id, target_display_name="Bob"))
+        client.send(
+            client_frame(BINARY, b"")
+            + text("OPEN_CHAT", target_user_id=other.user_id, target_display_name="Bob")
+        )
         assert client.closed()[0] == 1003
         assert [kind for kind, _ in other.everything() if kind == "CHAT_OPENED"] == []
 
@@ -150,7 +161,9 @@ def test_every_byte_in_a_segment_of_its_own(client: RawClient) -> None:
 # -- Close --
 
 
-@pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 4999])
+@pytest.mark.parametrize(
+    "code", [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 4999]
+)
 def test_a_close_is_answered_with_its_own_code(client: RawClient, code: int) -> None:
     client.send(client_frame(CLOSE, code.to_bytes(2, "big") + b"bye"))
     assert client.closed()[0] == code
@@ -264,7 +277,11 @@ def open_chat(opener: RawClient, target: RawClient) -> None:
 def test_a_slow_reader_is_closed_and_loses_nothing(worker: WorkerProcess) -> None:
     """D29: when 1 MiB waits it is closed with 1013; nobody else waits for it, and what it missed comes again."""
     small = 16 * 1024
-    with worker.chatter(send_buffer=small, receive_buffer=small) as slow, worker.chatter() as sender, worker.chatter() as other:
+    with (
+        worker.chatter(send_buffer=small, receive_buffer=small) as slow,
+        worker.chatter() as sender,
+        worker.chatter() as other,
+    ):
         open_chat(sender, slow)
         open_chat(sender, other)
         content = "😀" * 1000
@@ -292,7 +309,10 @@ def test_a_client_too_far_ahead_is_not_read_from() -> None:
     """D29: with 256 messages undecided, reading stops until they are; here the recipient's worker does not exist, so they fail (D26)."""
     with WorkerProcess(workers=2, pings_per_second=0) as worker:
         placement = Placement(2)
-        mine, theirs = ((next(u for u in iter(lambda: str(uuid4()), "") if placement.worker_of(u) == index)) for index in (0, 1))
+        mine, theirs = (
+            (next(u for u in iter(lambda: str(uuid4()), "") if placement.worker_of(u) == index))
+            for index in (0, 1)
+        )
         with worker.chatter(mine) as client:
             begun = time.monotonic()
             for number in range(300):
@@ -300,7 +320,9 @@ def test_a_client_too_far_ahead_is_not_read_from() -> None:
             client.send(client_frame(PING, b"behind them all"))
             for number in range(300):
                 came = client.frame(timeout=15.0)
-                assert came.opcode == TEXT, f"message {number} was not decided, and the ping behind it was read: {came}"
+                assert came.opcode == TEXT, (
+                    f"message {number} was not decided, and the ping behind it was read: {came}"
+                )
                 kind, data = came.message()
                 if kind == "PRESENCE":
                     continue

@@ -95,9 +95,9 @@ def room() -> list[int]:
 
 @pytest.fixture
 def host(run_dir: str, room: list[int]) -> Iterator[Host]:
-    host = Host(run_dir, lambda: room[0] - len(host.taken))
-    yield host
-    host.close()
+    queue_host = Host(run_dir, lambda: room[0] - len(queue_host.taken))
+    yield queue_host
+    queue_host.close()
 
 
 def hand_over(front: socket.socket, number: int, carried: bytes = b"") -> None:
@@ -218,7 +218,9 @@ def test_what_was_sent_behind_hello_is_neither_lost_nor_reordered(worker: Worker
     with worker.chatter() as bob:
         alice = worker.connect(first=b"")
         with alice:
-            burst = alice.hello_bytes() + text("OPEN_CHAT", target_user_id=bob.user_id, target_display_name="Bob")
+            burst = alice.hello_bytes() + text(
+                "OPEN_CHAT", target_user_id=bob.user_id, target_display_name="Bob"
+            )
             for number in range(20):
                 burst += text("MSG", to=bob.user_id, content=f"{number}", message_id=f"{number}")
             alice.send(burst)

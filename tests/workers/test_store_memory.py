@@ -51,7 +51,9 @@ def test_nothing_is_reported_before_the_flush(recorder: Recorder, user: User) ->
     assert recorder.log == ["1 at 5", "user at 5"]
 
 
-def test_order_is_that_of_the_calls_and_neighbours_are_committed_together(recorder: Recorder, user: User) -> None:
+def test_order_is_that_of_the_calls_and_neighbours_are_committed_together(
+    recorder: Recorder, user: User
+) -> None:
     store = recorder.store
     store.append(message("1"))
     store.append(message("2"))

@@ -57,7 +57,11 @@ def test_nothing_is_done_when_nothing_happened() -> None:
 
 
 def test_output_alone_is_enough_for_an_end_of_the_turn() -> None:
-    assert run(lambda turn, log: turn.dirty(Connection("a", log))) == ["end of the scenario", "work", "flush a"]
+    assert run(lambda turn, log: turn.dirty(Connection("a", log))) == [
+        "end of the scenario",
+        "work",
+        "flush a",
+    ]
 
 
 def test_more_to_do_means_another_turn() -> None:

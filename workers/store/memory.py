@@ -7,6 +7,7 @@ a store on disk.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 from core.mailbox import Message
 from core.ports import Done
@@ -51,15 +52,20 @@ class MemoryStore:
         """Commit what this loop turn has written, telling everybody concerned; whether more was written meanwhile."""
         assert self._appended is not None, "listen() comes first"
         writes, self._writes = self._writes, []
-        batch: list[Message] = []
-        for write in writes:
-            if isinstance(write, Message):
-                batch.append(write)
-                continue
-            if batch:
-                self._appended(batch, None, now)
-                batch = []
-            write(None, now)
-        if batch:
-            self._appended(batch, None, now)
+        position = 0
+        try:
+            while position < len(writes):
+                write = writes[position]
+                if isinstance(write, Message):
+                    # All messages up to the next write of another kind are committed together.
+                    start = position
+                    while position < len(writes) and isinstance(writes[position], Message):
+                        position += 1
+                    self._appended(cast("list[Message]", writes[start:position]), None, now)
+                else:
+                    position += 1
+                    write(None, now)
+        finally:
+            # Only a bug gets here with some left; they are next turn's.
+            self._writes[:0] = writes[position:]
         return bool(self._writes)

@@ -1,0 +1,222 @@
+"""core.validation: the rules of each field (D1, D10, D16), and that a refusal says what was expected (D24)."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core import validation
+from core.protocol import Refusal
+from core.validation import Validator
+
+ID = "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"
+#: What no field takes for a string.
+NO_STRINGS = [None, True, 1, 1.5, [], ["x"], {}, {"x": 1}]
+
+
+def refused(check: Callable[[], object]) -> dict[str, Any]:
+    """The details of the refusal that must follow."""
+    with pytest.raises(Refusal) as caught:
+        check()
+    assert caught.value.code == "VALIDATION"
+    assert caught.value.message
+    return caught.value.details
+
+
+# -- D1 --
+
+
+@given(st.uuids(version=4))
+def test_d1_a_uuid4_is_taken_in_any_case_and_kept_in_lower_case(user_id: uuid.UUID) -> None:
+    text = str(user_id)
+    for spelling in (text, text.upper(), text.title()):
+        assert Validator().user_id(spelling, "to") == text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *NO_STRINGS,
+        "",
+        "test-123",
+        ID.replace("-", ""),
+        "{" + ID + "}",
+        "urn:uuid:" + ID,
+        ID + "\n",
+        " " + ID,
+        ID[:-1],
+        ID + "0",
+        ID.replace("-4a6b", "-1a6b"),
+        ID.replace("-4a6b", "-5a6b"),
+        ID.replace("-8c7d", "-cc7d"),
+        ID.replace("-8c7d", "-0c7d"),
+        ID.replace("0a", "0g"),
+        ID.replace("0", "\uff10"),
+        ID.replace("1", "\u0661"),
+        "00000000-0000-0000-0000-000000000000",
+    ],
+)
+def test_d1_anything_else_is_no_user_id(value: Any) -> None:
+    """Only the canonical 8-4-4-4-12 form of version 4."""
+    assert refused(lambda: Validator().user_id(value, "to")) == {"field": "to", "expected": "UUID v4"}
+
+
+@pytest.mark.parametrize("value", ["test-123", "user-456", "A", "a.b_c-D9", "x" * 64, ID])
+def test_d1_any_takes_the_documents_own_examples(value: str) -> None:
+    """As they are: no case is changed."""
+    assert Validator("any").user_id(value, "to") == value
+
+
+@pytest.mark.parametrize(
+    "value", [*NO_STRINGS, "", "x" * 65, "a b", "a\n", "ä", "a/b", "a:b", "<b>", "a\0b", "\u0661"]
+)
+def test_d1_any_does_not_take_everything(value: Any) -> None:
+    assert refused(lambda: Validator("any").user_id(value, "user_id"))["field"] == "user_id"
+
+
+def test_d1_the_default_is_uuid4() -> None:
+    refused(lambda: Validator().user_id("test-123", "to"))
+    assert Validator("uuid4").user_id(ID, "to") == ID
+
+
+# -- D10 --
+
+
+@given(
+    st.text(max_size=70)
+    | st.text(alphabet=st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=70)
+)
+def test_d10_a_message_id_is_visible_ascii_without_what_html_gives_a_meaning(value: str) -> None:
+    """1-64 of them; it is kept as it is."""
+    if 1 <= len(value) <= 64 and all(
+        "!" <= character <= "~" and character not in "<>&\"'" for character in value
+    ):
+        assert validation.message_id(value) == value
+    else:
+        assert refused(lambda: validation.message_id(value))["field"] == "message_id"
+
+
+def test_d10_every_single_character_is_judged_by_the_rule() -> None:
+    allowed = {chr(code) for code in range(0x21, 0x7F)} - set("<>&\"'")
+    for code in range(0x250):
+        if chr(code) in allowed:
+            assert validation.message_id(chr(code)) == chr(code)
+        else:
+            refused(lambda code=code: validation.message_id(chr(code)))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("value", NO_STRINGS)
+def test_d10_a_message_id_is_a_string(value: Any) -> None:
+    refused(lambda: validation.message_id(value))
+
+
+# -- D16 --
+
+
+@pytest.mark.parametrize("unit", ["x", "ä", "\U0001f468", "\u0301", " ", "\n", "<"])
+def test_d16_content_is_counted_in_code_points(unit: str) -> None:
+    """1 to 1000, whatever they take in bytes or look like."""
+    assert validation.content(unit) == unit
+    assert validation.content(unit * 1000) == unit * 1000
+    details = refused(lambda: validation.content(unit * 1001))
+    assert details == {"field": "content", "limit": {"min": 1, "max": 1000}, "length": 1001}
+
+
+@pytest.mark.parametrize("value", ["", "<b></b>", "\x00\x01", "<!-- hidden -->", "<script>alert(1)</script>"])
+def test_d16_content_of_which_nothing_is_left_is_refused(value: str) -> None:
+    """Length is counted after sanitising."""
+    assert refused(lambda: validation.content(value))["length"] == 0
+
+
+def test_d16_what_is_removed_does_not_count() -> None:
+    assert validation.content("<b>" * 400 + "x" * 1000 + "\0") == "x" * 1000
+    assert validation.display_name("<i>" + "x" * 50 + "</i>", "display_name") == "x" * 50
+
+
+@pytest.mark.parametrize("text", ["a < b && c", "I <3 you", "x > y", "&lt;b&gt;", "  kept  ", "\ttab\nline"])
+def test_d16_text_that_is_no_markup_is_untouched(text: str) -> None:
+    assert validation.content(text) == text
+
+
+@pytest.mark.parametrize("value", ["Ann", "x" * 50, "\U0001f468" * 3, "  Ann  ", "<b>Ann</b>", "A\u030ann"])
+def test_d16_a_name_has_three_to_fifty_code_points(value: str) -> None:
+    """Trimmed and in NFC."""
+    name = validation.display_name(value, "display_name")
+    assert 3 <= len(name) <= 50
+    assert name == name.strip()
+
+
+@pytest.mark.parametrize(
+    "value", ["", "An", "   An   ", "x" * 51, "<b>An</b>", "A\u030an", "\u202e\u202e\u202e"]
+)
+def test_d16_a_name_of_another_length_is_refused(value: str) -> None:
+    """Counted after sanitising, trimming and normalising."""
+    details = refused(lambda: validation.display_name(value, "target_display_name"))
+    assert details["field"] == "target_display_name"
+    assert details["limit"] == {"min": 3, "max": 50}
+    assert not 3 <= details["length"] <= 50
+
+
+@pytest.mark.parametrize("value", NO_STRINGS)
+def test_d25_texts_are_strings(value: Any) -> None:
+    assert refused(lambda: validation.content(value)) == {"field": "content", "expected": "string"}
+    assert refused(lambda: validation.display_name(value, "display_name")) == {
+        "field": "display_name",
+        "expected": "string",
+    }
+
+
+# -- The rest --
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_is_typing_is_a_boolean(value: bool) -> None:
+    assert validation.is_typing(value) is value
+
+
+@pytest.mark.parametrize("value", [None, 0, 1, "true", "", [], {}])
+def test_d25_is_typing_is_nothing_else(value: Any) -> None:
+    assert refused(lambda: validation.is_typing(value)) == {"field": "is_typing", "expected": "boolean"}
+
+
+def test_a_hello_is_checked_and_cleaned_as_a_whole() -> None:
+    hello = Validator().hello({"user_id": ID.upper(), "display_name": " <b>Ann</b> ", "colour": "blue"})
+    assert hello == (ID, "Ann", None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "in_force"),
+    [
+        ([], []),
+        (["presence_delta"], ["presence_delta"]),
+        (["time_travel", "presence_delta", "presence_delta", ""], ["presence_delta"]),
+    ],
+)
+def test_unknown_capabilities_are_ignored(asked: list[str], in_force: list[str]) -> None:
+    hello = Validator().hello({"user_id": ID, "display_name": "Ann", "capabilities": asked})
+    assert hello.capabilities == in_force
+
+
+@pytest.mark.parametrize("asked", ["presence_delta", 1, {}, [1], ["presence_delta", None], [["x"]], True])
+def test_d25_capabilities_are_a_list_of_strings(asked: Any) -> None:
+    data = {"user_id": ID, "display_name": "Ann", "capabilities": asked}
+    assert refused(lambda: Validator().hello(data))["field"] == "capabilities"
+
+
+@pytest.mark.parametrize(("missing", "field"), [("user_id", "user_id"), ("display_name", "display_name")])
+def test_d25_a_hello_without_a_field_says_which(missing: str, field: str) -> None:
+    data = {"user_id": ID, "display_name": "Ann"}
+    del data[missing]
+    assert refused(lambda: Validator().hello(data))["field"] == field
+
+
+def test_d24_a_refusal_does_not_echo_more_than_it_needs() -> None:
+    """16 KiB in a field must not come back as 16 KiB."""
+    with pytest.raises(Refusal) as caught:
+        Validator().user_id("x" * 10_000, "to")
+    assert len(caught.value.message) < 200
