@@ -67,9 +67,8 @@ class Child:
         self._on_ready = on_ready
         self._on_exit = on_exit
         self._unsent: deque[bytes] = deque()
-        self._control, theirs = socket.socketpair(
-            socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK
-        )
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.setblocking(False)
         try:
             command = [sys.executable, "-m", module, *arguments, "--control", str(theirs.fileno())]
             self._process = _start(command, environment, (theirs.fileno(), *descriptors))

@@ -11,7 +11,6 @@ import sys
 
 import setproctitle
 import uvloop
-import zmq
 
 from core.control import EXIT_BOOT_FAILURE, REFUSED
 from core.settings import ConfigurationError, Settings, load_settings
@@ -38,7 +37,7 @@ def main() -> int:
         )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, arguments.index, arguments.generation, control))
-    except (ConfigurationError, OSError, zmq.ZMQError) as error:
+    except (ConfigurationError, OSError) as error:
         control.say(REFUSED, reason=f"worker {arguments.index}: {error}")
         return EXIT_BOOT_FAILURE
     return 0

@@ -35,11 +35,15 @@ class ZmqBus:
     """Implements ``core.ports.Bus``. `listen` must be called once, before anything comes."""
 
     def __init__(self, run_dir: str, index: int, generation: int, workers: int) -> None:
+        """Raises OSError when the run directory can't be used."""
         self._index = index
         self._generation = generation
         self._context = zmq.Context(io_threads=1)
         self._inbox = self._socket(zmq.PULL)
-        self._inbox.bind(_address(run_dir, index))
+        try:
+            self._inbox.bind(_address(run_dir, index))
+        except zmq.ZMQError as error:
+            raise OSError(error.errno, f"can't open the bus in {run_dir}: {error.strerror}") from None
         #: Becomes readable when something changes for the inbox; edge-triggered.
         self._wakeup = int(self._inbox.getsockopt(zmq.FD))
         self._outboxes = {}

@@ -49,7 +49,7 @@ class Worker:
     """The composition root. What `Connection` needs of it is public."""
 
     def __init__(self, settings: Settings, index: int, generation: int, control: ControlPipe) -> None:
-        """Opens the bus. Raises OSError or zmq.ZMQError when the run directory can't be used."""
+        """Opens the bus. Raises OSError when the run directory can't be used."""
         assert settings.run_dir is not None, "the supervisor fills it in"
         run_dir = str(settings.run_dir)
         self._loop = asyncio.get_running_loop()

@@ -17,7 +17,9 @@ from core.envelope import (
     unpack_envelope,
 )
 
-_FIELDS = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20).map(str.encode), max_size=4)
+_FIELDS = st.lists(
+    st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20).map(str.encode), max_size=4
+)
 _HEADS = st.tuples(
     st.sampled_from(RecordKind),
     st.integers(0, 255),

@@ -67,7 +67,17 @@ def test_d28_the_close_codes() -> None:
 def test_message_types_are_spelled_like_their_names() -> None:
     """In the document's capitals."""
     types = {name: value for name, value in vars(MessageType).items() if name.isupper()}
-    assert {"HELLO", "HELLO_ACK", "PRESENCE", "OPEN_CHAT", "CHAT_OPENED", "MSG", "MSG_ACK", "TYPING", "PING"} <= set(types)
+    assert {
+        "HELLO",
+        "HELLO_ACK",
+        "PRESENCE",
+        "OPEN_CHAT",
+        "CHAT_OPENED",
+        "MSG",
+        "MSG_ACK",
+        "TYPING",
+        "PING",
+    } <= set(types)
     assert all(name == value for name, value in types.items())
 
 

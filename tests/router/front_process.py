@@ -19,7 +19,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -339,11 +339,17 @@ class FrontProcess:
         self._wait_for("stats")
         return self.stats
 
-    def wait_for_stat(self, name: str, value: float) -> None:
-        """Wait until the front reports this number."""
+    def wait_for_stats(self, expected: Mapping[str, float]) -> None:
+        """Wait until the front reports these numbers."""
         deadline = time.monotonic() + TIMEOUT
-        while self.next_stats().get(name, 0) != value:
-            assert time.monotonic() < deadline, f"{name} should have become {value}; {self.stats}"
+        while any(
+            stats.get(name, 0) != value for stats in [self.next_stats()] for name, value in expected.items()
+        ):
+            assert time.monotonic() < deadline, f"{expected} expected; {self.stats}"
+
+    def wait_for_stat(self, name: str, value: float) -> None:
+        """The same for one number."""
+        self.wait_for_stats({name: value})
 
     # -- What is done to it --
 

@@ -40,10 +40,14 @@ def all_stages(front: FrontProcess, worker: FakeWorker, stack: ExitStack) -> dic
     clients["waiting"].send(hello(user_on(1, 2)))
     clients["in flight"].send(hello(user_on(0, 2)))
     worker.connected()
-    front.wait_for_stat("front_handshakes", 1)
-    front.wait_for_stat("front_lobby", 1)
-    front.wait_for_stat('front_waiting{worker="1"}', 1)
-    front.wait_for_stat('front_in_flight{worker="0"}', 1)
+    front.wait_for_stats(
+        {
+            "front_handshakes": 1,
+            "front_lobby": 1,
+            'front_waiting{worker="1"}': 1,
+            'front_in_flight{worker="0"}': 1,
+        }
+    )
     return clients
 
 
@@ -131,8 +135,14 @@ def test_a_front_refuses_settings_that_it_cannot_use(run_dir: Path) -> None:
         ours.settimeout(TIMEOUT)
         numbers = (theirs.fileno(), listener.fileno())
         process = subprocess.run(
-            [sys.executable, "-m", "router.front", "--index", "0", "--control", str(numbers[0])]
-            + ["--listeners", str(numbers[1])],
+            [
+                sys.executable,
+                "-m",
+                "router.front",
+                "--index=0",
+                f"--control={numbers[0]}",
+                f"--listeners={numbers[1]}",
+            ],
             cwd=PROJECT,
             env=os.environ | {"FASTCHAT_RUN_DIR": str(run_dir), "FASTCHAT_ALLOWED_ORIGINS": "nonsense"},
             pass_fds=numbers,

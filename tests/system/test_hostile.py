@@ -94,6 +94,7 @@ def healthy(server: Server) -> Iterator[HealthyPair]:
 @pytest.fixture(autouse=True)
 def nobody_notices_and_nothing_leaks(server: Server, healthy: HealthyPair) -> Iterator[None]:
     """Around each test: the healthy pair chats on, and front and workers have as many descriptors and clients as before."""
+    wait_until(lambda: sockets(server)["fastchat: front 0"] == 0, "the front to be rid of the test before")
     clients, before = sockets(server), descriptors(server)
     yield
     healthy.check()

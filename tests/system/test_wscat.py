@@ -41,7 +41,12 @@ def typed(wscat: str, url: str, *lines: str) -> list[str]:
     typing = "".join(f"echo '{line}'; sleep 0.5; " for line in lines)
     command = f"(sleep 1; {typing} sleep 1) | {wscat} -c {url}"
     shown = subprocess.run(
-        ["bash", "-c", command], env=clean_environment(), capture_output=True, text=True, timeout=60, check=True
+        ["bash", "-c", command],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     return [line for line in shown.stdout.splitlines() if line]
 
@@ -51,7 +56,9 @@ def test_the_first_example_is_greeted(wscat: str, any_ids: Server, tmp_path: Pat
     shown = typed(
         wscat, any_ids.url, '{"type":"HELLO","data":{"user_id":"test-123","display_name":"Test User"}}'
     )
-    assert any('"HELLO_ACK","data":{"user_id":"test-123","status":"connected"}' in line for line in shown), shown
+    assert any('"HELLO_ACK","data":{"user_id":"test-123","status":"connected"}' in line for line in shown), (
+        shown
+    )
     assert any('"PRESENCE"' in line and '"test-123"' in line for line in shown), shown
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -89,7 +90,11 @@ class WorkerProcess:
                 return said
 
     def stats(self, timeout: float = PATIENCE, **expected: int) -> dict[str, int]:
-        """Wait for a report with these figures."""
+        """Wait for a report with these figures that is made after this call."""
+        self.control.setblocking(False)
+        with suppress(BlockingIOError):
+            while self.control.recv(PACKET_MAX_BYTES):
+                pass
         deadline = time.monotonic() + timeout
         while True:
             stats: dict[str, int] = self.heard(STATS)["stats"]

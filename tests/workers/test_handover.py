@@ -267,6 +267,7 @@ def test_no_hello_in_time_closes_1008(worker: WorkerProcess) -> None:
 
 
 def test_a_client_that_is_gone_already_leaves_nothing(worker: WorkerProcess) -> None:
+    worker.chatter().reset()  # the first one costs the event loop a descriptor that stays
     before = worker.stats(connections=0)["adopted_total"]
     descriptors = worker.descriptors()
     for _ in range(20):
@@ -276,6 +277,7 @@ def test_a_client_that_is_gone_already_leaves_nothing(worker: WorkerProcess) -> 
 
 
 def test_no_descriptor_is_lost_in_200_connections(worker: WorkerProcess) -> None:
+    worker.chatter().reset()  # the first one costs the event loop a descriptor that stays
     worker.stats(connections=0)
     descriptors = worker.descriptors()
     for number in range(200):
