@@ -29,7 +29,7 @@ class Chats:
         self._shard = shard
 
     def open(self, session: Session, user: User, target: str, now: float) -> None:
-        """OPEN_CHAT. The session is held until the chat is open on both sides, or refused."""
+        """OPEN_CHAT. What the client sends for this chat waits until it is open on both sides, or refused."""
         shard = self._shard
         if target == user.user_id:
             raise Refusal(ErrorCode.VALIDATION, "a chat is with somebody else", field="target_user_id")
@@ -37,7 +37,7 @@ class Chats:
         if wait:
             raise rate_limited("OPEN_CHAT", shard.settings.open_chats_per_minute, wait)
         user.open_chats.count(now)
-        session.hold()
+        session.hold(target)
         ticket, deadline = shard.requests.open(MessageType.OPEN_CHAT, session, user, target, None, now)
         owner = shard.placement.worker_of(target)
         if owner == shard.index:
@@ -68,7 +68,7 @@ class Chats:
             self._shard.store.save_chat(user, chat, partial(self._opened, request, chat))
         else:
             self._shard.refuse(request, outcome, now)
-            self._shard.continue_later(request.session)
+            self._shard.continue_later(request.session, request.peer)
 
     def opened_elsewhere(self, opener: str, target: str) -> None:
         """At the target's shard again: both sides have it, so the target may know."""
@@ -140,7 +140,7 @@ class Chats:
 
     def _opened(self, request: Request, chat: Chat, failure: str | None, now: float) -> None:
         shard, user, session = self._shard, request.user, request.session
-        shard.continue_later(session)
+        shard.continue_later(session, chat.peer)
         if failure is not None:
             shard.refuse(request, Outcome.FAILED, now)
             return

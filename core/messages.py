@@ -21,6 +21,7 @@ from core.protocol import UNCOMMITTED_MAX, AckStatus, MessageType
 from core.requests import Request
 from core.session import Session
 from core.user import User
+from core.waiting_line import EVERYTHING
 
 if TYPE_CHECKING:
     from core.shard import Shard
@@ -118,8 +119,6 @@ class Messages:
             message.waiting.append((origin, ticket))
             mailbox.reserve(message)
             shard.store.append(message)
-            # Here, not when it is shown: whoever goes on typing while it is being committed must not be stopped by it (D17).
-            shard.typing.message_came(user, sender)
 
     def appended(self, messages: list[Message], failure: str | None, now: float) -> None:
         """The store has committed these, or could not: show and acknowledge them, or say so."""
@@ -131,6 +130,7 @@ class Messages:
                 outcome = repeat = Outcome.FAILED
             else:
                 user.mailbox.commit(message)
+                shard.typing.message_came(user, message.sender)
                 if user.sessions:
                     self._show(user, message, now)
                 outcome = Outcome.DELIVERED if message.written else Outcome.STORED
@@ -162,7 +162,7 @@ class Messages:
         session.adjust_reading()
         if user.parked:
             for parked in user.parked:
-                shard.continue_later(parked)
+                shard.continue_later(parked, EVERYTHING)
             user.parked = []
 
     def _show(self, user: User, message: Message, now: float) -> None:

@@ -74,6 +74,9 @@ class Store(Protocol):
     def append(self, message: Message) -> None:
         """A new message; `Messages.appended` follows, with one call for all messages that were committed together."""
 
+    def after_writes(self, done: Done) -> None:
+        """Nothing to write: `done` is called in its turn, after the callbacks of all writes before it."""
+
     def acknowledged(self, message: Message) -> None:
         """A message that will not be sent again; may become durable later, since a repeat does no harm (D12)."""
 

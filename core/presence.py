@@ -79,7 +79,7 @@ class Presence:
         #: Whether everybody sees everybody now.
         self._everyone = mode != "contacts"
         #: Users (with their last name) who changed since the last tick, for sessions that see everybody.
-        self._changed: dict[str, str] = {}
+        self._changed: dict[str, tuple[str, int]] = {}
         #: Counts the changes, so that a session that was told just now is not told again.
         self._revision = 0
         #: All sessions here, and those who must be told; dictionaries for their order.
@@ -215,7 +215,12 @@ class Presence:
                 if session.presence_revision != self._revision:
                     self._dirty[session] = None
                     if session.presence_changes is not None:
-                        session.presence_changes.update(self._changed)
+                        told = session.presence_revision
+                        session.presence_changes.update(
+                            (user_id, name)
+                            for user_id, (name, revision) in self._changed.items()
+                            if revision > told
+                        )
         self._changed.clear()
         self._switch_mode()
         due_sessions = [
@@ -266,7 +271,7 @@ class Presence:
         self._frame = None
         self._revision += 1
         if self._everyone:
-            self._changed[user_id] = name
+            self._changed[user_id] = (name, self._revision)
             return
         for watcher in self._watchers.get(user_id, ()):
             self._mark(watcher, user_id, name)

@@ -1,18 +1,16 @@
 """One connection from HELLO on: what a client may say, and in which state.
 
 A session takes the text of one message at a time (`receive`). The command table says for each message type which function handles it,
-whether HELLO must have come before, and whether it keeps its place in line: while a command waits for another shard or for the store
-(OPEN_CHAT, HELLO), the session is *held* and what the client sends behind it queues up, so a client may send everything in one go. PING
-waits for HELLO only.
+whether HELLO must have come before, and what it waits for when the client sends faster than things get done (``core.waiting_line``).
 
-States: *new* (the socket was handed over; the first message must be the HELLO that the front saw), *greeted* (`user` is set), *closed*.
+States: *new* (the socket was handed over; the first message must be the HELLO that the front saw), *greeted* (`user` is set), and
+*closed* (only what the client had sent before is still done, and nobody reads the answers).
 To add a command: a MessageType, a function here, a row in COMMANDS.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -32,22 +30,22 @@ from core.protocol import (
     Refusal,
 )
 from core.ratelimit import SlidingWindow, TokenBucket, ping_limited
+from core.waiting_line import EVERYTHING, WaitingLine
 
 if TYPE_CHECKING:
     from core.shard import Shard
     from core.user import User
 
 #: Messages that queue behind a held command before the client is not read from any more.
-_BACKLOG_PAUSE: Final = 32
+_LINE_PAUSE: Final = 32
 
 
 class Session:
     """One device of one user. Attributes are public to the core: shard, delivery and presence keep their notes here."""
 
     __slots__ = (
-        "_backlog",
         "_first",
-        "_held",
+        "_line",
         "_paused",
         "_pings",
         "_strikes",
@@ -85,8 +83,8 @@ class Session:
         self._pings = TokenBucket(shard.settings.pings_per_second, PING_BURST, now)
         self._strikes: SlidingWindow | None = None
         # -- Order --
-        self._held = False
-        self._backlog: deque[tuple[str, dict[str, Any]]] | None = None
+        self._line = WaitingLine()
+        #: Whether the client is not read from at the moment.
         self._paused = False
         #: Messages sent by this connection whose outcome is not known yet.
         self.in_flight = 0
@@ -129,8 +127,9 @@ class Session:
                     field="type",
                     expected=sorted(COMMANDS),
                 )
-            if self._held and (command.in_line or self.user is None):
-                self._queue(kind, data)
+            if self._must_wait(command, data):
+                self._line.put(kind, data)
+                self.adjust_reading()
             else:
                 self._run(command, data, now)
         except Refusal as refusal:
@@ -146,10 +145,15 @@ class Session:
             self.shard.delivery.pump(self.user, self, now)
 
     def on_closed(self, now: float) -> None:
-        """The connection is gone, or going."""
+        """The connection is gone, or going. What the client had sent before and still waits in line is done all the same."""
         if not self.closed:
             self.closed = True
             self.shard.detach(self, now)
+
+    def abandon(self, now: float) -> None:
+        """The server ends the connection: nothing that waits in line is done any more."""
+        self._line.clear()
+        self.on_closed(now)
 
     # -- Order --
 
@@ -165,26 +169,25 @@ class Session:
         user = self.user
         return user is not None and not self.closed and self.cursor < user.mailbox.head
 
-    def hold(self) -> None:
-        """Let what comes next wait, until `release`."""
-        self._held = True
+    def hold(self, key: str) -> None:
+        """Let what depends on `key` wait, until `release`."""
+        self._line.hold(key)
 
     def hold_back(self, kind: str, data: dict[str, Any]) -> None:
-        """Put a command that can't be decided yet at the head of the line, and hold."""
-        self._held = True
-        if self._backlog is None:
-            self._backlog = deque()
-        self._backlog.appendleft((kind, data))
+        """Let a command wait that can't be decided yet, and all that comes behind it."""
+        self._line.hold(EVERYTHING)
+        self._line.put(kind, data)
 
-    def release(self, now: float) -> None:
-        """Handle what has been waiting, in order, until something holds again. Called by the shard between two messages."""
-        self._held = False
-        backlog = self._backlog
+    def release(self, key: str, now: float) -> None:
+        """Hold `key` no longer, and go on with what waited for it. Called by the shard between two messages."""
         try:
-            while backlog and not self._held and not self.closed:
-                kind, data = backlog.popleft()
+            for kind, data in self._line.release(key):
+                command = COMMANDS[kind]
+                if self._must_wait(command, data):
+                    self._line.put(kind, data)
+                    continue
                 try:
-                    self._run(COMMANDS[kind], data, now)
+                    self._run(command, data, now)
                 except Refusal as refusal:
                     self.refuse(refusal, kind, data, now)
         except FrameError as error:
@@ -193,8 +196,7 @@ class Session:
 
     def adjust_reading(self) -> None:
         """Stop reading from a client that is too far ahead of what is decided, and read again when it is not (D29)."""
-        waiting = len(self._backlog) if self._backlog else 0
-        too_far = waiting >= _BACKLOG_PAUSE or self.in_flight >= UNCOMMITTED_MAX
+        too_far = len(self._line) >= _LINE_PAUSE or self.in_flight >= UNCOMMITTED_MAX
         if too_far != self._paused and not self.closed:
             self._paused = too_far
             if too_far:
@@ -202,12 +204,13 @@ class Session:
             else:
                 self.connection.resume_reading()
 
-    def _queue(self, kind: str, data: dict[str, Any]) -> None:
-        if self._backlog is None:
-            self._backlog = deque()
-        self._backlog.append((kind, data))
-        if len(self._backlog) >= _BACKLOG_PAUSE:
-            self.adjust_reading()
+    def _must_wait(self, command: Command, data: dict[str, Any]) -> bool:
+        line = self._line
+        if not line.held:
+            return False
+        if command.about is not None:
+            return line.holds_peer(data.get(command.about))
+        return line.holds_everything() and not (command.urgent and self.user is not None)
 
     def _run(self, command: Command, data: dict[str, Any], now: float) -> None:
         if self.user is None and command.needs_hello:
@@ -282,6 +285,8 @@ def _msg_ack(session: Session, data: dict[str, Any], now: float) -> None:
 
 
 def _typing(session: Session, data: dict[str, Any], now: float) -> None:
+    if session.closed:
+        return  # it waited in line until the typist had gone
     is_typing = validation.is_typing(data.get("is_typing"))
     peer = data.get("to")
     if peer is not None:
@@ -302,15 +307,17 @@ class Command(NamedTuple):
     run: Callable[[Session, dict[str, Any], float], None]
     #: Whether HELLO must have been accepted before.
     needs_hello: bool
-    #: Whether it waits behind a command that is not finished; behind HELLO everything does.
-    in_line: bool
+    #: The field that names the peer whom it is about: it waits while a chat with that peer is being opened.
+    about: str | None = None
+    #: Whether it waits for the first HELLO only.
+    urgent: bool = False
 
 
 COMMANDS: Final = {
-    MessageType.HELLO: Command(_hello, needs_hello=False, in_line=True),
-    MessageType.OPEN_CHAT: Command(_open_chat, needs_hello=True, in_line=True),
-    MessageType.MSG: Command(_msg, needs_hello=True, in_line=True),
-    MessageType.MSG_ACK: Command(_msg_ack, needs_hello=True, in_line=True),
-    MessageType.TYPING: Command(_typing, needs_hello=True, in_line=True),
-    MessageType.PING: Command(_ping, needs_hello=False, in_line=False),
+    MessageType.HELLO: Command(_hello, needs_hello=False),
+    MessageType.OPEN_CHAT: Command(_open_chat, needs_hello=True, about="target_user_id"),
+    MessageType.MSG: Command(_msg, needs_hello=True, about="to"),
+    MessageType.MSG_ACK: Command(_msg_ack, needs_hello=True),
+    MessageType.TYPING: Command(_typing, needs_hello=True, about="to"),
+    MessageType.PING: Command(_ping, needs_hello=False, urgent=True),
 }

@@ -45,6 +45,7 @@ from core.settings import Settings
 from core.typing_indicator import TypingIndicators
 from core.user import User
 from core.validation import Hello, Validator
+from core.waiting_line import EVERYTHING
 
 _log = logging.getLogger("fastchat.core")
 
@@ -74,8 +75,8 @@ class Shard:
         self.users: dict[str, User] = {}
         self.counters: defaultdict[str, int] = defaultdict(int)
         self.requests = Requests(generation)
-        #: Sessions that may go on with what they held back.
-        self._ready: deque[Session] = deque()
+        #: Sessions that may go on with what waited, and the key on which it waited.
+        self._ready: deque[tuple[Session, str]] = deque()
         #: user -> when to forget it; users without chats who are offline, longest first (D23).
         self._offline: dict[str, float] = {}
         #: Workers that a presence record did not reach, since the way to them was full: they need a snapshot, and may owe us one.
@@ -108,7 +109,7 @@ class Shard:
     def close(self, session: Session, code: int, reason: str, now: float) -> None:
         """End a session from this side."""
         self.counters[f"closes_{code}_total"] += 1
-        session.on_closed(now)
+        session.abandon(now)
         session.connection.close(code, reason)
 
     def detach(self, session: Session, now: float) -> None:
@@ -165,11 +166,9 @@ class Shard:
         # The other shards learn the name of somebody who came before what that somebody sent.
         self.presence.publish()
         for _ in range(len(self._ready)):
-            session = self._ready.popleft()
-            if session.closed:
-                continue
+            session, key = self._ready.popleft()
             try:
-                session.release(now)
+                session.release(key, now)
             except Exception:
                 _log.exception("bug while handling a message of %s", session.claimed)
                 self.close(session, CloseCode.INTERNAL_ERROR, BUG_REASON, now)
@@ -223,7 +222,7 @@ class Shard:
             raise rate_limited("HELLO", self.settings.hellos_per_minute, wait)
         user.hellos.count(now)
         self._offline.pop(user.user_id, None)
-        session.hold()
+        session.hold(EVERYTHING)
         if user.display_name != hello.display_name:
             user.display_name = hello.display_name
             user.durable = False
@@ -242,7 +241,10 @@ class Shard:
         if failure is not None and not session.closed:
             self.close(session, CloseCode.TRY_AGAIN_LATER, "the server can't store anything now", now)
         if session.closed:
+            # Too late to greet, but what the client sent behind HELLO is still done, if it was the client who left.
+            session.user = user if failure is None else None
             self._note_offline(user, now)
+            self.continue_later(session, EVERYTHING)
             return
         first = session.user is None
         if first:
@@ -262,7 +264,7 @@ class Shard:
         if first:
             self.chats.announce_missed(user)
             self.delivery.pump(user, session, now)
-        self._ready.append(session)
+        self.continue_later(session, EVERYTHING)
 
     def _replace_device(self, user: User, now: float) -> bool:
         """Close the device that has been silent longest, if that is long enough; whether there was one (D4)."""
@@ -283,9 +285,9 @@ class Shard:
                 self.users[user_id] = user
         return user
 
-    def continue_later(self, session: Session) -> None:
-        """Let a held session go on at the end of this loop turn; not at once, or a long line of commands would be a deep recursion."""
-        self._ready.append(session)
+    def continue_later(self, session: Session, key: str) -> None:
+        """Release what a session holds at the end of this loop turn; at once, a long line of commands would be a deep recursion."""
+        self._ready.append((session, key))
 
     def reply(self, origin: int, ticket: int, outcome: Outcome, name: str, now: float) -> None:
         """Tell the shard that made a request what became of it."""
@@ -347,7 +349,7 @@ class Shard:
 
     def _on_typing(self, worker: int, generation: int, head: Record, record: bytes, now: float) -> None:
         sender, peer = record_fields(record, 2)
-        self.typing.accept(sender.decode(), peer.decode(), head.flags, now)
+        self.typing.accept(sender.decode(), peer.decode(), head.flags)
 
     def _on_renamed(self, worker: int, generation: int, head: Record, record: bytes, now: float) -> None:
         user_id, peer, name = record_fields(record, 3)

@@ -6,6 +6,7 @@ longer there to say so. All indicators live equally long, so a dictionary in ord
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from core import codec
@@ -54,8 +55,11 @@ class TypingIndicators:
 
     # -- At the recipient's shard --
 
-    def accept(self, sender: str, recipient: str, flag: int, now: float) -> None:
-        """`sender` is typing to `recipient`, or has stopped."""
+    def accept(self, sender: str, recipient: str, flag: int) -> None:
+        """`sender` is typing to `recipient`, or has stopped. It is shown behind the messages that came before it."""
+        self._shard.store.after_writes(partial(self._in_turn, sender, recipient, flag))
+
+    def _in_turn(self, sender: str, recipient: str, flag: int, failure: str | None, now: float) -> None:
         pair = (recipient, sender)
         shown = self._until.pop(pair, None) is not None
         if flag == TypingFlag.TYPING:
@@ -65,7 +69,7 @@ class TypingIndicators:
         self._show(recipient, sender, flag == TypingFlag.TYPING)
 
     def message_came(self, user: User, sender: str) -> None:
-        """A message from `sender` to `user` was accepted: whoever sends is not typing any more."""
+        """A message from `sender` is about to be shown to `user`: whoever sends is not typing any more."""
         if self._until and self._until.pop((user.user_id, sender), None) is not None:
             self._show(user.user_id, sender, False)
 
@@ -89,7 +93,7 @@ class TypingIndicators:
         shard = self._shard
         owner = shard.placement.worker_of(recipient)
         if owner == shard.index:
-            self.accept(sender, recipient, flag, now)
+            self.accept(sender, recipient, flag)
         else:
             fields = (sender.encode(), recipient.encode())
             shard.bus.send(owner, pack_record(RecordKind.TYPING, flag, 0, 0.0, *fields))

@@ -104,6 +104,10 @@ class HandoverQueue:
             try:
                 socket.send_fds(queue, [encode_ticket(client.ticket(number))], [client.descriptor])
             except OSError as error:
+                if not isinstance(error, BlockingIOError | ConnectionError) and error.errno not in _SHORTAGES:
+                    _log.error("can't hand a socket over to worker %d: %s", self.worker, error)
+                    client.fail()
+                    continue
                 self._waiting[client] = None
                 self._waiting.move_to_end(client, last=False)
                 self._refused(queue, error)
@@ -117,13 +121,13 @@ class HandoverQueue:
         if isinstance(error, BlockingIOError):
             self._blocked = True
             self._loop.add_writer(queue.fileno(), self._unblock)
-        elif error.errno in _SHORTAGES:
+        elif isinstance(error, ConnectionError):
+            self._take_answers(queue)
+            self._broken(queue)
+        else:
             self._count("front_handover_shortages_total")
             self._blocked = True
             self._loop.call_later(_FULL_RETRY, self._unblock)
-        else:
-            self._take_answers(queue)
-            self._broken(queue)
 
     def _unblock(self) -> None:
         self._blocked = False
@@ -183,8 +187,9 @@ class HandoverQueue:
             try:
                 numbers = decode_adopted(answer)
             except ValueError as error:
+                # Giving up the queue would be worse: the worker lives, and could take from it what we then hand over again.
                 _log.error("worker %d: %s", self.worker, error)
-                return False
+                continue
             for number in numbers:
                 self._adopted(number)
 

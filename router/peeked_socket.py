@@ -7,8 +7,8 @@ client that sends one byte at a time costs nothing either. Three things wake us 
 
 * the client is gone (FIN or RST, which make a socket readable whatever the mark says): then no more bytes will come;
 * the kernel is short of memory, or the socket's receive buffer is full, and wants to be read from at any mark: the socket is *parked*,
-  which is to say looked at by the next tick, four times a second. (The few bytes of half a message fill the buffer when they share it with
-  a lot that has been taken already: it takes 100 KiB of messages in the lobby, all of them refused, to get there.);
+  which is to say looked at by the next tick, four times a second. (Half a message
+  fills the buffer when it shares memory with a lot that has been taken already; it takes 100 KiB of refused messages to get there.);
 * the bytes came before the mark was set: the normal case, since the first look happens without waiting.
 
 uvloop, other than asyncio, calls a reader only once when a connection was reset. So whoever goes to wait for more asks first whether

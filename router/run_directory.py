@@ -89,11 +89,15 @@ async def _lock(base: Path, created: list[Path]) -> int:
     """A descriptor of `base`, created if need be, that holds the lock on it."""
     deadline = time.monotonic() + _PATIENCE
     while True:
-        for directory in reversed(created):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for directory in created or [base]:
-            _check_owner(directory)
-        with suppress(FileNotFoundError):  # a server that just ended took it away
+        # A server that just ended may take away at any moment what it had in common with us.
+        with suppress(FileNotFoundError):
+            for directory in reversed(created):
+                with suppress(FileExistsError):
+                    directory.mkdir(mode=0o700, parents=True)
+                # Before anything is put into it: a name in a directory where everybody can write may lead anywhere.
+                _check_owner(directory)
+            if not created:
+                _check_owner(base)
             lock = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             with suppress(BlockingIOError, FileNotFoundError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

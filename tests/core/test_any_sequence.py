@@ -405,4 +405,4 @@ class ChatMachine(RuleBasedStateMachine):
 
 
 TestAnySequence = ChatMachine.TestCase
-TestAnySequence.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+TestAnySequence.settings = settings(max_examples=50, stateful_step_count=30)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from core import codec
@@ -67,6 +67,7 @@ def test_d25_any_bytes_are_a_message_or_refused_cleanly(payload: bytes) -> None:
         assert sent(codec.encode(kind, data)) == {"type": kind, "data": data}
 
 
+@settings(max_examples=40)
 @given(st.text(), st.dictionaries(st.text(), st.text() | st.booleans() | st.integers(-(2**53), 2**53)))
 def test_decode_gives_what_the_client_sent(kind: str, data: dict[str, Any]) -> None:
     """With escapes or without, whatever else stands beside it."""
@@ -170,6 +171,7 @@ def test_hello_ack_names_capabilities_only_when_asked() -> None:
     assert sent(codec.hello_ack(ANN, ["a"]))["data"]["capabilities"] == ["a"]
 
 
+@settings(max_examples=40)
 @given(
     st.text(max_size=1000), st.text(alphabet="!#$%()*+,-./09:;=?@AZ[\\]^_`az{|}~", min_size=1, max_size=64)
 )
@@ -186,6 +188,7 @@ def test_a_spliced_message_is_valid_json_whatever_is_in_it(content: str, message
     assert sent(codec.msg_ack(message_id, "stored"))["data"] == {"message_id": message_id, "status": "stored"}
 
 
+@settings(max_examples=40)
 @given(st.text(max_size=30), st.text(max_size=30), st.sampled_from([ANN, BOB]))
 def test_d10_a_message_is_the_same_if_all_but_the_time_is(content: str, other: str, sender: str) -> None:
     """The time is when the server took it, so a repeat has another."""

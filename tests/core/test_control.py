@@ -6,7 +6,7 @@ import contextlib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.control import PACKET_MAX_BYTES, READY, STATS, STOP, decode_control, encode_control
@@ -20,6 +20,7 @@ _FIELDS = st.dictionaries(
 )
 
 
+@settings(max_examples=40)
 @given(st.sampled_from([READY, STATS, STOP]), _FIELDS)
 def test_a_packet_comes_out_as_it_went_in(op: str, fields: dict[str, Any]) -> None:
     assert decode_control(encode_control(op, **fields)) == {"op": op, **fields}
@@ -44,6 +45,7 @@ def test_what_is_no_packet_is_refused(packet: bytes) -> None:
         decode_control(packet)
 
 
+@settings(max_examples=40)
 @given(st.binary(max_size=40))
 def test_any_bytes_are_a_packet_or_refused(packet: bytes) -> None:
     with contextlib.suppress(ValueError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.envelope import (
@@ -29,6 +29,7 @@ _HEADS = st.tuples(
 _RECORDS = st.lists(st.builds(lambda head, fields: pack_record(*head, *fields), _HEADS, _FIELDS), max_size=5)
 
 
+@settings(max_examples=40)
 @given(_HEADS, _FIELDS, st.binary(max_size=50))
 def test_a_record_comes_out_as_it_went_in(
     head: tuple[RecordKind, int, int, float], fields: list[bytes], last: bytes
@@ -50,6 +51,7 @@ def test_a_record_with_too_few_fields_is_refused() -> None:
         record_fields(record, 3)
 
 
+@settings(max_examples=40)
 @given(st.integers(0, 2**16 - 1), st.integers(0, 2**64 - 1), _RECORDS)
 def test_an_envelope_comes_out_as_it_went_in(worker: int, generation: int, records: list[bytes]) -> None:
     """All records in their order, and who sent them: the worker and its generation (D26)."""
@@ -58,6 +60,7 @@ def test_an_envelope_comes_out_as_it_went_in(worker: int, generation: int, recor
     assert list(carried) == records
 
 
+@settings(max_examples=40)
 @given(_RECORDS, st.integers(11, 300))
 def test_an_envelope_that_is_cut_is_refused(records: list[bytes], size: int) -> None:
     """What came whole before the cut is still read: the records are handled one by one."""

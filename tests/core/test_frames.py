@@ -6,7 +6,7 @@ The `websockets` library, which shares no code with it, writes the frames that a
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from websockets.frames import Frame as OtherFrame
 from websockets.frames import Opcode as OtherOpcode
@@ -67,6 +67,7 @@ def test_what_a_client_writes_is_read(opcode: Opcode, payload: bytes, final: boo
     assert parse_frame(memoryview(data)) == Frame(opcode, final, payload, len(data))
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(_OPCODES, st.binary(max_size=300)), min_size=1, max_size=4), st.binary(max_size=5))
 def test_frames_are_read_one_by_one_whatever_stands_behind_them(
     frames: list[tuple[Opcode, bytes]], tail: bytes
@@ -157,6 +158,7 @@ def test_d25_the_limit_is_for_all_fragments_together() -> None:
     assert caught.value.code == 1009
 
 
+@settings(max_examples=40)
 @given(st.binary(max_size=50), st.binary(min_size=4, max_size=4))
 def test_masking_is_xor_and_its_own_inverse(payload: bytes, mask: bytes) -> None:
     masked = apply_mask(payload, mask)
@@ -164,6 +166,7 @@ def test_masking_is_xor_and_its_own_inverse(payload: bytes, mask: bytes) -> None
     assert apply_mask(masked, mask) == payload
 
 
+@settings(max_examples=40)
 @given(st.sampled_from([Opcode.TEXT, Opcode.PING, Opcode.CLOSE, Opcode.PONG]), st.binary(max_size=125))
 def test_a_clients_frame_of_ours_reads_back(opcode: Opcode, payload: bytes) -> None:
     data = client_frame(opcode, payload)

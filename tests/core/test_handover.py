@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.handover import (
@@ -37,6 +37,7 @@ def test_a_ticket_comes_out_as_it_went_in(ticket: Ticket) -> None:
     assert decode_ticket(data) == ticket
 
 
+@settings(max_examples=40)
 @given(_TICKETS, st.integers(0, 200))
 def test_a_ticket_that_is_cut_or_has_more_behind_it_is_refused(ticket: Ticket, size: int) -> None:
     """The two ends must agree to the byte on what the client sent."""
@@ -52,6 +53,7 @@ def test_any_bytes_are_a_ticket_or_refused(data: bytes) -> None:
         assert encode_ticket(decode_ticket(data)) == data
 
 
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 2**32 - 1), max_size=IN_FLIGHT_MAX))
 def test_adopted_numbers_come_out_as_they_went_in(numbers: list[int]) -> None:
     """All at once or one by one."""

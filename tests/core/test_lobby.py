@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.frames import FrameError
@@ -150,6 +150,7 @@ def test_d23_zero_turns_the_ping_limit_off() -> None:
         assert visitor.say("PING") == {"type": "PONG", "data": {"timestamp": TIMESTAMP.decode()}}
 
 
+@settings(max_examples=40)
 @given(
     st.binary(max_size=100)
     | st.text(max_size=50).map(lambda text: json.dumps({"type": text, "data": {}}).encode())

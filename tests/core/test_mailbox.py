@@ -103,7 +103,7 @@ class MailboxMachine(RuleBasedStateMachine):
 
 
 TestMailbox = MailboxMachine.TestCase
-TestMailbox.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestMailbox.settings = settings(max_examples=30, stateful_step_count=30)
 
 
 def filled(count: int) -> tuple[Mailbox, list[Message]]:

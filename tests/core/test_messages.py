@@ -29,6 +29,19 @@ def test_a_message_arrives_as_the_document_says(pair: Pair) -> None:
     assert not bob.inbox
 
 
+def test_d19_the_time_of_a_message_is_when_the_server_took_it(pair: Pair) -> None:
+    """Not when it was delivered; all that see it see the same time, and PONG has the server's time too."""
+    ann, bob = pair.chatting()
+    bob.leave()
+    pair.world.clock.now = b"2024-02-29T23:59:59.999Z"
+    ann.msg(pair.bob)
+    ann.say("PING")
+    assert ann.one("PONG") == {"timestamp": "2024-02-29T23:59:59.999Z"}
+    pair.world.clock.now = b"2024-03-01T00:00:07.000Z"
+    for _ in range(2):
+        assert pair.world.device(pair.bob).hello().one("MSG")["timestamp"] == "2024-02-29T23:59:59.999Z"
+
+
 def test_a_message_may_name_its_recipient_in_any_case(pair: Pair) -> None:
     """D1: any case in, lower case out."""
     ann, bob = pair.chatting()
@@ -337,9 +350,9 @@ def test_d20_a_full_mailbox_refuses_and_evicts_nothing(pair: Pair, monkeypatch: 
 # -- D18 --
 
 
-def test_d18_what_one_user_sends_another_arrives_in_order(pair: Pair) -> None:
+def test_d18_what_one_user_sends_another_arrives_in_order(far: bool) -> None:
     """However many are under way at once, with the store committing now and then, and for all devices alike."""
-    pair = Pair(pair.far, messages_per_minute=0)
+    pair = Pair(far, messages_per_minute=0)
     ann, bob = pair.chatting()
     (bob_too,) = pair.online(pair.bob)
     store = pair.world.stores[pair.world.placement.worker_of(pair.bob)]

@@ -214,6 +214,7 @@ def test_d21_the_mode_can_be_forced(mode: str, expected: int) -> None:
     """Whatever the number of users."""
     world = World(2, presence=mode)
     crowd(world, 230)
+    world.pass_time(0.2)
     device = world.device(world.user_on(1)).hello()
     assert len(seen(device)) == expected
 
@@ -280,6 +281,17 @@ def test_d22_deltas_are_coalesced_to_the_last_state(pair: Pair) -> None:
     }
 
 
+def test_d22_what_was_told_is_not_told_again(pair: Pair) -> None:
+    """Each delta starts where the one before ended."""
+    ann = pair.world.device(pair.ann).hello(capabilities=["presence_delta"])
+    pair.world.pass_time(2)
+    ann.take()
+    for user in (pair.bob, pair.cat):
+        pair.world.device(user).hello()
+        pair.world.pass_time(2)
+        assert entries(ann) == [(user, True)]
+
+
 def test_d22_a_refused_hello_loses_no_delta(far: bool) -> None:
     """What is still to be told is told, although the client said HELLO once too often meanwhile."""
     pair = Pair(far, hellos_per_minute=1)
@@ -308,7 +320,7 @@ def test_d22_a_new_hello_starts_again_with_the_whole_list(pair: Pair) -> None:
 # -- Other workers --
 
 
-def test_d22_a_killed_worker_leaves_no_ghosts(pair: Pair) -> None:
+def test_d22_a_killed_worker_leaves_no_ghosts() -> None:
     """Its users are gone after the grace, whether a new process comes or not."""
     pair = Pair(True)
     ann, _, _ = pair.online(pair.ann, pair.bob, pair.cat)
@@ -378,7 +390,7 @@ def test_d21_the_grace_after_a_kill_is_not_cut_short_by_a_second_snapshot() -> N
     assert not ann.inbox
 
 
-def test_presence_heals_when_the_way_was_full(pair: Pair) -> None:
+def test_d22_presence_heals_when_the_way_was_full() -> None:
     """A join and a leave that the bus refused are told as soon as it takes something again."""
     pair = Pair(True)
     ann, bob = pair.online(pair.ann, pair.bob)
@@ -394,7 +406,7 @@ def test_presence_heals_when_the_way_was_full(pair: Pair) -> None:
     assert seen(ann) == {pair.ann: "Ann Lee", pair.cat: "Cat Poe"}
 
 
-def test_presence_heals_when_records_were_lost() -> None:
+def test_d22_presence_heals_when_records_were_lost() -> None:
     """A gap in the versions makes the other side ask for everything."""
     pair = Pair(True)
     (ann,) = pair.online(pair.ann)
@@ -406,7 +418,7 @@ def test_presence_heals_when_records_were_lost() -> None:
     assert set(seen(ann)) == {pair.ann, pair.bob, pair.cat}
 
 
-def test_presence_heals_when_a_new_process_could_not_ask(pair: Pair) -> None:
+def test_d22_presence_heals_when_a_new_process_could_not_ask() -> None:
     """Everything that it said at its start was refused; nobody comes or goes, yet it learns who is online."""
     pair = Pair(True)
     pair.online(pair.ann)

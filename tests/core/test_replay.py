@@ -27,7 +27,7 @@ def missed(pair: Pair, count: int) -> Device:
     return ann
 
 
-def test_replay_stops_when_64_kib_wait_and_goes_on_when_there_is_room(far: bool) -> None:
+def test_d13_replay_stops_when_64_kib_wait_and_goes_on_when_there_is_room(far: bool) -> None:
     """A backlog of any size can't overflow the connection's outbox."""
     pair = Pair(far)
     missed(pair, 10)
@@ -43,7 +43,7 @@ def test_replay_stops_when_64_kib_wait_and_goes_on_when_there_is_room(far: bool)
     assert not bob.session.behind
 
 
-def test_live_messages_do_not_overtake_the_replay(far: bool) -> None:
+def test_d18_live_messages_do_not_overtake_the_replay(far: bool) -> None:
     """They queue in the mailbox behind what was missed, whoever sends them."""
     pair = Pair(far)
     ann = missed(pair, 10)

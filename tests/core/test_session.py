@@ -268,7 +268,7 @@ _FIELDS = [
 _FIELDS += ["message_id", "is_typing", "from", "extra"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100)
 @given(
     st.sampled_from([*COMMANDS, "SHOUT"]),
     st.dictionaries(st.sampled_from(_FIELDS), _VALUES, max_size=5),
@@ -330,6 +330,50 @@ def test_ping_does_not_wait_in_line(pair: Pair) -> None:
 # -- Order and pace --
 
 
+def test_a_chat_that_cannot_be_opened_does_not_keep_others() -> None:
+    """D26: while one shard does not answer, messages to the others go through, and what is for the silent one waits in order."""
+    world = World(3)
+    ann, bob, cleo = (world.user_on(worker) for worker in range(3))
+    device = world.device(ann).hello()
+    friend = world.device(bob).hello()
+    world.device(cleo).hello()
+    device.open_chat(bob)
+    device.take()
+    world.cut_off.add(2)
+    device.open_chat(cleo)
+    device.msg(cleo, message_id="waits")
+    device.msg(bob, message_id="goes")
+    assert device.one("MSG_ACK") == {"message_id": "goes", "status": "delivered"}
+    assert [message["message_id"] for message in friend.take("MSG")] == ["goes"]
+    world.pass_time(11)
+    assert [error["code"] for error in device.take("ERROR")] == ["MESSAGE_FAILED", "MESSAGE_FAILED"]
+
+
+def test_what_was_sent_before_leaving_is_done(pair: Pair) -> None:
+    """HELLO, OPEN_CHAT and MSG in one go, and the connection closed behind them: the message arrives."""
+    (bob,) = pair.online(pair.bob)
+    ann = pair.world.device(pair.ann)
+    ann.hello(settle=False)
+    ann.say("OPEN_CHAT", False, target_user_id=pair.bob, target_display_name="Bob Ray")
+    ann.say("MSG", False, to=pair.bob, content="bye", message_id="1")
+    ann.leave()
+    assert bob.one("MSG")["content"] == "bye"
+    pair.world.pass_time(6)
+    assert pair.world.shard_of(pair.ann).users[pair.ann].sessions == []
+    assert not pair.world.shard_of(pair.ann).presence.online(pair.ann)
+
+
+def test_nothing_is_done_any_more_for_whom_the_server_has_closed(pair: Pair) -> None:
+    """D25: what an abuser had in line is dropped."""
+    (bob,) = pair.online(pair.bob)
+    ann = pair.world.device(pair.ann)
+    ann.hello(settle=False)
+    ann.say("OPEN_CHAT", False, target_user_id=pair.bob, target_display_name="Bob Ray")
+    pair.world.shard_of(pair.ann).close(ann.session, 1008, "enough", pair.world.now)
+    pair.world.settle()
+    assert bob.take("CHAT_OPENED") == []
+
+
 def test_everything_behind_hello_waits_for_it() -> None:
     """The store takes its time; then all is answered in the order in which it was sent."""
     world = World(1)
@@ -343,7 +387,8 @@ def test_everything_behind_hello_waits_for_it() -> None:
     assert not device.inbox
     world.stores[0].slow = False
     world.settle()
-    assert device.kinds() == ["HELLO_ACK", "PRESENCE", "ERROR", "ERROR", "ERROR", "HELLO_ACK"]
+    # A new name needs no chat: it goes ahead of what waits for one.
+    assert device.kinds() == ["HELLO_ACK", "PRESENCE", "ERROR", "HELLO_ACK", "ERROR", "ERROR"]
     assert [error["code"] for error in device.take("ERROR")] == [
         "USER_NOT_FOUND",
         "USER_NOT_FOUND",

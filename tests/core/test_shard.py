@@ -218,6 +218,19 @@ def test_d23_whoever_leaves_before_hello_is_answered_is_forgotten_too() -> None:
     assert user not in world.shards[0].users
 
 
+def test_d23_a_device_that_came_with_one_that_left_at_once_keeps_its_user() -> None:
+    """Two HELLOs while the store is busy, one of which nobody waits for: the user stays as long as the other does."""
+    world, user = alone()
+    world.stores[0].slow = True
+    stays, goes = world.device(user).hello(), world.device(user).hello()
+    goes.leave()
+    world.stores[0].slow = False
+    world.settle()
+    world.pass_time(2 * DAY, step=3600)
+    assert user in world.shards[0].users
+    assert stays.open
+
+
 # -- The store --
 
 
@@ -286,7 +299,7 @@ def test_an_envelope_of_another_version_is_an_error_that_says_so() -> None:
             shard.receive_envelope(envelope, world.now)
 
 
-def test_records_are_handled_in_order_and_those_before_a_bad_one_count(far: bool) -> None:
+def test_records_are_handled_in_order_and_those_before_a_bad_one_count() -> None:
     """What can be read is done."""
     pair = Pair(True)
     ann, bob = pair.chatting()
@@ -294,6 +307,7 @@ def test_records_are_handled_in_order_and_those_before_a_bad_one_count(far: bool
     good = [pack_record(RecordKind.TYPING, flag, 0, 0.0, *fields) for flag in (1, 0)]
     with pytest.raises(ValueError, match="99"):
         pair.world.shards[1].receive_envelope(pack_envelope(0, 7, [*good, pack_record(99)]), pair.world.now)
+    pair.world.settle()
     assert bob.typists() == [(pair.ann, True), (pair.ann, False)]
     assert ann.open
 

@@ -91,6 +91,11 @@ def test_d17_else_to_the_chat_heard_of_last_on_this_connection(pair: Pair) -> No
     bob.typing()
     assert ann.typists() == [(pair.bob, True)], "a MSG came"
     assert not cat.typists()
+    dan = pair.world.device(pair.world.user_on(0)).hello("Dan Fox")
+    dan.open_chat(pair.bob)
+    bob.typing()
+    assert dan.typists() == [(pair.bob, True)], "CHAT_OPENED came after the MSG"
+    assert not ann.typists()
 
 
 def test_d17_a_strangers_open_chat_never_replaces_the_one_chosen(pair: Pair) -> None:

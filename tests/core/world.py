@@ -66,7 +66,7 @@ class RecordingStore:
         self.committed: list[Message | Chat | User] = []
         self.forgotten: list[str] = []
         self.acknowledgements: list[Message] = []
-        self._writes: list[tuple[Message | Chat | User, Done | None]] = []
+        self._writes: list[tuple[Message | Chat | User | None, Done | None]] = []
         self._shard: Shard | None = None
 
     def listen(self, shard: Shard) -> None:
@@ -83,6 +83,9 @@ class RecordingStore:
 
     def append(self, message: Message) -> None:
         self._writes.append((message, None))
+
+    def after_writes(self, done: Done) -> None:
+        self._writes.append((None, done))
 
     def acknowledged(self, message: Message) -> None:
         self.acknowledgements.append(message)

@@ -1,20 +1,27 @@
-"""Tests of router.handover_queue: sockets on their way to a worker, in a real front with a worker that the test plays."""
+"""Tests of router.handover_queue: sockets on their way to a worker that the test plays, most of them in a real front."""
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import resource
 import signal
 import socket
+import threading
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
 
-from core.handover import IN_FLIGHT_MAX, endpoint
+from core.handover import IN_FLIGHT_MAX, Ticket, endpoint
+from router.handover_queue import HandoverQueue
+from router.lobby_socket import LobbySocket
 from tests.router.front_process import (
     HEAD,
+    TIMEOUT,
     Adopted,
     Client,
     FakeWorker,
@@ -228,15 +235,37 @@ def test_at_most_128_sockets_are_under_way_and_none_is_lost(front: FrontProcess)
             each.socket.close()
 
 
-def test_a_worker_that_answers_nonsense_is_left(front: FrontProcess) -> None:
-    with front.client() as client, FakeWorker(front.run_dir, 0) as mad:
+def test_a_full_queue_is_waited_for(front: FrontProcess) -> None:
+    """HELLOs of 16 KiB in fragments travel in the queue itself, which holds a dozen of them."""
+    with ExitStack() as stack:
+        worker = stack.enter_context(FakeWorker(front.run_dir, 0))
+        users = [user_on(0, 2) for _ in range(60)]
+        for user_id in users:
+            body = message("HELLO", user_id=user_id, display_name="Ada", padding="x" * 16_000)
+            client = stack.enter_context(front.client())
+            client.send(client_frame(1, body[:9], final=False) + client_frame(0, body[9:]))
+        worker.connected()
+        front.wait_for_stats({"front_lobby": 0})
+        assert front.stats['front_waiting{worker="0"}'] > 0
+        before = front.cpu_seconds()
+        front.next_stats()
+        assert front.cpu_seconds() - before < 0.2
+        taken = [worker.receive() for _ in users]
+        assert sorted(each.ticket.user_id for each in taken) == sorted(users)
+        for each in taken:
+            assert len(each.ticket.carried) > 16_000
+            each.socket.close()
+
+
+def test_a_worker_that_answers_nonsense_keeps_its_queue(front: FrontProcess) -> None:
+    """It lives, and could take from a queue that was given up what is then handed over again."""
+    with FakeWorker(front.run_dir, 0) as worker, front.client() as client:
         client.send(hello(user_on(0, 2)))
-        taken = mad.take()
-        mad.connected().send(b"abc")
+        taken = worker.take()
+        worker.connected().send(b"abc")
+        worker.adopt(taken)
+        echo(taken, client)
         taken.socket.close()
-        mad.close()
-        with FakeWorker(front.run_dir, 0) as worker:
-            worker.receive().socket.close()
 
 
 def test_a_number_that_nobody_sent_does_no_harm(front: FrontProcess) -> None:
@@ -287,3 +316,79 @@ def test_a_storm_of_clients_is_handed_over_whole(run_dir: Path) -> None:
             adopted.socket.close()
         with FakeWorker(run_dir, 0):
             wait_until(lambda: front.descriptors() < 30, "the front to have closed its copies")
+
+
+# -- By itself --
+
+
+class Stub:
+    """What a queue needs of a LobbySocket."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.here, self.there = socket.socketpair()
+        self.descriptor = self.here.fileno()
+        self.done = asyncio.Event()
+        self.has_failed = False
+
+    def ticket(self, number: int) -> Ticket:
+        return Ticket(number, "user", "address", b"")
+
+    def adopted(self) -> None:
+        self.done.set()
+
+    def fail(self) -> None:
+        self.has_failed = True
+        self.done.set()
+
+
+async def hand_over(run_dir: Path, stubs: list[Stub]) -> None:
+    """Hand them over and wait until each is adopted or has failed."""
+    queue = HandoverQueue(asyncio.get_running_loop(), str(run_dir), 0, lambda name: None)
+    try:
+        for stub in stubs:
+            queue.put(cast("LobbySocket", stub))
+        async with asyncio.timeout(TIMEOUT):
+            await asyncio.gather(*(stub.done.wait() for stub in stubs))
+        assert queue.waiting() == []
+        assert queue.in_flight_count == 0
+    finally:
+        queue.close()
+        for stub in stubs:
+            stub.here.close()
+            stub.there.close()
+
+
+def refuse_some(monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    """Have the kernel refuse the first, second and fourth descriptor."""
+    send_fds = socket.send_fds
+    refusals = iter([True, True, False, True])
+
+    def refuse(*arguments: Any) -> int:
+        if next(refusals, False):
+            raise OSError(error, os.strerror(error))
+        return send_fds(*arguments)
+
+    monkeypatch.setattr(socket, "send_fds", refuse)
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"), [(errno.ETOOMANYREFS, 0), (errno.ENOBUFS, 0), (errno.ENOMEM, 0), (errno.EMSGSIZE, 3)]
+)
+def test_what_the_kernel_refuses_for_the_moment_is_tried_again(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, error: int, lost: int
+) -> None:
+    stubs = [Stub() for _ in range(5)]
+
+    def adopt() -> None:
+        for _ in range(len(stubs) - lost):
+            worker.receive().socket.close()
+
+    refuse_some(monkeypatch, error)
+    with FakeWorker(run_dir) as worker:
+        adopting = threading.Thread(target=adopt)
+        adopting.start()
+        asyncio.run(hand_over(run_dir, stubs))
+        adopting.join(TIMEOUT)
+        assert not adopting.is_alive()
+    assert sum(stub.has_failed for stub in stubs) == lost

@@ -39,6 +39,9 @@ class MemoryStore:
     def save_chat(self, user: User, chat: Chat, done: Done) -> None:
         self._writes.append(done)
 
+    def after_writes(self, done: Done) -> None:
+        self._writes.append(done)
+
     def append(self, message: Message) -> None:
         self._writes.append(message)
 

@@ -1,0 +1,63 @@
+"""What a client has sent and can't be done yet, since something before it is not finished.
+
+A client may send everything in one go: HELLO, OPEN_CHAT, MSG, TYPING. Most of it can be worked on side by side; but until HELLO is through
+nothing else may begin, and until a chat is open what is meant for it must wait. So a command that takes its time *holds* a key: the
+peer whom it is about, or `EVERYTHING`. What comes later and depends on a held key waits in order, the rest goes ahead. In particular a
+chat that can't be opened, since the other shard does not answer, does not keep messages from other chats.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Final
+
+#: The key on which every command depends; no user id looks like it.
+EVERYTHING: Final = "*"
+
+
+class WaitingLine:
+    """The line of one connection."""
+
+    __slots__ = ("_held", "_waiting")
+
+    def __init__(self) -> None:
+        self._held: set[str] = set()
+        self._waiting: deque[tuple[str, dict[str, Any]]] = deque()
+
+    def __len__(self) -> int:
+        """How many commands wait."""
+        return len(self._waiting)
+
+    @property
+    def held(self) -> bool:
+        """Whether anything is held: if not, nothing needs to wait."""
+        return bool(self._held)
+
+    def hold(self, key: str) -> None:
+        """Let what depends on `key` wait, until `release`."""
+        self._held.add(key)
+
+    def holds_everything(self) -> bool:
+        """Whether no command may begin."""
+        return EVERYTHING in self._held
+
+    def holds_peer(self, peer: Any) -> bool:
+        """Whether a command about `peer`, as the client wrote it, must wait; without a peer it may be about any of them."""
+        if EVERYTHING in self._held or peer is None:
+            return bool(self._held)
+        return type(peer) is str and (peer in self._held or peer.lower() in self._held)
+
+    def put(self, kind: str, data: dict[str, Any]) -> None:
+        """Let a command wait behind all others that do."""
+        self._waiting.append((kind, data))
+
+    def release(self, key: str) -> list[tuple[str, dict[str, Any]]]:
+        """Hold `key` no longer. All that waits is taken out, in order; what must wait on is to be `put` back."""
+        self._held.discard(key)
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        return waiting
+
+    def clear(self) -> None:
+        """Forget all that waits."""
+        self._waiting.clear()

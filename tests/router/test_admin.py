@@ -1,0 +1,118 @@
+"""Tests of router.admin, in a real server and by themselves."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from router.admin import AdminServer
+from tests.router.front_process import hello, wait_until
+from tests.router.server_process import ServerProcess
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    with (
+        tempfile.TemporaryDirectory(prefix="fastchat-") as name,
+        ServerProcess(Path(name), workers=2) as server,
+    ):
+        yield server
+
+
+def test_health(server: ServerProcess) -> None:
+    assert server.get("/healthz") == (200, {"status": "ok"})
+
+
+def test_the_status_shows_every_process_and_its_numbers(server: ServerProcess) -> None:
+    with server.client() as client:
+        client.send(hello())
+        assert client.json()["type"] == "HELLO_ACK"
+        wait_until(
+            lambda: server.status("front 0")["stats"].get("front_adopted_total", 0) >= 1,
+            "the front's numbers",
+        )
+    code, status = server.get("/status")
+    assert code == 200
+    assert status["status"] == "ok"
+    assert status["pid"] == server.process.pid
+    assert status["settings"]["port"] == server.port
+    assert status["settings"]["workers"] == 2
+    assert [(each["kind"], each["index"]) for each in status["processes"]] == [
+        ("worker", 0),
+        ("worker", 1),
+        ("front", 0),
+    ]
+    for each in status["processes"]:
+        assert each["state"] == "ready"
+        assert each["pid"] in server.descendants()
+        assert each["uptime"] > 0
+        assert each["restarts"] == 0
+        assert each["last_end"] is None
+    generations = [each["generation"] for each in status["processes"] if each["kind"] == "worker"]
+    assert len(set(generations)) == 2
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LOCALHOST:8001", 200),
+        ("127.0.0.1:8001", 200),
+        ("127.9.9.9", 200),
+        ("[::1]:8001", 200),
+        ("evil.example:8001", 403),
+        ("localhost.evil.example", 403),
+        ("192.0.2.1", 403),
+        ("", 403),
+        ("local host", 403),
+    ],
+)
+def test_only_names_of_this_machine_are_answered(server: ServerProcess, host: str, status: int) -> None:
+    for path in ("/status", "/healthz", "/nothing"):
+        code, body = server.get(path, Host=host)
+        assert code == (404 if status == 200 and path == "/nothing" else status)
+        if status == 403:
+            assert "pid" not in body
+
+
+@pytest.mark.parametrize(
+    ("admin_host", "host", "own"),
+    [
+        ("localhost", "admin.example", False),
+        ("admin.example", "admin.example:8001", True),
+        ("Admin.Example", "admin.example", True),
+        ("0.0.0.0", "192.0.2.1:8001", True),
+        ("0.0.0.0", "localhost", True),
+        ("0.0.0.0", "evil.example", False),
+        ("127.0.0.1", "192.0.2.1", False),
+        ("192.0.2.1", "192.0.2.1", True),
+        ("localhost", None, False),
+    ],
+)
+def test_which_names_are_this_machine(admin_host: str, host: str | None, own: bool) -> None:
+    assert AdminServer(admin_host, [], dict).is_own_host(host) is own
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+def test_it_only_reads(server: ServerProcess, method: str) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.admin_port, timeout=10)
+    connection.request(method, "/status", headers={"Host": "localhost"})
+    assert connection.getresponse().status == 405
+    connection.close()
+
+
+def test_a_process_that_is_away_shows(run_dir: Path) -> None:
+    with ServerProcess(run_dir, workers=1) as server:
+        stopped = server.child("worker 0")
+        os.kill(stopped, signal.SIGKILL)
+        wait_until(lambda: server.status("worker 0")["restarts"] == 1, "the restart to show")
+        wait_until(lambda: server.get("/healthz")[1] == {"status": "ok"}, "the worker to be back")
+        status = server.status("worker 0")
+        assert status["last_end"] == "signal SIGKILL"
+        assert status["pid"] != stopped

@@ -1,0 +1,43 @@
+"""Tests of router.preflight; the limit of file descriptors is tested with a whole server, since it is the process's own."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from core.settings import ConfigurationError
+from router.preflight import check_exposure, prepare_data_directory
+
+
+def test_a_data_directory_is_created_for_its_owner_alone(tmp_path: Path) -> None:
+    prepare_data_directory(tmp_path / "a" / "b")
+    assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
+    assert os.listdir(tmp_path / "a" / "b") == []
+    prepare_data_directory(tmp_path / "a" / "b")
+
+
+def test_a_data_directory_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for directory in (tmp_path / "file", tmp_path / "file" / "data"):
+        with pytest.raises(
+            ConfigurationError, match=r"can't write to the data directory .*FASTCHAT_DATA_DIR"
+        ):
+            prepare_data_directory(directory)
+
+
+@pytest.mark.parametrize(("loopback", "auth"), [(True, None), (True, "none"), (False, "jwt")])
+def test_d5_what_is_not_exposed_needs_no_word(loopback: bool, auth: str | None) -> None:
+    assert check_exposure("host", loopback, auth) is None
+
+
+def test_d5_exposure_without_proof_has_to_be_asked_for() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"FASTCHAT_HOST: '0.0.0.0' lets other machines connect.*FASTCHAT_AUTH=none"
+    ):
+        check_exposure("0.0.0.0", False, None)
+    warning = check_exposure("0.0.0.0", False, "none")
+    assert warning is not None
+    assert "any user" in warning
