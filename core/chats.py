@@ -148,7 +148,7 @@ class Chats:
             self.announce(user, chat)
         elif not session.closed:
             session.connection.send(chat_opened_frame(user, chat))
-        session.chosen_peer = chat.peer
+        session.choose(chat.peer, request.ticket)
         owner = shard.placement.worker_of(chat.peer)
         if owner == shard.index:
             self.opened_elsewhere(user.user_id, chat.peer)

@@ -33,8 +33,9 @@ def decode(payload: bytes) -> tuple[str, dict[str, Any]]:
             payload.decode()
         except UnicodeDecodeError:
             raise FrameError(CloseCode.INVALID_UTF8, "a text message must be UTF-8") from None
+        came = f"it is no JSON at character {error.pos + 1}" if payload else "it is empty"
         raise Refusal(
-            ErrorCode.VALIDATION, f"the message must be a JSON object: {error}", expected="JSON object"
+            ErrorCode.VALIDATION, f"the message must be a JSON object; {came}", expected="JSON object"
         ) from None
     if type(message) is not dict:
         raise Refusal(

@@ -17,7 +17,7 @@ IN_FLIGHT_MAX: Final = 128
 TICKET_MAX_BYTES: Final = 17 * 1024
 
 _VERSION: Final = 1
-_HEADER: Final = struct.Struct("!BIBBH")
+_HEADER: Final = struct.Struct("!BIBBBH")
 _ADOPTED: Final = struct.Struct("!I")
 
 
@@ -30,6 +30,8 @@ class Ticket(NamedTuple):
     user_id: str
     #: The client's address as text, for logs.
     address: str
+    #: Invalid messages that the client has sent within the last minute.
+    strikes: int
     #: Bytes that the client sent and that are no longer in the kernel: whole client frames, to be parsed before the socket is read.
     carried: bytes
 
@@ -37,7 +39,9 @@ class Ticket(NamedTuple):
 def encode_ticket(ticket: Ticket) -> bytes:
     """A ticket as one SEQPACKET message."""
     user_id, address = ticket.user_id.encode(), ticket.address.encode()
-    header = _HEADER.pack(_VERSION, ticket.number, len(user_id), len(address), len(ticket.carried))
+    header = _HEADER.pack(
+        _VERSION, ticket.number, len(user_id), len(address), ticket.strikes, len(ticket.carried)
+    )
     return header + user_id + address + ticket.carried
 
 
@@ -45,17 +49,13 @@ def decode_ticket(data: bytes) -> Ticket:
     """The inverse of `encode_ticket`. Raises ValueError when it is not one: the two ends run different versions."""
     if len(data) < _HEADER.size:
         raise ValueError(f"a hand-over ticket has at least {_HEADER.size} bytes, this one has {len(data)}")
-    version, number, user_size, address_size, carried_size = _HEADER.unpack_from(data)
+    version, number, user_size, address_size, strikes, carried_size = _HEADER.unpack_from(data)
     if version != _VERSION or len(data) != _HEADER.size + user_size + address_size + carried_size:
         raise ValueError(f"not a hand-over ticket of version {_VERSION}: {data[:32]!r}")
     user_end = _HEADER.size + user_size
     address_end = user_end + address_size
-    return Ticket(
-        number,
-        data[_HEADER.size : user_end].decode(),
-        data[user_end:address_end].decode(),
-        data[address_end:],
-    )
+    user_id, address = data[_HEADER.size : user_end].decode(), data[user_end:address_end].decode()
+    return Ticket(number, user_id, address, strikes, data[address_end:])
 
 
 def encode_adopted(numbers: list[int]) -> bytes:

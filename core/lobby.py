@@ -35,6 +35,10 @@ class Lobby:
         self._pings = TokenBucket(pings_per_second, PING_BURST, now)
         self._strikes = SlidingWindow(STRIKES_PER_MINUTE)
 
+    def strikes(self, now: float) -> int:
+        """Invalid messages of the last minute, which count on after the hand-over (D25)."""
+        return self._strikes.recent(now)
+
     def receive(self, payload: bytes, now: float, timestamp: bytes) -> Hello | bytes:
         """What the text message `payload` means: a valid HELLO, or the frame to answer with.
 

@@ -64,13 +64,15 @@ class Messages:
         if message_id is None:
             message_id = _new_message_id()
         frame = codec.msg(user.user_id, recipient, content, message_id, shard.clock.timestamp())
-        if flags & MessageFlag.CHAT_OPEN:
-            session.chosen_peer = recipient
+        if session.typing_to and recipient in session.typing_to:
+            session.typing_to[recipient] = now
         user.in_flight += 1
         session.in_flight += 1
         if session.in_flight >= UNCOMMITTED_MAX:
             session.adjust_reading()
         ticket, deadline = shard.requests.open(MessageType.MSG, session, user, recipient, message_id, now)
+        if flags & MessageFlag.CHAT_OPEN:
+            session.choose(recipient, ticket)
         owner = shard.placement.worker_of(recipient)
         if owner == shard.index:
             self.accept(owner, ticket, flags, user.user_id, recipient, message_id, frame, now)
@@ -154,8 +156,7 @@ class Messages:
             if request.peer not in user.chats:
                 # The recipient's shard knows of the chat, so it is open, and the record here was lost (D7).
                 shard.chats.announce(user, shard.chats.repair(user, request.peer, name))
-                # In a chat that was known, `send` has chosen; the client may have chosen another one since.
-                session.chosen_peer = request.peer
+                session.choose(request.peer, request.ticket)
             if not session.closed:
                 assert request.message_id is not None, "every message has an id"
                 session.connection.send(codec.msg_ack(request.message_id, status))

@@ -99,16 +99,20 @@ class Presence:
             self._local[user.user_id] = user
             for peer in user.chats:
                 self._watchers.setdefault(peer, set()).add(user.user_id)
-        if self._online.get(user.user_id) != user.display_name:
-            self._joined[user.user_id] = user.display_name
-            self._left.discard(user.user_id)
-            self._came(user.user_id, user.display_name)
+        self.named(user)
         if session not in self._sessions:
             self._sessions[session] = None
             self._tell(session, now, full=True)
         else:
             self._dirty[session] = None
             session.presence_full = True
+
+    def named(self, user: User) -> None:
+        """`user`, who has a connection, may have a new name."""
+        if self._online.get(user.user_id) != user.display_name:
+            self._joined[user.user_id] = user.display_name
+            self._left.discard(user.user_id)
+            self._came(user.user_id, user.display_name)
 
     def detach(self, user: User, session: Session, now: float) -> None:
         """A device of `user` is gone; with the last one the grace begins."""

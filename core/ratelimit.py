@@ -54,6 +54,11 @@ class SlidingWindow:
         times[self._oldest] = now
         self._oldest = (self._oldest + 1) % limit
 
+    def recent(self, now: float) -> int:
+        """How many events of the last `window` seconds have been counted."""
+        start = now - self._window
+        return sum(time > start for time in self._times)
+
     def allow(self, now: float) -> bool:
         """Count one event if it is allowed, and say whether it was."""
         if self.retry_after(now) > 0.0:

@@ -21,11 +21,20 @@ if TYPE_CHECKING:
 class Request:
     """A request whose outcome is not known yet."""
 
-    __slots__ = ("deadline", "kind", "message_id", "peer", "session", "user")
+    __slots__ = ("deadline", "kind", "message_id", "peer", "session", "ticket", "user")
 
     def __init__(
-        self, kind: str, session: Session, user: User, peer: str, message_id: str | None, deadline: float
+        self,
+        ticket: int,
+        kind: str,
+        session: Session,
+        user: User,
+        peer: str,
+        message_id: str | None,
+        deadline: float,
     ) -> None:
+        #: Names it between the shards; later requests have higher ones.
+        self.ticket = ticket
         #: MSG or OPEN_CHAT: which answer the client waits for.
         self.kind = kind
         self.session = session
@@ -51,7 +60,7 @@ class Requests:
     ) -> tuple[int, float]:
         """Begin a request; its ticket and deadline."""
         ticket, deadline = next(self._tickets), now + CONFIRM_TIMEOUT
-        self._open[ticket] = Request(kind, session, user, peer, message_id, deadline)
+        self._open[ticket] = Request(ticket, kind, session, user, peer, message_id, deadline)
         return ticket, deadline
 
     def take(self, ticket: int) -> Request | None:
@@ -70,6 +79,10 @@ def refusal(request: Request, outcome: int, messages_per_minute: int, now: float
     field = "to" if request.kind == MessageType.MSG else "target_user_id"
     if outcome == Outcome.USER_NOT_FOUND:
         return Refusal(ErrorCode.USER_NOT_FOUND, "no such user has ever been here", field=field)
+    if outcome == Outcome.CHAT_NOT_OPENED and request.peer == request.user.user_id:
+        return Refusal(
+            ErrorCode.CHAT_NOT_OPENED, "a chat is with somebody else, not with oneself", field=field
+        )
     if outcome == Outcome.CHAT_NOT_OPENED:
         return Refusal(ErrorCode.CHAT_NOT_OPENED, "open a chat with this user first", field=field)
     if outcome == Outcome.CONFLICT:

@@ -49,6 +49,7 @@ class Session:
         "_paused",
         "_pings",
         "_strikes",
+        "chosen_by",
         "chosen_peer",
         "claimed",
         "closed",
@@ -69,7 +70,7 @@ class Session:
         "user",
     )
 
-    def __init__(self, shard: Shard, connection: Connection, claimed: str, now: float) -> None:
+    def __init__(self, shard: Shard, connection: Connection, claimed: str, strikes: int, now: float) -> None:
         self.shard = shard
         self.connection = connection
         #: The user id that the front read from HELLO.
@@ -81,7 +82,12 @@ class Session:
         self._first = True
         # -- Limits of this connection --
         self._pings = TokenBucket(shard.settings.pings_per_second, PING_BURST, now)
+        #: Invalid messages; most clients never need it.
         self._strikes: SlidingWindow | None = None
+        if strikes:
+            self._strikes = SlidingWindow(STRIKES_PER_MINUTE)
+            for _ in range(strikes):
+                self._strikes.count(now)
         # -- Order --
         self._line = WaitingLine()
         #: Whether the client is not read from at the moment.
@@ -91,9 +97,11 @@ class Session:
         # -- Typing (D17) --
         #: The chat that this connection opened or wrote in last, and that of the last CHAT_OPENED or MSG it received.
         self.chosen_peer: str | None = None
+        #: The ticket of the request by which it was chosen.
+        self.chosen_by = -1
         self.received_peer: str | None = None
-        #: Peers that were told that this connection is typing.
-        self.typing_to: set[str] | None = None
+        #: Peers that were told that this connection is typing -> when it is typing no more, unless it says so again.
+        self.typing_to: dict[str, float] | None = None
         # -- Delivery (D12) --
         #: Mailbox position up to which everything has been written to this connection.
         self.cursor = 0
@@ -168,6 +176,11 @@ class Session:
         """Whether messages wait for this connection to have room."""
         user = self.user
         return user is not None and not self.closed and self.cursor < user.mailbox.head
+
+    def choose(self, peer: str, ticket: int) -> None:
+        """The client opened or wrote in the chat with `peer`, unless it has gone on to another one since (D17)."""
+        if ticket > self.chosen_by:
+            self.chosen_peer, self.chosen_by = peer, ticket
 
     def hold(self, key: str) -> None:
         """Let what depends on `key` wait, until `release`."""

@@ -29,7 +29,7 @@ def _cores() -> int:
 
 
 class Settings(BaseSettings):
-    """What an operator can set. The descriptions are the help texts."""
+    """The FastChat server. Each flag is an environment variable too: --data-dir is FASTCHAT_DATA_DIR; the flag wins."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -39,6 +39,7 @@ class Settings(BaseSettings):
         cli_implicit_flags=True,
         cli_prog_name="fastchat",
         cli_hide_none_type=True,
+        env_ignore_empty=True,
     )
 
     host: str = Field(
@@ -77,7 +78,11 @@ class Settings(BaseSettings):
     )
     hellos_per_minute: int = Field(30, ge=0, le=1_000_000, description="HELLO a minute and user; 0: no limit")
     pings_per_second: float = Field(
-        1.0, ge=0, le=10_000, description="PING a second and connection, with a burst of 5; 0: no limit"
+        1.0,
+        ge=0,
+        le=10_000,
+        allow_inf_nan=False,
+        description="PING a second and connection, with a burst of 5; 0: no limit",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severity that is logged"
@@ -98,9 +103,7 @@ def load_settings(environ: Mapping[str, str], arguments: Sequence[str] | None = 
     process as argparse does (exit codes 2 and 0). `environ` is looked at for unknown names; pydantic reads ``os.environ``.
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    unknown = sorted(
-        name for name in environ if name.upper().startswith(PREFIX) and name.upper() not in known
-    )
+    unknown = sorted(name for name in environ if name.upper().startswith(PREFIX) and name not in known)
     if unknown:
         raise ConfigurationError("\n".join(_unknown(name, known) for name in unknown))
     try:

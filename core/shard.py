@@ -36,6 +36,7 @@ from core.protocol import (
     DEVICE_SILENT,
     DEVICES_MAX,
     FORGET_AFTER,
+    HELLO_DEADLINE,
     CloseCode,
     MessageType,
 )
@@ -102,9 +103,9 @@ class Shard:
                 self.bus.send(worker, self.presence.snapshot_record())
                 self.bus.send(worker, pack_record(RecordKind.PRESENCE_REQUEST))
 
-    def connect(self, connection: Connection, claimed: str, now: float) -> Session:
-        """A new session on a connection whose first message will be HELLO of user `claimed`."""
-        return Session(self, connection, claimed, now)
+    def connect(self, connection: Connection, claimed: str, strikes: int, now: float) -> Session:
+        """A new session on a connection whose first message will be HELLO of `claimed`, after `strikes` invalid ones."""
+        return Session(self, connection, claimed, strikes, now)
 
     def close(self, session: Session, code: int, reason: str, now: float) -> None:
         """End a session from this side."""
@@ -219,6 +220,8 @@ class Shard:
             user.durable = False
         wait = user.hellos.retry_after(now)
         if wait:
+            # Who waits as long as it is told to must not be closed meanwhile for not saying HELLO.
+            session.hello_deadline = now + wait + HELLO_DEADLINE
             raise rate_limited("HELLO", self.settings.hellos_per_minute, wait)
         user.hellos.count(now)
         self._offline.pop(user.user_id, None)
@@ -241,8 +244,10 @@ class Shard:
         if failure is not None and not session.closed:
             self.close(session, CloseCode.TRY_AGAIN_LATER, "the server can't store anything now", now)
         if session.closed:
-            # Too late to greet, but what the client sent behind HELLO is still done, if it was the client who left.
+            # Too late to greet, but what the client sent is still done, if it was the client who left.
             session.user = user if failure is None else None
+            if user.sessions and failure is None:
+                self.presence.named(user)
             self._note_offline(user, now)
             self.continue_later(session, EVERYTHING)
             return

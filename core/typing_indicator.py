@@ -40,18 +40,19 @@ class TypingIndicators:
         if wait:
             raise rate_limited("TYPING", self._shard.settings.typing_per_minute, wait)
         user.typing.count(now)
-        if session.typing_to is None:
-            session.typing_to = set()
         if is_typing:
-            session.typing_to.add(peer)
-        else:
-            session.typing_to.discard(peer)
+            if session.typing_to is None:
+                session.typing_to = {}
+            session.typing_to[peer] = now + TYPING_EXPIRY
+        elif session.typing_to:
+            session.typing_to.pop(peer, None)
         self._route(user.user_id, peer, TypingFlag.TYPING if is_typing else TypingFlag.STOPPED, now)
 
     def disconnected(self, user: User, session: Session, now: float) -> None:
-        """Who disconnects has stopped typing."""
+        """Who disconnects has stopped typing, unless another device of the same user goes on."""
         for peer in session.typing_to or ():
-            self._route(user.user_id, peer, TypingFlag.STOPPED_IF_SHOWN, now)
+            if not any(other.typing_to and other.typing_to.get(peer, now) > now for other in user.sessions):
+                self._route(user.user_id, peer, TypingFlag.STOPPED_IF_SHOWN, now)
 
     # -- At the recipient's shard --
 

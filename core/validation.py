@@ -92,7 +92,9 @@ def is_typing(value: Any) -> bool:
 
 
 def _wrong(field: str, expected: str, value: Any) -> Refusal:
-    came = repr(value[:64]) if type(value) is str else json_type(value)
+    came = json_type(value)
+    if type(value) is str:
+        came = repr(value) if len(value) <= 64 else f"{value[:64]!r}... ({len(value)} characters)"
     return Refusal(
         ErrorCode.VALIDATION, f"`{field}` must be {expected}; it is {came}", field=field, expected=expected
     )

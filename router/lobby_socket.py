@@ -152,7 +152,8 @@ class LobbySocket(PeekedSocket):
 
     def ticket(self, number: int) -> Ticket:
         """What goes to the worker with the socket."""
-        return Ticket(number, self.user_id, format_address(self.address), self._carried)
+        address, strikes = format_address(self.address), self._lobby.strikes(now())
+        return Ticket(number, self.user_id, address, strikes, self._carried)
 
     def adopted(self) -> None:
         """The worker has it: our copy goes, and only ours."""

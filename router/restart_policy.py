@@ -1,8 +1,8 @@
 """When a child that died is started again, and when the server gives up instead. No clock, no process: times come in.
 
 A child that crashes after it had booted is started again almost at once, since its users wait; when it goes on crashing, later
-and later. A child that dies while booting would most likely do so for ever: at the first start that ends the server, with a message; after
-that, when it happens several times in a row.
+and later. A child that has never served and dies while booting would most likely do so for ever, so that ends the server, with a message.
+One that has served before is never given up: the other children do their work, and have nothing to gain from an end of the server.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ LONGEST_DELAY: Final = 5.0
 JITTER: Final = 0.25
 #: Seconds that a child must have been ready for its next crash to count as the first again.
 STABLE: Final = 10.0
-#: Boot failures in a row, once the child had served before, that end the server.
-BOOT_FAILURES_MAX: Final = 5
 
 
 class Restart(NamedTuple):
@@ -48,15 +46,13 @@ class RestartPolicy:
         self._ready_at: float | None = None
         #: Whether any process of this child ever became ready.
         self._served = False
-        #: Crashes after `ready`, without a stable time in between, and boot failures in a row.
+        #: Deaths without a stable time in between.
         self._crashes = 0
-        self._boot_failures = 0
 
     def ready(self, now: float) -> None:
         """The process has booted."""
         self._ready_at = now
         self._served = True
-        self._boot_failures = 0
 
     def died(self, now: float, how: str, refused: str | None = None) -> Restart | GiveUp:
         """The process has ended: `how` it did, for people, and the reason that it gave if it refused to start."""
@@ -66,14 +62,13 @@ class RestartPolicy:
                 self._crashes = 0
             self._crashes += 1
             return Restart(self._delay(self._crashes))
-        self._boot_failures += 1
-        if self._served and self._boot_failures < BOOT_FAILURES_MAX:
-            return Restart(self._delay(self._crashes + self._boot_failures))
-        times = f" {self._boot_failures} times in a row" if self._served else ""
+        if self._served:
+            self._crashes += 1
+            return Restart(self._delay(self._crashes))
         if refused is not None:
-            return GiveUp(EXIT_CONFIGURATION, f"{self._name} refused{times} to start: {refused}")
+            return GiveUp(EXIT_CONFIGURATION, f"{self._name} refused to start: {refused}")
         return GiveUp(
-            EXIT_BOOT_FAILURE, f"{self._name} could not start{times}: it ended with {how} before it was ready"
+            EXIT_BOOT_FAILURE, f"{self._name} could not start: it ended with {how} before it was ready"
         )
 
     def _delay(self, failures: int) -> float:

@@ -152,6 +152,10 @@ class Supervisor:
             return await self._end
         finally:
             await self._shut_down()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                # Everything is done: one more Ctrl-C must not turn a good end into a bad one.
+                self._loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)
 
     # -- Before anything is started --
 

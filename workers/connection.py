@@ -35,6 +35,7 @@ from picows import (
 from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]
 
 from core.frames import FrameError, Opcode, close_answer, close_payload, server_frame
+from core.handover import Ticket
 from core.protocol import (
     HEARTBEAT_IDLE,
     HEARTBEAT_REPLY,
@@ -88,12 +89,12 @@ class Connection(WSListener):
         "session",
     )
 
-    def __init__(self, worker: Worker, claimed: str, address: str, now: float) -> None:
+    def __init__(self, worker: Worker, ticket: Ticket, now: float) -> None:
         self._worker = worker
         #: The client's address, for logs.
-        self.address = address
+        self.address = ticket.address
         self.last_heard = now
-        self.session: Session = worker.shard.connect(self, claimed, now)
+        self.session: Session = worker.shard.connect(self, ticket.user_id, ticket.strikes, now)
         # -- Set once the socket is adopted --
         self._transport: WSTransport | None = None
         #: The event loop's own transport, beneath picows.

@@ -145,7 +145,7 @@ class Worker:
 
     async def _take(self, ticket: Ticket, client: socket.socket) -> None:
         client.setblocking(False)
-        connection = Connection(self, ticket.user_id, ticket.address, time.monotonic())
+        connection = Connection(self, ticket, time.monotonic())
         try:
             await adopt(connection, client, ticket.carried)
         except OSError as error:

@@ -25,6 +25,7 @@ _TICKETS = st.builds(
     number=st.integers(0, 2**32 - 1),
     user_id=st.text("0123456789abcdef-._ABC", min_size=1, max_size=64),
     address=st.text(max_size=40),
+    strikes=st.integers(0, 20),
     carried=st.binary(max_size=500) | st.integers(0, MESSAGE_MAX_BYTES).map(bytes),
 )
 

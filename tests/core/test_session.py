@@ -327,6 +327,16 @@ def test_ping_does_not_wait_in_line(pair: Pair) -> None:
     assert ann.kinds() == ["PONG"]
 
 
+def test_d25_invalid_messages_before_the_hand_over_count(pair: Pair) -> None:
+    """Twenty in a minute, wherever they were sent."""
+    ann = Device(pair.world, pair.ann, strikes=19).hello()
+    ann.say("NONSENSE")
+    assert ann.open
+    ann.say("NONSENSE")
+    assert ann.closed is not None
+    assert ann.closed[0] == 1008
+
+
 # -- Order and pace --
 
 

@@ -60,7 +60,6 @@ def test_a_variable_sets_and_a_flag_wins(monkeypatch: pytest.MonkeyPatch) -> Non
         ("TYPING_PER_MINUTE", "many"),
         ("PINGS_PER_SECOND", "-0.5"),
         ("PINGS_PER_SECOND", "nan"),
-        ("HOST", ""),
         ("LOG_LEVEL", "loud"),
     ],
 )
@@ -73,6 +72,14 @@ def test_a_bad_value_is_a_sentence_with_the_name_the_rule_and_the_value(
     assert sentence.startswith(f"{PREFIX}{name}: ")
     assert repr(value) in sentence or value in ("nan", "")
     assert "\n" not in sentence
+
+
+def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `FASTCHAT_PORT= make run` means it."""
+    monkeypatch.setenv("FASTCHAT_PORT", "")
+    monkeypatch.setenv("FASTCHAT_HOST", "")
+    settings = load_settings(os.environ, [])
+    assert (settings.host, settings.port) == ("localhost", 8000)
 
 
 def test_every_bad_value_gets_its_own_line(monkeypatch: pytest.MonkeyPatch) -> None:

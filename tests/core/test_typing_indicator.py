@@ -68,6 +68,28 @@ def test_d17_the_last_message_written_decides_not_the_last_one_confirmed() -> No
     assert not bob.typists()
 
 
+@pytest.mark.parametrize("then", ["opens", "writes"])
+def test_d17_what_was_asked_last_decides_not_what_was_opened_last(then: str) -> None:
+    """Ann opens a chat with Cat, whose shard takes its time, and then one with Dan, or writes to Bob: that is where she types."""
+    pair = Pair(False)
+    ann, bob = pair.chatting()
+    (cat,) = pair.online(pair.cat)
+    dan = pair.world.device(pair.world.user_on(0)).hello("Dan Fox")
+    pair.world.stalled.add(1)
+    ann.open_chat(pair.cat)
+    if then == "opens":
+        ann.open_chat(dan.user_id)
+    else:
+        ann.msg(pair.bob)
+        bob.take()
+    ann.typing()
+    pair.world.stalled.clear()
+    pair.world.settle()
+    assert cat.one("CHAT_OPENED")
+    assert not cat.typists()
+    assert (dan if then == "opens" else bob).typists() == [(pair.ann, True)]
+
+
 def test_d17_a_message_that_was_refused_chooses_nothing(pair: Pair) -> None:
     """There is no chat to type in."""
     ann, bob = pair.chatting()
@@ -267,6 +289,50 @@ def test_d17_another_device_that_leaves_does_not_end_it(pair: Pair) -> None:
     ann_too.leave()
     ann_third.leave()
     assert not bob.typists()
+
+
+def test_d17_two_devices_that_type_are_one_typist(pair: Pair) -> None:
+    """Whichever leaves first, the other goes on; `false` comes when the second one leaves."""
+    for first in (0, 1):
+        ann, bob = pair.chatting()
+        (ann_too,) = pair.online(pair.ann)
+        devices = [ann, ann_too]
+        for device in devices:
+            device.typing(to=pair.bob)
+        bob.take()
+        devices[first].leave()
+        assert not bob.typists()
+        devices[1 - first].leave()
+        assert bob.typists() == [(pair.ann, False)]
+
+
+@pytest.mark.parametrize("fate", ["repeated", "refused"])
+def test_d17_a_disconnect_ends_it_even_after_a_message_that_did_not(pair: Pair, fate: str) -> None:
+    """A repeat, or a message that was refused, is no message that came: so typing went on, and ends now."""
+    ann, bob = pair.chatting()
+    ann.msg(pair.bob, "Hi.", "1")
+    ann.typing()
+    bob.take()
+    ann.msg(pair.bob, "Hi." if fate == "repeated" else "Another.", "1")
+    assert not bob.typists()
+    ann.leave()
+    assert bob.typists() == [(pair.ann, False)]
+
+
+@pytest.mark.parametrize("how", ["wrote", "expired"])
+def test_d17_a_device_that_typed_long_ago_does_not_go_on(pair: Pair, how: str) -> None:
+    """It never said `false`, but it wrote a message, or said nothing for 15 s; so it does not hide that the other one leaves."""
+    ann, bob = pair.chatting()
+    (ann_too,) = pair.online(pair.ann)
+    ann_too.typing(to=pair.bob)
+    if how == "wrote":
+        ann_too.msg(pair.bob)
+    else:
+        pair.world.pass_time(TYPING_EXPIRY + 0.2)
+    ann.typing()
+    bob.take()
+    ann.leave()
+    assert bob.typists() == [(pair.ann, False)]
 
 
 def test_d17_it_expires_when_the_typists_worker_was_killed() -> None:

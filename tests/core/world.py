@@ -127,7 +127,7 @@ class RecordingStore:
 class Device:
     """A client's connection as the shard sees it, and the client's end of it at once."""
 
-    def __init__(self, world: World, user_id: str) -> None:
+    def __init__(self, world: World, user_id: str, strikes: int = 0) -> None:
         self.world = world
         self.user_id = user_id
         self.last_heard = world.now
@@ -143,7 +143,7 @@ class Device:
         #: What the kernel does not take; raise it to make the device look slow.
         self.waiting = 0
         world.devices.append(self)
-        self.session = world.shard_of(user_id).connect(self, user_id, world.now)
+        self.session = world.shard_of(user_id).connect(self, user_id, strikes, world.now)
 
     @property
     def open(self) -> bool:

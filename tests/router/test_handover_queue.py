@@ -332,7 +332,7 @@ class Stub:
         self.has_failed = False
 
     def ticket(self, number: int) -> Ticket:
-        return Ticket(number, "user", "address", b"")
+        return Ticket(number, "user", "address", 0, b"")
 
     def adopted(self) -> None:
         self.done.set()

@@ -119,7 +119,7 @@ class WorkerProcess:
         """Hand a socket over and give up this process's copy; the ticket's number."""
         assert self.front is not None
         self._tickets += 1
-        ticket = encode_ticket(Ticket(self._tickets, user_id, "127.0.0.1", carried))
+        ticket = encode_ticket(Ticket(self._tickets, user_id, "127.0.0.1", 0, carried))
         socket.send_fds(self.front, [ticket], [sock.fileno()])
         sock.close()
         return self._tickets

@@ -103,7 +103,7 @@ def host(run_dir: str, room: list[int]) -> Iterator[Host]:
 def hand_over(front: socket.socket, number: int, carried: bytes = b"") -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        socket.send_fds(front, [encode_ticket(Ticket(number, "alice", "::1", carried))], [theirs.fileno()])
+        socket.send_fds(front, [encode_ticket(Ticket(number, "alice", "::1", 0, carried))], [theirs.fileno()])
 
 
 def test_adopted_is_said_before_the_worker_touches_the_socket(host: Host) -> None:
@@ -118,7 +118,7 @@ def test_the_ticket_comes_with_the_socket(host: Host) -> None:
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
-            ticket = Ticket(1, "alice", "192.0.2.1", b"x" * 16384)
+            ticket = Ticket(1, "alice", "192.0.2.1", 0, b"x" * 16384)
             socket.send_fds(host.front, [encode_ticket(ticket)], [theirs.fileno()])
         host.step()
         ((came, client),) = host.taken
@@ -164,7 +164,7 @@ def test_many_sockets_at_once(host: Host) -> None:
     assert sorted(host.said_before_taken + host.answers()) == list(range(100))
 
 
-@pytest.mark.parametrize("data", [b"nonsense", encode_ticket(Ticket(1, "alice", "", b""))[:-1]])
+@pytest.mark.parametrize("data", [b"nonsense", encode_ticket(Ticket(1, "alice", "", 0, b""))[:-1]])
 def test_a_ticket_that_cannot_be_read_closes_the_queue(host: Host, data: bytes) -> None:
     """The two ends run different versions: better no hand-over than a wrong one."""
     ours, theirs = socket.socketpair()
@@ -179,7 +179,7 @@ def test_a_ticket_without_its_socket_closes_the_queue(host: Host) -> None:
     """MSG_CTRUNC: the front takes back what was not adopted and tries again; other fronts are not concerned."""
     with host.connect() as second:
         hand_over(host.front, 1)
-        host.front.send(encode_ticket(Ticket(2, "alice", "", b"")))
+        host.front.send(encode_ticket(Ticket(2, "alice", "", 0, b"")))
         host.step()
         assert host.queue.truncated == 1
         assert [ticket.number for ticket, _ in host.taken] == [1]
