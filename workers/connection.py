@@ -58,6 +58,7 @@ _BINARY: Final = WSMsgType.BINARY
 _CLOSE: Final = WSMsgType.CLOSE
 _PING: Final = WSMsgType.PING
 
+_TOO_BIG: Final = f"a message has at most {MESSAGE_MAX_BYTES} bytes"
 #: Seconds that a client has to close its side after our Close frame.
 LINGER_SECONDS: Final = 3.0
 #: The least that picows takes; messages are short.
@@ -274,7 +275,7 @@ class Connection(WSListener):
         assert fragments is not None, "the caller has begun a message"
         self._fragments_size += frame.payload_size
         if self._fragments_size > MESSAGE_MAX_BYTES:
-            self._fail(CloseCode.MESSAGE_TOO_BIG, f"a message has at most {MESSAGE_MAX_BYTES} bytes")
+            self._fail(CloseCode.MESSAGE_TOO_BIG, _TOO_BIG)
             return
         if frame.payload_size:
             fragments.append(frame.get_payload_as_bytes())
@@ -295,9 +296,14 @@ class Connection(WSListener):
     # -- Ending --
 
     def parser_failed(self, code: int, reason: str) -> None:
-        """picows can't read what the client sends."""
-        if self._linger_until is None:
-            self._fail(code, reason)
+        """picows can't read what the client sends; `reason` is in its words, which are not all meant for clients."""
+        if self._linger_until is not None:
+            return
+        if code == CloseCode.MESSAGE_TOO_BIG:
+            reason = _TOO_BIG
+        elif "CLOSE" in reason:
+            reason = "the body of a Close frame is a code that may be sent, and a reason in UTF-8"
+        self._fail(code, reason)
 
     def _fail(self, code: int, reason: str) -> None:
         self._worker.shard.close(self.session, code, reason, monotonic())

@@ -89,7 +89,7 @@ def test_d7_the_target_keeps_the_chat_first_then_the_opener(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("failing", ["target", "opener"])
-def test_d7_a_chat_that_a_store_can_not_take_is_not_opened(pair: Pair, failing: str) -> None:
+def test_d7_d26_a_chat_that_a_store_can_not_take_is_not_opened(pair: Pair, failing: str) -> None:
     """The opener is told to try again, nobody is shown a chat, and the next attempt works."""
     world = pair.world
     ann, bob = pair.online(pair.ann, pair.bob)
@@ -99,6 +99,9 @@ def test_d7_a_chat_that_a_store_can_not_take_is_not_opened(pair: Pair, failing: 
     assert ann.error()["code"] == "MESSAGE_FAILED"
     assert not bob.inbox
     store.failure = None
+    if failing == "target":
+        bob.msg(pair.ann)
+        assert bob.errors() == ["CHAT_NOT_OPENED"]
     ann.open_chat(pair.bob)
     assert ann.one("CHAT_OPENED")["target_user_id"] == pair.bob
     assert bob.one("CHAT_OPENED")["target_user_id"] == pair.ann

@@ -185,6 +185,8 @@ def test_what_the_server_writes_is_read_by_others(payload: bytes) -> None:
 
 
 @given(st.integers(1000, 4999), st.text(max_size=200))
+@example(1000, "x" + "ä" * 100)
+@example(1000, "\U0001f468" * 50)
 def test_d28_a_close_frame_has_a_code_and_as_much_of_the_reason_as_fits(code: int, reason: str) -> None:
     """Cut at a character, so that it stays UTF-8."""
     opcode, payload, _ = read(close_frame(code, reason))

@@ -157,17 +157,20 @@ def test_d26_a_killed_worker_fails_what_was_under_way_to_it(apart: Pair) -> None
 
 
 def test_d26_an_answer_to_an_earlier_process_is_not_taken_for_one_to_this(apart: Pair) -> None:
-    """The sender's worker is killed while Bob's is still storing; the new process has other tickets."""
+    """The sender's worker is killed while Bob's is still storing, which then fails; what the new process has sent does not."""
     ann, bob = apart.chatting()
     apart.world.stores[1].slow = True
     ann.msg(apart.bob, "from the old one", "old")
     apart.world.restart(0)
     (ann,) = apart.online(apart.ann)
-    ann.msg(apart.bob, "from the new one", "new")
+    for number in range(5):
+        ann.msg(apart.bob, f"{number}", f"{number}")
     apart.world.stores[1].slow = False
+    apart.world.stores[1].fail_next = 1
     apart.world.settle()
-    assert bob.contents() == ["from the old one", "from the new one"]
-    assert ann.statuses() == [("new", "delivered")]
+    assert bob.contents() == ["0", "1", "2", "3", "4"]
+    assert not ann.errors()
+    assert len(ann.statuses()) == 5
     assert apart.world.shards[0].counters["late_results_total"] == 1
 
 

@@ -164,7 +164,7 @@ def test_d25_what_is_no_message_is_refused_and_the_connection_stays(text: str) -
     assert device.kinds() == ["PONG"]
 
 
-def test_d25_the_21st_invalid_message_in_a_minute_closes() -> None:
+def test_d25_d28_the_21st_invalid_message_in_a_minute_closes() -> None:
     """With 1008 and a reason; up to the 20th each is answered."""
     device = greeted()
     for _ in range(20):
@@ -215,7 +215,7 @@ def test_d25_an_invalid_message_that_waited_in_line_counts_too(pair: Pair) -> No
     assert ann.closed[0] == 1008
 
 
-def test_d25_invalid_utf8_closes_with_1007() -> None:
+def test_d25_d28_invalid_utf8_closes_with_1007() -> None:
     device = greeted()
     device.say_bytes(b'{"type":"PING","data":{"x":"\xff"}}')
     assert device.closed is not None

@@ -44,7 +44,7 @@ def test_d4_ten_devices_receive_everything_addressed_to_the_user(pair: Pair) -> 
         ]
 
 
-def test_d4_the_eleventh_takes_the_place_of_the_one_silent_longest() -> None:
+def test_d4_d28_the_eleventh_takes_the_place_of_the_one_silent_longest() -> None:
     """If that one has been silent for 20 s; it is closed with 4001 and a reason, the others stay."""
     world, user = alone()
     devices = full(world, user)
@@ -60,7 +60,7 @@ def test_d4_the_eleventh_takes_the_place_of_the_one_silent_longest() -> None:
     assert closed[0].closed[1]
 
 
-def test_d4_the_eleventh_is_refused_while_all_others_are_alive() -> None:
+def test_d4_d28_the_eleventh_is_refused_while_all_others_are_alive() -> None:
     """With 1013 and a reason; a moment later, when one has fallen silent, it gets in."""
     world, user = alone()
     devices = full(world, user)

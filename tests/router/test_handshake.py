@@ -132,11 +132,12 @@ def test_half_finished_sockets_cost_no_cpu(front: FrontProcess) -> None:
     clients += (lobby := [front.client() for _ in range(30)])
     for client in lobby:
         client.send(text("PING")[:-1])
-    front.next_stats()
+    parked = front.next_stats().get("front_parked_total", 0)
     before = front.cpu_seconds()
     for _ in range(2):
         front.next_stats()  # one a second
     assert front.cpu_seconds() - before < 0.3
+    assert front.stats.get("front_parked_total", 0) == parked
     for client in clients:
         client.socket.close()
 
@@ -145,10 +146,12 @@ def test_a_frame_that_comes_byte_by_byte_costs_no_wake_up_a_byte(front: FrontPro
     with front.client() as client:
         frame = text("PING", padding="x" * 15_000)
         client.send(frame[:8])
+        parked = front.next_stats().get("front_parked_total", 0)
         before = front.cpu_seconds()
         client.dribble(frame[8:])
         assert client.json()["type"] == "PONG"
         assert front.cpu_seconds() - before < 0.1
+        assert front.next_stats().get("front_parked_total", 0) == parked
 
 
 def test_a_stranger_does_not_disturb_the_others(front: FrontProcess) -> None:

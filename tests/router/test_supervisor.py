@@ -74,6 +74,16 @@ def test_ctrl_c_goes_to_the_whole_group_and_stops_it_in_order(directory: Path) -
         assert "Traceback" not in server.stderr()
 
 
+def test_a_child_that_still_boots_is_deaf_to_ctrl_c_too(directory: Path) -> None:
+    """What the fake worker would not survive if it were not ignored from the first moment on."""
+    with ServerProcess(directory, worker=fake()) as server:
+        left = set(server.descendants())
+        os.killpg(server.process.pid, signal.SIGINT)
+        assert server.wait(left) == 0
+        for index in (0, 1):
+            assert '"op":"stop"' in server.notes(index)[-1]
+
+
 def test_sighup_changes_nothing(directory: Path) -> None:
     with ServerProcess(directory, worker=fake()) as server:
         before = server.descendants()
