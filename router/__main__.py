@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -10,9 +11,20 @@ def main() -> int:
     """Run the server as the environment and the command line say; the exit code."""
     # Until the supervisor handles signals nothing has been started, and Ctrl-C needs no traceback. Importing is most of that time.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _open_standard_descriptors()
     from router.supervisor import serve
 
     return serve(sys.argv[1:])
+
+
+def _open_standard_descriptors() -> None:
+    """Put the null device where standard input, output or error is closed.
+
+    The next socket would get that number otherwise, and what is meant for people would be written to it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
 
 
 if __name__ == "__main__":

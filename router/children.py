@@ -26,7 +26,7 @@ _log = logging.getLogger("fastchat.supervisor")
 
 #: Where ``python -m workers`` and ``python -m router.front`` are found: beside this package.
 _ROOT: Final = Path(__file__).resolve().parent.parent
-#: Signals that a terminal sends to all processes at once. Children ignore them from their first moment on; the supervisor decides.
+#: Signals that a terminal sends to all processes at once. Children are deaf to them from their first moment on; the supervisor decides.
 _TERMINAL_SIGNALS: Final = (signal.SIGINT, signal.SIGHUP)
 #: Where children's standard output goes: the supervisor's is for the one line that it prints there.
 _STDERR: Final = 2
@@ -161,13 +161,11 @@ class Child:
 def _start(
     command: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int]
 ) -> subprocess.Popen[bytes]:
-    """Start a process that ignores the terminal's signals.
+    """Start a process to which the terminal's signals do not get through.
 
-    What is ignored stays so in a new program, but this process wants them. So they are held back while it ignores them for a moment,
-    and none is lost.
+    A new program inherits which signals are blocked. Here they are blocked for a moment only; what comes meanwhile comes then.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINAL_SIGNALS)
-    ours = [signal.signal(number, signal.SIG_IGN) for number in _TERMINAL_SIGNALS]
     try:
         return subprocess.Popen(  # noqa: S603 - our own program, and no shell
             command,
@@ -178,6 +176,4 @@ def _start(
             pass_fds=descriptors,
         )
     finally:
-        for number, handler in zip(_TERMINAL_SIGNALS, ours, strict=True):
-            signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _TERMINAL_SIGNALS)

@@ -96,9 +96,8 @@ class PeekedSocket:
     def wait_for(self, total: int, seen: int, consumed: int = 0) -> None:
         """The last look saw `seen` bytes and took `consumed` of them; be woken once `total` are there. Closes when they never will."""
         if self._final:
-            self.consume(
-                seen - consumed
-            )  # closing with bytes unread would be a reset, and destroy our answers on their way
+            # Closing with bytes unread would be a reset, and destroy our answers on their way.
+            self.consume(seen - consumed)
             self.close()
         elif not is_connected(self.socket):
             # More may have come between looking and asking; now that it is settled that nothing follows, the next look is the last.

@@ -17,6 +17,8 @@ from core.control import EXIT_BOOT_FAILURE, EXIT_CONFIGURATION
 FIRST_DELAY: Final = 0.05
 #: What the delay grows to, doubling from crash to crash.
 LONGEST_DELAY: Final = 5.0
+#: More of them would not matter, and far more overflow.
+_DOUBLINGS_MAX: Final = 20
 #: The delay is spread by this part of itself to both sides, so that children which died together do not boot together.
 JITTER: Final = 0.25
 #: Seconds that a child must have been ready for its next crash to count as the first again.
@@ -72,5 +74,5 @@ class RestartPolicy:
         )
 
     def _delay(self, failures: int) -> float:
-        delay = min(FIRST_DELAY * 2.0 ** (failures - 1), LONGEST_DELAY)
+        delay = min(FIRST_DELAY * 2.0 ** min(failures - 1, _DOUBLINGS_MAX), LONGEST_DELAY)
         return delay * (1 + JITTER * (2 * self._spread() - 1))

@@ -264,12 +264,16 @@ class Supervisor:
         role.last_end = how
         verdict = role.policy.died(time.monotonic(), how, child.refused if child else None)
         if isinstance(verdict, GiveUp):
-            _tell(verdict.sentence)
-            self._end.set_result(verdict.exit_code)
+            if not self._end.done():
+                _tell(verdict.sentence)
+                self._end.set_result(verdict.exit_code)
             return
-        _log.error(
-            "%s (pid %s) ended with %s; it is started again", role.name, child.pid if child else "-", how
-        )
+        if child is not None and child.refused is not None:
+            _log.error("%s refused to start: %s", role.name, child.refused)
+        # Who asks a front to end (SIGTERM) wants this.
+        level = logging.INFO if child is not None and child.exit_code == 0 else logging.ERROR
+        pid = child.pid if child is not None else "-"
+        _log.log(level, "%s (pid %s) ended with %s; it is started again", role.name, pid, how)
         role.restarts += 1
         role.restart = self._loop.call_later(verdict.delay, self._start, role)
 

@@ -133,6 +133,17 @@ def test_d23_thirty_hellos_a_minute_per_user() -> None:
     assert newcomer.one("HELLO_ACK")
 
 
+def test_d2_d23_who_waits_as_long_as_told_has_time_for_hello() -> None:
+    """10 s from the hand-over; from the end of the wait, when HELLO came too often."""
+    world, user = alone()
+    assert world.device(user).session.hello_deadline == world.now + 10
+    for _ in range(30):
+        world.device(user).hello().leave()
+    device = world.device(user).hello()
+    retry_after = device.error()["details"]["retry_after"]
+    assert device.session.hello_deadline >= world.now + retry_after + 9.9
+
+
 def test_d23_twenty_open_chats_a_minute_per_user(pair: Pair) -> None:
     """Whether they succeed or not: it is what keeps somebody from asking for all ids there are."""
     ann, _ = pair.chatting()

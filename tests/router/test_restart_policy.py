@@ -80,5 +80,5 @@ def test_who_has_served_before_is_never_given_up() -> None:
     delays = [delay(policy.died(100.0, "signal SIGKILL"))]
     delays += [delay(policy.died(100.0, "exit code 1")) for _ in range(4)]
     assert delays == sorted(set(delays))
-    delays = [delay(policy.died(100.0, "exit code 2", "no space")) for _ in range(20)]
+    delays = [delay(policy.died(100.0, "exit code 2", "no space")) for _ in range(2000)]
     assert delays[-1] == pytest.approx(LONGEST_DELAY)
