@@ -17,8 +17,9 @@ from core.protocol import CloseCode
 from core.settings import Settings
 from core.shard import Shard
 from core.timestamps import format_timestamp
+from workers.adoption import adopt
 from workers.bus import ZmqBus
-from workers.connection import Connection, adopt
+from workers.connection import Connection
 from workers.control import ControlPipe
 from workers.handover import HandoverQueue
 from workers.heartbeat import TimerWheel

@@ -1,0 +1,152 @@
+"""Adopting a socket whose upgrade is done: the one place that uses what is not public API of picows.
+
+picows wants to see an upgrade itself, so `_AdoptedProtocol` feeds it a canned request and lets it answer with nothing; from then on it
+parses frames for `Connection`. Two more things of picows are in the way, and replaced: its logger, of which it would make a child for
+each connection, and which is the only one to hear at once why it can't parse on (`_ParserLog`); and its closing of the transport 10 ms
+after a parse error, which would cut off the Close frame (`_Underlay`).
+
+`WSProtocol`'s constructor may change with any version: hence the narrow pin in pyproject.toml.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from multidict import CIMultiDict
+from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
+from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]
+
+from core.protocol import MESSAGE_MAX_BYTES, CloseCode
+from core.shard import BUG_REASON
+
+if TYPE_CHECKING:
+    from workers.connection import Connection
+
+_log = logging.getLogger("fastchat.worker")
+
+#: The least that picows takes; messages are short.
+_READ_BUFFER_BYTES: Final = 2048
+#: What picows is told that the client asked for. The key is any 16 bytes: nobody sees the answer.
+_CANNED_REQUEST: Final = (
+    b"GET /ws HTTP/1.1\r\nHost: fastchat\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+class _Underlay:
+    """What picows takes for its transport: writes go through, but closing is `Connection`'s business."""
+
+    __slots__ = ("_stream", "get_extra_info", "get_write_buffer_size", "write", "writelines")
+
+    def __init__(self, stream: asyncio.Transport) -> None:
+        self._stream = stream
+        self.get_extra_info = stream.get_extra_info
+        self.get_write_buffer_size = stream.get_write_buffer_size
+        self.write = stream.write
+        self.writelines = stream.writelines
+
+    def close(self) -> None:
+        """picows does this 10 ms after it has sent a Close frame; `Connection._finish` has seen to it already."""
+
+    def abort(self) -> None:
+        self._stream.abort()
+
+
+class _ParserLog:
+    """What picows takes for its logger: the one line that matters is the one that says why it can't go on parsing."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name is logging's
+        return False
+
+    def error(self, message: str, *args: Any) -> None:
+        """A WSProtocolError: its code and reason come as the only argument."""
+        code, reason = args[0][:2]
+        self._connection.parser_failed(int(code), str(reason))
+
+    def exception(self, message: str, *args: Any) -> None:
+        _log.error("picows: %s", message, exc_info=True)
+        self._connection.parser_failed(CloseCode.INTERNAL_ERROR, BUG_REASON)
+
+    def _ignore(self, *args: Any) -> None:
+        pass
+
+    debug = info = warning = log = _ignore
+
+
+class _NoResponse(WSUpgradeResponse):
+    """The answer to the canned request: nothing, since the front has answered the real one."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.version = b"HTTP/1.1"
+        self.status = HTTPStatus.SWITCHING_PROTOCOLS
+        self.headers = CIMultiDict()
+        self.body = None
+
+    def to_bytes(self) -> bytearray:
+        return bytearray()
+
+
+class _AdoptedProtocol(WSProtocol):  # type: ignore[misc]
+    """picows' protocol on a connection whose upgrade is done."""
+
+    __slots__ = ("_carried", "_connection")
+
+    def __init__(self, connection: Connection, carried: bytes) -> None:
+        self._connection = connection
+        self._carried = carried
+        super().__init__(
+            None,  # host_port, ws_path: a client's business
+            None,
+            False,  # is_client_side
+            self._listen,
+            _ParserLog(connection),
+            True,  # disconnect_on_exception
+            None,  # websocket_handshake_timeout: there is no handshake to wait for
+            False,  # enable_auto_ping, and its three settings: the timer wheel pings
+            1.0,
+            1.0,
+            WSAutoPingStrategy.PING_WHEN_IDLE,
+            False,  # enable_auto_pong: a ping is a sign of life that Connection must see
+            MESSAGE_MAX_BYTES,
+            None,  # extra_headers
+            _READ_BUFFER_BYTES,
+        )
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Make picows believe in an upgrade, and give it what the front had to take out of the kernel."""
+        self._connection.adopted(transport)
+        super().connection_made(_Underlay(transport))
+        raw: socket.socket = transport.get_extra_info("socket")
+        # picows wants every segment acknowledged at once; letting the answer carry the ACK saves a packet per message.
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+        self._feed(_CANNED_REQUEST)
+        carried, self._carried = self._carried, b""
+        self._feed(carried)
+
+    def _listen(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+        return WSUpgradeResponseWithListener(_NoResponse(), self._connection)
+
+    def _feed(self, data: bytes) -> None:
+        while data:
+            buffer = self.get_buffer(-1)
+            size = min(len(buffer), len(data))
+            buffer[:size] = data[:size]
+            self.buffer_updated(size)
+            data = data[size:]
+
+
+async def adopt(connection: Connection, raw: socket.socket, carried: bytes) -> None:
+    """Let the event loop and picows have the socket. Raises OSError when the client is gone already."""
+    loop = asyncio.get_running_loop()
+    await loop.connect_accepted_socket(lambda: _AdoptedProtocol(connection, carried), raw)
