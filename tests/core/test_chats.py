@@ -322,7 +322,7 @@ def test_d25_open_chat_needs_both_fields(pair: Pair, missing: str) -> None:
     assert error["details"]["field"] == missing
 
 
-def test_open_chat_keeps_its_place_in_line(pair: Pair) -> None:
+def test_d18_open_chat_keeps_its_place_in_line(pair: Pair) -> None:
     """HELLO, OPEN_CHAT, MSG and TYPING in one go work as if the client had waited for each answer."""
     (bob,) = pair.online(pair.bob)
     ann = pair.world.device(pair.ann).hello("Ann Lee", settle=False)

@@ -105,6 +105,18 @@ def test_d25_the_21st_invalid_message_in_a_minute_closes() -> None:
     assert caught.value.reason
 
 
+def test_d25_what_was_counted_here_is_handed_over() -> None:
+    """The invalid messages of the last minute, and nothing else."""
+    visitor = Visitor()
+    assert visitor.lobby.strikes(visitor.now) == 0
+    for _ in range(3):
+        visitor.say_bytes(b"{")
+        visitor.refused("MSG")
+        visitor.now += 25
+    assert visitor.lobby.strikes(visitor.now) == 2
+    assert visitor.lobby.strikes(visitor.now + 60) == 0
+
+
 def test_d25_invalid_utf8_closes_with_1007() -> None:
     with pytest.raises(FrameError) as caught:
         Visitor().say_bytes(b"\xff")

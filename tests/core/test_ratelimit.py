@@ -23,6 +23,7 @@ def test_d23_the_window_allows_exactly_what_a_naive_count_allows(limit: int, ste
         now += step
         recent = [time for time in counted if time > now - RATE_WINDOW]
         wait = window.retry_after(now)
+        assert window.recent(now) == len(recent)
         assert (wait == 0.0) == (len(recent) < limit)
         if wait:
             assert wait == recent[-limit] + RATE_WINDOW - now

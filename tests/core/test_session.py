@@ -384,7 +384,7 @@ def test_nothing_is_done_any_more_for_whom_the_server_has_closed(pair: Pair) -> 
     assert bob.take("CHAT_OPENED") == []
 
 
-def test_everything_behind_hello_waits_for_it() -> None:
+def test_d18_everything_behind_hello_waits_for_it() -> None:
     """The store takes its time; then all is answered in the order in which it was sent."""
     world = World(1)
     world.stores[0].slow = True
@@ -406,7 +406,7 @@ def test_everything_behind_hello_waits_for_it() -> None:
     ]
 
 
-def test_a_client_far_ahead_of_a_held_command_is_not_read_from() -> None:
+def test_d29_a_client_far_ahead_of_a_held_command_is_not_read_from() -> None:
     """It may send everything in one go, but not without end; when the line is short again it is read."""
     pair = Pair(True)
     ann, bob = pair.chatting()

@@ -233,7 +233,7 @@ def test_d23_a_device_that_came_with_one_that_left_at_once_keeps_its_user() -> N
     """Two HELLOs while the store is busy, one of which nobody waits for: the user stays as long as the other does."""
     world, user = alone()
     world.stores[0].slow = True
-    stays, goes = world.device(user).hello(), world.device(user).hello()
+    goes, stays = world.device(user).hello(), world.device(user).hello()
     goes.leave()
     world.stores[0].slow = False
     world.settle()

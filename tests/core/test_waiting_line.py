@@ -106,7 +106,7 @@ def test_typing_without_a_peer_waits_for_the_chat_that_is_being_opened(far: bool
     assert not bob.typists()
 
 
-def test_what_waits_for_one_chat_keeps_its_order(far: bool) -> None:
+def test_d18_what_waits_for_one_chat_keeps_its_order(far: bool) -> None:
     """D18: messages to Bob that were sent while the chat was opened come before those sent after."""
     pair = Pair(far)
     ann, bob = pair.online(pair.ann, pair.bob)
