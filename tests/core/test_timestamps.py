@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -9,6 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.timestamps import format_timestamp
+
+
+@pytest.fixture(autouse=True, scope="module")
+def far_from_utc() -> Iterator[None]:
+    """On a machine whose own time is UTC, the wrong time would look right."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "Asia/Kathmandu")
+        time.tzset()
+        yield
+    time.tzset()
 
 
 @pytest.mark.parametrize(

@@ -62,12 +62,12 @@ class ServerProcess:
         directory: Path,
         *arguments: str,
         worker: str | None = None,
-        limit: int | None = None,
+        shell: str = "",
         environment: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         **settings: object,
     ) -> None:
-        """`worker` is the program of a fake one; `limit` the hard limit of file descriptors."""
+        """`worker` is the program of a fake one; `shell` what a shell does before it becomes the server."""
         self.directory = directory
         self.temporary = directory / "t"
         self.temporary.mkdir(exist_ok=True)
@@ -85,8 +85,8 @@ class ServerProcess:
         # Without the working directory in front of the path, so that the fake workers are found.
         inherited |= {"PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}
         command = [sys.executable, "-m", "router", *arguments]
-        if limit is not None:
-            command = ["sh", "-c", f'ulimit -n {limit}; exec "$0" "$@"', *command]
+        if shell:
+            command = ["sh", "-c", f'{shell} exec "$0" "$@"', *command]
         self._stderr = (directory / "stderr.txt").open("wb")
         self.process = subprocess.Popen(
             command,

@@ -162,6 +162,23 @@ def test_flags_win_and_reach_the_children(directory: Path) -> None:
         assert server.notes(1) == []
 
 
+def test_a_server_without_standard_descriptors_serves_as_any_other(directory: Path) -> None:
+    """Otherwise the next sockets get their numbers, and the ready line and the log go to whoever is at the other end."""
+    server = ServerProcess(
+        directory, worker=fake(served="print('stray', flush=True)"), shell="exec 0<&- 1>&- 2>&-;"
+    )
+
+    def ports() -> list[str]:
+        return [path.name for path in server.temporary.glob("fastchat-*/*")]
+
+    wait_until(lambda: bool(ports()), "the run directory to be there")
+    server.port = int(ports()[0])
+    with server.client() as client:
+        client.send(text("PING"))
+        assert client.json()["type"] == "PONG"
+    assert server.stop() == 0
+
+
 # -- What dies is started again --
 
 
@@ -316,7 +333,7 @@ def test_a_data_directory_that_cannot_be_written_to(directory: Path) -> None:
 
 
 def test_too_few_file_descriptors(directory: Path) -> None:
-    code, logged = ServerProcess(directory, limit=256).fails()
+    code, logged = ServerProcess(directory, shell="ulimit -n 256;").fails()
     assert code == 2
     assert "too few file descriptors: 256 are allowed" in logged
 
