@@ -141,6 +141,11 @@ class Presence:
         """The name of a user who is online."""
         return self._online.get(user_id)
 
+    @property
+    def sessions(self) -> int:
+        """How many connections here have said HELLO."""
+        return len(self._sessions)
+
     def __len__(self) -> int:
         return len(self._online)
 

@@ -119,7 +119,7 @@ class Worker:
         queue = self._queue
         return {
             "connections": len(self.connections),
-            "sessions": sum(len(user.sessions) for user in self.shard.users.values()),
+            "sessions": self.shard.presence.sessions,
             "users": len(self.shard.users),
             "online": len(self.shard.presence),
             "adopted_total": queue.adopted if queue else 0,

@@ -62,12 +62,12 @@ class ServerProcess:
         directory: Path,
         *arguments: str,
         worker: str | None = None,
-        shell: str = "",
+        first: str = "",
         environment: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         **settings: object,
     ) -> None:
-        """`worker` is the program of a fake one; `shell` what a shell does before it becomes the server."""
+        """`worker` is the program of a fake one; `first` what a shell does before it becomes the server."""
         self.directory = directory
         self.temporary = directory / "t"
         self.temporary.mkdir(exist_ok=True)
@@ -85,8 +85,8 @@ class ServerProcess:
         # Without the working directory in front of the path, so that the fake workers are found.
         inherited |= {"PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}
         command = [sys.executable, "-m", "router", *arguments]
-        if shell:
-            command = ["sh", "-c", f'{shell} exec "$0" "$@"', *command]
+        if first:
+            command = ["sh", "-c", f'{first} exec "$0" "$@"', *command]
         self._stderr = (directory / "stderr.txt").open("wb")
         self.process = subprocess.Popen(
             command,

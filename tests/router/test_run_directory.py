@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,41 @@ def test_one_that_is_in_use_is_refused(temporary: Path) -> None:
         create(temporary / "run", 8001)
     assert first.path.is_dir()
     first.remove()
+
+
+def test_servers_that_come_and_go_never_share_it(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes the directories away that the next is just about to use."""
+    monkeypatch.setattr(run_directory, "_PATIENCE", 30.0)
+    monkeypatch.setattr(run_directory, "_RETRY", 0.001)
+
+    def come_and_go() -> None:
+        for _ in range(40):
+            directory = create(None)
+            assert os.listdir(directory.path.parent) == [directory.path.name]
+            directory.remove()
+
+    with ThreadPoolExecutor() as pool:
+        for done in [pool.submit(come_and_go) for _ in range(4)]:
+            done.result()
+    assert list(temporary.iterdir()) == []
+
+
+def test_one_that_goes_between_opening_and_locking_is_made_anew(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock on a directory that has no name any more would be worth nothing."""
+    flock = fcntl.flock
+    others = iter([temporary / f"fastchat-{os.geteuid()}" / "8000"])
+
+    def late(descriptor: int, operation: int) -> None:
+        for base in others:
+            base.rmdir()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    directory = create(None)
+    assert directory.path.is_dir()
+    directory.remove()
 
 
 def test_nothing_else_in_a_directory_of_the_operator_is_touched(temporary: Path) -> None:

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -165,7 +166,7 @@ def test_flags_win_and_reach_the_children(directory: Path) -> None:
 def test_a_server_without_standard_descriptors_serves_as_any_other(directory: Path) -> None:
     """Otherwise the next sockets get their numbers, and the ready line and the log go to whoever is at the other end."""
     server = ServerProcess(
-        directory, worker=fake(served="print('stray', flush=True)"), shell="exec 0<&- 1>&- 2>&-;"
+        directory, worker=fake(served="print('stray', flush=True)"), first="exec 0<&- 1>&- 2>&-;"
     )
 
     def ports() -> list[str]:
@@ -221,7 +222,8 @@ def test_a_front_that_ends_is_replaced_and_its_backlog_kept(directory: Path, num
         # It cannot accept any more; these wait in the kernel.
         waiting = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(10)]
         os.kill(old, number)
-        os.kill(old, signal.SIGCONT)
+        with suppress(ProcessLookupError):  # SIGKILL does not wait for this one
+            os.kill(old, signal.SIGCONT)
         for client in waiting:
             client.settimeout(10)
             client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -333,7 +335,7 @@ def test_a_data_directory_that_cannot_be_written_to(directory: Path) -> None:
 
 
 def test_too_few_file_descriptors(directory: Path) -> None:
-    code, logged = ServerProcess(directory, shell="ulimit -n 256;").fails()
+    code, logged = ServerProcess(directory, first="ulimit -n 256;").fails()
     assert code == 2
     assert "too few file descriptors: 256 are allowed" in logged
 
