@@ -38,7 +38,7 @@ def main() -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, arguments.index, arguments.generation, control))
     except (ConfigurationError, OSError) as error:
-        control.say(REFUSED, reason=f"worker {arguments.index}: {error}")
+        control.say(REFUSED, reason=str(error))
         return EXIT_BOOT_FAILURE
     return 0
 

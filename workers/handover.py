@@ -123,7 +123,8 @@ class HandoverQueue:
                 gone = True
                 break
         if taken:
-            # The front may be dead already; then the sockets are ours alone, which is just as well.
+            # The front may be dead already; then the sockets are ours alone, which is just as well. A live one always has room for
+            # the answer: less of them can be on their way than the queue holds.
             with suppress(OSError):
                 front.send(encode_adopted([ticket.number for ticket, _ in taken]))
         if gone:
