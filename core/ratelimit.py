@@ -66,11 +66,6 @@ class SlidingWindow:
         self.count(now)
         return True
 
-    def idle(self, now: float) -> bool:
-        """Whether nothing in the window still counts, so that this object may be forgotten."""
-        times = self._times
-        return not times or times[self._oldest - 1] + self._window <= now
-
 
 class TokenBucket:
     """`rate` events a second with a burst of `burst`; a rate of 0 allows everything."""
