@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from core.envelope import Outcome, RecordKind, pack_record
+from core.ports import nobody_waits
 from core.protocol import ErrorCode, MessageType, Refusal
 from core.requests import Request
 from core.session import Session, rate_limited
@@ -82,7 +83,7 @@ class Chats:
         if not user.sessions:
             return
         chat.announced = True
-        self._shard.store.save_chat(user, chat, _ignore)
+        self._shard.store.save_chat(user, chat, nobody_waits)
         frame = chat_opened_frame(user, chat)
         for session in user.sessions:
             session.connection.send(frame)
@@ -103,7 +104,7 @@ class Chats:
     def repair(self, user: User, peer: str, name: str) -> Chat:
         """The other side has proof that this chat is open: keep it here again."""
         chat = self.add(user, peer, name)
-        self._shard.store.save_chat(user, chat, _ignore)
+        self._shard.store.save_chat(user, chat, nobody_waits)
         return chat
 
     def tell_new_name(self, user: User) -> None:
@@ -123,7 +124,7 @@ class Chats:
         chat = user.chats.get(user_id) if user is not None else None
         if user is not None and chat is not None:
             chat.peer_name = name
-            self._shard.store.save_chat(user, chat, _ignore)
+            self._shard.store.save_chat(user, chat, nobody_waits)
 
     # -- Once it is durable --
 
@@ -155,7 +156,3 @@ class Chats:
         else:
             fields = (user.user_id.encode(), chat.peer.encode())
             shard.bus.send(owner, pack_record(RecordKind.CHAT_OPENED, 0, 0, 0.0, *fields))
-
-
-def _ignore(failure: str | None, now: float) -> None:
-    """For writes whose loss is repaired by the next message, or shows an older name."""

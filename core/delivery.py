@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from core.ports import nobody_waits
 from core.protocol import CONFIRM_PING_INTERVAL, IMPLICIT_ACK_DELAY, REPLAY_WINDOW_BYTES
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Delivery:
         """MSG_ACK from a device. One that names nothing that waits is ignored: another device may have been first."""
         if not user.acknowledges:
             user.acknowledges = True
-            self._store.save_user(user, _ignore)
+            self._store.save_user(user, nobody_waits)
         message = user.mailbox.oldest_unacknowledged(message_id, sender, session.cursor)
         if message is not None:
             self._settle(user, message)
@@ -122,7 +123,3 @@ class Delivery:
 
 def _ping_payload(seq: int) -> bytes:
     return b"seq %d" % seq
-
-
-def _ignore(failure: str | None, now: float) -> None:
-    """For writes whose loss costs no more than a repeat."""

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 Done = Callable[[str | None, float], None]
 
 
+def nobody_waits(failure: str | None, now: float) -> None:
+    """The Done of a write whose loss does no harm: it costs a repeat, or is repaired by the next message."""
+
+
 class Connection(Protocol):
     """One client's connection. Frames are written in the order of the calls; after `close` every call does nothing."""
 

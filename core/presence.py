@@ -46,7 +46,6 @@ class Presence:
         "_dirty",
         "_everyone",
         "_frame",
-        "_index",
         "_joined",
         "_leaving",
         "_left",
@@ -62,7 +61,6 @@ class Presence:
 
     def __init__(self, mode: str, index: int, workers: int, bus: Bus) -> None:
         self._mode = mode
-        self._index = index
         self._bus = bus
         #: user -> display name: everyone who is online, here and elsewhere.
         self._online: dict[str, str] = {}
@@ -132,10 +130,6 @@ class Presence:
     def chat_withdrawn(self, user: User, peer: str) -> None:
         """The store could not take that chat."""
         self._unwatch(user.user_id, peer)
-
-    def online(self, user_id: str) -> bool:
-        """Whether the user counts as online now."""
-        return user_id in self._online
 
     def name_of(self, user_id: str) -> str | None:
         """The name of a user who is online."""

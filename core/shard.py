@@ -100,8 +100,7 @@ class Shard:
         """Tell the other workers that this process is a new one, and ask who is online with them."""
         for worker in range(self.settings.workers):
             if worker != self.index:
-                self.bus.send(worker, self.presence.snapshot_record())
-                self.bus.send(worker, pack_record(RecordKind.PRESENCE_REQUEST))
+                self._exchange_presence(worker)
 
     def connect(self, connection: Connection, claimed: str, strikes: int, now: float) -> Session:
         """A new session on a connection whose first message will be HELLO of `claimed`, after `strikes` invalid ones."""
@@ -188,10 +187,13 @@ class Shard:
         self.delivery.tick(now)
         self.presence.tick(now)
         while self._presence_owed:
-            worker = self._presence_owed.pop()
-            self.bus.send(worker, self.presence.snapshot_record())
-            self.bus.send(worker, pack_record(RecordKind.PRESENCE_REQUEST))
+            self._exchange_presence(self._presence_owed.pop())
         self._forget_strangers(now)
+
+    def _exchange_presence(self, worker: int) -> None:
+        """Tell a worker who is online here, and ask who is there."""
+        self.bus.send(worker, self.presence.snapshot_record())
+        self.bus.send(worker, pack_record(RecordKind.PRESENCE_REQUEST))
 
     def _note_offline(self, user: User, now: float) -> None:
         """Remember to forget a user who has no connection and no chat; called whenever a connection has ended."""

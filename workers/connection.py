@@ -235,7 +235,7 @@ class Connection(WSListener):
                 return None
             return self._linger_until
         if self.session.user is None and now >= self.session.hello_deadline:
-            self._fail(CloseCode.POLICY_VIOLATION, "no HELLO within 10 seconds")
+            self._fail(CloseCode.POLICY_VIOLATION, "no HELLO in time")
             return self._linger_until
         if self._pinged and now >= self.last_heard + HEARTBEAT_IDLE + HEARTBEAT_REPLY:
             self._fail(CloseCode.POLICY_VIOLATION, "nothing was heard for 25 seconds")

@@ -370,7 +370,7 @@ def test_what_was_sent_before_leaving_is_done(pair: Pair) -> None:
     assert bob.one("MSG")["content"] == "bye"
     pair.world.pass_time(6)
     assert pair.world.shard_of(pair.ann).users[pair.ann].sessions == []
-    assert not pair.world.shard_of(pair.ann).presence.online(pair.ann)
+    assert pair.world.shard_of(pair.ann).presence.name_of(pair.ann) is None
 
 
 def test_nothing_is_done_any_more_for_whom_the_server_has_closed(pair: Pair) -> None:
