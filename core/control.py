@@ -30,7 +30,7 @@ PACKET_MAX_BYTES: Final = 64 * 1024
 # -- Exit codes of every process of ours --
 #: The operator has to change something first: a bad setting, a taken port, an unwritable directory.
 EXIT_CONFIGURATION: Final = 2
-#: A child could not boot, or died again and again.
+#: A child could not boot at the first start.
 EXIT_BOOT_FAILURE: Final = 3
 
 

@@ -7,9 +7,9 @@ wait for the next one; the run directory; and a control pipe to each child, whos
          |                                  |                       ^
          +-- not as it should be: exit 2    +-- one could not: exit 3, or 2 when it said why
                                                                     |
-                         a signal, or a child that cannot be kept alive
+                                                                 a signal
 
-Signal handlers only note what was asked for. A second signal ends all children at once.
+Signal handlers only note what was asked for. A second signal, a second or more after the first, ends all children at once.
 """
 
 from __future__ import annotations

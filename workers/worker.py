@@ -78,9 +78,8 @@ class Worker:
     async def run(self) -> None:
         """Serve until told to stop. Raises OSError when the hand-over endpoint can't be opened."""
         loop = self._loop
-        loop.add_signal_handler(
-            signal.SIGINT, lambda: None
-        )  # Ctrl-C reaches the supervisor too, which stops us in order.
+        # Ctrl-C reaches the supervisor too, which stops us in order.
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
         loop.add_signal_handler(
             signal.SIGTERM, self._stop, CloseCode.RESTARTING, "this part of the server restarts"
         )
@@ -152,6 +151,10 @@ class Worker:
         except OSError as error:
             _log.info("a client was gone before it could be taken over: %s", error)
             client.close()
+            return
+        if self._stopped.done() and not connection.session.closed:
+            # It was on its way while all others were told to go.
+            self.shard.close(connection.session, *self._stopped.result(), time.monotonic())
 
     def forget(self, connection: Connection) -> None:
         """A connection is gone."""
