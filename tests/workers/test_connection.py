@@ -307,6 +307,8 @@ def test_a_slow_reader_is_closed_and_loses_nothing(worker: WorkerProcess) -> Non
 
 def test_a_client_too_far_ahead_is_not_read_from() -> None:
     """D29: with 256 messages undecided, reading stops until they are; here the recipient's worker does not exist, so they fail (D26)."""
+    # When reading stops, some more may have been read already.
+    sent, in_memory = 400, 64
     with WorkerProcess(workers=2, pings_per_second=0) as worker:
         placement = Placement(2)
         mine, theirs = (
@@ -315,24 +317,21 @@ def test_a_client_too_far_ahead_is_not_read_from() -> None:
         )
         with worker.chatter(mine) as client:
             begun = time.monotonic()
-            for number in range(300):
+            for number in range(sent):
                 client.say("MSG", to=theirs, content="hello?", message_id=f"{number}")
             client.send(client_frame(PING, b"behind them all"))
-            for number in range(300):
-                came = client.frame(timeout=15.0)
-                assert came.opcode == TEXT, (
-                    f"message {number} was not decided, and the ping behind it was read: {came}"
-                )
+            decided = 0
+            while (came := client.frame(timeout=15.0)).opcode == TEXT:
                 kind, data = came.message()
                 if kind == "PRESENCE":
                     continue
                 assert data["code"] == "MESSAGE_FAILED"
-                assert data["details"]["message_id"] == f"{number}"
-                if number == 0:
+                assert data["details"]["message_id"] == f"{decided}"
+                decided += 1
+                if decided == 1:
                     assert 4.5 < time.monotonic() - begun < 7.0
-                if number == 255:
-                    break
-            client.pong(b"behind them all")
+            assert came.payload == b"behind them all"
+            assert decided >= sent - 256 - in_memory, "the ping was read while too many were undecided"
 
 
 def test_a_client_too_far_ahead_does_not_hold_up_others(worker: WorkerProcess, client: RawClient) -> None:
