@@ -307,8 +307,9 @@ def test_a_slow_reader_is_closed_and_loses_nothing(worker: WorkerProcess) -> Non
 
 def test_a_client_too_far_ahead_is_not_read_from() -> None:
     """D29: with 256 messages undecided, reading stops until they are; here the recipient's worker does not exist, so they fail (D26)."""
-    # When reading stops, some more may have been read already.
+    # When reading stops, as many more may have been read already as fit in 64 KiB; the messages are long, so that these are few.
     sent, in_memory = 400, 64
+    content = "hello?" * 166
     with WorkerProcess(workers=2, pings_per_second=0) as worker:
         placement = Placement(2)
         mine, theirs = (
@@ -318,7 +319,7 @@ def test_a_client_too_far_ahead_is_not_read_from() -> None:
         with worker.chatter(mine) as client:
             begun = time.monotonic()
             for number in range(sent):
-                client.say("MSG", to=theirs, content="hello?", message_id=f"{number}")
+                client.say("MSG", to=theirs, content=content, message_id=f"{number}")
             client.send(client_frame(PING, b"behind them all"))
             decided = 0
             while (came := client.frame(timeout=15.0)).opcode == TEXT:
