@@ -19,7 +19,7 @@ ARGS =
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup run test check manual load clean FORCE
+.PHONY: help setup run test check manual load bench clean FORCE
 
 # The tests call `make run` themselves: what was meant for this make must not reach that one.
 unexport MAKEFLAGS MFLAGS MAKELEVEL
@@ -47,6 +47,9 @@ manual: $(VENV)/.installed-run ## walk two users through all flows of a running 
 load: $(VENV)/.installed-dev ## put load on a running server: USERS=50 (pairs) DURATION=20 (seconds) URL=ws://localhost:8000/ws
 	@exec $(BIN)/locust --locustfile bench/locustfile.py --headless --only-summary --host $(URL) --users $(USERS) \
 		--spawn-rate $$(($(USERS) / 4 + 1)) --run-time $(DURATION) --stop-timeout 10 $(ARGS)
+
+bench: $(VENV)/.installed-dev ## measure what durability costs, with servers of its own: ARGS="--rounds 1 --seconds 3" makes it quick
+	@exec $(BIN)/python -m bench.durability $(ARGS)
 
 clean: ## remove .venv and all caches; keeps the server's data
 	@rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

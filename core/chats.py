@@ -39,19 +39,33 @@ class Chats:
             raise rate_limited("OPEN_CHAT", shard.settings.open_chats_per_minute, wait)
         user.open_chats.count(now)
         session.hold(target)
-        ticket, deadline = shard.requests.open(MessageType.OPEN_CHAT, session, user, target, None, now)
+        request = shard.requests.open(MessageType.OPEN_CHAT, session, user, target, None, now)
         owner = shard.placement.worker_of(target)
         if owner == shard.index:
-            self.accept(owner, ticket, user.user_id, target, user.display_name, now)
+            self.accept(owner, request.ticket, user.user_id, target, user.display_name, now)
         else:
             fields = (user.user_id.encode(), target.encode(), user.display_name.encode())
-            shard.bus.send(owner, pack_record(RecordKind.OPEN_CHAT, 0, ticket, deadline, *fields))
+            shard.bus.send(
+                owner, pack_record(RecordKind.OPEN_CHAT, 0, request.ticket, request.deadline, *fields)
+            )
 
     def accept(self, origin: int, ticket: int, opener: str, target: str, name: str, now: float) -> None:
         """At the target's shard: keep the chat here first."""
-        user = self._shard.find(target)
+        self._shard.with_user(target, partial(self._accept, origin, ticket, opener, name), now)
+
+    def _accept(
+        self,
+        origin: int,
+        ticket: int,
+        opener: str,
+        name: str,
+        user: User | None,
+        failure: str | None,
+        now: float,
+    ) -> None:
         if user is None:
-            self._shard.reply(origin, ticket, Outcome.USER_NOT_FOUND, "", now)
+            outcome = Outcome.USER_NOT_FOUND if failure is None else Outcome.FAILED
+            self._shard.reply(origin, ticket, outcome, "", now)
             return
         chat = user.chats.get(opener)
         new = chat is None
@@ -72,8 +86,8 @@ class Chats:
             self._shard.continue_later(request.session, request.peer)
 
     def opened_elsewhere(self, opener: str, target: str) -> None:
-        """At the target's shard again: both sides have it, so the target may know."""
-        user = self._shard.find(target)
+        """At the target's shard again: both sides have it, so the target may know. Who is not in memory is told at the next HELLO."""
+        user = self._shard.users.get(target)
         chat = user.chats.get(opener) if user is not None else None
         if user is not None and chat is not None and not chat.announced:
             self.announce(user, chat)
@@ -97,8 +111,12 @@ class Chats:
 
     def add(self, user: User, peer: str, name: str) -> Chat:
         """A new record at one side. After this, it must be given to the store."""
-        chat = user.chats[peer] = Chat(peer, name)
-        self._shard.presence.chat_opened(user, peer)
+        return self.keep(user, Chat(peer, name))
+
+    def keep(self, user: User, chat: Chat) -> Chat:
+        """Put a record at one side."""
+        user.chats[chat.peer] = chat
+        self._shard.presence.chat_opened(user, chat.peer)
         return chat
 
     def repair(self, user: User, peer: str, name: str) -> Chat:
@@ -107,20 +125,22 @@ class Chats:
         self._shard.store.save_chat(user, chat, nobody_waits)
         return chat
 
-    def tell_new_name(self, user: User) -> None:
+    def tell_new_name(self, user: User, now: float) -> None:
         """`user` has a new name: everybody who has a chat with `user` keeps it."""
         shard = self._shard
         for peer in user.chats:
             owner = shard.placement.worker_of(peer)
             if owner == shard.index:
-                self.rename(user.user_id, peer, user.display_name)
+                self.rename(user.user_id, peer, user.stored_name, now)
             else:
-                fields = (user.user_id.encode(), peer.encode(), user.display_name.encode())
+                fields = (user.user_id.encode(), peer.encode(), user.stored_name.encode())
                 shard.bus.send(owner, pack_record(RecordKind.RENAMED, 0, 0, 0.0, *fields))
 
-    def rename(self, user_id: str, peer: str, name: str) -> None:
+    def rename(self, user_id: str, peer: str, name: str, now: float) -> None:
         """At the peer's shard: keep the new name of `user_id`."""
-        user = self._shard.find(peer)
+        self._shard.with_user(peer, partial(self._rename, user_id, name), now)
+
+    def _rename(self, user_id: str, name: str, user: User | None, failure: str | None, now: float) -> None:
         chat = user.chats.get(user_id) if user is not None else None
         if user is not None and chat is not None:
             chat.peer_name = name
@@ -134,7 +154,8 @@ class Chats:
         if failure is None:
             self._shard.reply(origin, ticket, Outcome.OPENED, user.display_name, now)
             return
-        if new:
+        if new and not chat.saved and not user.mailbox.reserved:
+            # A message that is on its way would have taken it along.
             user.chats.pop(chat.peer, None)
             self._shard.presence.chat_withdrawn(user, chat.peer)
         self._shard.reply(origin, ticket, Outcome.FAILED, "", now)

@@ -18,6 +18,12 @@ from_json = orjson.loads
 
 #: ``,"timestamp":"2024-01-01T12:00:00.000Z"}}``: the end of every MSG frame has this many bytes (D19).
 _MSG_TAIL: Final = len(b',"timestamp":"2024-01-01T12:00:00.000Z"}}')
+_TIMESTAMP_END: Final = len(b'"}}')
+#: What stands before the content, without the two user ids, and between the content and that, without the message id.
+_MSG_HEAD: Final = len(b'{"type":"MSG","data":{"from":"","to":"","content":')
+_MSG_ID: Final = len(b',"message_id":""')
+#: What stands before the `data` of a MSG.
+_MSG_DATA: Final = len(b'{"type":"MSG","data":')
 
 
 def decode(payload: bytes) -> tuple[str, dict[str, Any]]:
@@ -98,11 +104,19 @@ def error(refusal: Refusal, kind: str | None = None, message_id: Any = None) -> 
     return encode(MessageType.ERROR, {"code": refusal.code, "message": refusal.message, "details": details})
 
 
-def hello_ack(user_id: str, capabilities: list[str] | None) -> bytes:
-    """HELLO_ACK; with the capabilities in force when the client asked for any."""
+def hello_ack(
+    user_id: str,
+    capabilities: list[str] | None = None,
+    cursor: str | None = None,
+    resumed: str | None = None,
+) -> bytes:
+    """HELLO_ACK; with the capabilities in force when the client asked for any, and where it goes on in its mailbox (D13)."""
     data: dict[str, Any] = {"user_id": user_id, "status": "connected"}
     if capabilities is not None:
         data["capabilities"] = capabilities
+    if cursor is not None:
+        data["cursor"] = cursor
+        data["resumed"] = resumed
     return encode(MessageType.HELLO_ACK, data)
 
 
@@ -142,9 +156,29 @@ def msg(sender: str, recipient: str, content: str, message_id: str, timestamp: b
     )
 
 
+def msg_parts(frame: bytes, sender: str, recipient: str, message_id: str) -> tuple[bytes, bytes]:
+    """The content, as a JSON string, and the timestamp of a frame that `msg` has built: slices, nothing is decoded."""
+    size = frame[1]
+    start = _MSG_HEAD + len(sender) + len(recipient) + (2 if size < 126 else 4)
+    # A message id is visible ASCII without quotes; of what is left, JSON escapes the backslash only.
+    end = len(frame) - _MSG_TAIL - len(message_id) - message_id.count("\\") - _MSG_ID
+    return frame[start:end], frame[-_TIMESTAMP_END - 24 : -_TIMESTAMP_END]
+
+
 def same_message(frame: bytes, other: bytes) -> bool:
     """Whether two MSG frames say the same but for their timestamps: then the second is a repeat of the first (D10)."""
     return frame[:-_MSG_TAIL] == other[:-_MSG_TAIL]
+
+
+def numbered(frame: bytes, seq: int, cursor: str) -> bytes:
+    """A MSG frame for a client that resumes: with its position in the mailbox (D13)."""
+    start = 2 if frame[1] < 126 else 4
+    return text_frame(b'%b,"seq":%d,"cursor":"%b"}}' % (frame[start:-2], seq, cursor.encode()))
+
+
+def msg_data(frame: bytes) -> bytes:
+    """The `data` of a MSG frame that `msg` has built, as JSON."""
+    return frame[_MSG_DATA + (2 if frame[1] < 126 else 4) : -1]
 
 
 def msg_ack(message_id: str, status: str) -> bytes:
@@ -152,6 +186,22 @@ def msg_ack(message_id: str, status: str) -> bytes:
     return text_frame(
         b'{"type":"MSG_ACK","data":{"message_id":%b,"status":"%b"}}'
         % (orjson.dumps(message_id), status.encode())
+    )
+
+
+def receipt(message_id: str, status: str, recipient: str) -> bytes:
+    """MSG_ACK to a sender who asked for receipts: it names the recipient too (D11)."""
+    return text_frame(
+        b'{"type":"MSG_ACK","data":{"message_id":%b,"status":"%b","to":"%b"}}'
+        % (orjson.dumps(message_id), status.encode(), recipient.encode())
+    )
+
+
+def history(peer: str, messages: list[bytes], following: str | None) -> bytes:
+    """HISTORY of `messages`, each the `data` of a MSG as JSON (D14)."""
+    return text_frame(
+        b'{"type":"HISTORY","data":{"with":"%b","messages":[%b],"next":%b}}'
+        % (peer.encode(), b",".join(messages), orjson.dumps(following))
     )
 
 

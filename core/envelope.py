@@ -10,6 +10,9 @@ text fields with a NUL between them; no id or name may contain one, and the last
 | RESULT | back to where the ticket came from | name (for OPEN_CHAT) | what became of it: `flags` is an Outcome |
 | CHAT_OPENED | opener's -> target's | opener, target | both sides have it: tell the target |
 | TYPING | typist's -> peer's | typist, peer | `flags`: 1 typing, 0 stopped, 2 stopped, if it was shown as typing |
+| RECEIPT | recipient's -> sender's | sender, recipient, message_id | `flags`: 1 delivered, 2 read (D11) |
+| HISTORY | asker's -> peer's | asker, peer, position, limit | what did the asker write to the peer? Position 0: up to now (D14) |
+| HISTORY_PAGE | back to where the ticket came from | JSON | positions and messages; `flags` is 1 when they can't be read |
 | RENAMED | user's -> peer's | user, peer, new name | keep the name for this chat |
 | PRESENCE | to all | JSON | joins and leaves; `ticket` is their version |
 | PRESENCE_SNAPSHOT | to all, or to who asked | JSON | everyone online here; `ticket` is the version |
@@ -25,7 +28,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _ENVELOPE: Final = struct.Struct("!BHQ")
 _LENGTH: Final = struct.Struct("!I")
 #: kind, flags, ticket, deadline
@@ -44,27 +47,33 @@ class RecordKind(IntEnum):
     PRESENCE = 7
     PRESENCE_SNAPSHOT = 8
     PRESENCE_REQUEST = 9
+    RECEIPT = 10
+    HISTORY = 11
+    HISTORY_PAGE = 12
 
 
 class Outcome(IntEnum):
     """What became of a message or an OPEN_CHAT at the other side."""
 
+    #: Durable, and written to a connection of the recipient; or waiting for one.
     DELIVERED = 1
     STORED = 2
-    #: The same message had come before: not stored again, not counted; its status now.
-    REPEAT_DELIVERED = 3
-    REPEAT_STORED = 4
-    OPENED = 5
-    USER_NOT_FOUND = 6
-    CHAT_NOT_OPENED = 7
+    #: The same message had come before: not stored again, not counted; what has become of it.
+    REPEAT_STORED = 3
+    REPEAT_DELIVERED = 4
+    REPEAT_ACKNOWLEDGED = 5
+    REPEAT_READ = 6
+    OPENED = 7
+    USER_NOT_FOUND = 8
+    CHAT_NOT_OPENED = 9
     #: The message id was used for another content.
-    CONFLICT = 8
+    CONFLICT = 10
     #: The message is no repeat, and came from somebody who may send nothing else now.
-    RATE_LIMITED = 9
+    RATE_LIMITED = 11
     #: So many messages wait for the recipient that no more are taken.
-    MAILBOX_FULL = 10
+    MAILBOX_FULL = 12
     #: The store could not take it, or nothing came back in time.
-    FAILED = 11
+    FAILED = 13
 
 
 class MessageFlag(IntEnum):
@@ -74,6 +83,8 @@ class MessageFlag(IntEnum):
     CHAT_OPEN = 1
     #: The sender is over the limit: only a repeat may be answered (D10).
     ONLY_IF_REPEAT = 2
+    #: The sender wants to know when it is delivered and read (D11).
+    RECEIPTS = 4
 
 
 class TypingFlag(IntEnum):
@@ -82,6 +93,13 @@ class TypingFlag(IntEnum):
     STOPPED = 0
     TYPING = 1
     STOPPED_IF_SHOWN = 2
+
+
+class ReceiptFlag(IntEnum):
+    """`flags` of a RECEIPT record."""
+
+    DELIVERED = 1
+    READ = 2
 
 
 class Record(NamedTuple):

@@ -6,11 +6,14 @@ the store -> `appended`, when it is durable: into the mailbox, to the devices, a
 Whether a message counts against the sender's limit is known only when it is settled, since repeats and refused ones don't. So the ones in
 flight are counted as if they would; when that fills the limit, the next one waits until they are settled. A message that is over
 the limit for certain still travels, marked: it may be the repeat of one that was accepted long ago.
+
+A repeat is recognised in memory if the message is a recent one, else by the store, which knows all of them.
 """
 
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -26,11 +29,22 @@ from core.waiting_line import EVERYTHING
 if TYPE_CHECKING:
     from core.shard import Shard
 
-_ACK_STATUS: Final[dict[int, str]] = {
+#: What a plain client is told, and one with `receipts` (D11).
+_PLAIN_STATUS: Final[dict[int, str]] = {
     Outcome.DELIVERED: AckStatus.DELIVERED,
     Outcome.STORED: AckStatus.STORED,
-    Outcome.REPEAT_DELIVERED: AckStatus.DELIVERED,
     Outcome.REPEAT_STORED: AckStatus.STORED,
+    Outcome.REPEAT_DELIVERED: AckStatus.DELIVERED,
+    Outcome.REPEAT_ACKNOWLEDGED: AckStatus.DELIVERED,
+    Outcome.REPEAT_READ: AckStatus.DELIVERED,
+}
+_RECEIPT_STATUS: Final[dict[int, str]] = {
+    Outcome.DELIVERED: AckStatus.ACCEPTED,
+    Outcome.STORED: AckStatus.ACCEPTED,
+    Outcome.REPEAT_STORED: AckStatus.ACCEPTED,
+    Outcome.REPEAT_DELIVERED: AckStatus.ACCEPTED,
+    Outcome.REPEAT_ACKNOWLEDGED: AckStatus.DELIVERED,
+    Outcome.REPEAT_READ: AckStatus.READ,
 }
 
 
@@ -61,6 +75,8 @@ class Messages:
                 user.parked.append(session)
                 return
             flags |= MessageFlag.ONLY_IF_REPEAT
+        if session.receipts:
+            flags |= MessageFlag.RECEIPTS
         if message_id is None:
             message_id = _new_message_id()
         frame = codec.msg(user.user_id, recipient, content, message_id, shard.clock.timestamp())
@@ -70,15 +86,28 @@ class Messages:
         session.in_flight += 1
         if session.in_flight >= UNCOMMITTED_MAX:
             session.adjust_reading()
-        ticket, deadline = shard.requests.open(MessageType.MSG, session, user, recipient, message_id, now)
+        request = shard.requests.open(MessageType.MSG, session, user, recipient, message_id, now)
+        request.frame = frame
         if flags & MessageFlag.CHAT_OPEN:
-            session.choose(recipient, ticket)
+            session.choose(recipient, request.ticket)
         owner = shard.placement.worker_of(recipient)
         if owner == shard.index:
-            self.accept(owner, ticket, flags, user.user_id, recipient, message_id, frame, now)
+            self.accept(
+                owner,
+                request.ticket,
+                flags,
+                user.user_id,
+                recipient,
+                message_id,
+                frame,
+                request.deadline,
+                now,
+            )
         else:
             fields = (user.user_id.encode(), recipient.encode(), message_id.encode(), frame)
-            shard.bus.send(owner, pack_record(RecordKind.MESSAGE, flags, ticket, deadline, *fields))
+            shard.bus.send(
+                owner, pack_record(RecordKind.MESSAGE, flags, request.ticket, request.deadline, *fields)
+            )
 
     def accept(
         self,
@@ -89,55 +118,86 @@ class Messages:
         recipient: str,
         message_id: str,
         frame: bytes,
+        deadline: float,
         now: float,
     ) -> None:
         """At the recipient's shard: refuse it, recognise it, or give it to the store."""
+        user = self._shard.users.get(recipient)
+        if user is not None:
+            self._accept(origin, ticket, flags, sender, message_id, frame, deadline, user, None, now)
+        else:
+            accept = partial(self._accept, origin, ticket, flags, sender, message_id, frame, deadline)
+            self._shard.with_user(recipient, accept, now)
+
+    def _accept(
+        self,
+        origin: int,
+        ticket: int,
+        flags: int,
+        sender: str,
+        message_id: str,
+        frame: bytes,
+        deadline: float,
+        user: User | None,
+        failure: str | None,
+        now: float,
+    ) -> None:
         shard = self._shard
-        user = shard.find(recipient)
         if user is None:
-            shard.reply(origin, ticket, Outcome.USER_NOT_FOUND, "", now)
+            outcome = Outcome.USER_NOT_FOUND if failure is None else Outcome.FAILED
+            shard.reply(origin, ticket, outcome, "", now)
             return
-        if sender not in user.chats:
+        chat = user.chats.get(sender)
+        if chat is None:
             if not flags & MessageFlag.CHAT_OPEN:
                 shard.reply(origin, ticket, Outcome.CHAT_NOT_OPENED, "", now)
                 return
-            shard.chats.repair(user, sender, shard.presence.name_of(sender) or sender)
+            chat = shard.chats.repair(user, sender, shard.presence.name_of(sender) or sender)
         mailbox = user.mailbox
         message = mailbox.find(sender, message_id)
         if message is not None:
-            if not codec.same_message(message.frame, frame):
-                shard.reply(origin, ticket, Outcome.CONFLICT, "", now)
-            elif message.seq:
-                outcome = Outcome.REPEAT_DELIVERED if message.written else Outcome.REPEAT_STORED
-                shard.reply(origin, ticket, outcome, user.display_name, now)
+            if message.seq or not codec.same_message(message.frame, frame):
+                self._answer_repeat(origin, ticket, user, message, frame, now)
             else:
                 message.waiting.append((origin, ticket))
-        elif flags & MessageFlag.ONLY_IF_REPEAT:
-            shard.reply(origin, ticket, Outcome.RATE_LIMITED, "", now)
-        elif mailbox.full:
-            shard.reply(origin, ticket, Outcome.MAILBOX_FULL, "", now)
+            return
+        if flags & MessageFlag.ONLY_IF_REPEAT:
+            refusal = Outcome.RATE_LIMITED
+        elif mailbox.waiting >= shard.settings.mailbox_max:
+            refusal = Outcome.MAILBOX_FULL
         else:
-            message = Message(sender, recipient, message_id, frame)
+            message = Message(user, chat, message_id, frame)
+            message.receipts = bool(flags & MessageFlag.RECEIPTS)
+            message.deadline = deadline
             message.waiting.append((origin, ticket))
             mailbox.reserve(message)
             shard.store.append(message)
+            return
+        # Nothing new is taken, but it may be the repeat of a message that is no longer in memory.
+        answer = partial(self._answer_old, origin, ticket, user, frame, refusal)
+        shard.store.find(user, sender, message_id, answer)
 
     def appended(self, messages: list[Message], failure: str | None, now: float) -> None:
         """The store has committed these, or could not: show and acknowledge them, or say so."""
         shard = self._shard
         for message in messages:
-            user = shard.users[message.recipient]
+            user = message.user
+            waiting, message.waiting = message.waiting, []
             if failure is not None:
                 user.mailbox.withdraw(message)
                 outcome = repeat = Outcome.FAILED
+            elif message.original is not None:
+                user.mailbox.withdraw(message)
+                for origin, ticket in waiting:
+                    self._answer_repeat(origin, ticket, user, message.original, message.frame, now)
+                continue
             else:
                 user.mailbox.commit(message)
                 shard.typing.message_came(user, message.sender)
-                if user.sessions:
-                    self._show(user, message, now)
-                outcome = Outcome.DELIVERED if message.written else Outcome.STORED
-                repeat = Outcome.REPEAT_DELIVERED if message.written else Outcome.REPEAT_STORED
-            waiting, message.waiting = message.waiting, []
+                if user.sessions and self._show(user, message, now):
+                    outcome, repeat = Outcome.DELIVERED, Outcome.REPEAT_DELIVERED
+                else:
+                    outcome, repeat = Outcome.STORED, Outcome.REPEAT_STORED
             for origin, ticket in waiting:
                 shard.reply(origin, ticket, outcome, user.display_name, now)
                 outcome = repeat
@@ -147,35 +207,79 @@ class Messages:
         shard, user, session = self._shard, request.user, request.session
         user.in_flight -= 1
         session.in_flight -= 1
-        status = _ACK_STATUS.get(outcome)
-        if status is None:
+        if outcome not in _PLAIN_STATUS:
             shard.refuse(request, outcome, now)
         else:
-            if outcome in (Outcome.DELIVERED, Outcome.STORED):
-                user.messages.count(now)
             if request.peer not in user.chats:
                 # The recipient's shard knows of the chat, so it is open, and the record here was lost (D7).
                 shard.chats.announce(user, shard.chats.repair(user, request.peer, name))
                 session.choose(request.peer, request.ticket)
             if not session.closed:
                 assert request.message_id is not None, "every message has an id"
-                session.connection.send(codec.msg_ack(request.message_id, status))
+                if session.receipts:
+                    ack = codec.receipt(request.message_id, _RECEIPT_STATUS[outcome], request.peer)
+                else:
+                    ack = codec.msg_ack(request.message_id, _PLAIN_STATUS[outcome])
+                session.connection.send(ack)
+            if outcome <= Outcome.STORED:
+                user.messages.count(now)
+                if len(user.sessions) > 1 or session.closed:
+                    self._send_carbons(user, session, request.frame)
         session.adjust_reading()
         if user.parked:
             for parked in user.parked:
                 shard.continue_later(parked, EVERYTHING)
             user.parked = []
 
-    def _show(self, user: User, message: Message, now: float) -> None:
-        """Write it to the devices; CHAT_OPENED comes before the first message (D7)."""
+    def _answer_repeat(
+        self, origin: int, ticket: int, user: User, message: Message, frame: bytes, now: float
+    ) -> None:
+        """Somebody sends `frame` with the sender and id of a message that is known."""
+        if not codec.same_message(message.frame, frame):
+            outcome = Outcome.CONFLICT
+        elif message.read:
+            outcome = Outcome.REPEAT_READ
+        elif user.mailbox.is_acknowledged(message.seq):
+            outcome = Outcome.REPEAT_ACKNOWLEDGED
+        elif any(session.cursor >= message.seq for session in user.sessions):
+            outcome = Outcome.REPEAT_DELIVERED
+        else:
+            outcome = Outcome.REPEAT_STORED
+        self._shard.reply(origin, ticket, outcome, user.display_name, now)
+
+    def _answer_old(
+        self,
+        origin: int,
+        ticket: int,
+        user: User,
+        frame: bytes,
+        refusal: Outcome,
+        found: list[Message],
+        failure: str | None,
+        now: float,
+    ) -> None:
+        """The store has looked for the message that this would be a repeat of."""
+        if found:
+            self._answer_repeat(origin, ticket, user, found[0], frame, now)
+        else:
+            self._shard.reply(origin, ticket, refusal if failure is None else Outcome.FAILED, "", now)
+
+    def _show(self, user: User, message: Message, now: float) -> bool:
+        """Write it to the devices; whether there was one to write to. CHAT_OPENED comes before the first message (D7)."""
         shard, sender = self._shard, message.sender
-        # The record is missing if the store took the message but not the chat that was opened just before.
-        chat = user.chats.get(sender) or shard.chats.repair(
-            user, sender, shard.presence.name_of(sender) or sender
-        )
+        chat = user.chats.get(sender)
+        if chat is None:
+            # The store took the message, and the chat with it, after it could not take the chat alone.
+            chat = shard.chats.keep(user, message.chat)
         if not chat.announced:
             shard.chats.announce(user, chat)
-        shard.delivery.deliver(user, message, now)
+        return shard.delivery.deliver(user, message, now)
+
+    def _send_carbons(self, user: User, sender: Session, frame: bytes) -> None:
+        """What one device of `user` has sent goes to the others that want to see it (D15)."""
+        for session in user.sessions:
+            if session.carbons and session is not sender:
+                session.connection.send(frame)
 
 
 def _new_message_id() -> str:

@@ -21,6 +21,8 @@ class MessageType:
     CHAT_OPENED: Final = "CHAT_OPENED"
     MSG: Final = "MSG"
     MSG_ACK: Final = "MSG_ACK"
+    READ: Final = "READ"
+    HISTORY: Final = "HISTORY"
     TYPING: Final = "TYPING"
     PING: Final = "PING"
     PONG: Final = "PONG"
@@ -70,18 +72,52 @@ class Refusal(Exception):
 class Capability:
     """What a client may ask for in HELLO beyond the protocol document."""
 
+    #: MSG_ACK tells what became of a message, step by step (D11).
+    RECEIPTS: Final = "receipts"
+    #: MSG carries its position, and HELLO may name the one to go on from (D13).
+    RESUME: Final = "resume"
+    #: HISTORY is answered (D14).
+    HISTORY: Final = "history"
+    #: What another device of the same user sends comes here too (D15).
+    CARBONS: Final = "carbons"
+    #: PRESENCE after the first lists what changed (D22).
     PRESENCE_DELTA: Final = "presence_delta"
 
 
 #: The capabilities that this server puts in force when a client asks for them; all others are ignored.
-CAPABILITIES: Final = frozenset({Capability.PRESENCE_DELTA})
+CAPABILITIES: Final = frozenset(
+    {
+        Capability.RECEIPTS,
+        Capability.RESUME,
+        Capability.HISTORY,
+        Capability.CARBONS,
+        Capability.PRESENCE_DELTA,
+    }
+)
 
 
 class AckStatus:
-    """``status`` of a MSG_ACK to a plain client (D11)."""
+    """``status`` of a MSG_ACK (D11). A plain client sees `delivered` or `stored`, once; one with `receipts` the others in turn."""
 
-    DELIVERED: Final = "delivered"
+    #: It is durable, and waits for the recipient.
     STORED: Final = "stored"
+    #: It is durable.
+    ACCEPTED: Final = "accepted"
+    #: It was written to a connection of the recipient; to a client with `receipts`: a device of the recipient acknowledged it.
+    DELIVERED: Final = "delivered"
+    #: The recipient has read it.
+    READ: Final = "read"
+
+
+class Resumed:
+    """``resumed`` of a HELLO_ACK (D13)."""
+
+    #: Everything behind the cursor follows.
+    FULL: Final = "full"
+    #: Some of it is older than the retention; the rest follows.
+    PARTIAL: Final = "partial"
+    #: There was no cursor, or it names no position in this mailbox: everything follows that waits for an acknowledgement.
+    RESET: Final = "reset"
 
 
 # -- Lengths, in Unicode code points after sanitising (D16) --
@@ -123,6 +159,10 @@ CONFIRM_TIMEOUT: Final = 5.0
 IMPLICIT_ACK_DELAY: Final = 5.0
 #: Seconds between two confirming pings on one connection (D12).
 CONFIRM_PING_INTERVAL: Final = 1.0
+#: Messages of one answer to HISTORY, when the client does not say how many and at most; and its bytes (D14).
+HISTORY_DEFAULT: Final = 50
+HISTORY_MAX: Final = 100
+HISTORY_MAX_BYTES: Final = 64 * 1024
 #: Bytes of redelivered messages that may wait unsent on one connection (D13).
 REPLAY_WINDOW_BYTES: Final = 64 * 1024
 
@@ -138,3 +178,5 @@ PRESENCE_EVERYONE_MAX: Final = 200
 PRESENCE_EVERYONE_AGAIN: Final = 160
 #: Seconds offline after which a user without a chat is forgotten (D23).
 FORGET_AFTER: Final = 86_400.0
+#: Seconds offline after which a user is left to the store. More than any limit's window and any request's time: nothing is lost by it.
+UNLOAD_AFTER: Final = 120.0

@@ -7,7 +7,7 @@ come back within 5 s has failed. Failed means *not confirmed*: the other side ma
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from core.envelope import Outcome
 from core.protocol import CONFIRM_TIMEOUT, ErrorCode, MessageType, Refusal
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Request:
     """A request whose outcome is not known yet."""
 
-    __slots__ = ("deadline", "kind", "message_id", "peer", "session", "ticket", "user")
+    __slots__ = ("deadline", "frame", "kind", "message_id", "peer", "session", "ticket", "user")
 
     def __init__(
         self,
@@ -35,13 +35,15 @@ class Request:
     ) -> None:
         #: Names it between the shards; later requests have higher ones.
         self.ticket = ticket
-        #: MSG or OPEN_CHAT: which answer the client waits for.
+        #: MSG, OPEN_CHAT or HISTORY: which answer the client waits for.
         self.kind = kind
         self.session = session
         self.user = user
         self.peer = peer
         self.message_id = message_id
         self.deadline = deadline
+        #: A message, as its recipient gets it.
+        self.frame = b""
 
 
 class Requests:
@@ -57,11 +59,12 @@ class Requests:
 
     def open(
         self, kind: str, session: Session, user: User, peer: str, message_id: str | None, now: float
-    ) -> tuple[int, float]:
-        """Begin a request; its ticket and deadline."""
-        ticket, deadline = next(self._tickets), now + CONFIRM_TIMEOUT
-        self._open[ticket] = Request(ticket, kind, session, user, peer, message_id, deadline)
-        return ticket, deadline
+    ) -> Request:
+        """Begin a request."""
+        ticket = next(self._tickets)
+        request = Request(ticket, kind, session, user, peer, message_id, now + CONFIRM_TIMEOUT)
+        self._open[ticket] = request
+        return request
 
     def take(self, ticket: int) -> Request | None:
         """The request that an answer belongs to; None when it came too late."""
@@ -74,9 +77,13 @@ class Requests:
         return None
 
 
+#: Where each kind of request names the other user.
+_FIELD: Final = {MessageType.MSG: "to", MessageType.OPEN_CHAT: "target_user_id", MessageType.HISTORY: "with"}
+
+
 def refusal(request: Request, outcome: int, messages_per_minute: int, now: float) -> Refusal:
     """What the client is told about a request that did not succeed."""
-    field = "to" if request.kind == MessageType.MSG else "target_user_id"
+    field = _FIELD[request.kind]
     if outcome == Outcome.USER_NOT_FOUND:
         return Refusal(ErrorCode.USER_NOT_FOUND, "no such user has ever been here", field=field)
     if outcome == Outcome.CHAT_NOT_OPENED and request.peer == request.user.user_id:

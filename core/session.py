@@ -33,6 +33,7 @@ from core.ratelimit import SlidingWindow, TokenBucket, ping_limited
 from core.waiting_line import EVERYTHING, WaitingLine
 
 if TYPE_CHECKING:
+    from core.mailbox import Message
     from core.shard import Shard
     from core.user import User
 
@@ -49,6 +50,9 @@ class Session:
         "_paused",
         "_pings",
         "_strikes",
+        "awaits_page",
+        "capabilities",
+        "carbons",
         "chosen_by",
         "chosen_peer",
         "claimed",
@@ -60,11 +64,15 @@ class Session:
         "cursor",
         "hello_deadline",
         "in_flight",
+        "missed_through",
+        "page",
         "presence_changes",
         "presence_full",
         "presence_revision",
         "presence_told",
+        "receipts",
         "received_peer",
+        "resumes",
         "shard",
         "typing_to",
         "user",
@@ -92,7 +100,7 @@ class Session:
         self._line = WaitingLine()
         #: Whether the client is not read from at the moment.
         self._paused = False
-        #: Messages sent by this connection whose outcome is not known yet.
+        #: Messages sent by this connection whose outcome is not known yet, and acknowledgements that the store looks up.
         self.in_flight = 0
         # -- Typing (D17) --
         #: The chat that this connection opened or wrote in last, and that of the last CHAT_OPENED or MSG it received.
@@ -105,10 +113,20 @@ class Session:
         # -- Delivery (D12) --
         #: Mailbox position up to which everything has been written to this connection.
         self.cursor = 0
+        #: Up to here it gets only what waits for an acknowledgement: the head when it came, 0 when it resumed.
+        self.missed_through = 0
+        #: Messages that the store has read for it, the next one last; and whether it waits for such a page.
+        self.page: list[Message] = []
+        self.awaits_page = False
         #: Position that the confirming ping on its way stands for (0: none is), when it was sent, and what pongs have confirmed.
         self.confirm_asked = 0
         self.confirm_asked_at = -math.inf
         self.confirm_seq = 0
+        # -- Capabilities, and three of them by name: they are looked at for every message --
+        self.capabilities: frozenset[str] = frozenset()
+        self.receipts = False
+        self.resumes = False
+        self.carbons = False
         # -- Presence (D21, D22) --
         self.presence_told = -math.inf
         #: What `Presence` had changed up to when this connection was told; and whether the next PRESENCE must be the whole list.
@@ -116,6 +134,13 @@ class Session:
         self.presence_full = True
         #: user -> name of those who changed since the last PRESENCE; None without the capability.
         self.presence_changes: dict[str, str] | None = None
+
+    def use(self, capabilities: list[str] | None) -> None:
+        """Put these capabilities in force, as the last HELLO asked."""
+        self.capabilities = frozenset(capabilities or ())
+        self.receipts = Capability.RECEIPTS in self.capabilities
+        self.resumes = Capability.RESUME in self.capabilities
+        self.carbons = Capability.CARBONS in self.capabilities
 
     # -- From the connection --
 
@@ -129,17 +154,12 @@ class Session:
             kind, data = codec.decode(payload)
             command = COMMANDS.get(kind)
             if command is None:
-                raise Refusal(
-                    ErrorCode.VALIDATION,
-                    f"unknown message type {kind[:64]!r}",
-                    field="type",
-                    expected=sorted(COMMANDS),
-                )
+                raise self._unknown(kind)
             if self._must_wait(command, data):
                 self._line.put(kind, data)
                 self.adjust_reading()
             else:
-                self._run(command, data, now)
+                self._run(kind, command, data, now)
         except Refusal as refusal:
             self.refuse(refusal, kind, data, now)
 
@@ -200,7 +220,7 @@ class Session:
                     self._line.put(kind, data)
                     continue
                 try:
-                    self._run(command, data, now)
+                    self._run(kind, command, data, now)
                 except Refusal as refusal:
                     self.refuse(refusal, kind, data, now)
         except FrameError as error:
@@ -217,6 +237,18 @@ class Session:
             else:
                 self.connection.resume_reading()
 
+    def _unknown(self, kind: str) -> Refusal:
+        may_say = [
+            known
+            for known, command in COMMANDS.items()
+            if command.capability is None or command.capability in self.capabilities
+        ]
+        problem = f"unknown message type {kind[:64]!r}"
+        capability = COMMANDS[kind].capability if kind in COMMANDS else None
+        if capability is not None:
+            problem = f"{kind} needs the capability {capability!r}, for which HELLO has to ask"
+        return Refusal(ErrorCode.VALIDATION, problem, field="type", expected=sorted(may_say))
+
     def _must_wait(self, command: Command, data: dict[str, Any]) -> bool:
         line = self._line
         if not line.held:
@@ -225,9 +257,11 @@ class Session:
             return line.holds_peer(data.get(command.about))
         return line.holds_everything() and not (command.urgent and self.user is not None)
 
-    def _run(self, command: Command, data: dict[str, Any], now: float) -> None:
+    def _run(self, kind: str, command: Command, data: dict[str, Any], now: float) -> None:
         if self.user is None and command.needs_hello:
             raise Refusal(ErrorCode.UNAUTHORIZED, "say HELLO first", expected=MessageType.HELLO)
+        if command.capability is not None and command.capability not in self.capabilities:
+            raise self._unknown(kind)
         command.run(self, data, now)
 
     # -- Answers --
@@ -267,10 +301,7 @@ def _hello(session: Session, data: dict[str, Any], now: float) -> None:
         raise Refusal(
             ErrorCode.UNAUTHORIZED, "this connection belongs to another user; open a new one", field="user_id"
         )
-    session.shard.hello(session, hello, now)
-    if hello.capabilities is not None:
-        # HELLO is accepted, and presence follows it in full.
-        session.presence_changes = {} if Capability.PRESENCE_DELTA in hello.capabilities else None
+    session.shard.greetings.hello(session, hello, now)
 
 
 def _open_chat(session: Session, data: dict[str, Any], now: float) -> None:
@@ -295,6 +326,21 @@ def _msg_ack(session: Session, data: dict[str, Any], now: float) -> None:
     if sender is not None:
         sender = session.shard.validator.user_id(sender, "from")
     session.shard.delivery.acknowledge(session, session.greeted, message_id, sender)
+
+
+def _read(session: Session, data: dict[str, Any], now: float) -> None:
+    message_id = validation.message_id(data.get("message_id"))
+    sender = session.shard.validator.user_id(data.get("from"), "from")
+    session.shard.receipts.read(session, session.greeted, message_id, sender)
+
+
+def _history(session: Session, data: dict[str, Any], now: float) -> None:
+    if session.closed:
+        return  # nobody is there to read it
+    peer = session.shard.validator.user_id(data.get("with"), "with")
+    before = validation.history_cursor(data.get("before"))
+    limit = validation.history_limit(data.get("limit"))
+    session.shard.histories.ask(session, session.greeted, peer, before, limit, now)
 
 
 def _typing(session: Session, data: dict[str, Any], now: float) -> None:
@@ -324,6 +370,8 @@ class Command(NamedTuple):
     about: str | None = None
     #: Whether it waits for the first HELLO only.
     urgent: bool = False
+    #: The capability without which it does not exist.
+    capability: str | None = None
 
 
 COMMANDS: Final = {
@@ -331,6 +379,8 @@ COMMANDS: Final = {
     MessageType.OPEN_CHAT: Command(_open_chat, needs_hello=True, about="target_user_id"),
     MessageType.MSG: Command(_msg, needs_hello=True, about="to"),
     MessageType.MSG_ACK: Command(_msg_ack, needs_hello=True),
+    MessageType.READ: Command(_read, needs_hello=True, capability=Capability.RECEIPTS),
+    MessageType.HISTORY: Command(_history, needs_hello=True, about="with", capability=Capability.HISTORY),
     MessageType.TYPING: Command(_typing, needs_hello=True, about="to"),
     MessageType.PING: Command(_ping, needs_hello=False, urgent=True),
 }

@@ -57,7 +57,19 @@ class Settings(BaseSettings):
         None,
         description="directory for the server's own sockets; default: one under the system's temporary directory",
     )
-    store: Literal["memory"] = Field("memory", description="where messages are kept")
+    store: Literal["sqlite", "memory"] = Field(
+        "sqlite", description="where messages are kept: in SQLite files below the data directory, or nowhere"
+    )
+    durability: Literal["fsync", "os"] = Field(
+        "fsync",
+        description="fsync: what is acknowledged survives a loss of power; os: it survives the end of any process of ours",
+    )
+    retention_days: float = Field(
+        30.0, ge=0, le=36_500, allow_inf_nan=False, description="days that messages are kept; 0: for ever"
+    )
+    mailbox_max: int = Field(
+        100_000, ge=1, le=10_000_000, description="messages that may wait for one user; more are refused"
+    )
     user_ids: Literal["uuid4", "any"] = Field("uuid4", description="which user ids are accepted")
     auth: Literal["none"] | None = Field(
         None, description="none: identity is what HELLO says, and is not proven"
@@ -77,6 +89,9 @@ class Settings(BaseSettings):
         20, ge=0, le=1_000_000, description="OPEN_CHAT a minute and user; 0: no limit"
     )
     hellos_per_minute: int = Field(30, ge=0, le=1_000_000, description="HELLO a minute and user; 0: no limit")
+    history_per_minute: int = Field(
+        60, ge=0, le=1_000_000, description="HISTORY a minute and user; 0: no limit"
+    )
     pings_per_second: float = Field(
         1.0,
         ge=0,

@@ -1,8 +1,10 @@
 """The users of one worker, and the way between them and the users of the others.
 
-Everything about a user happens on the shard that owns the user. This is where it all comes in: sessions and their HELLO, records
-from the other shards, and time. What happens then has rooms of its own: `messages`, `chats`, `typing_indicator`, `delivery`, `presence`,
-and `requests` for what waits for another shard's answer.
+Everything about a user happens on the shard that owns the user. This is where it all comes in: sessions, records from the other shards,
+and time. What happens then has rooms of its own: `greetings`, `chats`, `messages`, `delivery`, `receipts`, `history`, `typing_indicator`,
+`presence`, and `requests` for what waits for another shard's answer.
+
+Users are in memory while they are connected, and a little longer. For the others there is `with_user`, which asks the store.
 
 What one shard asks of another stays in order: that keeps messages in order (D18), and lets a client send OPEN_CHAT and MSG in one go.
 """
@@ -15,7 +17,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from core import codec
 from core.chats import Chats
 from core.delivery import Delivery
 from core.envelope import (
@@ -28,25 +29,20 @@ from core.envelope import (
     unpack_envelope,
 )
 from core.frames import FrameError
+from core.greetings import Greetings
+from core.history import Histories
 from core.messages import Messages
 from core.placement import Placement
-from core.ports import Bus, Clock, Connection, Store
+from core.ports import Bus, Clock, Connection, Found, Store, nobody_waits
 from core.presence import Presence
-from core.protocol import (
-    DEVICE_SILENT,
-    DEVICES_MAX,
-    FORGET_AFTER,
-    HELLO_DEADLINE,
-    CloseCode,
-    MessageType,
-)
+from core.protocol import UNLOAD_AFTER, CloseCode, MessageType
+from core.receipts import Receipts
 from core.requests import Request, Requests, refusal
-from core.session import Session, rate_limited
+from core.session import Session
 from core.settings import Settings
 from core.typing_indicator import TypingIndicators
 from core.user import User
-from core.validation import Hello, Validator
-from core.waiting_line import EVERYTHING
+from core.validation import Validator
 
 _log = logging.getLogger("fastchat.core")
 
@@ -68,7 +64,10 @@ class Shard:
         self.store = store
         self.clock = clock
         self.validator = Validator(settings.user_ids)
-        self.delivery = Delivery(store)
+        self.receipts = Receipts(self)
+        self.delivery = Delivery(store, self.receipts)
+        self.greetings = Greetings(self)
+        self.histories = Histories(self)
         self.presence = Presence(settings.presence, index, settings.workers, bus)
         self.chats = Chats(self)
         self.messages = Messages(self)
@@ -78,8 +77,10 @@ class Shard:
         self.requests = Requests(generation)
         #: Sessions that may go on with what waited, and the key on which it waited.
         self._ready: deque[tuple[Session, str]] = deque()
-        #: user -> when to forget it; users without chats who are offline, longest first (D23).
-        self._offline: dict[str, float] = {}
+        #: Users who are being looked up -> what is to be done with them.
+        self._loading: dict[str, list[Found[User | None]]] = {}
+        #: user -> when to leave it to the store; users without a connection, longest first.
+        self._idle: dict[str, float] = {}
         #: Workers that a presence record did not reach, since the way to them was full: they need a snapshot, and may owe us one.
         self._presence_owed: set[int] = set()
         self._records: dict[int, Callable[[int, int, Record, bytes, float], None]] = {
@@ -89,6 +90,9 @@ class Shard:
             RecordKind.CHAT_OPENED: self._on_chat_opened,
             RecordKind.TYPING: self._on_typing,
             RecordKind.RENAMED: self._on_renamed,
+            RecordKind.RECEIPT: self._on_receipt,
+            RecordKind.HISTORY: self._on_history,
+            RecordKind.HISTORY_PAGE: self._on_history_page,
             RecordKind.PRESENCE: self._on_presence,
             RecordKind.PRESENCE_SNAPSHOT: self._on_presence_snapshot,
             RecordKind.PRESENCE_REQUEST: self._on_presence_request,
@@ -121,7 +125,9 @@ class Shard:
         self.delivery.disconnected(user, session)
         self.typing.disconnected(user, session, now)
         self.presence.detach(user, session, now)
-        self._note_offline(user, now)
+        self.note_idle(user, now)
+        if not user.sessions and not user.chats:
+            self.store.save_user(user, nobody_waits)  # when a stranger was here last
 
     def receive_envelope(self, envelope: bytes, now: float) -> None:
         """What another shard sent.
@@ -148,14 +154,31 @@ class Shard:
         for record in records:
             head = record_head(record)
             self.counters["bus_undeliverable_total"] += 1
-            if head.kind in (RecordKind.MESSAGE, RecordKind.OPEN_CHAT):
-                self._settle(head.ticket, Outcome.FAILED, "", now)
+            if head.kind in (RecordKind.MESSAGE, RecordKind.OPEN_CHAT, RecordKind.HISTORY):
+                self.settle(head.ticket, Outcome.FAILED, "", now)
             elif head.kind in (
                 RecordKind.PRESENCE,
                 RecordKind.PRESENCE_SNAPSHOT,
                 RecordKind.PRESENCE_REQUEST,
             ):
                 self._presence_owed.add(worker)
+
+    def purged(self, mailboxes: list[tuple[str, int]], now: float) -> None:
+        """The store has removed old messages: (user, last position that is gone)."""
+        for user_id, through in mailboxes:
+            user = self.users.get(user_id)
+            if user is not None:
+                user.mailbox.purge(through)
+
+    def strangers(self, user_ids: list[str], now: float) -> None:
+        """The store has users without chats who have not left a connection for a day: forget those who are not here (D23)."""
+        for user_id in user_ids:
+            user = self.users.get(user_id)
+            if user is None and user_id not in self._loading:
+                self.store.forget(user_id)
+            elif user is not None and not user.sessions and not user.chats and not user.busy:
+                del self.users[user_id]
+                self.store.forget(user_id)
 
     def worker_gone(self, worker: int, generation: int, now: float) -> None:
         """The supervisor says that this process is dead."""
@@ -182,115 +205,67 @@ class Shard:
         """What happens by the passing of time alone; called several times a second."""
         while (ticket := self.requests.expired(now)) is not None:
             self.counters["unconfirmed_total"] += 1
-            self._settle(ticket, Outcome.FAILED, "", now)
+            self.settle(ticket, Outcome.FAILED, "", now)
         self.typing.expire(now)
         self.delivery.tick(now)
         self.presence.tick(now)
         while self._presence_owed:
             self._exchange_presence(self._presence_owed.pop())
-        self._forget_strangers(now)
+        self._unload_idle(now)
 
     def _exchange_presence(self, worker: int) -> None:
         """Tell a worker who is online here, and ask who is there."""
         self.bus.send(worker, self.presence.snapshot_record())
         self.bus.send(worker, pack_record(RecordKind.PRESENCE_REQUEST))
 
-    def _note_offline(self, user: User, now: float) -> None:
-        """Remember to forget a user who has no connection and no chat; called whenever a connection has ended."""
-        if not user.sessions and not user.chats:
-            self._offline.pop(user.user_id, None)
-            self._offline[user.user_id] = now + FORGET_AFTER
+    def note_idle(self, user: User, now: float) -> None:
+        """Remember to leave a user to the store who has no connection; called when one has ended, or none came of it."""
+        if not user.sessions:
+            self._idle.pop(user.user_id, None)
+            self._idle[user.user_id] = now + UNLOAD_AFTER
 
-    def _forget_strangers(self, now: float) -> None:
-        """Users who have no chat and have not been here for a day (D23)."""
-        while self._offline:
-            user_id, due = next(iter(self._offline.items()))
+    def _unload_idle(self, now: float) -> None:
+        while self._idle:
+            user_id, due = next(iter(self._idle.items()))
             if due > now:
                 return
-            del self._offline[user_id]
+            del self._idle[user_id]
             user = self.users.get(user_id)
-            if user is not None and not user.sessions and not user.chats:
-                self.store.forget(self.users.pop(user_id))
-
-    # -- HELLO --
-
-    def hello(self, session: Session, hello: Hello, now: float) -> None:
-        """A valid HELLO, of the user whom the connection belongs to."""
-        user = self.find(hello.user_id)
-        if user is None:
-            user = self.users[hello.user_id] = User(hello.user_id, hello.display_name, self.settings)
-            user.durable = False
-        wait = user.hellos.retry_after(now)
-        if wait:
-            # Who waits as long as it is told to must not be closed meanwhile for not saying HELLO.
-            session.hello_deadline = now + wait + HELLO_DEADLINE
-            raise rate_limited("HELLO", self.settings.hellos_per_minute, wait)
-        user.hellos.count(now)
-        self._offline.pop(user.user_id, None)
-        session.hold(EVERYTHING)
-        if user.display_name != hello.display_name:
-            user.display_name = hello.display_name
-            user.durable = False
-            self.chats.tell_new_name(user)
-        welcome = partial(self._welcome, session, user, hello.capabilities)
-        if user.durable:
-            welcome(None, now)
-        else:
-            self.store.save_user(user, welcome)
-
-    def _welcome(
-        self, session: Session, user: User, capabilities: list[str] | None, failure: str | None, now: float
-    ) -> None:
-        """The user is known durably: greet the device, tell it what it missed."""
-        user.durable = user.durable or failure is None
-        if failure is not None and not session.closed:
-            self.close(session, CloseCode.TRY_AGAIN_LATER, "the server can't store anything now", now)
-        if session.closed:
-            # Too late to greet, but what the client sent is still done, if it was the client who left.
-            session.user = user if failure is None else None
-            if user.sessions and failure is None:
-                self.presence.named(user)
-            self._note_offline(user, now)
-            self.continue_later(session, EVERYTHING)
-            return
-        first = session.user is None
-        if first:
-            if len(user.sessions) >= DEVICES_MAX and not self._replace_device(user, now):
-                self.close(
-                    session,
-                    CloseCode.TRY_AGAIN_LATER,
-                    f"this user has {DEVICES_MAX} connections already",
-                    now,
-                )
-                return
-            session.user = user
-            session.cursor = user.mailbox.acknowledged_through
-            user.sessions.append(session)
-        session.connection.send(codec.hello_ack(user.user_id, capabilities))
-        self.presence.attach(user, session, now)
-        if first:
-            self.chats.announce_missed(user)
-            self.delivery.pump(user, session, now)
-        self.continue_later(session, EVERYTHING)
-
-    def _replace_device(self, user: User, now: float) -> bool:
-        """Close the device that has been silent longest, if that is long enough; whether there was one (D4)."""
-        silent = min(user.sessions, key=lambda session: session.connection.last_heard)
-        if now - silent.connection.last_heard < DEVICE_SILENT:
-            return False
-        self.close(silent, CloseCode.REPLACED, "replaced by a newer connection of the same user", now)
-        return True
+            if user is None or user.sessions:
+                continue
+            if user.busy:
+                self._idle[user_id] = now + UNLOAD_AFTER
+            else:
+                del self.users[user_id]
 
     # -- For chats, messages and typing --
 
-    def find(self, user_id: str) -> User | None:
-        """A user of this shard, if ever seen."""
+    def with_user(self, user_id: str, then: Found[User | None], now: float) -> None:
+        """Call `then` with a user of this shard, None for one never seen: at once if the user is in memory, else when the store has looked.
+
+        What is to be done with one user is done in the order of the calls.
+        """
         user = self.users.get(user_id)
-        if user is None:
-            user = self.store.load(user_id)
-            if user is not None:
-                self.users[user_id] = user
-        return user
+        if user is not None:
+            then(user, None, now)
+            return
+        waiting = self._loading.get(user_id)
+        if waiting is None:
+            self._loading[user_id] = [then]
+            self.store.load(user_id, partial(self._loaded, user_id))
+        else:
+            waiting.append(then)
+
+    def _loaded(self, user_id: str, user: User | None, failure: str | None, now: float) -> None:
+        if user is not None:
+            self.users[user_id] = user
+            self.note_idle(user, now)
+        for then in self._loading.pop(user_id):
+            try:
+                # The one before may have made the user.
+                then(self.users.get(user_id), failure, now)
+            except Exception:
+                _log.exception("bug while handling what waited for %s", user_id)
 
     def continue_later(self, session: Session, key: str) -> None:
         """Release what a session holds at the end of this loop turn; at once, a long line of commands would be a deep recursion."""
@@ -299,7 +274,7 @@ class Shard:
     def reply(self, origin: int, ticket: int, outcome: Outcome, name: str, now: float) -> None:
         """Tell the shard that made a request what became of it."""
         if origin == self.index:
-            self._settle(ticket, outcome, name, now)
+            self.settle(ticket, outcome, name, now)
         else:
             self.bus.send(origin, pack_record(RecordKind.RESULT, outcome, ticket, 0.0, name.encode()))
 
@@ -314,14 +289,17 @@ class Shard:
         except FrameError as failure:
             self.close(session, failure.code, failure.reason, now)
 
-    def _settle(self, ticket: int, outcome: int, name: str, now: float) -> None:
+    def settle(self, ticket: int, outcome: int, name: str, now: float) -> None:
+        """A request has come to an end."""
         request = self.requests.take(ticket)
         if request is None:
             self.counters["late_results_total"] += 1
         elif request.kind == MessageType.MSG:
             self.messages.settled(request, outcome, name, now)
-        else:
+        elif request.kind == MessageType.OPEN_CHAT:
             self.chats.settled(request, outcome, name, now)
+        else:
+            self.histories.settled(request, outcome, now)
 
     # -- Records from other shards --
 
@@ -337,6 +315,7 @@ class Shard:
             recipient.decode(),
             message_id.decode(),
             frame,
+            head.deadline,
             now,
         )
 
@@ -348,7 +327,7 @@ class Shard:
 
     def _on_result(self, worker: int, generation: int, head: Record, record: bytes, now: float) -> None:
         (name,) = record_fields(record, 1)
-        self._settle(head.ticket, head.flags, name.decode(), now)
+        self.settle(head.ticket, head.flags, name.decode(), now)
 
     def _on_chat_opened(self, worker: int, generation: int, head: Record, record: bytes, now: float) -> None:
         opener, target = record_fields(record, 2)
@@ -360,7 +339,22 @@ class Shard:
 
     def _on_renamed(self, worker: int, generation: int, head: Record, record: bytes, now: float) -> None:
         user_id, peer, name = record_fields(record, 3)
-        self.chats.rename(user_id.decode(), peer.decode(), name.decode())
+        self.chats.rename(user_id.decode(), peer.decode(), name.decode(), now)
+
+    def _on_receipt(self, worker: int, generation: int, head: Record, record: bytes, now: float) -> None:
+        sender, recipient, message_id = record_fields(record, 3)
+        self.receipts.show(sender.decode(), recipient.decode(), message_id.decode(), head.flags)
+
+    def _on_history(self, worker: int, generation: int, head: Record, record: bytes, now: float) -> None:
+        if self._expired(head, now):
+            return
+        asker, user_id, position, limit = record_fields(record, 4)
+        self.histories.answer(
+            worker, head.ticket, asker.decode(), user_id.decode(), int(position) or None, int(limit)
+        )
+
+    def _on_history_page(self, worker: int, generation: int, head: Record, record: bytes, now: float) -> None:
+        self.histories.page_came(head.ticket, bool(head.flags), record_fields(record, 1)[0], now)
 
     def _on_presence(self, worker: int, generation: int, head: Record, record: bytes, now: float) -> None:
         self.presence.changes(worker, generation, head.ticket, record_fields(record, 1)[0], now)

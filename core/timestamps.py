@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import time
 from functools import lru_cache
 
@@ -15,7 +16,17 @@ def format_timestamp(epoch_ms: int) -> bytes:
     return b"%b%03dZ" % (_to_the_second(seconds), milliseconds)
 
 
+def parse_timestamp(timestamp: bytes) -> int:
+    """The inverse of `format_timestamp`."""
+    return _seconds_of(timestamp[:19]) * 1000 + int(timestamp[20:23])
+
+
 @lru_cache(maxsize=4)
 def _to_the_second(epoch_seconds: int) -> bytes:
     """Everything up to the milliseconds; kept, since a server formats many times within one second."""
     return time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(epoch_seconds)).encode()
+
+
+@lru_cache(maxsize=4)
+def _seconds_of(timestamp: bytes) -> int:
+    return calendar.timegm(time.strptime(timestamp.decode(), "%Y-%m-%dT%H:%M:%S"))

@@ -20,7 +20,7 @@ _CHAT_NAMESPACE: Final = UUID("9c1f5f0e-7d0b-5a53-9d4f-2f1d1c7e6a10")
 class Chat:
     """One side's record of an open chat."""
 
-    __slots__ = ("announced", "peer", "peer_name")
+    __slots__ = ("announced", "key", "peer", "peer_name", "saved")
 
     def __init__(self, peer: str, peer_name: str) -> None:
         self.peer = peer
@@ -28,6 +28,10 @@ class Chat:
         self.peer_name = peer_name
         #: Whether a device of this side has been told CHAT_OPENED.
         self.announced = False
+        # -- The store's notes --
+        #: Its number for this record, 0 until it has given one; and whether the record has ever been committed.
+        self.key = 0
+        self.saved = False
 
 
 class User:
@@ -39,33 +43,41 @@ class User:
         "display_name",
         "durable",
         "hellos",
+        "histories",
         "in_flight",
+        "key",
         "mailbox",
         "messages",
         "open_chats",
         "parked",
+        "pins",
+        "saved",
         "sessions",
+        "stored_name",
         "typing",
         "user_id",
     )
 
-    def __init__(self, user_id: str, display_name: str, settings: Settings) -> None:
+    def __init__(self, user_id: str, display_name: str, settings: Settings, epoch: str | None = None) -> None:
         # -- For ever --
         self.user_id = user_id
         #: As the last HELLO says.
         self.display_name = display_name
         #: Whether the store has the user under this name, so that HELLO may be answered at once (D20).
         self.durable = True
+        #: The name that it was last known to have: what a HELLO that could not be stored goes back to.
+        self.stored_name = display_name
         #: Whether this user has ever sent MSG_ACK, and so acknowledges explicitly (D12).
         self.acknowledges = False
         #: peer -> the chat, in the order in which they were opened.
         self.chats: dict[str, Chat] = {}
-        self.mailbox = Mailbox()
+        self.mailbox = Mailbox(epoch)
         # -- For a minute (D23) --
         self.messages = SlidingWindow(settings.messages_per_minute)
         self.typing = SlidingWindow(settings.typing_per_minute)
         self.open_chats = SlidingWindow(settings.open_chats_per_minute)
         self.hellos = SlidingWindow(settings.hellos_per_minute)
+        self.histories = SlidingWindow(settings.history_per_minute)
         #: Messages on their way: they will count against the limit, unless the other side refuses them.
         self.in_flight = 0
         #: Sessions that wait for messages in flight to be decided, since only then it is known whether one more is allowed.
@@ -73,6 +85,17 @@ class User:
         # -- While connected --
         #: The devices that have said HELLO.
         self.sessions: list[Session] = []
+        # -- The store's notes --
+        #: Its number for this record, 0 until it has given one; and whether the record has ever been committed.
+        self.key = 0
+        self.saved = False
+        #: Calls of the store about this user that are not finished: until they are, the user stays in memory.
+        self.pins = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is on its way that will come back to this object, so that it must stay in memory."""
+        return bool(self.pins or self.in_flight or self.parked or self.mailbox.reserved)
 
 
 def chat_id(user: str, peer: str) -> str:

@@ -9,13 +9,24 @@ import re
 from typing import Any, Final, NamedTuple
 
 from core.codec import json_type
-from core.protocol import CAPABILITIES, CONTENT_MAX, NAME_MAX, NAME_MIN, ErrorCode, Refusal
+from core.protocol import (
+    CAPABILITIES,
+    CONTENT_MAX,
+    HISTORY_DEFAULT,
+    HISTORY_MAX,
+    NAME_MAX,
+    NAME_MIN,
+    Capability,
+    ErrorCode,
+    Refusal,
+)
 from core.sanitize import sanitize_name, sanitize_text
 
 _UUID4: Final = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE
 )
 _ANY_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_HISTORY_CURSOR: Final = re.compile(r"([0-9]{1,15})\.([0-9]{1,15})", re.ASCII)
 #: Visible ASCII without the five characters that HTML gives a meaning.
 _MESSAGE_ID: Final = re.compile(r"""[!#-%(-;=?-~]{1,64}""", re.ASCII)
 
@@ -27,6 +38,8 @@ class Hello(NamedTuple):
     display_name: str
     #: Those in force, sorted; None when the client did not ask for any.
     capabilities: list[str] | None
+    #: The cursor to resume from, if resuming is in force and the client gave one (D13).
+    cursor: str | None = None
 
 
 class Validator:
@@ -54,7 +67,8 @@ class Validator:
             return Hello(user_id, name, None)
         if type(asked) is not list or not all(type(capability) is str for capability in asked):
             raise _wrong("capabilities", "list of strings", asked)
-        return Hello(user_id, name, sorted(CAPABILITIES.intersection(asked)))
+        capabilities = sorted(CAPABILITIES.intersection(asked))
+        return Hello(user_id, name, capabilities, _resume_cursor(data, capabilities))
 
 
 def display_name(value: Any, field: str) -> str:
@@ -84,6 +98,37 @@ def message_id(value: Any) -> str:
     return value
 
 
+def history_limit(value: Any) -> int:
+    """How many messages HISTORY is to bring (D14)."""
+    if value is None:
+        return HISTORY_DEFAULT
+    if type(value) is not int or not 1 <= value <= HISTORY_MAX:
+        raise _wrong("limit", f"a number from 1 to {HISTORY_MAX}", value)
+    return value
+
+
+def history_cursor(value: Any) -> tuple[int, int] | None:
+    """The two positions that a cursor of HISTORY stands for: in the own mailbox, and in the peer's; None from the newest on."""
+    if value is None:
+        return None
+    match = _HISTORY_CURSOR.fullmatch(value) if type(value) is str else None
+    if match is None:
+        raise _wrong("before", "the `next` of an earlier HISTORY", value)
+    return int(match[1]), int(match[2])
+
+
+def _resume_cursor(data: dict[str, Any], capabilities: list[str]) -> str | None:
+    resume = data.get("resume")
+    if resume is None or Capability.RESUME not in capabilities:
+        return None
+    if type(resume) is not dict:
+        raise _wrong("resume", "an object with a cursor", resume)
+    cursor = resume.get("cursor")
+    if type(cursor) is not str:
+        raise _wrong("resume.cursor", "string", cursor)
+    return cursor
+
+
 def is_typing(value: Any) -> bool:
     """The flag of a TYPING."""
     if type(value) is not bool:
@@ -92,7 +137,7 @@ def is_typing(value: Any) -> bool:
 
 
 def _wrong(field: str, expected: str, value: Any) -> Refusal:
-    came = json_type(value)
+    came = repr(value) if type(value) is int else json_type(value)
     if type(value) is str:
         came = repr(value) if len(value) <= 64 else f"{value[:64]!r}... ({len(value)} characters)"
     return Refusal(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import resource
-import tempfile
-from pathlib import Path
 from typing import Final
 
 from core.settings import PREFIX, ConfigurationError
@@ -23,18 +21,6 @@ def raise_descriptor_limit() -> None:
             f"too few file descriptors: {hard} are allowed and at least {DESCRIPTORS_MIN} are needed, one for each client and some more;"
             " raise the limit with ulimit -n, or LimitNOFILE= in a systemd unit"
         )
-
-
-def prepare_data_directory(directory: Path) -> None:
-    """Create the data directory if need be, and make sure that it can be written to."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise ConfigurationError(
-            f"can't write to the data directory {directory}: {error.strerror}; choose another with {PREFIX}DATA_DIR"
-        ) from None
 
 
 def check_exposure(host: str, loopback: bool, auth: str | None) -> str | None:

@@ -1,13 +1,14 @@
 """The supervisor: opens the ports, starts workers and fronts, starts again what dies, and stops all of them in order.
 
 It never touches a client's socket. What it holds for the others: the listeners, so that connections which wait for a front that died
-wait for the next one; the run directory; and a control pipe to each child, whose end is the end of the child, so none outlives it.
+wait for the next one; the run directory; the lock on the data directory; and a control pipe to each child, whose end is the end of the
+child, so none outlives it.
 
-    prepare (ports, run directory) --> children boot --> ready --> ... --> stop: fronts, then workers --> exit
-         |                                  |                       ^
-         +-- not as it should be: exit 2    +-- one could not: exit 3, or 2 when it said why
-                                                                    |
-                                                                 a signal
+    prepare (ports, directories, files) --> children boot --> ready --> ... --> stop: fronts, then workers --> exit
+         |                                       |                       ^
+         +-- not as it should be: exit 2         +-- one could not: exit 3, or 2 when it said why
+                                                                         |
+                                                                      a signal
 
 Signal handlers only note what was asked for. A second signal, a second or more after the first, ends all children at once.
 """
@@ -30,12 +31,13 @@ from typing import Any, Final
 import setproctitle
 import uvloop
 
-from core.control import EXIT_CONFIGURATION, STOP, WORKER_GONE
+from core.control import EXIT_BOOT_FAILURE, EXIT_CONFIGURATION, STOP, WORKER_GONE
 from core.protocol import CloseCode
 from core.settings import PREFIX, ConfigurationError, Settings, load_settings
 from router import listeners, preflight
 from router.admin import AdminServer
 from router.children import Child
+from router.data_directory import DataDirectory, create_data_directory, lock_data_directory
 from router.logs import configure_logging
 from router.origin import OriginPolicy
 from router.restart_policy import GiveUp, RestartPolicy
@@ -66,8 +68,15 @@ _SHOWN: Final = (
     "log_level",
 )
 
+#: The figure with which a worker says that its store can't write.
+STORE_FAILING: Final = "store_failing"
+
 FRONT: Final = "front"
 WORKER: Final = "worker"
+
+
+class CannotBoot(Exception):
+    """A process that the server can't do without has ended before it was ready; the message is a sentence."""
 
 
 class Role:
@@ -94,6 +103,15 @@ class Role:
             return "backing off"
         return "ready" if self.child.ready else "starting"
 
+    @property
+    def problem(self) -> str | None:
+        """What keeps it from serving as it should, for people."""
+        if self.state != "ready":
+            return f"it is {self.state}"
+        if self.child is not None and self.child.stats.get(STORE_FAILING):
+            return "its store can't write, so messages to its users are refused: see its log"
+        return None
+
     def status(self) -> dict[str, Any]:
         """For `/status`."""
         child = self.child
@@ -103,6 +121,7 @@ class Role:
             "pid": child.pid if child else None,
             "generation": self.generation,
             "state": self.state,
+            "problem": self.problem,
             "uptime": round(time.monotonic() - child.started_at, 1) if child else 0.0,
             "restarts": self.restarts,
             "last_end": self.last_end,
@@ -123,6 +142,10 @@ class Supervisor:
         #: The listeners of each front.
         self._listeners: list[list[socket.socket]] = []
         self._run_directory: RunDirectory | None = None
+        #: With a store that has one.
+        self._data_directory: DataDirectory | None = None
+        #: Makes the files for this number of workers, while it does.
+        self._preparing: Child | None = None
         self._admin: AdminServer | None = None
         self._environment: dict[str, str] = {}
         #: The exit code, once it is settled that the server ends; and when a signal settled it.
@@ -132,7 +155,7 @@ class Supervisor:
         self._announced = False
 
     async def run(self) -> int:
-        """Serve until told to stop; the exit code. Raises ConfigurationError when the server can't be started like this."""
+        """Serve until told to stop; the exit code. Raises ConfigurationError when the server can't be started like this, and CannotBoot."""
         for number in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(number, self._signalled, number)
         self._loop.add_signal_handler(
@@ -175,7 +198,8 @@ class Supervisor:
             )
         preflight.raise_descriptor_limit()
         data_directory = settings.data_dir.absolute()
-        preflight.prepare_data_directory(data_directory)
+        if settings.store == "sqlite":
+            create_data_directory(data_directory)
 
         first = await listeners.open_listeners("", addresses, settings.port)
         self._listeners.append(first)
@@ -197,6 +221,36 @@ class Supervisor:
         )
         inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
         self._environment = inherited | self._settings.environment()
+        if settings.store == "sqlite":
+            self._data_directory = await lock_data_directory(data_directory)
+            if not self._data_directory.is_prepared(settings.workers):
+                await self._prepare_files(self._data_directory)
+
+    async def _prepare_files(self, directory: DataDirectory) -> None:
+        """Let a child make the files for this number of workers; what it tells goes to standard error, as all logging does."""
+        arguments = ["prepare", str(directory.path), "--workers", str(self._settings.workers)]
+        arguments += ["--lock", str(directory.lock)]
+        ended: asyncio.Future[None] = self._loop.create_future()
+
+        def on_exit(_: Child) -> None:
+            self._preparing = None
+            if not ended.done():
+                ended.set_result(None)
+
+        try:
+            child = Child(
+                "prepare", "workers.store", arguments, self._environment, (directory.lock,), _ignore, on_exit
+            )
+        except OSError as error:
+            raise ConfigurationError(f"can't start a process: {error.strerror}") from None
+        self._preparing = child
+        await ended  # if the server ends meanwhile, `_shut_down` ends the child
+        if child.refused is not None:
+            raise ConfigurationError(child.refused)
+        if child.exit_code != 0:
+            raise CannotBoot(
+                f"the files in {directory.path} could not be prepared: that ended with {child.how_it_ended()}"
+            )
 
     # -- Children --
 
@@ -208,7 +262,10 @@ class Supervisor:
             if role.kind == WORKER:
                 role.generation = self._next_generation()
                 arguments += ["--generation", str(role.generation)]
-                role.child = Child(role.name, "workers", arguments, self._environment, (), on_ready, on_exit)
+                lock = () if self._data_directory is None else (self._data_directory.lock,)
+                role.child = Child(
+                    role.name, "workers", arguments, self._environment, lock, on_ready, on_exit
+                )
             else:
                 descriptors = [listener.fileno() for listener in self._listeners[role.index]]
                 arguments += ["--listeners", ",".join(map(str, descriptors))]
@@ -300,10 +357,13 @@ class Supervisor:
         # The fronts first: what they still hand over finds its worker, which then says goodbye in its place.
         await self._stop(self._children(FRONT))
         await self._stop(self._children(WORKER))
+        await self._stop(self._children(None))
         if self._admin is not None:
             await self._admin.stop()
         if self._run_directory is not None:
             self._run_directory.remove()
+        if self._data_directory is not None:
+            self._data_directory.release()
 
     async def _stop(self, children: Iterable[Child]) -> None:
         running = list(children)
@@ -328,7 +388,11 @@ class Supervisor:
         await asyncio.wait(gone)
 
     def _children(self, kind: str | None = None) -> list[Child]:
-        return [role.child for role in self._roles if role.child is not None and kind in (None, role.kind)]
+        """Those of one kind, or all, also the one that prepares."""
+        children = [role.child for role in self._roles if kind in (None, role.kind)]
+        if kind is None:
+            children.append(self._preparing)
+        return [child for child in children if child is not None]
 
     # -- What there is to tell --
 
@@ -339,7 +403,7 @@ class Supervisor:
         elif not self._announced:
             status = "starting"
         else:
-            status = "ok" if all(role.state == "ready" for role in self._roles) else "degraded"
+            status = "ok" if all(role.problem is None for role in self._roles) else "degraded"
         shown = self._settings.model_dump(mode="json", include=set(_SHOWN))
         return {
             "status": status,
@@ -362,10 +426,17 @@ def serve(arguments: Sequence[str]) -> int:
     except ConfigurationError as error:
         _tell(str(error))
         return EXIT_CONFIGURATION
+    except CannotBoot as error:
+        _tell(str(error))
+        return EXIT_BOOT_FAILURE
 
 
 async def _run(settings: Settings) -> int:
     return await Supervisor(settings).run()
+
+
+def _ignore(child: Child) -> None:
+    """What is done when a child is ready that has nothing to be ready for."""
 
 
 def _tell(sentences: str) -> None:

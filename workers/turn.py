@@ -26,11 +26,14 @@ class Flushed(Protocol):
 class Turn:
     """`schedule` after anything that may have produced output; `dirty` for a connection that has some."""
 
-    __slots__ = ("_dirty", "_loop", "_scheduled", "_work")
+    __slots__ = ("_began", "_dirty", "_longest", "_loop", "_scheduled", "_work")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._scheduled = False
+        #: When the first thing happened in this turn, and the longest turn since `longest` was asked for; in seconds.
+        self._began = 0.0
+        self._longest = 0.0
         self._dirty: list[Flushed] = []
         self._work: Callable[[float], bool] | None = None
 
@@ -42,14 +45,19 @@ class Turn:
         """Make sure that this turn has an end."""
         if not self._scheduled:
             self._scheduled = True
+            self._began = monotonic()
             self._loop.call_soon(self._end)
 
     def dirty(self, connection: Flushed) -> None:
         """This connection has output; to be called once until it is flushed."""
         self._dirty.append(connection)
         if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._end)
+            self.schedule()
+
+    def longest(self) -> float:
+        """The seconds that the longest turn took since this was asked last: so long did somebody wait for the event loop."""
+        longest, self._longest = self._longest, 0.0
+        return longest
 
     def _end(self) -> None:
         assert self._work is not None, "attach() comes first"
@@ -66,5 +74,8 @@ class Turn:
                 connection.flush(now)
             except Exception:
                 _log.exception("bug while writing to a client; the others are not affected")
+        took = monotonic() - self._began
+        if took > self._longest:
+            self._longest = took
         if more:
             self.schedule()

@@ -23,7 +23,10 @@ from workers.connection import Connection
 from workers.control import ControlPipe
 from workers.handover import HandoverQueue
 from workers.heartbeat import TimerWheel
+from workers.store import ShardStore
+from workers.store.data_directory import shard_file
 from workers.store.memory import MemoryStore
+from workers.store.sqlite import SqliteStore
 from workers.turn import Turn
 
 _log = logging.getLogger("fastchat.worker")
@@ -34,6 +37,8 @@ _TICK: Final = 0.1
 _STATS_INTERVAL: Final = 1.0
 #: Seconds that clients have to close after they were told that the server stops.
 _STOP_PATIENCE: Final = 2.0
+#: Seconds that the store has to commit what the last connections have left. Together with them it is less than the supervisor waits.
+_STORE_PATIENCE: Final = 2.0
 #: Descriptors that a worker keeps for itself and for sockets on their way: several fronts may have their fill in flight at once.
 _SPARE_DESCRIPTORS: Final = 4 * IN_FLIGHT_MAX
 
@@ -50,7 +55,7 @@ class Worker:
     """The composition root. What `Connection` needs of it is public."""
 
     def __init__(self, settings: Settings, index: int, generation: int, control: ControlPipe) -> None:
-        """Opens the bus. Raises OSError when the run directory can't be used."""
+        """Opens the store and the bus. Raises ConfigurationError or OSError when what they need can't be used."""
         assert settings.run_dir is not None, "the supervisor fills it in"
         run_dir = str(settings.run_dir)
         self._loop = asyncio.get_running_loop()
@@ -67,13 +72,20 @@ class Worker:
         self.turn = Turn(self._loop)
         self.wheel = TimerWheel(time.monotonic())
         self._bus = ZmqBus(run_dir, index, generation, settings.workers)
-        self._store = MemoryStore()
+        self._store = self._new_store(settings, index)
         self.shard = Shard(index, generation, settings, self._bus, self._store, SystemClock())
-        self._store.listen(self.shard.messages.appended)
+        self._store.listen(self.shard.messages.appended, self.shard.purged, self.shard.strangers)
+        self._store.start()
         self.turn.attach(self._end_turn)
         self._queue_path = endpoint(run_dir, index)
         self._queue: HandoverQueue | None = None
         self._next_stats = 0.0
+
+    def _new_store(self, settings: Settings, index: int) -> ShardStore:
+        if settings.store == "memory":
+            return MemoryStore(settings)
+        path = shard_file(settings.data_dir, index, settings.workers)
+        return SqliteStore(path, settings, self._loop, self.turn.schedule)
 
     async def run(self) -> None:
         """Serve until told to stop. Raises OSError when the hand-over endpoint can't be opened."""
@@ -123,9 +135,12 @@ class Worker:
             "online": len(self.shard.presence),
             "adopted_total": queue.adopted if queue else 0,
             "handover_truncated_total": queue.truncated if queue else 0,
+            #: Of the second before.
+            "longest_turn_us": round(self.turn.longest() * 1e6),
             "bus_sent_total": self._bus.sent,
             "bus_received_total": self._bus.received,
             "bus_refused_total": self._bus.refused,
+            **self._store.stats(),
             **self.shard.counters,
         }
 
@@ -197,4 +212,5 @@ class Worker:
         with suppress(TimeoutError):
             async with asyncio.timeout(_STOP_PATIENCE):
                 await self._empty.wait()
+        self._store.close(_STORE_PATIENCE)
         self._bus.close()

@@ -47,6 +47,7 @@ def test_d2_a_valid_hello_ends_it() -> None:
         ID,
         "Ann Lee",
         ["presence_delta"],
+        None,
     )
 
 

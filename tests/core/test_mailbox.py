@@ -1,17 +1,26 @@
-"""core.mailbox: against a model that is as simple as it gets, and what it forgets."""
+"""core.mailbox: against a model that is as simple as it gets; what it keeps in memory; and cursors (D13)."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from core import mailbox as module
 from core.mailbox import Mailbox, Message
+from core.settings import Settings
+from core.user import Chat, User
 
 _SENDERS = st.sampled_from(["ann", "bob"])
 _IDS = st.sampled_from(["1", "2", "3"])
+_CHATS = {name: Chat(name, name) for name in ("ann", "bob")}
+_CAT = User("cat", "Cat Poe", Settings())
+
+
+def message(sender: str = "ann", message_id: str = "1") -> Message:
+    """Any message to Cat."""
+    return Message(_CAT, _CHATS[sender], message_id, b"")
 
 
 class MailboxMachine(RuleBasedStateMachine):
@@ -20,135 +29,209 @@ class MailboxMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.mailbox = Mailbox()
-        #: Reserved and not committed; committed, the message of seq 1 first.
+        #: Reserved and not committed; committed, the message of seq 1 first; positions.
         self.reserved: list[Message] = []
         self.committed: list[Message] = []
+        self.acknowledged: set[int] = set()
+        self.purged = 0
 
     @property
-    def waiting(self) -> list[Message]:
+    def waiting(self) -> list[int]:
         """Committed and not acknowledged."""
-        return [message for message in self.committed if not message.acknowledged]
+        return [seq for seq in range(1, len(self.committed) + 1) if seq not in self.acknowledged]
 
     @rule(sender=_SENDERS, message_id=_IDS)
     def reserve(self, sender: str, message_id: str) -> None:
         """Give it a message, unless it has one of this sender and id."""
         if self.mailbox.find(sender, message_id) is None:
-            message = Message(sender, "cat", message_id, b"")
-            self.mailbox.reserve(message)
-            self.reserved.append(message)
+            new = message(sender, message_id)
+            self.mailbox.reserve(new)
+            self.reserved.append(new)
 
     @precondition(lambda self: self.reserved)
     @rule(data=st.data())
     def commit(self, data: st.DataObject) -> None:
         """The store has it."""
-        message = self.reserved.pop(data.draw(st.integers(0, len(self.reserved) - 1)))
-        self.mailbox.commit(message)
-        self.committed.append(message)
+        new = self.reserved.pop(data.draw(st.integers(0, len(self.reserved) - 1)))
+        self.mailbox.commit(new)
+        self.committed.append(new)
 
     @precondition(lambda self: self.reserved)
     @rule(data=st.data())
     def withdraw(self, data: st.DataObject) -> None:
         """The store could not take it."""
-        message = self.reserved.pop(data.draw(st.integers(0, len(self.reserved) - 1)))
-        self.mailbox.withdraw(message)
-        assert self.mailbox.find(message.sender, message.message_id) is None
+        new = self.reserved.pop(data.draw(st.integers(0, len(self.reserved) - 1)))
+        self.mailbox.withdraw(new)
+        assert self.mailbox.find(new.sender, new.message_id) is None
 
-    @precondition(lambda self: self.waiting)
+    @precondition(lambda self: self.committed)
     @rule(data=st.data())
     def acknowledge(self, data: st.DataObject) -> None:
-        """Any message that waits, in any order."""
-        waiting = self.waiting
-        self.mailbox.acknowledge(waiting[data.draw(st.integers(0, len(waiting) - 1))])
+        """Any message, in any order; it says whether that is news."""
+        seq = data.draw(st.integers(1, len(self.committed)))
+        assert self.mailbox.acknowledge(seq) is (seq not in self.acknowledged)
+        self.acknowledged.add(seq)
 
-    @rule(message_id=_IDS, sender=st.none() | _SENDERS, cursor=st.integers(0, 12))
-    def look_for_an_acknowledgement(self, message_id: str, sender: str | None, cursor: int) -> None:
-        """The oldest unacknowledged message of that id and sender up to the cursor (D12)."""
-        expected = [
-            message
-            for message in self.waiting
-            if message.message_id == message_id and message.seq <= cursor and sender in (None, message.sender)
-        ]
-        assert self.mailbox.oldest_unacknowledged(message_id, sender, cursor) is (
-            expected[0] if expected else None
-        )
+    @precondition(lambda self: self.committed)
+    @rule(data=st.data())
+    def acknowledge_through(self, data: st.DataObject) -> None:
+        """All up to any position."""
+        seq = data.draw(st.integers(0, len(self.committed)))
+        self.mailbox.acknowledge_through(seq)
+        self.acknowledged.update(range(1, seq + 1))
+
+    @precondition(lambda self: self.committed)
+    @rule(data=st.data())
+    def purge(self, data: st.DataObject) -> None:
+        """The oldest are no longer kept; nobody waits for an acknowledgement of them."""
+        through = data.draw(st.integers(0, len(self.committed)))
+        self.mailbox.purge(through)
+        self.purged = max(self.purged, through)
+        self.acknowledged.update(range(1, through + 1))
+
+    @rule()
+    def restore(self) -> None:
+        """Another process reads what this one has saved."""
+        saved = self.mailbox
+        for new in self.reserved:
+            saved.withdraw(new)
+        self.reserved.clear()
+        self.mailbox = Mailbox(saved.epoch)
+        through = saved.acknowledged_through
+        self.mailbox.restore(saved.head, saved.purged_through, through, sorted(self.acknowledged))
 
     @rule(cursor=st.integers(0, 12))
     def look_for_the_next(self, cursor: int) -> None:
         """The first unacknowledged message behind the cursor."""
-        expected = [message for message in self.waiting if message.seq > cursor]
-        assert self.mailbox.next_unacknowledged(cursor) is (expected[0] if expected else None)
+        expected = [seq for seq in self.waiting if seq > cursor]
+        assert self.mailbox.next_unacknowledged(cursor) == (expected[0] if expected else None)
+
+    @rule(seq=st.integers(0, 12))
+    def look_for_a_position(self, seq: int) -> None:
+        """By its cursor: any up to the head."""
+        found = self.mailbox.position(self.mailbox.cursor(seq))
+        assert found == (seq if seq <= len(self.committed) else None)
 
     @invariant()
     def positions_have_no_gaps(self) -> None:
-        """1, 2, 3 ... in the order of the commits (D18)."""
-        assert [message.seq for message in self.committed] == list(range(1, len(self.committed) + 1))
+        """1, 2, 3 ... in the order of the commits (D13)."""
+        assert [new.seq for new in self.committed] == list(range(1, len(self.committed) + 1))
         assert self.mailbox.head == len(self.committed)
-        assert all(message.seq == 0 for message in self.reserved)
+        assert all(new.seq == 0 for new in self.reserved)
+        assert self.mailbox.purged_through == self.purged
 
     @invariant()
     def a_new_device_starts_before_the_first_that_waits(self) -> None:
         """And behind everything that is acknowledged up to there."""
         waiting = self.waiting
-        first = waiting[0].seq if waiting else self.mailbox.head + 1
+        first = waiting[0] if waiting else self.mailbox.head + 1
         assert self.mailbox.acknowledged_through == first - 1
+        assert self.mailbox.waiting == len(waiting) + len(self.reserved)
+        assert self.mailbox.reserved == len(self.reserved)
 
     @invariant()
-    def whatever_is_in_it_is_found(self) -> None:
-        """Committed or not, acknowledged or not: so a repeat is recognised (D10)."""
-        latest = {
-            (message.sender, message.message_id): message for message in [*self.committed, *self.reserved]
-        }
-        for key, message in latest.items():
-            assert self.mailbox.find(*key) is message
+    def every_position_is_acknowledged_or_waits(self) -> None:
+        for seq in range(1, len(self.committed) + 1):
+            assert self.mailbox.is_acknowledged(seq) is (seq in self.acknowledged)
+
+    @invariant()
+    def whatever_is_on_its_way_is_found(self) -> None:
+        """So a repeat is recognised (D10)."""
+        for new in self.reserved:
+            assert self.mailbox.find(new.sender, new.message_id) is new
 
 
 TestMailbox = MailboxMachine.TestCase
-TestMailbox.settings = settings(max_examples=30, stateful_step_count=30)
+TestMailbox.settings = settings(max_examples=60, stateful_step_count=30)
 
 
 def filled(count: int) -> tuple[Mailbox, list[Message]]:
     """A mailbox with that many messages."""
     mailbox = Mailbox()
-    messages = [Message("ann", "bob", f"{number}", b"") for number in range(count)]
-    for message in messages:
-        mailbox.reserve(message)
-        mailbox.commit(message)
+    messages = [message("ann", f"{number}") for number in range(count)]
+    for new in messages:
+        mailbox.reserve(new)
+        mailbox.commit(new)
     return mailbox, messages
 
 
-def test_d10_the_last_acknowledged_messages_are_remembered_and_memory_is_bounded(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """At least as many as are to be kept, never twice as many, and none that waits is dropped."""
-    monkeypatch.setattr(module, "ACKNOWLEDGED_KEPT", 10)
+def test_only_the_last_messages_are_in_memory_acknowledged_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store has the others; those in memory are found by position and by id."""
+    monkeypatch.setattr(module, "CACHE_MAX", 10)
     mailbox, messages = filled(100)
-    mailbox.acknowledge(messages[50])
-    for message in messages[:50]:
-        mailbox.acknowledge(message)
-        through = mailbox.acknowledged_through
-        found = [other for other in messages if mailbox.find("ann", other.message_id) is other]
-        assert found == messages[-len(found) :], "the oldest go first"
-        assert 10 <= through - (100 - len(found)) < 20 or len(found) == 100
-    waiting = [message for message in messages if not message.acknowledged]
-    cursor = mailbox.acknowledged_through
-    for message in waiting:
-        found_next = mailbox.next_unacknowledged(cursor)
-        assert found_next is message
-        cursor = message.seq
-    assert mailbox.next_unacknowledged(cursor) is None
+    for new in messages:
+        cached = new if new.seq > 90 else None
+        assert mailbox.cached(new.seq) is cached
+        assert mailbox.find("ann", new.message_id) is cached
     assert mailbox.head == 100
+    assert mailbox.next_unacknowledged(0) == 1
 
 
-def test_d20_it_is_full_when_so_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reserved ones count; acknowledged and withdrawn ones do not."""
-    monkeypatch.setattr(module, "MAILBOX_MAX", 3)
-    mailbox, messages = filled(2)
-    assert not mailbox.full
-    third = Message("ann", "bob", "third", b"")
-    mailbox.reserve(third)
-    assert mailbox.full
-    mailbox.withdraw(third)
-    assert not mailbox.full
-    mailbox.reserve(third)
-    mailbox.acknowledge(messages[0])
-    assert not mailbox.full
+def test_what_the_store_has_read_takes_the_place_of_what_came_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And there is one object for one message, whoever read it."""
+    monkeypatch.setattr(module, "CACHE_MAX", 10)
+    mailbox, messages = filled(100)
+    again = message("ann", "4")
+    again.seq = 5
+    assert mailbox.cache(again) is again
+    assert mailbox.cached(5) is again
+    assert mailbox.find("ann", "4") is again
+    assert mailbox.cached(91) is None
+    assert mailbox.find("ann", "90") is None
+    another = message("ann", "99")
+    another.seq = 100
+    assert mailbox.cache(another) is messages[99]
+    assert mailbox.find("ann", "99") is messages[99]
+
+
+def test_a_repeat_on_its_way_and_what_it_repeats_do_not_get_into_each_others_way() -> None:
+    """The original comes back into memory while the store decides about the repeat: either may leave first (D10)."""
+    for original_first in (True, False):
+        mailbox = Mailbox()
+        mailbox.restore(1, 0, 0, [])
+        repeat, original = message("ann", "0"), message("ann", "0")
+        original.seq = 1
+        mailbox.reserve(repeat)
+        mailbox.cache(original)
+        assert mailbox.find("ann", "0") is original
+        if original_first:
+            mailbox.purge(1)
+            mailbox.withdraw(repeat)
+        else:
+            mailbox.withdraw(repeat)
+            assert mailbox.find("ann", "0") is original
+            mailbox.purge(1)
+        assert mailbox.find("ann", "0") is None
+        assert mailbox.reserved == 0
+
+
+def test_what_is_purged_is_no_longer_in_memory() -> None:
+    mailbox, messages = filled(10)
+    mailbox.purge(4)
+    assert [seq for seq in range(1, 11) if mailbox.cached(seq)] == [5, 6, 7, 8, 9, 10]
+    assert mailbox.find("ann", messages[3].message_id) is None
+    assert mailbox.find("ann", messages[4].message_id) is messages[4]
+    mailbox.purge(2)
+    assert mailbox.purged_through == 4
+
+
+def test_what_is_acknowledged_ahead_is_noted_for_the_store_once() -> None:
+    """The position up to which everything is acknowledged says the rest."""
+    mailbox, _ = filled(10)
+    for seq in (3, 2, 5, 3, 1):
+        mailbox.acknowledge(seq)
+    assert mailbox.unsaved_ahead == [3, 2, 5]
+    assert mailbox.acknowledged_through == 3
+
+
+@given(st.text() | st.from_regex(r"\A[0-9a-f]{12}\.[0-9]+\Z"))
+def test_d13_any_other_text_is_no_position(cursor: str) -> None:
+    """Nor is a cursor of another mailbox."""
+    mailbox, _ = filled(3)
+    assert cursor.startswith(mailbox.epoch) or mailbox.position(cursor) is None
+
+
+def test_d13_two_mailboxes_never_have_the_same_epoch() -> None:
+    epochs = {Mailbox().epoch for _ in range(100)}
+    assert len(epochs) == 100
+    assert Mailbox("0123456789ab").cursor(7) == "0123456789ab.7"

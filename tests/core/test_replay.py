@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from core import mailbox
 from core.protocol import REPLAY_WINDOW_BYTES
 from tests.core.world import Device, Pair
 
@@ -66,8 +69,12 @@ def test_d18_live_messages_do_not_overtake_the_replay(far: bool) -> None:
     assert bob.contents() == ["12"]
 
 
-def test_what_another_device_acknowledges_meanwhile_is_skipped(far: bool) -> None:
-    """The slow device is not sent what the user has."""
+@pytest.mark.parametrize("cache", [0, 128])
+def test_what_another_device_acknowledges_meanwhile_is_skipped(
+    far: bool, monkeypatch: pytest.MonkeyPatch, cache: int
+) -> None:
+    """The slow device is not sent what the user has, and what was read for it is forgotten."""
+    monkeypatch.setattr(mailbox, "CACHE_MAX", cache)
     pair = Pair(far)
     missed(pair, 8)
     slow = Trickle(pair.world, pair.bob)
@@ -79,6 +86,7 @@ def test_what_another_device_acknowledges_meanwhile_is_skipped(far: bool) -> Non
     slow.drain()
     assert slow.contents() == []
     assert not slow.session.behind
+    assert not slow.session.page
 
 
 def test_a_device_behind_an_acknowledged_backlog_gets_what_is_new(far: bool) -> None:
@@ -93,6 +101,21 @@ def test_a_device_behind_an_acknowledged_backlog_gets_what_is_new(far: bool) -> 
         fast.say("MSG_ACK", message_id=message["message_id"])
     ann.msg(pair.bob, "new")
     assert fast.contents() == ["new"]
+    slow.drain()
+    assert slow.contents() == ["new"]
+
+
+def test_what_comes_after_a_device_reaches_it_though_another_one_has_it(far: bool) -> None:
+    """Only what it missed before it came is skipped when it is acknowledged elsewhere, however far behind it is by then."""
+    pair = Pair(far)
+    ann = missed(pair, 8)
+    slow = Trickle(pair.world, pair.bob)
+    slow.hello()
+    fast = pair.world.device(pair.bob).hello()
+    ann.msg(pair.bob, "new")
+    for message in fast.take("MSG"):
+        fast.say("MSG_ACK", message_id=message["message_id"])
+    assert slow.contents() == ["0", "1", "2"]
     slow.drain()
     assert slow.contents() == ["new"]
 

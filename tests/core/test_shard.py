@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core.envelope import RecordKind, pack_envelope, pack_record
-from core.protocol import DEVICE_SILENT, DEVICES_MAX, FORGET_AFTER
+from core.protocol import DEVICE_SILENT, DEVICES_MAX, FORGET_AFTER, UNLOAD_AFTER
 from core.user import User
 from tests.core.world import Device, Pair, World
 
@@ -177,35 +177,78 @@ def test_d23_zero_turns_a_limit_off(far: bool, setting: str) -> None:
     assert not ann.errors()
 
 
-def test_d23_a_user_without_a_chat_is_forgotten_after_a_day_offline(pair: Pair) -> None:
-    """To others it is as if nobody of that id had ever been here; the store is told."""
+def test_d23_a_stranger_is_forgotten_when_the_store_says_that_a_day_has_passed(pair: Pair) -> None:
+    """To others it is as if nobody of that id had ever been here."""
     ann, bob = pair.online(pair.ann, pair.bob)
-    bob.leave()
-    pair.world.pass_time(DAY - 60, step=60)
-    ann.open_chat(pair.cat)
-    ann.take()
     owner = pair.world.shard_of(pair.bob)
-    assert pair.bob in owner.users
-    pair.world.pass_time(120, step=60)
-    assert pair.bob not in owner.users
+    writes = len(pair.world.stores[owner.index].committed)
+    bob.leave()
+    assert len(pair.world.stores[owner.index].committed) == writes + 1, "when a stranger left is kept"
+    owner.strangers([pair.bob], pair.world.now)
+    pair.world.settle()
     assert pair.world.stores[owner.index].forgotten == [pair.bob]
+    assert pair.bob not in owner.users
     ann.open_chat(pair.bob)
     assert ann.error()["code"] == "USER_NOT_FOUND"
+    assert pair.world.device(pair.bob).hello().kinds()[0] == "HELLO_ACK"
 
 
-def test_d23_whoever_is_online_is_not_forgotten(pair: Pair) -> None:
-    """However long; a day begins when the last device leaves, and ends with the next HELLO."""
-    ann, bob, bob_too = pair.online(pair.ann, pair.bob, pair.bob)
+def test_d23_whoever_is_here_or_has_a_chat_by_now_is_not_forgotten(pair: Pair) -> None:
+    """The store asks; who is online, who is being looked up, and who has got a chat meanwhile are no strangers."""
+    ann, bob = pair.online(pair.ann, pair.bob)
+    owner = pair.world.shard_of(pair.bob)
+    owner.strangers([pair.bob], pair.world.now)
     bob.leave()
-    pair.world.pass_time(2 * DAY, step=3600)
-    bob_too.leave()
-    pair.world.pass_time(DAY - 7200, step=3600)
-    (bob,) = pair.online(pair.bob)
+    pair.world.pass_time(130, step=10)
+    pair.world.device(pair.bob).hello(settle=False)
+    owner.strangers([pair.bob], pair.world.now)
+    pair.world.settle()
+    pair.world.devices[-1].leave()
+    ann.open_chat(pair.bob)
+    owner.strangers([pair.bob], pair.world.now)
+    pair.world.settle()
+    assert pair.world.stores[owner.index].forgotten == []
+    assert ann.one("CHAT_OPENED")["target_user_id"] == pair.bob
+
+
+def test_users_who_are_away_are_left_to_the_store(far: bool) -> None:
+    """After two minutes; then everything about them is as it was."""
+    pair = Pair(far)
+    ann, bob = pair.chatting()
+    bob.say("MSG_ACK", message_id="none")
     bob.leave()
-    pair.world.pass_time(DAY - 7200, step=3600)
-    assert pair.bob in pair.world.shard_of(pair.bob).users
-    assert pair.ann in pair.world.shard_of(pair.ann).users
-    assert ann.open
+    ann.msg(pair.bob, "one")
+    owner = pair.world.shard_of(pair.bob)
+    pair.world.pass_time(115, step=1)
+    assert pair.bob in owner.users
+    pair.world.pass_time(10, step=1)
+    assert pair.bob not in owner.users
+    ann.msg(pair.bob, "two")
+    ann.open_chat(pair.bob)
+    assert ann.one("CHAT_OPENED")["target_display_name"] == "Bob Ray"
+    pair.world.pass_time(130, step=1)
+    assert pair.bob not in owner.users
+    bob = pair.world.device(pair.bob).hello("Bob Ray")
+    assert bob.contents() == ["one", "two"]
+    assert not bob.pings, "Bob acknowledges explicitly, and that is remembered"
+    assert "CHAT_OPENED" not in bob.kinds()
+
+
+def test_who_has_something_on_its_way_stays_in_memory(pair: Pair) -> None:
+    """The callback would find somebody else in its place."""
+    ann, bob = pair.chatting()
+    bob.leave()
+    owner = pair.world.shard_of(pair.bob)
+    store = pair.world.stores[owner.index]
+    pair.world.pass_time(UNLOAD_AFTER - 2, step=1)
+    store.slow = True
+    ann.msg(pair.bob, "one")
+    pair.world.pass_time(4)
+    assert pair.bob in owner.users
+    store.slow = False
+    pair.world.pass_time(200, step=1)
+    assert pair.bob not in owner.users
+    assert pair.world.device(pair.bob).hello().contents() == ["one"]
 
 
 def test_d23_whoever_has_a_chat_is_not_forgotten(pair: Pair) -> None:

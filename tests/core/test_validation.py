@@ -186,7 +186,7 @@ def test_d25_is_typing_is_nothing_else(value: Any) -> None:
 
 def test_a_hello_is_checked_and_cleaned_as_a_whole() -> None:
     hello = Validator().hello({"user_id": ID.upper(), "display_name": " <b>Ann</b> ", "colour": "blue"})
-    assert hello == (ID, "Ann", None)
+    assert hello == (ID, "Ann", None, None)
 
 
 @pytest.mark.parametrize(

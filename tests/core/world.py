@@ -18,12 +18,10 @@ from typing import Any, Final
 
 from core.envelope import pack_envelope
 from core.frames import FrameError
-from core.mailbox import Message
 from core.placement import Placement
-from core.ports import Done
 from core.settings import Settings
 from core.shard import Shard
-from core.user import Chat, User
+from tests.core.recording_store import RecordingStore
 
 #: Where the clock of every world starts, in monotonic seconds and as time of day.
 START: Final = 1000.0
@@ -48,80 +46,6 @@ class RecordingBus:
 
     def send(self, worker: int, record: bytes) -> None:
         self.records.setdefault(worker, []).append(record)
-
-
-class RecordingStore:
-    """A store without a disk that can be slow, or fail; it commits in the order of the calls, as every store must."""
-
-    def __init__(self) -> None:
-        #: While it is set, nothing is committed.
-        self.slow = False
-        #: While it is set, whatever would be committed fails with this sentence.
-        self.failure: str | None = None
-        #: How many of the next writes fail, all others succeeding.
-        self.fail_next = 0
-        #: Users whom the store knows and the shard does not.
-        self.known: dict[str, User] = {}
-        #: What has been committed, oldest first; and the users who were forgotten.
-        self.committed: list[Message | Chat | User] = []
-        self.forgotten: list[str] = []
-        self.acknowledgements: list[Message] = []
-        self._writes: list[tuple[Message | Chat | User | None, Done | None]] = []
-        self._shard: Shard | None = None
-
-    def listen(self, shard: Shard) -> None:
-        self._shard = shard
-
-    def load(self, user_id: str) -> User | None:
-        return self.known.get(user_id)
-
-    def save_user(self, user: User, done: Done) -> None:
-        self._writes.append((user, done))
-
-    def save_chat(self, user: User, chat: Chat, done: Done) -> None:
-        self._writes.append((chat, done))
-
-    def append(self, message: Message) -> None:
-        self._writes.append((message, None))
-
-    def after_writes(self, done: Done) -> None:
-        self._writes.append((None, done))
-
-    def acknowledged(self, message: Message) -> None:
-        self.acknowledgements.append(message)
-
-    def forget(self, user: User) -> None:
-        self.forgotten.append(user.user_id)
-
-    @property
-    def waiting(self) -> bool:
-        """Whether there is something to commit."""
-        return bool(self._writes)
-
-    def flush(self, now: float) -> bool:
-        """Commit, or fail, what was written; whether there was anything."""
-        if self.slow or not self._writes:
-            return False
-        assert self._shard is not None, "listen() comes first"
-        writes, self._writes = self._writes, []
-        batch: list[Message] = []
-        batch_failure: str | None = None
-        for write, done in [*writes, (None, None)]:
-            failure = self.failure
-            if self.fail_next and write is not None:
-                self.fail_next -= 1
-                failure = "this write failed"
-            if batch and (not isinstance(write, Message) or failure != batch_failure):
-                self._shard.messages.appended(batch, batch_failure, now)
-                batch = []
-            if write is not None and failure is None:
-                self.committed.append(write)
-            if isinstance(write, Message):
-                batch.append(write)
-                batch_failure = failure
-            elif done is not None:
-                done(failure, now)
-        return True
 
 
 class Device:
@@ -306,7 +230,7 @@ class World:
         self.settle()
 
     def _shard(self, index: int) -> Shard:
-        store = self.stores[index] = RecordingStore()
+        store = self.stores[index] = RecordingStore(self.stores[index].records)
         bus = self.buses[index] = RecordingBus()
         shard = Shard(index, self._random.getrandbits(64), self.settings, bus, store, self.clock)
         store.listen(shard)
@@ -324,6 +248,10 @@ class World:
     def shard_of(self, user_id: str) -> Shard:
         """The shard that owns a user, ever seen or not."""
         return self.shards[self.placement.worker_of(user_id)]
+
+    def store_of(self, user_id: str) -> RecordingStore:
+        """The store of the shard that owns a user."""
+        return self.stores[self.placement.worker_of(user_id)]
 
     def device(self, user_id: str) -> Device:
         """A new connection of a user, before HELLO."""
@@ -375,8 +303,13 @@ class World:
                 shard.tick(self.now)
             self.settle()
 
-    def kill(self, index: int) -> None:
-        """Kill worker `index`: its connections, its memory and what is on the way to or from it are gone."""
+    def kill(self, index: int, lost: bool = False) -> None:
+        """Kill worker `index`: its connections, its memory and what is on the way to or from it are gone; what is stored stays.
+
+        With `lost` that is gone too, as with the store that keeps nothing on disk.
+        """
+        if lost:
+            self.stores[index].records = {}
         dead = self.shards[index]
         self.cut_off.add(index)
         for way in [way for way in self.in_transit if index in way]:
@@ -396,9 +329,9 @@ class World:
         self.shards[index].start()
         self.settle()
 
-    def restart(self, index: int) -> None:
+    def restart(self, index: int, lost: bool = False) -> None:
         """Kill a worker, and start a new process in its place."""
-        self.kill(index)
+        self.kill(index, lost)
         self.boot(index)
 
 
@@ -414,15 +347,21 @@ class Pair:
 
     def online(self, *users: str) -> list[Device]:
         """A device for each of these users that has said HELLO, and has read what came."""
-        names = {self.ann: "Ann Lee", self.bob: "Bob Ray", self.cat: "Cat Poe"}
-        devices = [self.world.device(user).hello(names[user]) for user in users]
+        devices = [self.come(user) for user in users]
         for device in devices:
             device.take()
         return devices
 
-    def chatting(self) -> list[Device]:
+    def come(self, user: str, *capabilities: str, **hello: Any) -> Device:
+        """A new device that has said HELLO with these capabilities, and has read nothing yet."""
+        names = {self.ann: "Ann Lee", self.bob: "Bob Ray", self.cat: "Cat Poe"}
+        if capabilities:
+            hello["capabilities"] = list(capabilities)
+        return self.world.device(user).hello(names[user], **hello)
+
+    def chatting(self, *capabilities: str) -> list[Device]:
         """A device of Ann's and one of Bob's; Ann has opened a chat with Bob, and both have read that."""
-        ann, bob = self.online(self.ann, self.bob)
+        ann, bob = self.come(self.ann, *capabilities), self.come(self.bob, *capabilities)
         ann.open_chat(self.bob)
         ann.take()
         bob.take()

@@ -62,16 +62,28 @@ class ServerProcess:
         directory: Path,
         *arguments: str,
         worker: str | None = None,
+        prepare: str | None = None,
         first: str = "",
         environment: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         **settings: object,
     ) -> None:
-        """`worker` is the program of a fake one; `first` what a shell does before it becomes the server."""
+        """`worker` is the program of a fake one, which has no store unless `prepare` is the program of that.
+
+        `first` is what a shell does before it becomes the server.
+        """
         self.directory = directory
         self.temporary = directory / "t"
         self.temporary.mkdir(exist_ok=True)
-        settings = {"port": 0, "admin_port": 0, "workers": 2, "data_dir": directory / "data", **settings}
+        store = "memory" if worker is not None and prepare is None else "sqlite"
+        settings = {
+            "port": 0,
+            "admin_port": 0,
+            "workers": 2,
+            "data_dir": directory / "data",
+            "store": store,
+            **settings,
+        }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FASTCHAT_")}
         inherited |= {f"FASTCHAT_{name.upper()}": str(value) for name, value in settings.items()}
         inherited |= {"TMPDIR": str(self.temporary), "NOTES": str(directory), **(environment or {})}
@@ -81,6 +93,10 @@ class ServerProcess:
             package.mkdir(parents=True)
             (package / "__init__.py").touch()
             (package / "__main__.py").write_text(worker)
+            if prepare is not None:
+                (package / "store").mkdir()
+                (package / "store" / "__init__.py").touch()
+                (package / "store" / "__main__.py").write_text(prepare)
             path.insert(0, str(directory / "fake"))
         # Without the working directory in front of the path, so that the fake workers are found.
         inherited |= {"PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}

@@ -13,7 +13,7 @@ import pytest
 
 from router.admin import AdminServer
 from tests.router.front_process import hello, wait_until
-from tests.router.server_process import ServerProcess
+from tests.router.server_process import FAKE_WORKER, ServerProcess
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +116,26 @@ def test_a_process_that_is_away_shows(run_dir: Path) -> None:
         status = server.status("worker 0")
         assert status["last_end"] == "signal SIGKILL"
         assert status["pid"] != stopped
+
+
+def test_a_worker_whose_store_fails_degrades_the_server(run_dir: Path) -> None:
+    """It still runs and serves what it can, so nothing but this tells."""
+    report = """
+def report(failing):
+    say("stats", stats={{"store_failing": failing}})
+report(options.index)
+while not os.path.exists(os.path.join(notes, "mended")):
+    time.sleep(0.01)
+report(0)
+"""
+    with ServerProcess(run_dir, worker=FAKE_WORKER.format(boot="", served=report.format())) as server:
+        wait_until(lambda: server.get("/healthz") == (200, {"status": "degraded"}), "it to show")
+        assert server.get("/status")[1]["status"] == "degraded"
+        failing = server.status("worker 1")
+        assert failing["state"] == "ready"
+        assert failing["stats"]["store_failing"] == 1
+        assert failing["problem"].startswith("its store can't write")
+        assert server.status("worker 0")["problem"] is None
+        (run_dir / "mended").touch()
+        wait_until(lambda: server.get("/healthz") == (200, {"status": "ok"}), "it to be over")
+        assert server.status("worker 1")["problem"] is None

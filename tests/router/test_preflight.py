@@ -2,30 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import stat
-from pathlib import Path
-
 import pytest
 
 from core.settings import ConfigurationError
-from router.preflight import check_exposure, prepare_data_directory
-
-
-def test_a_data_directory_is_created_for_its_owner_alone(tmp_path: Path) -> None:
-    prepare_data_directory(tmp_path / "a" / "b")
-    assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
-    assert os.listdir(tmp_path / "a" / "b") == []
-    prepare_data_directory(tmp_path / "a" / "b")
-
-
-def test_a_data_directory_that_cannot_be(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for directory in (tmp_path / "file", tmp_path / "file" / "data"):
-        with pytest.raises(
-            ConfigurationError, match=r"can't write to the data directory .*FASTCHAT_DATA_DIR"
-        ):
-            prepare_data_directory(directory)
+from router.preflight import check_exposure
 
 
 @pytest.mark.parametrize(("loopback", "auth"), [(True, None), (True, "none"), (False, "jwt")])

@@ -330,7 +330,7 @@ def test_leaving_right_behind_hello(server: Server, how: str) -> None:
                 client.reset()
             elif how == "half close":
                 client.end_of_sending()
-                client.receive("HELLO_ACK")
+                client.until_end()
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,9 @@ class WorkerProcess:
         # Not below pytest's directory: the path of a Unix socket ends at 107 bytes.
         self.run_dir = tempfile.mkdtemp(prefix="fastchat-test-")
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        settings = {"run_dir": self.run_dir, "workers": workers, "messages_per_minute": 0, **settings}
+        # Files are made by others before a worker starts; what is tested with this has nothing to do with them.
+        defaults = {"run_dir": self.run_dir, "workers": workers, "store": "memory", "messages_per_minute": 0}
+        settings = defaults | settings
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FASTCHAT_")}
         self.process = subprocess.Popen(
             [

@@ -1,1 +1,32 @@
-"""Where users, chats and messages are kept; every implementation keeps the promises of ``core.ports.Store``."""
+"""Where users, chats and messages are kept; every implementation keeps the promises of ``core.ports.Store``, and these."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from core import ports
+from workers.store.listeners import Appended, Purged, Strangers
+
+
+class ShardStore(ports.Store, Protocol):
+    """A store as a worker drives it: `listen`, `start`, then `flush` at the end of each loop turn, and `close`."""
+
+    #: The sentence that writes and reads fail with at present; None when all is well.
+    failure: str | None
+
+    def listen(self, appended: Appended, purged: Purged, strangers: Strangers) -> None:
+        """Say who is told what the store has done. All calls come from `flush`, or `close`."""
+
+    def start(self) -> None:
+        """Open what there is. Raises ``core.settings.ConfigurationError``."""
+
+    def flush(self, now: float) -> bool:
+        """Do what is due and call back; whether to come again in another turn. To be called at least every tenth of a second."""
+        ...
+
+    def stats(self) -> dict[str, int]:
+        """Counters for operators; times in microseconds."""
+        ...
+
+    def close(self, patience: float = 5.0) -> None:
+        """Commit what was called, for at most so many seconds, and close."""

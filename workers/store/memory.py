@@ -1,74 +1,298 @@
-"""The store that keeps nothing beyond the process: what the shard holds in memory *is* the store.
+"""The store that keeps nothing beyond the process: objects in dictionaries. What a disk costs is measured against it.
 
-It still commits in the order of the calls and only in `flush`, once a loop turn, so that the core sees the same sequence of events as with
-a store on disk.
+It commits in the order of the calls and only in `flush`, once a loop turn, so that the core sees the same sequence of events as with a
+store on disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import cast
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Final
 
+from core import codec
 from core.mailbox import Message
-from core.ports import Done
+from core.ports import Done, Found
+from core.protocol import FORGET_AFTER, REPLAY_WINDOW_BYTES
+from core.settings import Settings
+from core.timestamps import parse_timestamp
 from core.user import Chat, User
+from workers.store.delivery import EXPIRED
+from workers.store.listeners import Appended, Listeners, Purged, Strangers
 
-#: Called with all messages that were committed together.
-Appended = Callable[[list[Message], str | None, float], None]
+#: Acknowledged messages that are kept for each mailbox, and how many go at once when there are more.
+ACKNOWLEDGED_KEPT: Final = 1000
+_TRIM: Final = 250
+#: Mailboxes looked through in one turn for what is past, and seconds between two such turns, and between two rounds.
+_SWEEP_RECORDS: Final = 100
+_SWEEP_INTERVAL: Final = 0.1
+_SWEEP_ROUND: Final = 10.0
+
+
+class _Record:
+    """What is kept of one user: the user, as the core made it, and the messages in the mailbox."""
+
+    __slots__ = ("first", "ids", "messages", "seen_at", "user")
+
+    def __init__(self, user: User) -> None:
+        self.user = user
+        #: When it was saved last, in seconds since 1970.
+        self.seen_at = 0.0
+        #: The messages from position `first` on, without gaps.
+        self.messages: list[Message] = []
+        self.first = user.mailbox.head + 1
+        #: (sender, message_id) -> the message.
+        self.ids: dict[tuple[str, str], Message] = {}
+
+    def drop(self, count: int) -> int:
+        """Remove the oldest messages; the position of the last of them."""
+        for message in self.messages[:count]:
+            del self.ids[message.sender, message.message_id]
+        del self.messages[:count]
+        self.first += count
+        self.user.mailbox.purge(self.first - 1)
+        return self.first - 1
 
 
 class MemoryStore:
-    """Implements ``core.ports.Store``. `listen` must be called once, before anything is stored."""
+    """Implements ``core.ports.Store`` and ``workers.store.ShardStore``. `listen` comes before everything else."""
 
-    def __init__(self) -> None:
-        self._appended: Appended | None = None
-        #: What this loop turn has written, in order: messages, and the callbacks of everything else.
-        self._writes: list[Message | Done] = []
+    failure: str | None = None
 
-    def listen(self, appended: Appended) -> None:
-        """Say who is told about committed messages."""
-        self._appended = appended
+    def __init__(self, settings: Settings, time_of_day: Callable[[], float] = time.time) -> None:
+        """`time_of_day` is in seconds since 1970."""
+        self._time_of_day = time_of_day
+        self._retention = settings.retention_days * 86_400
+        self._listeners: Listeners
+        self._records: dict[str, _Record] = {}
+        #: What was called since the last turn, in order: messages, and how to do and answer everything else.
+        self._waiting: deque[Message | Callable[[float], None]] = deque()
+        #: When `flush` was called last.
+        self._now = 0.0
+        self._next_sweep = 0.0
+        self._sweep: Iterator[str] = iter(())
+        self._messages = 0
 
-    def load(self, user_id: str) -> User | None:
-        """Nobody: whoever is known is in the shard's memory."""
-        return None
+    def listen(self, appended: Appended, purged: Purged, strangers: Strangers) -> None:
+        """Say who is told."""
+        self._listeners = Listeners(appended, purged, strangers)
+
+    def start(self) -> None:
+        """Nothing to open."""
+
+    def stats(self) -> dict[str, int]:
+        """Counters."""
+        return {"store_rows_total": self._messages, "store_waiting": len(self._waiting), "store_failing": 0}
+
+    def close(self, patience: float = 5.0) -> None:
+        """Do what was called."""
+        while self._waiting:
+            self._do_waiting(self._now)
+
+    # -- Writes: see core.ports.Store --
 
     def save_user(self, user: User, done: Done) -> None:
-        self._writes.append(done)
+        self._write(user, lambda: self._seen(user), done)
 
     def save_chat(self, user: User, chat: Chat, done: Done) -> None:
-        self._writes.append(done)
+        def save() -> None:
+            self._record(user)
+            chat.saved = True
 
-    def after_writes(self, done: Done) -> None:
-        self._writes.append(done)
+        self._write(user, save, done)
 
     def append(self, message: Message) -> None:
-        self._writes.append(message)
+        message.user.pins += 1
+        self._waiting.append(message)
 
-    def acknowledged(self, message: Message) -> None:
-        """Nothing to do: the mailbox remembers."""
+    def after_writes(self, done: Done) -> None:
+        self._waiting.append(lambda now: done(None, now))
 
-    def forget(self, user: User) -> None:
-        """Nothing to do: the shard has dropped the user."""
+    def save_acknowledged(self, user: User, done: Done | None = None) -> None:
+        # The mailbox remembers; the store only needs to know that this one can be trimmed.
+        self._write(user, lambda: self._acknowledged(user), done)
+
+    def save_read(self, message: Message, done: Done) -> None:
+        def save() -> None:
+            record = self._record(message.user)
+            stored = record.ids.get((message.sender, message.message_id))
+            if stored is not None:
+                stored.read = True
+
+        self._write(message.user, save, done)
+
+    def forget(self, user_id: str) -> None:
+        self._waiting.append(lambda now: self._forget(user_id))
+
+    def _write(self, user: User, save: Callable[[], None], done: Done | None) -> None:
+        def write(now: float) -> None:
+            save()
+            try:
+                if done is not None:
+                    done(None, now)
+            finally:
+                user.pins -= 1
+
+        user.pins += 1
+        self._waiting.append(write)
+
+    # -- Reads: see core.ports.Store --
+
+    def load(self, user_id: str, done: Found[User | None]) -> None:
+        def answer(now: float) -> None:
+            record = self._records.get(user_id)
+            done(None if record is None else record.user, None, now)
+
+        self._waiting.append(answer)
+
+    def find(self, user: User, sender: str | None, message_id: str, done: Found[list[Message]]) -> None:
+        def find() -> list[Message]:
+            ids = self._record(user).ids
+            senders = user.chats if sender is None else (sender,)
+            found = (ids.get((peer, message_id)) for peer in senders)
+            return sorted((message for message in found if message is not None), key=lambda found: found.seq)
+
+        self._read(user, find, done)
+
+    def read(self, user: User, after: int, done: Found[list[Message]]) -> None:
+        def read() -> list[Message]:
+            record = self._record(user)
+            start = end = max(0, after + 1 - record.first)
+            size = 0
+            while end < len(record.messages) and size < REPLAY_WINDOW_BYTES:
+                size += len(record.messages[end].frame)
+                end += 1
+            return record.messages[start:end]
+
+        self._read(user, read, done)
+
+    def history(
+        self, user_id: str, peer: str, before: int | None, limit: int, done: Found[list[tuple[int, bytes]]]
+    ) -> None:
+        def answer(now: float) -> None:
+            found: list[tuple[int, bytes]] = []
+            record = self._records.get(user_id)
+            if record is not None:
+                end = len(record.messages) if before is None else max(0, before - record.first)
+                for message in reversed(record.messages[:end]):
+                    if len(found) == limit:
+                        break
+                    if message.sender == peer:
+                        found.append((message.seq, message.frame))
+            done(found, None, now)
+
+        self._waiting.append(answer)
+
+    def _read(self, user: User, read: Callable[[], list[Message]], done: Found[list[Message]]) -> None:
+        def answer(now: float) -> None:
+            try:
+                done(read(), None, now)
+            finally:
+                user.pins -= 1
+
+        user.pins += 1
+        self._waiting.append(answer)
+
+    # -- The end of a loop turn --
 
     def flush(self, now: float) -> bool:
-        """Commit what this loop turn has written, telling everybody concerned; whether more was written meanwhile."""
-        assert self._appended is not None, "listen() comes first"
-        writes, self._writes = self._writes, []
-        position = 0
+        """Do what was called in this loop turn, telling everybody concerned; whether more was called meanwhile."""
+        self._now = now
+        if now >= self._next_sweep:
+            self._look_through(now)
+        self._do_waiting(now)
+        return bool(self._waiting)
+
+    def _do_waiting(self, now: float) -> None:
+        """Everything that waits now. Should a callback raise, a bug, the rest is done in the next turn."""
+        waiting = self._waiting
+        for _ in range(len(waiting)):
+            if not waiting:
+                return
+            call = waiting.popleft()
+            if not isinstance(call, Message):
+                call(now)
+                continue
+            if 0.0 < call.deadline <= now:
+                self._tell([call], EXPIRED, now)
+                continue
+            messages = [call]
+            while waiting and isinstance(waiting[0], Message) and not 0.0 < waiting[0].deadline <= now:
+                messages.append(waiting.popleft())  # type: ignore[arg-type]
+            self._append(messages, now)
+
+    def _append(self, messages: list[Message], now: float) -> None:
+        for message in messages:
+            record = self._record(message.user)
+            message.chat.saved = True
+            stored = record.ids.setdefault((message.sender, message.message_id), message)
+            if stored is message:
+                record.messages.append(message)
+                self._messages += 1
+            else:
+                message.original = stored
+        self._tell(messages, None, now)
+
+    def _tell(self, messages: list[Message], failure: str | None, now: float) -> None:
         try:
-            while position < len(writes):
-                write = writes[position]
-                if isinstance(write, Message):
-                    # All messages up to the next write of another kind are committed together.
-                    start = position
-                    while position < len(writes) and isinstance(writes[position], Message):
-                        position += 1
-                    self._appended(cast("list[Message]", writes[start:position]), None, now)
-                else:
-                    position += 1
-                    write(None, now)
+            self._listeners.appended(messages, failure, now)
         finally:
-            # Only a bug gets here with some left; they are next turn's.
-            self._writes[:0] = writes[position:]
-        return bool(self._writes)
+            for message in messages:
+                message.user.pins -= 1
+
+    def _record(self, user: User) -> _Record:
+        record = self._records.get(user.user_id)
+        if record is None:
+            record = self._records[user.user_id] = _Record(user)
+            user.saved = True
+            record.seen_at = self._time_of_day()
+        return record
+
+    def _seen(self, user: User) -> None:
+        self._record(user).seen_at = self._time_of_day()
+
+    def _acknowledged(self, user: User) -> None:
+        record = self._record(user)
+        surplus = user.mailbox.acknowledged_through + 1 - record.first - ACKNOWLEDGED_KEPT
+        if surplus > 0:
+            self._listeners.purged([(user.user_id, record.drop(surplus + _TRIM))], self._now)
+
+    def _forget(self, user_id: str) -> None:
+        self._records.pop(user_id, None)
+
+    # -- Retention and strangers --
+
+    def _look_through(self, now: float) -> None:
+        """Look through some of the records; a round through all takes some turns."""
+        time_of_day = self._time_of_day()
+        purged: list[tuple[str, int]] = []
+        strangers: list[str] = []
+        self._next_sweep = now + _SWEEP_INTERVAL
+        for _ in range(_SWEEP_RECORDS):
+            user_id = next(self._sweep, None)
+            if user_id is None:
+                self._sweep = iter(list(self._records))
+                self._next_sweep = now + _SWEEP_ROUND
+                break
+            record = self._records.get(user_id)
+            if record is None:
+                continue
+            if self._retention and (past := self._past(record, time_of_day - self._retention)):
+                purged.append((user_id, record.drop(past)))
+            if not record.user.chats and record.seen_at < time_of_day - FORGET_AFTER:
+                strangers.append(user_id)
+        if purged:
+            self._listeners.purged(purged, now)
+        if strangers:
+            self._listeners.strangers(strangers, now)
+
+    def _past(self, record: _Record, until: float) -> int:
+        """How many messages, of the oldest, were sent before that time."""
+        count = 0
+        for message in record.messages:
+            _, sent = codec.msg_parts(message.frame, message.sender, record.user.user_id, message.message_id)
+            if parse_timestamp(sent) >= until * 1000:
+                break
+            count += 1
+        return count

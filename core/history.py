@@ -1,0 +1,181 @@
+"""HISTORY: what two users have written to each other, newest first, a page at a time (D14).
+
+A conversation is in two mailboxes: what the peer wrote is in that of the asker, and what the asker wrote is in the peer's, on another shard
+perhaps. So two pages are read, one here and one there, and merged by their timestamps. The cursor to the following page is a position
+in each of the two mailboxes; nothing that is written meanwhile, and no clock that is set back, moves what it stands for.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from core import codec
+from core.envelope import Outcome, RecordKind, pack_record
+from core.protocol import HISTORY_MAX_BYTES, ErrorCode, MessageType, Refusal
+from core.requests import Request
+from core.session import Session, rate_limited
+from core.user import User
+
+if TYPE_CHECKING:
+    from core.shard import Shard
+
+#: (position, `data` of the MSG as JSON), newest first.
+Page = list[tuple[int, bytes]]
+
+#: More than the frame around the messages needs.
+_AROUND_BYTES: Final = 256
+#: Where the timestamp stands in the `data` of a MSG, counted from the end.
+_TIMESTAMP: Final = slice(-len(b'2024-01-01T12:00:00.000Z"}'), -len(b'"}'))
+
+
+class _Asked:
+    """A HISTORY of which at most one of the two pages is here."""
+
+    __slots__ = ("limit", "mine", "theirs")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.mine: Page | None = None
+        self.theirs: Page | None = None
+
+
+class Histories:
+    """What the users of one shard ask for, and what others ask of their mailboxes."""
+
+    __slots__ = ("_asked", "_shard")
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        #: ticket -> what has been found so far.
+        self._asked: dict[int, _Asked] = {}
+
+    # -- At the asker's shard --
+
+    def ask(
+        self,
+        session: Session,
+        user: User,
+        peer: str,
+        before: tuple[int, int] | None,
+        limit: int,
+        now: float,
+    ) -> None:
+        """HISTORY: `before` is a position in the mailbox of `user` and one in that of `peer`."""
+        shard = self._shard
+        if peer not in user.chats:
+            raise Refusal(ErrorCode.CHAT_NOT_OPENED, "there is no chat with this user", field="with")
+        wait = user.histories.retry_after(now)
+        if wait:
+            raise rate_limited("HISTORY", shard.settings.history_per_minute, wait)
+        user.histories.count(now)
+        request = shard.requests.open(MessageType.HISTORY, session, user, peer, None, now)
+        self._asked[request.ticket] = _Asked(limit)
+        mine, theirs = before or (None, None)
+        # One more than is shown tells whether there are more, and where they begin.
+        shard.store.history(user.user_id, peer, mine, limit + 1, partial(self._mine, request.ticket))
+        owner = shard.placement.worker_of(peer)
+        if owner == shard.index:
+            self.answer(owner, request.ticket, user.user_id, peer, theirs, limit + 1)
+        else:
+            # Position 0 is nobody's, and stands for the end here; to be before 1 is to be before everything.
+            position = 0 if theirs is None else max(theirs, 1)
+            fields = (user.user_id.encode(), peer.encode(), b"%d" % position, b"%d" % (limit + 1))
+            shard.bus.send(
+                owner, pack_record(RecordKind.HISTORY, 0, request.ticket, request.deadline, *fields)
+            )
+
+    def settled(self, request: Request, outcome: int, now: float) -> None:
+        """It could not be answered."""
+        self._asked.pop(request.ticket, None)
+        self._shard.refuse(request, outcome, now)
+
+    def page_came(self, ticket: int, failed: bool, body: bytes, now: float) -> None:
+        """The page from the peer's shard."""
+        page: Page | None = None
+        if not failed:
+            page = [(seq, codec.to_json(data)) for seq, data in codec.from_json(body)]
+        self._theirs(ticket, page, now)
+
+    def _mine(self, ticket: int, found: list[tuple[int, bytes]], failure: str | None, now: float) -> None:
+        asked = self._asked.get(ticket)
+        if asked is not None and failure is None:
+            asked.mine = _page(found)
+            self._finish(ticket, asked)
+        elif asked is not None:
+            self._shard.settle(ticket, Outcome.FAILED, "", now)
+
+    def _theirs(self, ticket: int, page: Page | None, now: float) -> None:
+        asked = self._asked.get(ticket)
+        if asked is not None and page is not None:
+            asked.theirs = page
+            self._finish(ticket, asked)
+        elif asked is not None:
+            self._shard.settle(ticket, Outcome.FAILED, "", now)
+
+    def _finish(self, ticket: int, asked: _Asked) -> None:
+        if asked.mine is None or asked.theirs is None:
+            return
+        del self._asked[ticket]
+        request = self._shard.requests.take(ticket)
+        if request is not None and not request.session.closed:
+            messages, following = _merge(asked.mine, asked.theirs, asked.limit)
+            request.session.connection.send(codec.history(request.peer, messages, following))
+
+    # -- At the peer's shard --
+
+    def answer(
+        self, origin: int, ticket: int, asker: str, user_id: str, before: int | None, limit: int
+    ) -> None:
+        """What `asker` has written to `user_id`, who lives here."""
+        self._shard.store.history(user_id, asker, before, limit, partial(self._answer, origin, ticket))
+
+    def _answer(
+        self, origin: int, ticket: int, found: list[tuple[int, bytes]], failure: str | None, now: float
+    ) -> None:
+        shard = self._shard
+        if origin == shard.index:
+            self._theirs(ticket, _page(found) if failure is None else None, now)
+            return
+        body = b"[%b]" % b",".join(b"[%d,%b]" % entry for entry in _page(found))
+        failed = int(failure is not None)
+        shard.bus.send(origin, pack_record(RecordKind.HISTORY_PAGE, failed, ticket, 0.0, body))
+
+
+def _page(found: list[tuple[int, bytes]]) -> Page:
+    """As much as can be shown at once, and one more."""
+    page: Page = []
+    size = 0
+    for seq, frame in found:
+        data = codec.msg_data(frame)
+        page.append((seq, data))
+        size += len(data)
+        if size > HISTORY_MAX_BYTES:
+            break
+    return page
+
+
+def _merge(mine: Page, theirs: Page, limit: int) -> tuple[list[bytes], str | None]:
+    """The newest of both, as JSON, and the cursor to what comes behind them."""
+    messages: list[bytes] = []
+    room = HISTORY_MAX_BYTES - _AROUND_BYTES
+    first = second = 0
+    while first < len(mine) or second < len(theirs):
+        take_mine = second == len(theirs) or (
+            first < len(mine) and mine[first][1][_TIMESTAMP] >= theirs[second][1][_TIMESTAMP]
+        )
+        data = mine[first][1] if take_mine else theirs[second][1]
+        room -= len(data) + 1
+        if len(messages) == limit or room < 0:
+            # Each cursor stands right behind the message that comes next, or before all when there is none.
+            before = (
+                mine[first][0] + 1 if first < len(mine) else 1,
+                theirs[second][0] + 1 if second < len(theirs) else 1,
+            )
+            return messages, f"{before[0]}.{before[1]}"
+        messages.append(data)
+        if take_mine:
+            first += 1
+        else:
+            second += 1
+    return messages, None

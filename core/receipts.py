@@ -1,0 +1,99 @@
+"""Receipts: what becomes of a message after it was accepted, told to a sender who wants to know (D11).
+
+A message remembers whether its sender asked for receipts. When a device of the recipient has acknowledged it, or the recipient has read it,
+and the store has that, RECEIPT goes to the sender's shard, and from there to those devices of the sender that understand it. A
+sender who is away misses it; sending the message again brings the state that it has then.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from core import codec
+from core.envelope import ReceiptFlag, RecordKind, pack_record
+from core.protocol import AckStatus
+from core.session import Session
+from core.user import User
+
+if TYPE_CHECKING:
+    from core.mailbox import Message
+    from core.shard import Shard
+
+_STATUS: Final[dict[int, str]] = {
+    ReceiptFlag.DELIVERED: AckStatus.DELIVERED,
+    ReceiptFlag.READ: AckStatus.READ,
+}
+
+
+class Receipts:
+    """The receipts from and to the users of one shard."""
+
+    __slots__ = ("_shard",)
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+
+    # -- At the recipient's shard --
+
+    def read(self, session: Session, user: User, message_id: str, sender: str) -> None:
+        """READ: `user` has read this message. One that names nothing is ignored, like an acknowledgement."""
+        message = user.mailbox.find(sender, message_id)
+        if message is None:
+            session.in_flight += 1
+            session.adjust_reading()
+            self._shard.store.find(user, sender, message_id, partial(self._found, session, user))
+        elif message.seq:
+            self._read(user, message)
+
+    def delivered(
+        self, recipient: str, messages: list[tuple[str, str]], failure: str | None, now: float
+    ) -> None:
+        """Acknowledgements of these (sender, message id) are durable; or could not be saved, and may be forgotten again."""
+        if failure is not None:
+            return
+        for sender, message_id in messages:
+            self._route(sender, recipient, message_id, ReceiptFlag.DELIVERED)
+
+    def _found(
+        self, session: Session, user: User, found: list[Message], failure: str | None, now: float
+    ) -> None:
+        for message in found:
+            # In memory, so that who says it again meanwhile is known to have said it.
+            self._read(user, user.mailbox.cache(message))
+        session.in_flight -= 1
+        session.adjust_reading()
+
+    def _read(self, user: User, message: Message) -> None:
+        shard = self._shard
+        shard.delivery.settle(user, message)
+        if not message.read:
+            message.read = True
+            shard.store.save_read(message, partial(self._is_read, message))
+
+    def _is_read(self, message: Message, failure: str | None, now: float) -> None:
+        if failure is not None:
+            message.read = False
+        elif message.receipts:
+            self._route(message.sender, message.user.user_id, message.message_id, ReceiptFlag.READ)
+
+    def _route(self, sender: str, recipient: str, message_id: str, flag: ReceiptFlag) -> None:
+        shard = self._shard
+        owner = shard.placement.worker_of(sender)
+        if owner == shard.index:
+            self.show(sender, recipient, message_id, flag)
+        else:
+            fields = (sender.encode(), recipient.encode(), message_id.encode())
+            shard.bus.send(owner, pack_record(RecordKind.RECEIPT, flag, 0, 0.0, *fields))
+
+    # -- At the sender's shard --
+
+    def show(self, sender: str, recipient: str, message_id: str, flag: int) -> None:
+        """Tell the devices of the sender."""
+        user = self._shard.users.get(sender)
+        if user is None or not user.sessions:
+            return
+        frame = codec.receipt(message_id, _STATUS[flag], recipient)
+        for session in user.sessions:
+            if session.receipts:
+                session.connection.send(frame)

@@ -1,0 +1,307 @@
+"""A store for tests of the core: durable across a kill of its worker, and slow, or failing, when a test says so.
+
+What is committed is kept as plain records, not as the core's objects, so whatever the core forgets to save is missing after `World.kill`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from core.mailbox import Message
+from core.ports import Done, Found
+from core.shard import Shard
+from core.user import Chat, User
+
+#: Messages that one `read` brings: so few that tests need several pages.
+PAGE = 7
+
+
+class Row(NamedTuple):
+    """One stored message."""
+
+    seq: int
+    sender: str
+    message_id: str
+    frame: bytes
+    receipts: bool
+
+
+class Record:
+    """What is stored of one user."""
+
+    def __init__(self) -> None:
+        self.user: tuple[str, bool, str] = ("", False, "")
+        #: peer -> (peer's name, announced)
+        self.chats: dict[str, tuple[str, bool]] = {}
+        self.rows: list[Row] = []
+        self.read: set[int] = set()
+        self.acknowledged: tuple[int, frozenset[int]] = (0, frozenset())
+        self.purged_through = 0
+
+    def after(self, seq: int) -> list[Row]:
+        """The messages behind a position."""
+        return [row for row in self.rows if row.seq > seq]
+
+
+class _Write(NamedTuple):
+    """Something to commit: what it is about (None for `after_writes`), how it is recorded, and who is told."""
+
+    subject: Message | Chat | User | str | None
+    user: User | None
+    record: Callable[[], None] | None
+    done: Done | None
+
+
+class RecordingStore:
+    """Commits in the order of the calls, in `flush`, as every store must."""
+
+    def __init__(self, records: dict[str, Record] | None = None) -> None:
+        self.records: dict[str, Record] = {} if records is None else records
+        #: While it is set, nothing is committed, and a read waits for the writes before it.
+        self.slow = False
+        #: While it is set, nothing is read, though writes go on: a read may see more than what was called before it.
+        self.slow_reads = False
+        #: While it is set, whatever would be committed fails with this sentence; and what would be read.
+        self.failure: str | None = None
+        self.read_failure: str | None = None
+        #: How many of the next writes fail, all others succeeding; and how many before those succeed.
+        self.fail_next = 0
+        self.spare_next = 0
+        #: How many writes have failed.
+        self.failures = 0
+        #: What has been committed, oldest first; the users who were forgotten; and how many reads of each kind there were.
+        self.committed: list[Message | Chat | User | str] = []
+        self.forgotten: list[str] = []
+        self.reads: list[str] = []
+        self._queue: list[_Write | Callable[[float], None]] = []
+        self._shard: Shard | None = None
+
+    def listen(self, shard: Shard) -> None:
+        self._shard = shard
+
+    # -- Writes --
+
+    def save_user(self, user: User, done: Done) -> None:
+        self._write(user, user, lambda: self._save_user(user), done)
+
+    def save_chat(self, user: User, chat: Chat, done: Done) -> None:
+        self._write(chat, user, lambda: self._save_chat(user, chat), done)
+
+    def append(self, message: Message) -> None:
+        self._write(message, message.user, None, None)
+
+    def after_writes(self, done: Done) -> None:
+        self._write(None, None, None, done)
+
+    def save_acknowledged(self, user: User, done: Done | None = None) -> None:
+        self._write("acknowledged", user, lambda: self._save_acknowledged(user), done)
+
+    def save_read(self, message: Message, done: Done) -> None:
+        def record() -> None:
+            self.records[message.user.user_id].read.add(message.seq)
+
+        self._write("read", message.user, record, done)
+
+    def forget(self, user_id: str) -> None:
+        def record() -> None:
+            self.records.pop(user_id, None)
+            self.forgotten.append(user_id)
+
+        self._write("forgotten", None, record, None)
+
+    def _write(
+        self,
+        subject: Message | Chat | User | str | None,
+        user: User | None,
+        record: Callable[[], None] | None,
+        done: Done | None,
+    ) -> None:
+        if user is not None:
+            user.pins += 1
+        self._queue.append(_Write(subject, user, record, done))
+
+    # -- Reads --
+
+    def load(self, user_id: str, done: Found[User | None]) -> None:
+        self._read("load", done, lambda: self._load(user_id), None)
+
+    def find(self, user: User, sender: str | None, message_id: str, done: Found[list[Message]]) -> None:
+        def find() -> list[Message]:
+            return [
+                self._message(user, row)
+                for row in self._record(user).rows
+                if row.message_id == message_id and sender in (None, row.sender)
+            ]
+
+        user.pins += 1
+        self._read("find", done, find, [], user)
+
+    def read(self, user: User, after: int, done: Found[list[Message]]) -> None:
+        def read() -> list[Message]:
+            return [self._message(user, row) for row in self._record(user).after(after)[:PAGE]]
+
+        user.pins += 1
+        self._read("read", done, read, [], user)
+
+    def history(
+        self, user_id: str, peer: str, before: int | None, limit: int, done: Found[list[tuple[int, bytes]]]
+    ) -> None:
+        def read() -> list[tuple[int, bytes]]:
+            rows = self.records[user_id].rows if user_id in self.records else []
+            found = [
+                (row.seq, row.frame)
+                for row in reversed(rows)
+                if row.sender == peer and (before is None or row.seq < before)
+            ]
+            return found[:limit]
+
+        self._read("history", done, read, [])
+
+    def _read(
+        self,
+        name: str,
+        done: Found[Any],
+        find: Callable[[], Any],
+        nothing: Any,
+        user: User | None = None,
+    ) -> None:
+        def answer(now: float) -> None:
+            self.reads.append(name)
+            if user is not None:
+                user.pins -= 1
+            if self.read_failure is None:
+                done(find(), None, now)
+            else:
+                done(nothing, self.read_failure, now)
+
+        self._queue.append(answer)
+
+    # -- The end of a loop turn --
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to do."""
+        return bool(self._queue)
+
+    def flush(self, now: float) -> bool:
+        """Do, or fail, what was asked for; whether there was anything that could be done."""
+        assert self._shard is not None, "listen() comes first"
+        queue, self._queue = self._queue, []
+        if self.slow_reads:
+            self._queue = [work for work in queue if not isinstance(work, _Write)]
+            queue = [work for work in queue if isinstance(work, _Write)]
+        if self.slow:
+            first = next((index for index, work in enumerate(queue) if isinstance(work, _Write)), len(queue))
+            self._queue[:0] = queue[first:]
+            del queue[first:]
+        batch: list[Message] = []
+        batch_failure: str | None = None
+        for work in [*queue, None]:
+            failure: str | None = None
+            if isinstance(work, _Write):
+                failure = self._commit(work, now)
+                if work.user is not None:
+                    work.user.pins -= 1
+            message = work.subject if isinstance(work, _Write) else None
+            if batch and (not isinstance(message, Message) or failure != batch_failure):
+                self._appended(batch, batch_failure, now)
+                batch = []
+            if isinstance(message, Message):
+                batch.append(message)
+                batch_failure = failure
+            elif isinstance(work, _Write):
+                if work.done is not None:
+                    work.done(failure, now)
+            elif work is not None:
+                work(now)
+        return bool(queue)
+
+    def _commit(self, write: _Write, now: float) -> str | None:
+        """Record a write; why it fails, if it does."""
+        failure = self.failure
+        if isinstance(write.subject, Message) and write.subject.deadline <= now:
+            failure = "its deadline has passed"
+        if self.spare_next and write.subject is not None:
+            self.spare_next -= 1
+        elif self.fail_next and write.subject is not None:
+            self.fail_next -= 1
+            failure = "this write failed"
+        self.failures += failure is not None
+        if failure is None and write.subject is not None and write.subject != "acknowledged":
+            self.committed.append(write.subject)
+        if failure is None and write.record is not None:
+            write.record()
+        return failure
+
+    def _appended(self, batch: list[Message], failure: str | None, now: float) -> None:
+        assert self._shard is not None, "listen() comes first"
+        for message in batch if failure is None else []:
+            self._save_chat(message.user, message.chat)
+            record = self._record(message.user)
+            for row in record.rows:
+                if (row.sender, row.message_id) == (message.sender, message.message_id):
+                    message.original = self._message(message.user, row)
+            if message.original is None:
+                seq = max(record.rows[-1].seq if record.rows else 0, record.purged_through) + 1
+                row = Row(seq, message.sender, message.message_id, message.frame, message.receipts)
+                record.rows.append(row)
+        self._shard.messages.appended(batch, failure, now)
+        for message in batch if failure is None else []:
+            if message.original is None:
+                assert self._row(message).message_id == message.message_id, "the positions agree"
+
+    # -- Records --
+
+    def purge(self, user_id: str, through: int) -> list[tuple[str, int]]:
+        """Remove the messages up to a position, as retention does; what the shard is to be told."""
+        record = self.records[user_id]
+        record.rows = record.after(through)
+        record.purged_through = through
+        return [(user_id, through)]
+
+    def _record(self, user: User) -> Record:
+        if user.user_id not in self.records:
+            self._save_user(user)
+        return self.records[user.user_id]
+
+    def _row(self, message: Message) -> Row:
+        return next(row for row in self.records[message.user.user_id].rows if row.seq == message.seq)
+
+    def _save_user(self, user: User) -> None:
+        record = self.records.setdefault(user.user_id, Record())
+        record.user = (user.display_name, user.acknowledges, user.mailbox.epoch)
+
+    def _save_chat(self, user: User, chat: Chat) -> None:
+        chat.saved = True
+        self._record(user).chats[chat.peer] = (chat.peer_name, chat.announced)
+
+    def _save_acknowledged(self, user: User) -> None:
+        mailbox = user.mailbox
+        through = mailbox.acknowledged_through
+        _, ahead = self._record(user).acknowledged
+        ahead |= frozenset(mailbox.unsaved_ahead)
+        mailbox.unsaved_ahead = []
+        self._record(user).acknowledged = (through, frozenset(seq for seq in ahead if seq > through))
+
+    def _load(self, user_id: str) -> User | None:
+        assert self._shard is not None, "listen() comes first"
+        record = self.records.get(user_id)
+        if record is None:
+            return None
+        name, acknowledges, epoch = record.user
+        user = User(user_id, name, self._shard.settings, epoch)
+        user.acknowledges = acknowledges
+        for peer, (peer_name, announced) in record.chats.items():
+            chat = user.chats[peer] = Chat(peer, peer_name)
+            chat.announced, chat.saved = announced, True
+        through, ahead = record.acknowledged
+        head = max(record.rows[-1].seq if record.rows else 0, record.purged_through)
+        user.mailbox.restore(head, record.purged_through, through, list(ahead))
+        return user
+
+    def _message(self, user: User, row: Row) -> Message:
+        message = Message(user, user.chats[row.sender], row.message_id, row.frame)
+        message.seq, message.receipts = row.seq, row.receipts
+        message.read = row.seq in self._record(user).read
+        return message

@@ -1,0 +1,153 @@
+"""A data directory full of users, chats and messages, made without a server; and all that is in one, whichever file it is in."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from core.layout import Layout, parse_layout
+from core.placement import Placement, slot_of
+from workers.store.reshard import prepare
+from workers.store.rows import id_hash
+
+#: 2026-01-01, in milliseconds since 1970.
+START: Final = 1_767_225_600_000
+
+
+class Content(NamedTuple):
+    """All that a client could notice, without numbers of rows. Each value is what SQLite has."""
+
+    #: user id -> all columns but the number.
+    users: dict[str, tuple[Any, ...]]
+    #: user id -> (peer, peer_name, announced), in the order in which they were opened.
+    chats: dict[str, list[tuple[Any, ...]]]
+    #: user id -> (seq, sender or None, id_hash, message_id, content, sent_at, receipts, read), by position.
+    mailboxes: dict[str, list[tuple[Any, ...]]]
+    #: user id -> positions.
+    acknowledged: dict[str, list[int]]
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection in autocommit mode."""
+    return sqlite3.connect(path, isolation_level=None)
+
+
+def layout_of(directory: Path) -> Layout:
+    """What holds."""
+    return parse_layout((directory / "layout.json").read_bytes())
+
+
+def shards(directory: Path) -> list[Path]:
+    """The files that hold."""
+    return [directory / name for name in layout_of(directory).shards()]
+
+
+def fill(directory: Path, workers: int, users: int, messages: int, seed: int = 1) -> list[str]:
+    """Make a data directory; the user ids. Everybody has a chat with the next few; the messages are spread over 30 days."""
+    generator = random.Random(seed)
+    prepare(directory, workers)
+    placement = Placement(workers)
+    ids = [str(UUID(int=generator.getrandbits(128), version=4)) for _ in range(users)]
+    number_of: dict[str, int] = {}
+    chat_of: dict[tuple[str, str], int] = {}
+    rows: list[dict[str, list[tuple[Any, ...]]]] = [
+        {"users": [], "chats": [], "messages": [], "acknowledged": []} for _ in range(workers)
+    ]
+    head: dict[str, int] = dict.fromkeys(ids, 0)
+    purged = {user: generator.choice([0, 0, 3]) for user in ids}
+    pairs = []
+    for index, user in enumerate(ids):
+        for step in range(1, min(4, users)):
+            peer = ids[(index + step) % users]
+            pairs += [(user, peer), (peer, user)]
+    for user in ids:
+        number_of[user] = len(rows[placement.worker_of(user)]["users"]) + 1
+        rows[placement.worker_of(user)]["users"].append((number_of[user], user))
+    for user, peer in dict.fromkeys(pairs):
+        mine = rows[placement.worker_of(user)]["chats"]
+        chat_of[user, peer] = len(mine) + 1
+        mine.append((len(mine) + 1, number_of[user], peer, f"Näme of {peer[:4]}", generator.random() < 0.5))
+    known = list(chat_of)
+    for index in range(messages):
+        user, peer = known[generator.randrange(len(known))]
+        head[user] = head[user] + 1 if head[user] else purged[user] + 1
+        message_id = f"m-{index}"
+        # Not quite in order, as when two workers send to one mailbox.
+        sent_at = START + index * 2_592_000_000 // max(messages, 1) + generator.randrange(3)
+        rows[placement.worker_of(user)]["messages"].append(
+            (
+                *(number_of[user], head[user], chat_of[user, peer], id_hash(message_id), message_id),
+                *(f"Hello {index} " + "x" * generator.randrange(80), sent_at),
+                *(generator.random() < 0.2, generator.random() < 0.2),
+            )
+        )
+    for worker, path in enumerate(shards(directory)):
+        with closing(connect(path)) as connection:
+            connection.execute("PRAGMA synchronous = OFF")
+            connection.execute("BEGIN")
+            for number, user in rows[worker]["users"]:
+                newest = max(head[user], purged[user])
+                through = generator.randint(purged[user], newest)
+                if newest > through + 2:
+                    rows[worker]["acknowledged"].append((number, through + 2))
+                connection.execute(
+                    "INSERT INTO users VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        *(number, user, slot_of(user), f"User {user[:4]}", generator.random() < 0.5),
+                        *(f"{generator.getrandbits(48):012x}", through, purged[user], START + number),
+                    ),
+                )
+            connection.executemany("INSERT INTO chats VALUES (?, ?, ?, ?, ?)", rows[worker]["chats"])
+            connection.executemany(
+                "INSERT INTO messages (mailbox, seq, chat, id_hash, message_id, content, sent_at, receipts, read)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                rows[worker]["messages"],
+            )
+            connection.executemany("INSERT INTO acknowledged VALUES (?, ?)", rows[worker]["acknowledged"])
+            connection.execute("COMMIT")
+    return ids
+
+
+def content(directory: Path) -> Content:
+    """Everything in the files that hold."""
+    found = Content({}, {}, {}, {})
+    for path in shards(directory):
+        with closing(connect(path)) as connection:
+            for number, user, *rest in connection.execute("SELECT * FROM users ORDER BY number"):
+                assert user not in found.users, "a user is in two files"
+                found.users[user] = tuple(rest)
+                found.chats[user] = _rows(
+                    connection,
+                    "SELECT peer, peer_name, announced FROM chats WHERE user = ? ORDER BY number",
+                    number,
+                )
+                found.mailboxes[user] = _rows(
+                    connection,
+                    "SELECT seq, peer, id_hash, message_id, content, sent_at, receipts, read FROM messages"
+                    " LEFT JOIN chats ON chats.number = messages.chat WHERE mailbox = ? ORDER BY seq",
+                    number,
+                )
+                found.acknowledged[user] = [
+                    seq
+                    for (seq,) in _rows(
+                        connection, "SELECT seq FROM acknowledged WHERE mailbox = ? ORDER BY seq", number
+                    )
+                ]
+    return found
+
+
+def times(path: Path) -> Iterator[int]:
+    """When the messages in a file were sent, in the order in which they lie there."""
+    with closing(connect(path)) as connection:
+        yield from (
+            sent_at for (sent_at,) in connection.execute("SELECT sent_at FROM messages ORDER BY number")
+        )
+
+
+def _rows(connection: sqlite3.Connection, statement: str, number: int) -> list[tuple[Any, ...]]:
+    return connection.execute(statement, (number,)).fetchall()

@@ -1,0 +1,559 @@
+"""Tests of workers.store.reshard and workers.store.data_directory: what holds is what was there, whatever happens in between.
+
+For how long a million messages take: ``python -m tests.workers.test_reshard 1000000``.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from io import StringIO
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.layout import Layout
+from core.placement import Placement, slot_of
+from core.settings import ConfigurationError
+from tests.system.raw_client import PATIENCE
+from tests.workers import store_files
+from tests.workers.process import PROJECT
+from tests.workers.store_files import START, connect, content, fill, layout_of, shards, times
+from workers.store import data_directory, database, reshard
+from workers.store.check import check
+from workers.store.data_directory import existing_layout, locked, shard_file
+from workers.store.reshard import prepare
+
+#: How often it is killed, which takes a fifth of a second each time; a thousand times have been tried too.
+ROUNDS = 25
+#: What `store_files.fill` has as the greatest distance between a message and one that comes later in a file and was sent before.
+DISORDER_MS = 2
+
+
+def is_sound(directory: Path) -> None:
+    """`check` finds nothing, and there is nothing but what holds."""
+    found = StringIO()
+    assert check(directory, found) == 0, found.getvalue()
+    layout = layout_of(directory)
+    assert {path.name for path in directory.iterdir()} - {"lock"} == {"layout.json", layout.directory}
+    # Reading a file makes an empty log beside it.
+    logs = {f"{layout.shard_name(worker)}-{suffix}" for suffix in ("wal", "shm") for worker in range(64)}
+    files = {layout.shard_name(worker) for worker in range(layout.workers)}
+    assert {path.name for path in (directory / layout.directory).iterdir()} - logs == files
+
+
+def one(path: Path, statement: str, *parameters: Any) -> Any:
+    """The first column of the first row."""
+    with closing(connect(path)) as connection:
+        return connection.execute(statement, parameters).fetchone()[0]
+
+
+def change(path: Path, statement: str, *parameters: Any) -> None:
+    """Change a file behind everybody's back."""
+    with closing(connect(path)) as connection:
+        assert connection.execute(statement, parameters).rowcount
+
+
+# -- New directories --
+
+
+def test_a_new_directory_gets_empty_files(tmp_path: Path) -> None:
+    assert prepare(tmp_path, 3) == Layout(1, 3)
+    is_sound(tmp_path)
+    for path in shards(tmp_path):
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert one(path, "SELECT count(*) FROM messages") == 0
+        assert one(path, "PRAGMA journal_mode") == "wal"
+    assert (tmp_path / "shards-1").stat().st_mode & 0o777 == 0o700
+
+
+def test_one_that_is_prepared_stays_as_it_is(tmp_path: Path) -> None:
+    fill(tmp_path, 2, users=5, messages=20)
+    before = {path: path.stat().st_mtime_ns for path in [*shards(tmp_path), tmp_path / "layout.json"]}
+    assert prepare(tmp_path, 2) == Layout(1, 2)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_what_was_left_of_a_first_start_is_removed(tmp_path: Path) -> None:
+    """One that was killed before there was a layout: with empty files, a file without tables, and one that is not even a file yet."""
+    prepare(tmp_path, 3)
+    (tmp_path / "layout.json").unlink()
+    (tmp_path / "shards-1" / "shard-1.db").write_bytes(b"")
+    change(tmp_path / "shards-1" / "shard-2.db", "DELETE FROM alembic_version")
+    (tmp_path / "shards-1" / "shard-0.db").unlink()
+    assert prepare(tmp_path, 2) == Layout(1, 2)
+    is_sound(tmp_path)
+
+
+def test_users_without_a_layout_are_not_thrown_away(tmp_path: Path) -> None:
+    """Somebody has deleted it, or forgot it in a backup: it says what to write there."""
+    ids = fill(tmp_path, 3, users=9, messages=9)
+    layout = (tmp_path / "layout.json").read_text()
+    (tmp_path / "layout.json").unlink()
+    with pytest.raises(
+        ConfigurationError, match=r"layout.json is missing, and there are users in .*backup"
+    ) as refusal:
+        prepare(tmp_path, 3)
+    assert str(refusal.value).endswith(f"it says {layout.strip()}")
+    (tmp_path / "layout.json").write_text(str(refusal.value).rpartition("it says ")[2])
+    assert content(tmp_path).users.keys() == set(ids)
+
+
+def test_a_file_that_cannot_be_read_may_be_precious(tmp_path: Path) -> None:
+    prepare(tmp_path, 1)
+    (tmp_path / "layout.json").unlink()
+    (tmp_path / "shards-1" / "shard-0.db").write_bytes(b"rubbish" * 1000)
+    with pytest.raises(ConfigurationError, match=r"layout\.json is missing"):
+        prepare(tmp_path, 1)
+
+
+def test_other_things_in_the_directory_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "shards-1.backup").mkdir()
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "shards-9").symlink_to(tmp_path / "shards-1.backup")
+    prepare(tmp_path, 1)
+    prepare(tmp_path, 2)
+    assert {"shards-1.backup", "notes.txt", "shards-9"} < {path.name for path in tmp_path.iterdir()}
+
+
+# -- Another number of workers --
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    st.lists(st.integers(1, 6), min_size=2, max_size=3),
+    st.integers(0, 40),
+    st.integers(0, 300),
+    st.sampled_from([40, 50_000]),
+    st.integers(),
+)
+def test_nothing_is_lost_and_nothing_is_changed(
+    counts: list[int], users: int, messages: int, slice_rows: int, seed: int
+) -> None:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(reshard, "_SLICE_ROWS", slice_rows)
+        directory = Path(name)
+        fill(directory, counts[0], users, messages if users > 1 else 0, seed)
+        before = content(directory)
+        for workers in counts[1:]:
+            prepare(directory, workers)
+            assert content(directory) == before
+            is_sound(directory)
+            in_order_and_dense(directory)
+
+
+def in_order_and_dense(directory: Path) -> None:
+    """Messages lie in the order of time, and numbers count from 1: otherwise they would grow with each change."""
+    for path in shards(directory):
+        sent = list(times(path))
+        assert all(later >= earlier - DISORDER_MS for earlier, later in pairwise(sent))
+        for table in ("users", "chats", "messages"):
+            dense = f"SELECT coalesce(max(number), 0) = count(*) FROM {table}"  # noqa: S608
+            assert one(path, dense), table
+
+
+def test_1_3_8_2(tmp_path: Path) -> None:
+    fill(tmp_path, 1, users=60, messages=3000)
+    before = content(tmp_path)
+    for generation, workers in enumerate((3, 8, 2), 2):
+        assert prepare(tmp_path, workers) == Layout(generation, workers)
+        assert content(tmp_path) == before
+        is_sound(tmp_path)
+        placement = Placement(workers)
+        for worker, path in enumerate(shards(tmp_path)):
+            with closing(connect(path)) as connection:
+                owners = {
+                    placement.worker_of(user) for (user,) in connection.execute("SELECT user_id FROM users")
+                }
+            assert owners == {worker}
+
+
+def test_64_files_are_merged_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than SQLite can have attached at once."""
+    monkeypatch.setattr(reshard, "_SLICE_ROWS", 100)
+    fill(tmp_path, 64, users=200, messages=1000)
+    before = content(tmp_path)
+    prepare(tmp_path, 1)
+    assert content(tmp_path) == before
+    in_order_and_dense(tmp_path)
+
+
+def test_a_clock_that_was_wrong_for_a_moment_does_not_put_everything_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reshard, "_SLICE_ROWS", 100)
+    fill(tmp_path, 3, users=30, messages=600)
+    wrong = START * 3
+    change(shards(tmp_path)[1], "UPDATE messages SET sent_at = ? WHERE number IN (5, 80)", wrong)
+    before = content(tmp_path)
+    prepare(tmp_path, 1)
+    assert content(tmp_path) == before
+    sent = list(times(shards(tmp_path)[0]))
+    assert sent.count(wrong) == 2
+    assert sent.index(wrong) < 60
+    right = [moment for moment in sent if moment != wrong]
+    assert all(later >= earlier - DISORDER_MS for earlier, later in pairwise(right))
+
+
+def test_the_rows_of_a_mailbox_stay_in_their_order(tmp_path: Path) -> None:
+    """Retention removes the first rows of a file, and says that all positions up to theirs are gone."""
+    fill(tmp_path, 2, users=6, messages=400)
+    prepare(tmp_path, 3)
+    prepare(tmp_path, 1)
+    with closing(connect(shards(tmp_path)[0])) as connection:
+        rows = connection.execute("SELECT mailbox, seq FROM messages ORDER BY number").fetchall()
+    last: dict[int, int] = {}
+    for mailbox, seq in rows:
+        assert seq > last.get(mailbox, 0)
+        last[mailbox] = seq
+
+
+def test_what_is_only_in_the_log_comes_along(tmp_path: Path) -> None:
+    """As it is after all processes were killed: nobody has moved the log into the file."""
+    alive, crashed = tmp_path / "alive", tmp_path / "crashed"
+    alive.mkdir()
+    fill(alive, 2, users=10, messages=100)
+    with closing(connect(shards(alive)[0])) as first, closing(connect(shards(alive)[1])) as second:
+        for connection in (first, second):
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+            connection.execute("UPDATE messages SET content = content || '!'")
+        shutil.copytree(alive, crashed, ignore=shutil.ignore_patterns("*-shm"))
+        assert all(Path(f"{path}-wal").stat().st_size for path in shards(crashed))
+        expected = content(alive)
+    prepare(crashed, 3)
+    after = content(crashed)
+    assert after == expected
+    assert {row[4][-1] for box in after.mailboxes.values() for row in box} == {"!"}
+
+
+def test_tombstones_come_along(tmp_path: Path) -> None:
+    fill(tmp_path, 3, users=12, messages=200)
+    for path in shards(tmp_path):
+        change(
+            path,
+            "UPDATE messages SET chat = 0, id_hash = random(), message_id = '', content = '' WHERE seq = 4",
+        )
+    before = content(tmp_path)
+    prepare(tmp_path, 2)
+    assert content(tmp_path) == before
+    assert one(shards(tmp_path)[0], "SELECT count(*) FROM messages WHERE chat = 0") > 0
+
+
+def test_old_tables_are_upgraded_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, 2, users=4, messages=10)
+    upgraded: list[str] = []
+
+    def upgrade(path: Path) -> None:
+        upgraded.append(str(path.relative_to(tmp_path)))
+        database.upgrade(path)
+
+    monkeypatch.setattr(reshard, "upgrade", upgrade)
+    prepare(tmp_path, 3)
+    assert {"shards-1/shard-0.db", "shards-1/shard-1.db"} < set(upgraded)
+
+
+# -- What can't be done leaves everything as it was --
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Path]:
+    """One for two workers, which a test fails to change; it holds still, and nothing else is left."""
+    fill(tmp_path, 2, users=10, messages=100)
+    yield tmp_path
+    assert existing_layout(tmp_path) == Layout(1, 2)
+    assert data_directory.generations(tmp_path) == [1]
+
+
+def refused(directory: Path, workers: int = 3) -> str:
+    """The sentence with which it is refused."""
+    with pytest.raises(ConfigurationError) as refusal:
+        prepare(directory, workers)
+    sentence = str(refusal.value)
+    assert str(directory) in sentence
+    assert "\n" not in sentence
+    return sentence
+
+
+def test_a_full_disk_is_found_out_before(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = content(directory)
+    usage = shutil.disk_usage(directory)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=200_000))
+    assert "takes up to 0.5 MB, and 0.2 MB are free; the server still starts with WORKERS=2" in refused(
+        directory
+    )
+    assert content(directory) == before
+
+
+def test_a_disk_that_gets_full_meanwhile(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = content(directory)
+    monkeypatch.setattr(reshard, "sync", full)
+    assert "for 3 workers: No space left on device" in refused(directory)
+    assert content(directory) == before
+
+
+def test_a_damaged_file(directory: Path) -> None:
+    path = shards(directory)[1]
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 3 * 4096)
+    assert "malformed" in refused(directory)
+
+
+def test_a_file_that_is_cut_off(directory: Path) -> None:
+    path = shards(directory)[0]
+    os.truncate(path, path.stat().st_size // 2)
+    assert "malformed" in refused(directory)
+
+
+def test_a_file_that_is_none(directory: Path) -> None:
+    shards(directory)[0].write_bytes(b"not a database at all" * 1000)
+    assert "file is not a database" in refused(directory)
+
+
+def test_a_file_that_is_missing(directory: Path) -> None:
+    shards(directory)[0].unlink()
+    assert "shard-0.db is missing: restore the data directory from a backup" in refused(directory)
+    shards(directory)[1].unlink()
+    assert "shard-0.db is missing, and 1 more: restore" in refused(directory)
+    # And not even what is left over is touched, since it may be what is missing.
+    (directory / "shards-5").mkdir()
+    assert "is missing" in refused(directory)
+    (directory / "shards-5").rmdir()
+
+
+def test_a_message_that_belongs_to_nobody(directory: Path) -> None:
+    """It could only be thrown away, and that is for a person to decide."""
+    change(shards(directory)[0], "UPDATE messages SET mailbox = 12345 WHERE number = 1")
+    sentence = refused(directory)
+    assert "there are 100 messages and 99 after" in sentence
+    assert "the server still starts with WORKERS=2" in sentence
+
+
+def test_tables_of_a_newer_version(directory: Path) -> None:
+    change(shards(directory)[0], "UPDATE alembic_version SET version_num = '9999'")
+    assert "9999" in refused(directory)
+
+
+def test_a_file_that_somebody_has_open(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person with sqlite3, who reads: the log can't be moved, and what is only in there would be lost."""
+    monkeypatch.setattr(data_directory, "_BUSY_PATIENCE", 0.05)
+    path = shards(directory)[0]
+    with closing(connect(path)) as reader, closing(connect(path)) as writer:
+        writer.execute("UPDATE users SET seen_at = 1")
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM users").fetchone()
+        writer.execute("UPDATE users SET seen_at = 2")
+        assert "another program uses it" in refused(directory)
+
+
+# -- Killed at any moment --
+
+#: Prepares one directory after the other, each in a process of its own that it kills after some time; tells the exit code and the seconds.
+ZYGOTE = """
+import os, select, signal, sys, time
+from pathlib import Path
+from workers.store import reshard
+import alembic.command, sqlalchemy.dialects.sqlite
+for line in sys.stdin:
+    directory, workers, patience = line.rsplit(maxsplit=2)
+    before = time.monotonic()
+    pid = os.fork()
+    if not pid:
+        reshard.prepare(Path(directory), int(workers))
+        os._exit(0)
+    descriptor = os.pidfd_open(pid)
+    if not select.select([descriptor], [], [], float(patience))[0]:
+        os.kill(pid, signal.SIGKILL)
+    os.close(descriptor)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    print(code, time.monotonic() - before, flush=True)
+"""
+
+
+class Zygote:
+    """Runs `prepare` without the time that it takes to import everything, so that many ends can be tried."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", ZYGOTE],
+            cwd=PROJECT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def prepare(self, directory: Path, workers: int, kill_after: float = PATIENCE) -> tuple[int, float]:
+        """Its exit code, and how many seconds it took."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(directory, workers, kill_after, file=self._process.stdin, flush=True)
+        code, seconds = self._process.stdout.readline().split()
+        return int(code), float(seconds)
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+class Killed(NamedTuple):
+    """How many of the killed had changed what holds, and how many had not."""
+
+    before: int
+    after: int
+
+
+def test_killed_at_any_moment(tmp_path: Path) -> None:
+    """The times are random and spread over all that it does; what holds must be all of the old or all of the new."""
+    generator = random.Random(20_260_101)
+    directory = tmp_path / "data"
+    directory.mkdir()
+    fill(directory, 2, users=40, messages=1500)
+    expected = content(directory)
+    held, killed, took = 2, Killed(0, 0), 0.15
+    with closing(Zygote()) as zygote:
+        for _ in range(ROUNDS):
+            workers = generator.choice([count for count in (1, 2, 3, 5) if count != held])
+            code, seconds = zygote.prepare(directory, workers, took * generator.uniform(0.0, 1.2))
+            layout = layout_of(directory)
+            assert layout.workers in (held, workers)
+            if code == 0:
+                took = (3 * took + seconds) / 4
+                assert layout.workers == workers
+            else:
+                assert code == -signal.SIGKILL
+                killed = (
+                    killed._replace(after=killed.after + 1)
+                    if layout.workers == workers
+                    else killed._replace(before=killed.before + 1)
+                )
+            assert content(directory) == expected
+            held = layout.workers
+            if generator.random() < 0.3:
+                # As the next start does it, with either number.
+                held = generator.choice([held, workers])
+                assert zygote.prepare(directory, held)[0] == 0
+                assert content(directory) == expected
+                is_sound(directory)
+    assert killed.before >= ROUNDS // 5, killed
+
+
+def test_killed_at_a_first_start(tmp_path: Path) -> None:
+    generator = random.Random(20_260_102)
+    with closing(Zygote()) as zygote:
+        for index in range(15):
+            directory = tmp_path / str(index)
+            directory.mkdir()
+            while (code := zygote.prepare(directory, 3, generator.uniform(0.0, 0.1))[0]) != 0:
+                assert code == -signal.SIGKILL
+                if generator.random() < 0.5:
+                    assert zygote.prepare(directory, 3)[0] == 0
+                    break
+            is_sound(directory)
+
+
+def test_killed_after_the_switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old files are left, whole; the next start removes them, also one with the same number."""
+    fill(tmp_path, 2, users=10, messages=50)
+    expected = content(tmp_path)
+
+    class Kill(BaseException):
+        pass
+
+    def kill(directory: Path, generation: int) -> None:
+        raise Kill
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reshard, "remove_generation", kill)
+        with pytest.raises(Kill):
+            prepare(tmp_path, 3)
+    assert data_directory.generations(tmp_path) == [1, 2]
+    assert prepare(tmp_path, 3) == Layout(2, 3)
+    is_sound(tmp_path)
+    assert content(tmp_path) == expected
+
+
+# -- What workers and tools ask --
+
+
+def test_a_worker_finds_its_file_and_no_other(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"is no data directory of FastChat: it has no layout.json"):
+        shard_file(tmp_path, 0, 2)
+    prepare(tmp_path, 2)
+    assert shard_file(tmp_path, 1, 2) == tmp_path / "shards-1" / "shard-1.db"
+    with pytest.raises(ConfigurationError, match="are for 2 workers, not for 3"):
+        shard_file(tmp_path, 1, 3)
+    (tmp_path / "shards-1" / "shard-1.db").unlink()
+    with pytest.raises(ConfigurationError, match=r"shard-1.db is missing"):
+        shard_file(tmp_path, 1, 2)
+
+
+def test_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_directory, "_PATIENCE", 0.05)
+    with locked(tmp_path):
+        with (
+            pytest.raises(
+                ConfigurationError, match=rf"in use by a server or a tool \(process {os.getpid()}\)"
+            ),
+            locked(tmp_path),
+        ):
+            pass
+        # The same open file, as a supervisor hands it on, and another one.
+        other = os.open(tmp_path / "lock", os.O_RDWR)
+        with pytest.raises(ConfigurationError, match="can't lock"), locked(tmp_path, other):
+            pass
+        os.close(other)
+    inherited = os.open(tmp_path / "lock", os.O_RDWR)
+    with locked(tmp_path, inherited), locked(tmp_path, inherited):
+        pass
+    os.close(inherited)
+    with (
+        open(PROJECT / "README.md") as wrong,
+        pytest.raises(ConfigurationError, match="is not the lock of"),
+        locked(tmp_path, wrong.fileno()),
+    ):
+        pass
+
+
+def test_slots_are_what_decides(tmp_path: Path) -> None:
+    """And not where a user was found: so one that was misplaced comes right."""
+    ids = fill(tmp_path, 2, users=10, messages=30)
+    prepare(tmp_path, 3)
+    with closing(connect(shards(tmp_path)[0])) as connection:
+        for user, slot in connection.execute("SELECT user_id, slot FROM users"):
+            assert user in ids
+            assert slot == slot_of(user)
+
+
+def measure(messages: int) -> None:
+    """Print how long it takes."""
+    with tempfile.TemporaryDirectory(dir=PROJECT) as name:
+        directory = Path(name)
+        store_files.fill(directory, 1, users=messages // 50, messages=messages)
+        size = sum(path.stat().st_size for path in shards(directory))
+        print(f"{messages:,} messages in {size / 1e6:,.0f} MB")
+        for workers in (3, 8, 2, 64, 1):
+            before, old = time.monotonic(), layout_of(directory).workers
+            prepare(directory, workers)
+            print(f"from {old} to {workers} workers: {time.monotonic() - before:.1f} s")
+
+
+if __name__ == "__main__":
+    measure(int(sys.argv[1]))

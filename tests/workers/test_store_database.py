@@ -1,0 +1,172 @@
+"""workers.store.database and its migrations: a file is created, upgraded or refused, and never half of it."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+
+from core.settings import ConfigurationError
+from tests.workers.process import PROJECT
+from workers.store import database as module
+from workers.store.database import open_database, upgrade
+from workers.store.migrations import REVISION
+from workers.store.retention import Bite, Probe
+from workers.store.schema import metadata
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    # A name that a URI would take for something else.
+    return tmp_path / "a shard %41?mode=memory#1.db"
+
+
+def tables(path: Path) -> set[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def test_a_new_file_has_the_tables_of_the_schema(path: Path) -> None:
+    upgrade(path)
+    engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(path))
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+    assert tables(path) == {*metadata.tables, "alembic_version"}
+
+
+def test_the_newest_revision_is_known_without_alembic() -> None:
+    migrations = str(Path(module.__file__).parent / "migrations")
+    config = Config()
+    config.set_main_option("script_location", migrations)
+    assert ScriptDirectory.from_config(config).get_heads() == [REVISION]
+
+
+def test_a_file_that_is_up_to_date_needs_no_alembic(path: Path) -> None:
+    upgrade(path)
+    script = (
+        "import sys; from pathlib import Path; from workers.store.database import open_database; "
+        "open_database(Path(sys.argv[1]), 'os').close(); sys.exit('alembic' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True, cwd=PROJECT)
+
+
+def test_upgrading_again_changes_nothing(path: Path) -> None:
+    upgrade(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("INSERT INTO users VALUES (1, 'bob', 0, 'Bob', 0, 'e', 0, 0, 0)")
+        connection.commit()
+    upgrade(path)
+    with closing(open_database(path, "os")) as database:
+        assert database.value("SELECT count(*) FROM users") == 1
+
+
+def test_a_newer_file_is_refused(path: Path) -> None:
+    upgrade(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.commit()
+    with pytest.raises(ConfigurationError, match=r"newer FastChat.*revision 9999.*up to 0001"):
+        open_database(path, "fsync")
+
+
+def test_a_file_of_something_else_is_refused(path: Path) -> None:
+    path.write_bytes(b"This is a letter to my aunt. " * 100)
+    with pytest.raises(ConfigurationError, match="can't be used: file is not a database"):
+        open_database(path, "fsync")
+
+
+def test_a_directory_that_does_not_exist(path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="can't be used: unable to open"):
+        open_database(path / "shard.db", "fsync")
+
+
+def test_an_interrupted_upgrade_leaves_the_file_as_it_was(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alembic import command
+
+    def interrupted(config: Config, revision: str) -> None:
+        upgraded(config, revision)
+        raise KeyboardInterrupt
+
+    upgraded = command.upgrade
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "upgrade", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            upgrade(path)
+    assert tables(path) == set()
+    upgrade(path)
+    assert "messages" in tables(path)
+
+
+def test_a_killed_upgrade_leaves_the_file_as_it_was(path: Path) -> None:
+    script = """if True:
+        import os, sys
+        from pathlib import Path
+        from alembic import command
+        from workers.store.database import upgrade
+        upgraded = command.upgrade
+        def killed(config, revision):
+            upgraded(config, revision)
+            os.kill(os.getpid(), 9)
+        command.upgrade = killed
+        upgrade(Path(sys.argv[1]))
+    """
+    assert subprocess.run([sys.executable, "-c", script, str(path)], cwd=PROJECT).returncode == -9
+    assert tables(path) == set()
+    upgrade(path)
+    assert "messages" in tables(path)
+
+
+@pytest.mark.parametrize(("durability", "synchronous"), [("fsync", 2), ("os", 1)])
+def test_durability(path: Path, durability: module.Durability, synchronous: int) -> None:
+    """D20: FULL syncs every commit, NORMAL only when the log is moved into the file."""
+    with closing(open_database(path, durability)) as database:
+        assert database.value("PRAGMA synchronous") == synchronous
+        assert database.value("PRAGMA journal_mode") == "wal"
+        database.reconnect()
+        assert database.value("PRAGMA synchronous") == synchronous
+
+
+def test_a_transaction_is_all_or_nothing(path: Path) -> None:
+    with closing(open_database(path, "os")) as database:
+        with pytest.raises(ZeroDivisionError), database.transaction():
+            database.execute("INSERT INTO acknowledged VALUES (1, 1)")
+            raise ZeroDivisionError
+        with database.transaction():
+            database.execute("INSERT INTO acknowledged VALUES (2, 2)")
+        assert database.value("SELECT group_concat(mailbox) FROM acknowledged") == "2"
+
+
+def test_a_probe_mends_a_broken_connection(path: Path) -> None:
+    with closing(open_database(path, "os")) as database:
+        database.close()
+        bite, probe = Bite(0), Probe()
+        bite.execute(database)
+        assert bite.failure is not None
+        assert "closed" in bite.failure
+        probe.execute(database)
+        assert probe.failure is None
+        assert database.value("SELECT count(*) FROM users") == 0
+
+
+def test_a_probe_does_not_make_a_file(path: Path) -> None:
+    """A file that was taken away is a failure, and not a reason to begin with an empty one."""
+    with closing(open_database(path, "os")) as database:
+        for file in path.parent.iterdir():
+            file.unlink()
+        probe = Probe()
+        probe.execute(database)
+        assert probe.failure is not None
+        assert "unable to open" in probe.failure
+        assert list(path.parent.iterdir()) == []

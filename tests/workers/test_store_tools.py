@@ -1,0 +1,621 @@
+"""Tests of the operator's tools: ``python -m workers.store check``, ``export``, ``purge`` and ``prepare``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import pytest
+from hypothesis import Phase, example, given, settings
+from hypothesis import strategies as st
+
+from core.layout import Layout
+from core.placement import Placement
+from core.settings import ConfigurationError
+from core.user import chat_id
+from tests.workers.process import PROJECT
+from tests.workers.store_files import Content, connect, content, fill, layout_of, shards
+from workers.store import data_directory
+from workers.store.__main__ import main
+from workers.store.check import check
+from workers.store.data_directory import locked
+from workers.store.export import export
+from workers.store.purge import purge
+from workers.store.reshard import prepare
+
+#: Somebody who has never been here.
+STRANGER = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with ten users on three workers."""
+    directory = tmp_path_factory.mktemp("original")
+    fill(directory, 3, users=10, messages=400)
+    return directory
+
+
+@pytest.fixture
+def directory(original: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed."""
+    return shutil.copytree(original, tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def users(original: Path) -> list[str]:
+    """Its users."""
+    return list(content(original).users)
+
+
+class Result(NamedTuple):
+    """Of a tool."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def process(*arguments: object, **environment: str) -> Result:
+    """Run one of the tools as an operator does."""
+    result = subprocess.run(
+        [sys.executable, "-m", "workers.store", *map(str, arguments)],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **environment},
+    )
+    return Result(result.returncode, result.stdout, result.stderr)
+
+
+def tool(*arguments: object) -> Result:
+    """The same without the time that a process takes to start; not for `prepare`, which sets up a process."""
+    with (
+        redirect_stdout(StringIO()) as out,
+        redirect_stderr(StringIO()) as err,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("SQLITE_TMPDIR", "")  # put back at the end
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def change(path: Path, statement: str, *parameters: Any) -> None:
+    """Change a file behind everybody's back."""
+    with closing(connect(path)) as connection:
+        assert connection.execute(statement, parameters).rowcount
+
+
+def checked(directory: Path) -> list[str]:
+    """The problems that are found, after the name of the file."""
+    out = StringIO()
+    problems = check(directory, out)
+    lines = out.getvalue().splitlines()
+    summary = next(line for line in lines if line.startswith(f"{directory}: "))
+    assert summary.endswith(f"{problems} problems" if problems else "no problem")
+    assert lines.index(summary) == problems
+    return lines[:problems]
+
+
+# -- check --
+
+
+def test_a_sound_directory(directory: Path) -> None:
+    result = process("check", directory)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == (
+        f"{directory}: generation 1 for 3 workers; 10 users, 60 chats, 400 messages; no problem\n"
+    )
+
+
+def test_what_is_not_in_use_is_told(directory: Path) -> None:
+    (directory / "shards-7").mkdir()
+    result = tool("check", directory)
+    assert result.returncode == 0
+    assert result.stdout.splitlines()[1] == "shards-7: not in use, and removed at the next start"
+
+
+def test_damage_is_exit_code_1(directory: Path) -> None:
+    change(shards(directory)[1], "UPDATE users SET slot = (slot + 1) % 1024 WHERE number = 1")
+    result = tool("check", directory)
+    assert (result.returncode, result.stderr) == (1, "")
+    problem, summary = result.stdout.splitlines()
+    assert problem.startswith("shards-1/shard-1.db: user ")
+    assert summary.endswith("; 1 problems")
+
+
+Damage = Callable[[Path], object]
+
+
+def sql(statement: str) -> Damage:
+    """Damage that a statement does to the file of worker 0."""
+    return lambda directory: change(shards(directory)[0], statement)
+
+
+def truncate(directory: Path) -> None:
+    path = shards(directory)[0]
+    os.truncate(path, path.stat().st_size // 2 // 4096 * 4096)
+
+
+def overwrite(directory: Path) -> None:
+    with shards(directory)[0].open("r+b") as file:
+        file.seek(2 * 4096)
+        file.write(b"\xaa" * 4096 * 3)
+
+
+def swap(directory: Path) -> None:
+    first, second, _ = shards(directory)
+    first.rename(directory / "aside")
+    second.rename(first)
+    (directory / "aside").rename(second)
+
+
+#: A mailbox with messages that are not all acknowledged.
+SOME_BOX = (
+    "(SELECT number FROM users"
+    " WHERE acknowledged_through < (SELECT max(seq) FROM messages WHERE mailbox = users.number) - 1 LIMIT 1)"
+)
+LAST = f"(SELECT max(seq) FROM messages WHERE mailbox = {SOME_BOX})"  # noqa: S608
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (lambda directory: shards(directory)[0].unlink(), "it is missing"),
+        (lambda directory: os.truncate(shards(directory)[0], 0), "it is empty: everything in it is lost"),
+        (lambda directory: shards(directory)[0].write_text("x" * 9999), "it can't be read: file is not a database"),
+        (lambda directory: os.truncate(shards(directory)[0], 50), "it can't be read: "),
+        (truncate, "malformed"),
+        (overwrite, "it can't be read: database disk image is malformed"),
+        (swap, "belongs in shards-1/shard-"),
+        (sql("DROP TABLE alembic_version"), "it has none of FastChat's tables"),
+        (sql("UPDATE alembic_version SET version_num = '9999'"), "its tables are of revision 9999, not 0"),
+        (sql("DROP INDEX messages_by_mailbox_seq"), "the indexes messages_by_mailbox_seq are missing"),
+        (sql("UPDATE users SET slot = 1023 - slot"), "instead of"),
+        (
+            sql(f"DELETE FROM messages WHERE mailbox = {SOME_BOX} AND seq = {LAST} - 1"),  # noqa: S608
+            "1 of the positions ",
+        ),
+        (
+            sql("DELETE FROM messages WHERE seq = (SELECT purged_through + 1 FROM users WHERE number = mailbox)"),
+            "1 of the positions ",
+        ),
+        (sql(f"UPDATE users SET acknowledged_through = 1000 WHERE number = {SOME_BOX}"), "positions up to 1000 are acknowledged"),  # noqa: S608
+        (sql(f"INSERT INTO acknowledged VALUES ({SOME_BOX}, 1000)"), "position 1000 is acknowledged in the mailbox of user "),  # noqa: S608
+        (sql("INSERT INTO acknowledged VALUES (77, 1)"), "1 acknowledged positions are of mailbox 77, whose user does not exist"),
+        (sql("INSERT INTO chats VALUES (999, 77, 'x', 'X', 0)"), "a chat with x is of user number 77, who does not exist"),
+        (
+            sql("INSERT INTO messages SELECT 9999, 77, seq, 0, 1, '', '', 0, 0, 0 FROM messages LIMIT 1"),
+            "1 messages are in mailbox 77, whose user does not exist",
+        ),
+        (sql("UPDATE messages SET chat = 999 WHERE number = 1"), "is of chat number 999, which is none of that user's"),
+        (
+            sql("UPDATE messages SET chat = (SELECT number FROM chats WHERE user <> mailbox LIMIT 1), id_hash = 1 WHERE number = 1"),
+            "which is none of that user's",
+        ),
+        (sql("UPDATE messages SET chat = 0 WHERE number = 1"), "is of a purged user and still has content"),
+        (
+            sql(f"UPDATE messages SET chat = 0, message_id = '', content = '' WHERE mailbox = {SOME_BOX} AND seq = {LAST}"),  # noqa: S608
+            "is of a purged user and waits to be acknowledged",
+        ),
+    ],
+)  # fmt: skip
+def test_each_damage_is_found(directory: Path, damage: Damage, problem: str) -> None:
+    damage(directory)
+    found = checked(directory)
+    assert any(problem in line for line in found), found
+    assert all(line.startswith("shards-1/shard-") for line in found)
+
+
+def test_much_damage_of_one_kind_is_not_told_line_by_line(directory: Path) -> None:
+    change(shards(directory)[0], "UPDATE messages SET chat = 999 + number")
+    found = checked(directory)
+    assert len(found) == 11
+    assert found[-1].endswith("more problems like the last one")
+
+
+@settings(max_examples=30, deadline=None, phases=(Phase.explicit, Phase.generate))
+@example(3684, b"\x80")
+@example(3445, b"[")
+@given(st.integers(0, 10**9), st.binary(min_size=1, max_size=200))
+def test_a_file_with_anything_in_it_is_at_most_damaged(
+    original: Path, tmp_path_factory: pytest.TempPathFactory, offset: int, rubbish: bytes
+) -> None:
+    directory = shutil.copytree(original, tmp_path_factory.mktemp("damaged") / "data")
+    path = shards(directory)[0]
+    with path.open("r+b") as file:
+        file.seek(offset % path.stat().st_size)
+        file.write(rubbish)
+    checked(directory)
+
+
+def test_a_log_that_was_left_is_read(directory: Path, tmp_path: Path) -> None:
+    with closing(connect(shards(directory)[0])) as connection:
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute("UPDATE users SET slot = 1023 - slot WHERE number = 1")
+        crashed = shutil.copytree(directory, tmp_path / "crashed", ignore=shutil.ignore_patterns("*-shm"))
+    assert any("instead of" in line for line in checked(crashed))
+
+
+# -- export --
+
+
+def exported(directory: Path, user: str) -> list[dict[str, Any]]:
+    """The lines."""
+    out = StringIO()
+    export(directory, user, out)
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def expected(everything: Content, user: str) -> set[tuple[str, str, str, int]]:
+    """(from, to, message_id, seq) of all that a user has sent and received."""
+    return {
+        (row[1], owner, row[3], row[0])
+        for owner, box in everything.mailboxes.items()
+        for row in box
+        if user in (owner, row[1])
+    }
+
+
+def test_an_export_has_everything_by_time(directory: Path, users: list[str]) -> None:
+    everything = content(directory)
+    for user in users:
+        lines = exported(directory, user)
+        kinds = [line["type"] for line in lines]
+        chats = everything.chats[user]
+        assert kinds == ["user", *["chat"] * len(chats), *["message"] * (len(kinds) - 1 - len(chats))]
+        assert lines[0] == {
+            "type": "user",
+            "user_id": user,
+            "display_name": everything.users[user][1],
+            "last_seen": lines[0]["last_seen"],
+        }
+        assert lines[0]["last_seen"].startswith("2026-01-01T00:00:00.")
+        for line, (peer, name, _) in zip(lines[1:], chats, strict=False):
+            assert line == {
+                "type": "chat",
+                "chat_id": chat_id(user, peer),
+                "with_user_id": peer,
+                "with_name": name,
+            }
+        sent = lines[1 + len(chats) :]
+        assert {(line["from"], line["to"], line["message_id"], line["seq"]) for line in sent} == expected(
+            everything, user
+        )
+        assert len(sent) == len(expected(everything, user))
+        moments = [line["timestamp"] for line in sent]
+        assert moments == sorted(moments)
+        for line in sent:
+            row = next(row for row in everything.mailboxes[line["to"]] if row[0] == line["seq"])
+            through = everything.users[line["to"]][4]
+            ahead = everything.acknowledged[line["to"]]
+            assert line["content"] == row[4]
+            assert line["read"] is bool(row[7])
+            assert line["acknowledged"] is (row[0] <= through or row[0] in ahead)
+
+
+def test_what_people_write_is_exported_as_it_is(directory: Path, users: list[str]) -> None:
+    strange = 'a\n"b"\\ \u2028 \u00e4 \U0001f600 </script>'
+    for path in shards(directory):
+        change(path, "UPDATE messages SET content = ?", strange)
+    result = process("export", directory, users[0], LC_ALL="C", PYTHONUTF8="0", PYTHONIOENCODING="ascii")
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = [json.loads(line) for line in result.stdout.split("\n") if line]
+    assert {line["content"] for line in lines if line["type"] == "message"} == {strange}
+
+
+def test_the_id_may_be_in_capitals(directory: Path, users: list[str]) -> None:
+    assert exported(directory, users[0].upper()) == exported(directory, users[0])
+
+
+def test_who_has_seen_enough_may_go(directory: Path, users: list[str]) -> None:
+    for path in shards(directory):
+        change(path, "UPDATE messages SET content = ?", "x" * 5000)
+    with subprocess.Popen(
+        [sys.executable, "-m", "workers.store", "export", str(directory), users[0]],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith(b'{"type":"user"')
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 2
+
+
+# -- purge --
+
+
+def purged_content(everything: Content, user: str) -> Content:
+    """What must be left: for each message that the user has sent an empty row with its position and time, acknowledged."""
+    left = Content(
+        *({name: value for name, value in part.items() if name != user} for part in everything)  # type: ignore[arg-type]
+    )
+    for other, chats in left.chats.items():
+        left.chats[other] = [chat for chat in chats if chat[0] != user]
+    for other, box in left.mailboxes.items():
+        through = left.users[other][4]
+        gone = [row[0] for row in box if row[1] == user]
+        left.mailboxes[other] = [
+            (row[0], None, None, "", "", row[5], 0, 0) if row[1] == user else row for row in box
+        ]
+        ahead = {*left.acknowledged[other], *(seq for seq in gone if seq > through)}
+        left.acknowledged[other] = sorted(ahead)
+    return left
+
+
+def without_hashes(everything: Content) -> Content:
+    """Those of tombstones are random."""
+    return everything._replace(
+        mailboxes={
+            user: [(*row[:2], None if row[1] is None else row[2], *row[3:]) for row in box]
+            for user, box in everything.mailboxes.items()
+        }
+    )
+
+
+def test_a_purged_user_is_gone_and_the_others_keep_everything_else(directory: Path, users: list[str]) -> None:
+    before = content(directory)
+    for user in users[:4]:
+        assert f"user {user} is deleted: " in purge(directory, user)
+        after = without_hashes(content(directory))
+        assert after == purged_content(before, user)
+        assert checked(directory) == []
+        with pytest.raises(ConfigurationError, match=f"there is no user '{user}'"):
+            exported(directory, user)
+        before = after
+    prepare(directory, 2)
+    assert without_hashes(content(directory)) == before
+    assert checked(directory) == []
+
+
+def test_nothing_of_a_purged_user_is_left_on_the_disk(directory: Path, users: list[str]) -> None:
+    """Neither in a log nor between the rows, where SQLite leaves what it deletes unless it is told otherwise."""
+    user, secret = users[0], "a secret of the one who wants to be forgotten"
+    everything = content(directory)
+    for path in shards(directory):
+        for statement in (
+            "UPDATE messages SET content = ? || number, message_id = 'their-id' WHERE chat IN (SELECT number FROM chats WHERE peer = ?)",
+            "UPDATE chats SET peer_name = ? WHERE peer = ?",
+            "UPDATE users SET display_name = ? WHERE user_id = ?",
+        ):
+            with closing(connect(path)) as connection:
+                connection.execute("PRAGMA secure_delete = OFF")
+                connection.execute(statement, (secret, user))
+
+    def anywhere(text: str) -> bool:
+        return any(text.encode() in file.read_bytes() for file in directory.rglob("*") if file.is_file())
+
+    assert anywhere(secret)
+    assert anywhere("their-id")
+    assert anywhere(user)
+    assert everything.mailboxes[user]
+    purge(directory, user)
+    assert not anywhere(secret)
+    assert not anywhere("their-id")
+    assert not anywhere(user)
+
+
+def test_a_purge_that_was_interrupted_is_repeated(
+    directory: Path, users: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = purged_content(content(directory), users[0])
+    from workers.store import purge as module
+
+    class Kill(BaseException):
+        pass
+
+    def killed(*arguments: object) -> int:
+        raise Kill
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_purge_mailbox", killed)
+        with pytest.raises(Kill):
+            purge(directory, users[0])
+    assert checked(directory) == []
+    purge(directory, users[0])
+    assert without_hashes(content(directory)) == expected
+
+
+def test_the_tool_says_what_it_has_done(directory: Path, users: list[str]) -> None:
+    everything = content(directory)
+    user = users[3]
+    received = len(everything.mailboxes[user])
+    sent = len(expected(everything, user)) - received
+    result = process("purge", directory, user.upper())
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == (
+        f"user {user} is deleted: {received} messages received and {sent} sent; 6 people had a chat with this user\n"
+    )
+
+
+# -- What an operator may do wrong --
+
+
+@pytest.mark.parametrize("name", ["check", "export", "purge"])
+def test_wrong_directories_are_sentences(
+    directory: Path, tmp_path: Path, users: list[str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run: dict[str, Callable[[Path], object]] = {
+        "check": lambda path: check(path, StringIO()),
+        "export": lambda path: export(path, users[0], StringIO()),
+        "purge": lambda path: purge(path, users[0]),
+    }
+
+    def refused(path: Path) -> str:
+        with pytest.raises(ConfigurationError) as refusal:
+            run[name](path)
+        sentence = str(refusal.value)
+        assert str(path) in sentence
+        assert "\n" not in sentence
+        return sentence
+
+    assert "No such file or directory" in refused(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    assert "Not a directory" in refused(tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    assert "is no data directory of FastChat: it has no layout.json" in refused(tmp_path / "empty")
+    assert list((tmp_path / "empty").iterdir()) == []
+    assert refused(directory / "shards-1").endswith(f"did you mean {directory}?")
+    (directory / "layout.json").write_text("{}")
+    assert "its format is missing and this version of FastChat knows 1 only" in refused(directory)
+
+
+def test_unknown_users_are_sentences(directory: Path) -> None:
+    for name in ("export", "purge"):
+        result = tool(name, directory, STRANGER)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert result.stderr == f"fastchat: there is no user '{STRANGER}' in {directory}\n"
+
+
+@pytest.mark.parametrize("damage", [truncate, overwrite, lambda directory: shards(directory)[0].unlink()])
+def test_damaged_files_are_sentences(directory: Path, damage: Damage) -> None:
+    layout = layout_of(directory)
+    ids = content(directory).users
+    there = next(user for user in ids if Placement(layout.workers).worker_of(user) == 0)
+    damage(directory)
+    for name in ("export", "purge"):
+        result = tool(name, directory, there)
+        assert result.returncode == 2, result
+        assert result.stderr.startswith("fastchat: ")
+        assert result.stderr.count("\n") == 1
+        assert "Traceback" not in result.stderr
+
+
+def test_a_damaged_file_is_found_before_a_purge_begins(directory: Path, users: list[str]) -> None:
+    """Otherwise half of the files would be changed, and the other half can't be."""
+    path = shards(directory)[2]
+    user = next(user for user in users if Placement(3).worker_of(user) == 0)
+    rest = path.read_bytes()
+    path.write_bytes(b"rubbish" * 5000)
+    with pytest.raises(ConfigurationError):
+        purge(directory, user)
+    path.write_bytes(rest)
+    assert user in content(directory).users
+    assert checked(directory) == []
+
+
+@pytest.fixture
+def served(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """One that a server uses: it has the lock, the files are open, and the last commits are in their logs."""
+    monkeypatch.setattr(data_directory, "_PATIENCE", 0.05)
+    opened = [connect(path) for path in shards(directory)]
+    for connection in opened:
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute("UPDATE users SET display_name = 'Fresh from the log'")
+    with locked(directory):
+        yield directory
+    for connection in opened:
+        connection.close()
+
+
+def test_a_running_server_is_not_in_the_way_of_reading(served: Path, users: list[str]) -> None:
+    assert checked(served) == []
+    assert exported(served, users[0])[0]["display_name"] == "Fresh from the log"
+
+
+def test_reading_is_not_in_the_way_of_a_running_server(served: Path, users: list[str]) -> None:
+    with closing(connect(shards(served)[0])) as server:
+        server.execute("PRAGMA busy_timeout = 0")
+
+        class Out(StringIO):
+            def write(self, text: str) -> int:
+                server.execute("UPDATE users SET seen_at = seen_at + 1")
+                return super().write(text)
+
+        export(served, users[0], Out())
+
+
+def test_purging_and_preparing_are_refused_while_a_server_runs(served: Path, users: list[str]) -> None:
+    before = content(served)
+    with pytest.raises(
+        ConfigurationError, match=rf"{served} is in use by a server or a tool \(process {os.getpid()}\): stop"
+    ):
+        purge(served, users[0])
+    result = process("prepare", served, "--workers", 2)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "is in use by a server or a tool" in result.stderr
+    assert content(served) == before
+
+
+def test_preparing_by_hand(directory: Path) -> None:
+    before = content(directory)
+    result = process("prepare", directory, "--workers", 5)
+    assert (result.returncode, result.stdout) == (0, "")
+    assert "from 3 to 5 workers: 100 % of 400 messages copied, 5 of 5 files finished" in result.stderr
+    assert layout_of(directory) == Layout(2, 5)
+    assert content(directory) == before
+
+
+@pytest.mark.parametrize("workers", ["0", "65", "many", "-1", "1.5"])
+def test_a_number_of_workers_that_is_none(directory: Path, workers: str) -> None:
+    result = tool("prepare", directory, f"--workers={workers}")
+    assert result.returncode == 2
+    assert f"expected is a number from 1 to 64, not '{workers}'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["check", "--help"], ["export", "--help"], ["purge", "--help"]]
+)
+def test_help(arguments: list[str]) -> None:
+    result = tool(*arguments)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "usage: python -m workers.store" in result.stdout
+    assert "%" not in result.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_no_permission_is_a_sentence(directory: Path, users: list[str]) -> None:
+    """In a process of its own that gives up being root: of this one, all later tests would lose it."""
+    directory.chmod(0o700)
+    program = (
+        "import os, sys; from workers.store import check, export, purge; from workers.store.__main__ import main;"
+        " import sqlalchemy.dialects.sqlite; os.setuid(65534); directory, user = sys.argv[1:]\n"
+        "for tool in (['check'], ['export', user], ['purge', user]):\n"
+        "    print(main([tool[0], directory, *tool[1:]]), file=sys.stderr)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(directory), users[0]],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (result.returncode, result.stdout) == (0, "")
+    sentence = f"fastchat: can't use the data directory {directory}: Permission denied\n2\n"
+    assert result.stderr == 3 * sentence
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files for others")
+def test_root_leaves_nothing_that_the_servers_user_cannot_open(directory: Path, users: list[str]) -> None:
+    owner = 12345
+    (directory / "lock").unlink(missing_ok=True)
+    for path in [directory, *directory.rglob("*")]:
+        os.chown(path, owner, owner)
+    assert checked(directory) == []
+    purge(directory, users[0])
+    prepare(directory, 2)
+    assert {path.stat().st_uid for path in [directory, *directory.rglob("*")]} == {owner}
+
+
+def test_ids_of_nobody_at_all(directory: Path) -> None:
+    for user in ("", "'; DROP TABLE users; --", "%", str(uuid4()), "ä" * 100):
+        with pytest.raises(ConfigurationError, match="there is no user"):
+            export(directory, user, StringIO())
+        with pytest.raises(ConfigurationError, match="there is no user"):
+            purge(directory, user)
+    assert checked(directory) == []

@@ -1,0 +1,153 @@
+"""``python -m workers.store``: what is done to a data directory while no worker, or beside the workers, has it open."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Final
+
+import setproctitle
+
+from core.control import EXIT_CONFIGURATION, REFUSED, encode_control
+from core.placement import WORKERS_MAX
+from core.settings import ConfigurationError
+
+#: `check` has found damage.
+EXIT_DAMAGED: Final = 1
+
+_EPILOG: Final = """\
+DATA_DIR is what FASTCHAT_DATA_DIR or DATA= says, by default ./data. `check` and `export` only read, and may run beside a server; `purge`
+and `prepare` need it to be stopped. Exit codes: 0 done, 1 damage found by `check`, 2 it can't be done, and a sentence says why.
+"""
+_CHECK: Final = """\
+Look for damage: files that are missing or broken, users who are in the wrong file, messages that are missing or belong to nobody. Each
+problem is one line on standard output; a summary follows. Beside a running server each file is checked as it was at one moment.
+"""
+_EXPORT: Final = """\
+Write everything that is stored about a user to standard output, one JSON object a line: the user, the user's chats, then the messages sent
+and received, by time. `type` says which it is. Beside a running server, what comes meanwhile may be missing.
+"""
+_PURGE: Final = """\
+Delete a user for good: name, chats, mailbox, and in the mailboxes of all others what this user sent. The server must be stopped. Files
+are written anew, which takes time and once more the room of the largest. If it is interrupted, do it again. It does not reach backups,
+nor what people have on their devices.
+"""
+_PREPARE: Final = """\
+Make the files for a number of workers, from the files for another number if there are any. The server does that by itself when it starts
+with another WORKERS; by hand it takes no downtime out of the start.
+"""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one of the tools, as `words` or else the command line says; the exit code. Ends the process as argparse does."""
+    arguments = _parser().parse_args(words)
+    directory: Path = arguments.directory
+    if arguments.tool in ("prepare", "purge"):
+        # What SQLite sorts goes where room is needed anyway, and messages stay where they are. It asks once, when it is first used.
+        os.environ["SQLITE_TMPDIR"] = str(directory.absolute())
+    for stream in (sys.stdout, sys.stderr):
+        # JSON is UTF-8 whatever the terminal is.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    try:
+        if arguments.tool == "prepare":
+            return _prepare(directory, arguments.workers, arguments.lock, arguments.control)
+        # Each imports what it needs only, since the server waits for `prepare` at its start.
+        if arguments.tool == "check":
+            from workers.store.check import check
+
+            return EXIT_DAMAGED if check(directory, sys.stdout) else 0
+        if arguments.tool == "export":
+            from workers.store.export import export
+
+            export(directory, arguments.user_id, sys.stdout)
+        else:
+            from workers.store.purge import purge
+
+            print(purge(directory, arguments.user_id))
+        sys.stdout.flush()
+    except ConfigurationError as error:
+        print(f"fastchat: {error}", file=sys.stderr)
+        return EXIT_CONFIGURATION
+    except BrokenPipeError:
+        # Whoever read it has seen enough. Python would complain once more when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_CONFIGURATION
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m workers.store", description=__doc__, epilog=_EPILOG)
+    tools = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
+    for name, description in (
+        ("check", _CHECK),
+        ("export", _EXPORT),
+        ("purge", _PURGE),
+        ("prepare", _PREPARE),
+    ):
+        tool = tools.add_parser(
+            name, help=description.partition(".")[0].partition(":")[0], description=description
+        )
+        tool.add_argument("directory", type=Path, metavar="DATA_DIR", help="the server's data directory")
+        if name in ("export", "purge"):
+            tool.add_argument("user_id", metavar="USER_ID", help="the user's id")
+        if name == "prepare":
+            tool.add_argument(
+                "--workers", type=_workers, required=True, metavar="N", help=f"1 to {WORKERS_MAX}"
+            )
+            # From the supervisor: descriptors of the directory's lock, and of the control pipe.
+            tool.add_argument("--lock", type=int, help=argparse.SUPPRESS)
+            tool.add_argument("--control", type=int, help=argparse.SUPPRESS)
+    return parser
+
+
+def _workers(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= WORKERS_MAX:
+        raise argparse.ArgumentTypeError(f"expected is a number from 1 to {WORKERS_MAX}, not {text!r}")
+    return int(text)
+
+
+def _prepare(directory: Path, workers: int, lock: int | None, control: int | None) -> int:
+    setproctitle.setproctitle("fastchat: prepare")
+    pipe = socket.socket(fileno=control) if control is not None else None
+    if pipe is not None:
+        threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
+    logging.basicConfig(
+        level=os.environ.get("FASTCHAT_LOG_LEVEL", "info").upper(),
+        format="%(asctime)s %(levelname)s prepare %(name)s: %(message)s",
+    )
+    # It tells each of its steps, and none of them is news to an operator.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    from workers.store.data_directory import locked
+    from workers.store.reshard import prepare
+
+    try:
+        with locked(directory, lock):
+            prepare(directory, workers)
+    except ConfigurationError as error:
+        if pipe is None:
+            raise
+        pipe.send(encode_control(REFUSED, reason=str(error)))
+        return EXIT_CONFIGURATION
+    return 0
+
+
+def _end_with(pipe: socket.socket) -> None:
+    """End this process as soon as the supervisor has ended; what was done so far does no harm."""
+    while pipe.recv(1):
+        pass
+    os._exit(EXIT_CONFIGURATION)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,205 @@
+"""The data directory as the store's own programs see it: which files hold, and whether a server is using them.
+
+What stands in it is described in ``core.layout``. Whoever writes to it holds the lock; a server passes that on to all of its processes, so
+it lasts until the last one that could write is gone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, Literal
+
+from sqlalchemy import Connection, NullPool, create_engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from core.layout import LAYOUT_NAME, LOCK_NAME, Layout, LayoutError, generation_of, parse_layout
+from core.settings import ConfigurationError
+
+#: A new layout, until it holds.
+UNFINISHED_NAME: Final = f"{LAYOUT_NAME}.new"
+#: Seconds in which a server that is just ending may let go of the directory.
+_PATIENCE: Final = 2.0
+_RETRY: Final = 0.05
+#: Seconds that a statement waits for another process that has the file to itself for a moment.
+_BUSY_PATIENCE: Final = 10.0
+
+#: What reading a damaged file may raise: SQLite's word for it, or that a text is none.
+Unreadable: Final = (SQLAlchemyError, UnicodeDecodeError)
+#: ``ro`` may read while a server writes, and sees the file as it was at BEGIN. ``immutable`` is for a file to which nobody writes and that
+#: has no log; it makes no files beside it.
+Mode = Literal["ro", "rw", "immutable"]
+
+
+def read_layout(directory: Path) -> Layout | None:
+    """What ``layout.json`` says; None when there is none. Raises ConfigurationError."""
+    path = directory / LAYOUT_NAME
+    try:
+        return parse_layout(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except LayoutError as error:
+        raise ConfigurationError(f"{path} can't be used: {error}; restore it from a backup") from None
+    except OSError as error:
+        raise ConfigurationError(f"can't read {path}: {error.strerror}") from None
+
+
+def existing_layout(directory: Path) -> Layout:
+    """What holds in a directory that a server has used. Raises ConfigurationError when it is none, or when it can't be read."""
+    check_directory(directory)
+    layout = read_layout(directory)
+    if layout is None:
+        above = directory.absolute().parent
+        meant = f"; did you mean {above}?" if (above / LAYOUT_NAME).exists() else ""
+        raise ConfigurationError(
+            f"{directory} is no data directory of FastChat: it has no {LAYOUT_NAME}{meant}"
+        )
+    return layout
+
+
+def check_directory(directory: Path) -> None:
+    """Raises ConfigurationError when it is no directory or can't be looked into."""
+    try:
+        os.listdir(directory)
+    except OSError as error:
+        raise ConfigurationError(f"can't use the data directory {directory}: {error.strerror}") from None
+
+
+def shard_file(directory: Path, worker: int, workers: int) -> Path:
+    """The file of one worker of `workers`. Raises ConfigurationError when the directory is not prepared for them.
+
+    It exists: to open a file that does not would make a new and empty one, and hide that messages are lost.
+    """
+    layout = existing_layout(directory)
+    if layout.workers != workers:
+        raise ConfigurationError(
+            f"the files in {directory} are for {layout.workers} workers, not for {workers}: start the server again"
+        )
+    path = directory / layout.shard(worker)
+    if not path.is_file():
+        raise ConfigurationError(f"{path} is missing: restore it from a backup")
+    return path
+
+
+def missing_shards(directory: Path, layout: Layout) -> list[str]:
+    """The files of this layout that are not there."""
+    return [name for name in layout.shards() if not (directory / name).is_file()]
+
+
+def generations(directory: Path) -> list[int]:
+    """The generations whose directories are there, whether they hold or not."""
+    found = (
+        generation_of(entry.name) for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)
+    )
+    return sorted(generation for generation in found if generation is not None)
+
+
+def remove_generation(directory: Path, generation: int) -> None:
+    """Remove a generation that does not hold. Raises OSError."""
+    shutil.rmtree(directory / Layout(generation, 1).directory)
+
+
+def switch(directory: Path, layout: Layout) -> None:
+    """Make `layout` hold, at once and durably: after a crash it is either this one or the one before. Raises OSError."""
+    path = directory / LAYOUT_NAME
+    new = directory / UNFINISHED_NAME
+    with open(new, "wb", opener=_private) as file:
+        file.write(layout.encode())
+        file.flush()
+        give_to_owner(new)
+        os.fsync(file.fileno())
+    new.rename(path)
+    sync(directory)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a directory, have reached the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def give_to_owner(path: Path) -> None:
+    """Let a new file or directory belong to the owner of the one that it is in.
+
+    An operator may be root where the server is not, and the server must be able to use what a tool has made.
+    """
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
+@contextmanager
+def connected(path: Path, mode: Mode) -> Iterator[Connection]:
+    """A connection to a file that exists, where each statement is a transaction until BEGIN is said. Raises SQLAlchemyError."""
+    uri = file_uri(path, mode)
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(uri, uri=True, timeout=_BUSY_PATIENCE, check_same_thread=False)
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        yield connection
+
+
+def file_uri(path: Path, mode: Mode) -> str:
+    """The name of a file as SQLite takes it, with parameters."""
+    return f"{path.absolute().as_uri()}?mode={'ro&immutable=1' if mode == 'immutable' else mode}"
+
+
+@contextmanager
+def locked(directory: Path, inherited: int | None = None) -> Iterator[None]:
+    """Own the directory; `inherited` is the descriptor of a supervisor that does already. Raises ConfigurationError while a server runs."""
+    path = directory / LOCK_NAME
+    if inherited is not None:
+        # Of the same open file, so this succeeds at once; of any other, it tells that we were called the wrong way.
+        try:
+            if not os.path.samestat(os.fstat(inherited), path.stat()):
+                raise ConfigurationError(f"descriptor {inherited} is not the lock of {directory}")
+            fcntl.flock(inherited, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigurationError(
+                f"can't lock {path} as descriptor {inherited}: {error.strerror}"
+            ) from None
+        yield
+        return
+    check_directory(directory)
+    is_new = not path.exists()
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigurationError(f"can't open {path}: {error.strerror}") from None
+    try:
+        if is_new:
+            give_to_owner(path)
+        _wait_for(descriptor, directory)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for(descriptor: int, directory: Path) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        if time.monotonic() > deadline:
+            holder = os.pread(descriptor, 32, 0).strip()
+            known = f" (process {int(holder)})" if holder.isdigit() else ""
+            raise ConfigurationError(f"{directory} is in use by a server or a tool{known}: stop that first")
+        time.sleep(_RETRY)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)

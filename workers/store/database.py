@@ -1,0 +1,185 @@
+"""One shard's database file: opening it, bringing it up to date, and the one connection to it.
+
+Everything that SQLite must be told about files, synching and transactions is here. The connection is in autocommit mode: a statement by
+itself is a transaction, which needs one call into SQLite from BEGIN to fsync; `Database.transaction` puts several into one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from sqlalchemy import Connection, CursorResult, Engine, NullPool, create_engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from core.settings import ConfigurationError
+from workers.store.migrations import REVISION
+
+Durability = Literal["fsync", "os"]
+
+#: Bytes of a page of a new file.
+PAGE_SIZE: Final = 4096
+#: Seconds that a statement waits for somebody else's lock, such as that of an operator's tool.
+_LOCK_PATIENCE: Final = 1.0
+#: Memory for pages, in KiB.
+_CACHE_KIB: Final = 32 * 1024
+#: What a log that grew while it could not be moved into the file is cut to, in bytes.
+_LOG_BYTES: Final = 64 * 1024 * 1024
+_SYNCHRONOUS: Final[dict[str, str]] = {"fsync": "FULL", "os": "NORMAL"}
+
+
+class Database:
+    """An open file. One thread at a time may use it. Every method raises SQLAlchemyError when SQLite reports a failure."""
+
+    def __init__(self, path: Path, durability: Durability) -> None:
+        self.path = path
+        self._durability = durability
+        self._engine = _engine(path, create=False)
+        self._connection = self._connect()
+
+    def execute(self, sql: str, *parameters: Any) -> CursorResult[Any]:
+        """One statement, with ``?`` for each parameter; outside of `transaction` it is committed when this returns."""
+        return self._connection.exec_driver_sql(sql, parameters)
+
+    def value(self, sql: str, *parameters: Any) -> Any:
+        """The first column of the first row; None if there is none."""
+        return self.execute(sql, *parameters).scalar()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything executed within is committed at the end, or nothing of it when an exception leaves."""
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.execute("COMMIT")
+        except BaseException:
+            self.rollback()
+            raise
+
+    def rollback(self) -> None:
+        """End a transaction, if there is one. SQLite has ended it by itself after some failures, such as a full disk."""
+        if self.driver_connection.in_transaction:
+            self.execute("ROLLBACK")
+
+    def checkpoint(self) -> None:
+        """Move what has been committed from the log into the file."""
+        self.execute("PRAGMA wal_checkpoint(PASSIVE)").close()
+
+    @property
+    def driver_connection(self) -> sqlite3.Connection:
+        """The connection as the driver has it."""
+        connection = self._connection.connection.driver_connection
+        assert isinstance(connection, sqlite3.Connection)
+        return connection
+
+    def reconnect(self) -> None:
+        """Close the file and open it again, after failures that may be the connection's."""
+        self.close()
+        self._connection = self._connect()
+
+    def close(self) -> None:
+        """Close the file; the log is moved into it first, if that can be done."""
+        self._connection.close()
+
+    def _connect(self) -> Connection:
+        connection = self._engine.connect()
+        try:
+            for pragma in (
+                f"synchronous = {_SYNCHRONOUS[self._durability]}",
+                f"cache_size = -{_CACHE_KIB}",
+                "foreign_keys = ON",
+                # `Database.checkpoint` is called when nobody waits for a commit.
+                "wal_autocheckpoint = 0",
+                f"journal_size_limit = {_LOG_BYTES}",
+            ):
+                connection.exec_driver_sql(f"PRAGMA {pragma}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def open_database(path: Path, durability: Durability) -> Database:
+    """The database in a file, which is created or upgraded when that is necessary. Raises ConfigurationError."""
+    upgrade(path)
+    try:
+        return Database(path, durability)
+    except SQLAlchemyError as error:
+        raise ConfigurationError(f"the database {path} can't be opened: {reason(error)}") from error
+
+
+def upgrade(path: Path) -> None:
+    """Create the file, or bring its tables up to date, in one transaction: a file is as it was before until all is done.
+
+    Costs one look at a file that is up to date. Raises ConfigurationError for a file that can't be used, that has tables of somebody
+    else, or that a newer FastChat has written.
+    """
+    engine = _engine(path, create=True)
+    try:
+        with engine.connect() as connection:
+            revision = _revision(connection)
+            if revision != REVISION:
+                _migrate(connection, path, revision)
+    except SQLAlchemyError as error:
+        raise ConfigurationError(f"the database {path} can't be used: {reason(error)}") from error
+    finally:
+        engine.dispose()
+
+
+def reason(error: Exception) -> str:
+    """What the driver says is wrong, without SQLAlchemy's additions (the statement, and what was sent: users' messages)."""
+    if isinstance(error, DBAPIError):
+        return str(error.orig)
+    return str(error)
+
+
+def _engine(path: Path, *, create: bool) -> Engine:
+    uri = f"{path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}"
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(uri, uri=True, timeout=_LOCK_PATIENCE, check_same_thread=False)
+
+    return create_engine("sqlite://", creator=connect, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+
+
+def _revision(connection: Connection) -> str | None:
+    """The revision of the file's tables; None for a file without any."""
+    if not connection.exec_driver_sql(
+        "SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'"
+    ).scalar():
+        return None
+    revision: str | None = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    return revision
+
+
+def _migrate(connection: Connection, path: Path, revision: str | None) -> None:
+    # Only here, since most starts have nothing to do and these take longer to import than all the rest.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    if revision is not None:
+        try:
+            ScriptDirectory.from_config(config).get_revision(revision)
+        except CommandError:
+            raise ConfigurationError(
+                f"the database {path} has been written by a newer FastChat: its tables are of revision {revision}, "
+                f"and this one knows them up to {REVISION}; start the newer one, or use another data directory"
+            ) from None
+    else:
+        # Both have to be said before there are tables, and are kept in the file.
+        connection.exec_driver_sql(f"PRAGMA page_size = {PAGE_SIZE}")
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    try:
+        command.upgrade(config, "head")
+        connection.exec_driver_sql("COMMIT")
+    except BaseException:
+        connection.exec_driver_sql("ROLLBACK")
+        raise

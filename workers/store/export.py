@@ -1,0 +1,132 @@
+"""``python -m workers.store export``: everything that is stored about a user, as JSON lines.
+
+A conversation is in the mailboxes of both sides, so what the user has sent is in the files of all workers. Each of them gives it in
+the order of time, and they are merged as they come: nothing but one batch of each file is ever in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from heapq import merge
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from sqlalchemy import ColumnElement, Connection, Row, exists, or_, select
+
+from core.codec import to_json
+from core.placement import Placement
+from core.settings import ConfigurationError
+from core.timestamps import format_timestamp
+from core.user import chat_id
+from workers.store.data_directory import Unreadable, connected, existing_layout
+from workers.store.database import reason
+from workers.store.migrations import REVISION
+from workers.store.schema import acknowledged, chats, messages, users
+
+#: Messages of one file that are in memory at once.
+_BATCH: Final = 200
+
+
+def export(directory: Path, user_id: str, out: TextIO) -> None:
+    """Write the user, the chats and the messages. Raises ConfigurationError for a user who is not there, or a file that can't be read.
+
+    May run beside a server: what it commits meanwhile may be missing, and nothing is there twice.
+    """
+    layout = existing_layout(directory)
+    placement = Placement(layout.workers)
+    try:
+        with ExitStack() as opened:
+            files: dict[int, Connection] = {}
+
+            def file(worker: int) -> Connection:
+                if worker not in files:
+                    files[worker] = opened.enter_context(reading(directory / layout.shard(worker)))
+                return files[worker]
+
+            # The id of a user is in lower case unless the server takes any.
+            for name in dict.fromkeys((user_id, user_id.lower())):
+                own = file(placement.worker_of(name))
+                if (user := own.execute(select(users).where(users.c.user_id == name)).first()) is not None:
+                    break
+            else:
+                raise ConfigurationError(f"there is no user {user_id!r} in {directory}")
+            _write(
+                out, type="user", user_id=name, display_name=user.display_name, last_seen=_time(user.seen_at)
+            )
+            for chat in own.execute(
+                select(chats).where(chats.c.user == user.number).order_by(chats.c.number)
+            ):
+                _write(
+                    out,
+                    type="chat",
+                    chat_id=chat_id(name, chat.peer),
+                    with_user_id=chat.peer,
+                    with_name=chat.peer_name,
+                )
+            streams = [_messages(own, users.c.number == user.number)]
+            streams += [_messages(file(worker), chats.c.peer == name) for worker in range(layout.workers)]
+            for message in merge(*streams, key=lambda message: message.sent_at):
+                _write(
+                    out,
+                    type="message",
+                    **{"from": message.sender, "to": message.recipient},
+                    content=message.content,
+                    message_id=message.message_id,
+                    timestamp=_time(message.sent_at),
+                    seq=message.seq,
+                    acknowledged=bool(message.acknowledged),
+                    read=message.read,
+                )
+    except Unreadable as error:
+        raise ConfigurationError(
+            f"the files in {directory} can't be read: {reason(error)}; `python -m workers.store check {directory}` tells more"
+        ) from None
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Connection]:
+    """A file as it is at this moment. Raises ConfigurationError when its tables are not those that this version knows."""
+    if not path.is_file():
+        raise ConfigurationError(f"{path} is missing: restore it from a backup")
+    with connected(path, "ro") as connection:
+        check_revision(connection, path)
+        connection.exec_driver_sql("BEGIN")
+        yield connection
+
+
+def check_revision(connection: Connection, path: Path) -> None:
+    """Raises ConfigurationError when the tables are not those that this version knows."""
+    revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    if revision != REVISION:
+        raise ConfigurationError(
+            f"the tables in {path} are of revision {revision}, and this version of FastChat knows {REVISION}:"
+            " start the server, which upgrades them, or use its newer version"
+        )
+
+
+def _messages(connection: Connection, whose: ColumnElement[bool]) -> Iterator[Row[Any]]:
+    """Messages in this file, by time of sending."""
+    ahead = exists().where(acknowledged.c.mailbox == messages.c.mailbox, acknowledged.c.seq == messages.c.seq)
+    rows = (
+        select(
+            messages,
+            chats.c.peer.label("sender"),
+            users.c.user_id.label("recipient"),
+            or_(messages.c.seq <= users.c.acknowledged_through, ahead).label("acknowledged"),
+        )
+        .join(chats, chats.c.number == messages.c.chat)
+        .join(users, users.c.number == messages.c.mailbox)
+        .where(whose)
+        .order_by(messages.c.sent_at, messages.c.number)
+    )
+    return iter(connection.execute(rows, execution_options={"yield_per": _BATCH}))
+
+
+def _time(epoch_ms: int) -> str:
+    return format_timestamp(epoch_ms).decode()
+
+
+def _write(out: TextIO, **line: Any) -> None:
+    # orjson leaves all characters as they are, and JSON has no newlines of its own.
+    out.write(to_json(line).decode() + "\n")

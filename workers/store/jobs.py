@@ -1,0 +1,109 @@
+"""The thread that has the database, and what it is given to do, one job at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from time import perf_counter_ns
+from typing import Final
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from workers.store.database import Database, reason
+
+_log = logging.getLogger("fastchat.store")
+
+#: Rows written between two checkpoints. More make the pause longer, in which nothing is committed; fewer write the same pages more often.
+_CHECKPOINT_ROWS: Final = 2000
+
+
+class Job:
+    """One visit to the database. `execute` is called in the thread, everything else on the loop, before and after."""
+
+    __slots__ = ("failure", "microseconds")
+
+    def __init__(self) -> None:
+        #: Why it could not be done; a sentence.
+        self.failure: str | None = None
+        #: How long it took.
+        self.microseconds = 0
+
+    def execute(self, database: Database) -> None:
+        """Do it and note how it went. Raises nothing."""
+        self.failure = attempt(self.run, database)
+
+    def run(self, database: Database) -> None:
+        """Do it. Raises SQLAlchemyError."""
+        raise NotImplementedError
+
+    @property
+    def rows(self) -> int:
+        """About how many rows were written, for telling when to make a checkpoint."""
+        return 0
+
+
+def attempt(action: Callable[[Database], None], database: Database) -> str | None:
+    """None, or a sentence that says why not. Whatever goes wrong, the thread goes on, and everybody gets an answer."""
+    try:
+        action(database)
+    except SQLAlchemyError as error:
+        return f"the storage of the server fails: {reason(error)}"
+    except Exception:
+        _log.exception("bug in the store")
+        return "the storage of the server fails: a bug"
+    return None
+
+
+class DatabaseThread:
+    """Does jobs in the order in which they come. `wake` is called on the loop when one is done."""
+
+    def __init__(self, database: Database, loop: asyncio.AbstractEventLoop, wake: Callable[[], None]) -> None:
+        self._database = database
+        self._loop = loop
+        self._wake = wake
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._done: SimpleQueue[Job] = SimpleQueue()
+        # A disk that hangs must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name="store", daemon=True)
+        self._thread.start()
+
+    def give(self, job: Job) -> None:
+        """Have a job done."""
+        self._jobs.put(job)
+
+    def done(self) -> Job | None:
+        """A job that is done."""
+        return None if self._done.empty() else self._done.get_nowait()
+
+    def wait(self, patience: float) -> Job | None:
+        """The next job that is done; blocks for at most `patience` seconds."""
+        with suppress(Empty):
+            return self._done.get(timeout=max(0.0, patience))
+        return None
+
+    def stop(self, patience: float) -> bool:
+        """End the thread and close the file after the jobs that it has; whether it has ended within `patience` seconds."""
+        self._jobs.put(None)
+        self._thread.join(max(0.0, patience))
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        rows = 0
+        while (job := self._jobs.get()) is not None:
+            began = perf_counter_ns()
+            job.execute(self._database)
+            job.microseconds = (perf_counter_ns() - began) // 1000
+            rows += job.rows
+            self._done.put(job)
+            # The loop is closed when the process ends without waiting for us.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._wake)
+            if rows >= _CHECKPOINT_ROWS:
+                rows = 0
+                # If it fails the log goes on growing, and the next one is tried; a full disk is noticed by the writes.
+                attempt(Database.checkpoint, self._database)
+        attempt(Database.close, self._database)

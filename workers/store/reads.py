@@ -1,0 +1,188 @@
+"""What is asked of the database: gathered on the loop, read in the thread with one statement a kind, and made into objects on the loop."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final, Generic, TypeVar
+
+from core import codec
+from core.mailbox import Message
+from core.ports import Found
+from core.settings import Settings
+from core.user import User
+from workers.store import statements
+from workers.store.database import Database
+from workers.store.rows import Row, frame_of, id_hash, messages_of, user_of
+
+#: How much is read by one job, as the sum of `Question.weight`: half a MiB of messages, or 256 users.
+READS_WEIGHT: Final = 512
+
+T = TypeVar("T")
+#: A position beyond all positions.
+_END: Final = 2**62
+
+
+class Question(Generic[T]):
+    """One read, from the call until its callback. `user`, if any, is pinned meanwhile."""
+
+    __slots__ = ("after", "answer", "done", "user")
+
+    #: What it costs to read and to call back, as many times as one committed message.
+    weight: ClassVar[int] = 2
+
+    def __init__(self, user: User | None, done: Found[T]) -> None:
+        self.user = user
+        self.done = done
+        #: How many writes had been called before it.
+        self.after = 0
+        self.answer: Any = None
+
+    def found(self, settings: Settings) -> T:
+        """The answer, made into objects."""
+        raise NotImplementedError
+
+    def nothing(self) -> T:
+        """What goes with a failure."""
+        raise NotImplementedError
+
+
+class Load(Question["User | None"]):
+    """See ``core.ports.Store``, and so for the others."""
+
+    __slots__ = ("user_id",)
+
+    def __init__(self, user_id: str, done: Found[User | None]) -> None:
+        super().__init__(None, done)
+        self.user_id = user_id
+
+    def found(self, settings: Settings) -> User | None:
+        return None if self.answer is None else user_of(self.answer, settings)
+
+    def nothing(self) -> None:
+        return None
+
+
+class Find(Question["list[Message]"]):
+    """Messages by id: one place to look for each chat."""
+
+    __slots__ = ("message_id", "sender")
+
+    def __init__(self, user: User, sender: str | None, message_id: str, done: Found[list[Message]]) -> None:
+        super().__init__(user, done)
+        self.sender = sender
+        self.message_id = message_id
+
+    def places(self) -> list[tuple[int, int]]:
+        """(chat, hash) of where it may be; right once all writes before this read have been gathered."""
+        assert self.user is not None
+        chats, hashed = self.user.chats, id_hash(self.message_id)
+        if self.sender is None:
+            return [(chat.key, hashed) for chat in chats.values()]
+        return [(chats[self.sender].key, hashed)] if self.sender in chats else []
+
+    def found(self, settings: Settings) -> list[Message]:
+        assert self.user is not None
+        # The same hash may be that of another id.
+        rows = sorted(row for row in self.answer if row[2] == self.message_id)
+        return messages_of(rows, self.user)
+
+    def nothing(self) -> list[Message]:
+        return []
+
+
+class Read(Question["list[Message]"]):
+    """A window of a mailbox."""
+
+    __slots__ = ("position",)
+
+    weight: ClassVar[int] = 64
+
+    def __init__(self, user: User, position: int, done: Found[list[Message]]) -> None:
+        super().__init__(user, done)
+        self.position = position
+
+    def found(self, settings: Settings) -> list[Message]:
+        assert self.user is not None
+        return messages_of(self.answer, self.user)
+
+    def nothing(self) -> list[Message]:
+        return []
+
+
+class History(Question["list[tuple[int, bytes]]"]):
+    """One side of a conversation."""
+
+    __slots__ = ("before", "limit", "peer", "user_id")
+
+    weight: ClassVar[int] = 32
+
+    def __init__(
+        self, user_id: str, peer: str, before: int | None, limit: int, done: Found[list[tuple[int, bytes]]]
+    ) -> None:
+        super().__init__(None, done)
+        self.user_id = user_id
+        self.peer = peer
+        self.before = _END if before is None else before
+        self.limit = limit
+
+    def found(self, settings: Settings) -> list[tuple[int, bytes]]:
+        return [(row[0], frame_of(row, self.peer, self.user_id)) for row in self.answer]
+
+    def nothing(self) -> list[tuple[int, bytes]]:
+        return []
+
+
+class Reads:
+    """The reads of one job, in the order of the calls. Made when the writes before them have been gathered."""
+
+    __slots__ = ("_finds", "_histories", "_loads", "_places", "_reads", "_windows", "failure", "questions")
+
+    def __init__(self, questions: list[Question[Any]]) -> None:
+        self.questions = questions
+        self.failure: str | None = None
+        self._loads = [question for question in questions if isinstance(question, Load)]
+        self._finds: list[Find] = []
+        self._places: list[tuple[int, int]] = []
+        for question in questions:
+            if isinstance(question, Find):
+                question.answer = []
+                for place in question.places():
+                    self._finds.append(question)
+                    self._places.append(place)
+        self._reads = [question for question in questions if isinstance(question, Read)]
+        self._windows = [(read.user.key, read.position) for read in self._reads if read.user is not None]
+        self._histories = [question for question in questions if isinstance(question, History)]
+
+    def read(self, database: Database) -> None:
+        """Answer all. Raises SQLAlchemyError. In the thread."""
+        if self._loads:
+            rows = _ask(database, statements.LOAD, [load.user_id for load in self._loads])
+            known = {row[1]: row for row in rows}
+            for load in self._loads:
+                load.answer = known.get(load.user_id)
+        if self._finds:
+            for index, *row in _ask(database, statements.FIND, self._places):
+                self._finds[index].answer.append(row)
+        if self._reads:
+            answers = _ask(database, statements.READ, self._windows)
+            for read, answer in zip(self._reads, answers, strict=True):
+                read.answer = answer
+        for history in self._histories:
+            history.answer = self._page(database, history)
+
+    @staticmethod
+    def _page(database: Database, history: History) -> list[Row]:
+        conversation = database.value(statements.CONVERSATION, history.user_id, history.peer)
+        if conversation is None:
+            return []
+        mailbox, chat, count = codec.from_json(conversation)
+        if count <= statements.SMALL_CHAT:
+            found = database.value(statements.HISTORY_OF_SMALL, chat, history.before, history.limit)
+        else:
+            found = database.value(statements.HISTORY, mailbox, chat, history.before, history.limit)
+        rows: list[Row] = codec.from_json(found)
+        return rows
+
+
+def _ask(database: Database, statement: str, given: list[Any]) -> list[Row]:
+    rows: list[Row] = codec.from_json(database.value(statement, codec.to_json(given)))
+    return rows

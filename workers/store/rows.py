@@ -1,0 +1,91 @@
+"""Rows <-> the core's objects. On the way in a row is a piece of JSON, spliced together from what there is; on the way out it is a list."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any
+
+from core import codec
+from core.mailbox import Message
+from core.placement import slot_of
+from core.settings import Settings
+from core.timestamps import format_timestamp, parse_timestamp
+from core.user import Chat, User
+
+#: One row as the database gave it.
+Row = list[Any]
+
+
+def id_hash(message_id: str) -> int:
+    """64 bits of a message id, as a signed number."""
+    return int.from_bytes(blake2b(message_id.encode(), digest_size=8).digest(), "big", signed=True)
+
+
+def joined(rows: list[bytes]) -> bytes:
+    """The JSON array of rows that are JSON already."""
+    return b"[%b]" % b",".join(rows)
+
+
+def message_row(message: Message, mailbox: int, seq: int) -> bytes:
+    """A message for ``statements.APPEND``. The content is a slice of the frame, where it is JSON already."""
+    message_id = message.message_id
+    content, timestamp = codec.msg_parts(message.frame, message.sender, message.user.user_id, message_id)
+    return b"[%d,%d,%d,%d,%b,%b,%d,%d]" % (
+        mailbox,
+        seq,
+        message.chat.key,
+        id_hash(message_id),
+        codec.to_json(message_id),
+        content,
+        parse_timestamp(timestamp),
+        message.receipts,
+    )
+
+
+def user_row(user: User, seen_at: int) -> bytes:
+    """A user for ``statements.SAVE_USERS``; `seen_at` in milliseconds since 1970."""
+    mailbox = user.mailbox
+    return codec.to_json(
+        [
+            *(user.key, user.user_id, slot_of(user.user_id), user.display_name, int(user.acknowledges)),
+            *(mailbox.epoch, mailbox.acknowledged_through, mailbox.purged_through, seen_at),
+        ]
+    )
+
+
+def chat_row(user: User, chat: Chat) -> bytes:
+    """A chat for ``statements.SAVE_CHATS``."""
+    return codec.to_json([chat.key, user.key, chat.peer, chat.peer_name, int(chat.announced)])
+
+
+def frame_of(row: Row, sender: str, recipient: str) -> bytes:
+    """The MSG frame of [seq, chat, message_id, content, sent_at, receipts, read], byte for byte as it was when it came."""
+    return codec.msg(sender, recipient, row[3], row[2], format_timestamp(row[4]))
+
+
+def message_of(row: Row, user: User, chat: Chat) -> Message:
+    """The message of such a row, in the mailbox of `user`."""
+    message = Message(user, chat, row[2], frame_of(row, chat.peer, user.user_id))
+    message.seq = row[0]
+    message.receipts = bool(row[5])
+    message.read = bool(row[6])
+    return message
+
+
+def messages_of(rows: list[Row], user: User) -> list[Message]:
+    """The messages of several rows, in their order."""
+    chats = {chat.key: chat for chat in user.chats.values()}
+    return [message_of(row, user, chats[row[1]]) for row in rows if row[1] in chats]
+
+
+def user_of(row: Row, settings: Settings) -> User:
+    """The user of a row that ``statements.LOAD`` has given."""
+    number, user_id, display_name, acknowledges, epoch, acknowledged, purged, newest, chats, ahead = row
+    user = User(user_id, display_name, settings, epoch)
+    user.key, user.saved, user.durable = number, True, True
+    user.acknowledges = bool(acknowledges)
+    for key, peer, peer_name, announced in chats:
+        chat = user.chats[peer] = Chat(peer, peer_name)
+        chat.key, chat.saved, chat.announced = key, True, bool(announced)
+    user.mailbox.restore(max(newest, purged), purged, acknowledged, ahead)
+    return user

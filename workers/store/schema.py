@@ -1,0 +1,101 @@
+"""The tables of one shard's database. To change one: change it here, and add a migration in ``workers/store/migrations``.
+
+A message is one row, in the recipient's mailbox; a conversation is what two users have in each other's mailboxes. Rows of messages are
+only ever appended (but for `read`), so they lie in the order in which they came, which is also the order in which retention removes
+them. Numbers are given by the one process that has the file open, so nothing has to be asked before a row can be written.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata: Final = MetaData(
+    naming_convention={
+        "ix": "%(table_name)s_by_%(column_0_N_name)s",
+        "uq": "%(table_name)s_by_%(column_0_N_name)s",
+        "fk": "%(table_name)s_%(column_0_name)s_in_%(referred_table_name)s",
+        "pk": "%(table_name)s_key",
+    }
+)
+
+#: A 64-bit key that SQLite takes as its rowid, which it does only under the name INTEGER.
+_Number: Final = BigInteger().with_variant(Integer, "sqlite")
+
+#: In place of the chat of a message that was taken back for good: only its position is left, and nobody is shown it.
+NO_CHAT: Final = 0
+
+users: Final = Table(
+    "users",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=False),
+    Column("user_id", Text, nullable=False, unique=True),
+    #: ``core.placement.slot_of(user_id)``: what a change of WORKERS moves.
+    Column("slot", Integer, nullable=False),
+    Column("display_name", Text, nullable=False),
+    #: Whether the user acknowledges explicitly (D12).
+    Column("acknowledges", Boolean, nullable=False),
+    #: Names the mailbox in cursors (D13).
+    Column("epoch", Text, nullable=False),
+    #: Every message up to this position is acknowledged.
+    Column("acknowledged_through", BigInteger, nullable=False),
+    #: Messages up to this position are gone.
+    Column("purged_through", BigInteger, nullable=False),
+    #: When a user without chats was here last, in milliseconds since 1970 (D23).
+    Column("seen_at", BigInteger, nullable=False),
+)
+
+chats: Final = Table(
+    "chats",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=False),
+    Column("user", BigInteger, ForeignKey(users.c.number, ondelete="CASCADE"), nullable=False),
+    Column("peer", Text, nullable=False),
+    Column("peer_name", Text, nullable=False),
+    Column("announced", Boolean, nullable=False),
+    UniqueConstraint("user", "peer"),
+)
+
+messages: Final = Table(
+    "messages",
+    metadata,
+    Column("number", _Number, primary_key=True),
+    #: The recipient's row in `users`.
+    Column("mailbox", BigInteger, nullable=False),
+    #: Position in the mailbox: 1, 2, 3 ...
+    Column("seq", BigInteger, nullable=False),
+    #: The recipient's record of the chat, which knows the sender.
+    Column("chat", BigInteger, nullable=False),
+    #: 64 bits of the message id. The index over it is what recognises repeats, and is a third of the size of one over the text.
+    Column("id_hash", BigInteger, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("content", Text, nullable=False),
+    #: Milliseconds since 1970.
+    Column("sent_at", BigInteger, nullable=False),
+    #: Whether the sender wants receipts, and whether the recipient has read it (D11).
+    Column("receipts", Boolean, nullable=False),
+    Column("read", Boolean, nullable=False),
+)
+Index(None, messages.c.mailbox, messages.c.seq, unique=True)
+Index(None, messages.c.chat, messages.c.id_hash, unique=True)
+
+#: Acknowledged positions beyond `users.acknowledged_through`.
+acknowledged: Final = Table(
+    "acknowledged",
+    metadata,
+    Column("mailbox", BigInteger, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)

@@ -1,0 +1,401 @@
+"""The store on disk: one SQLite file for each shard, written and read by one thread that has the only connection to it.
+
+The loop gathers what the core calls (`writes`, `reads`) and gives it to the thread (`jobs`) job by job; there is never more than one on its
+way. Group commit follows from that: what is called while a job is in the thread waits, and goes with the next one. Alone, a write goes at
+once; under load the next commit begins `COMMIT_INTERVAL` after the one before, since a commit costs as much as twenty messages.
+
+    calls -> waiting -> Batch, at most BATCH_MAX -> thread: commit, then reads -> callbacks in slices (`delivery`) -> next Batch
+
+All callbacks come from `flush`, which the owner calls at the end of each loop turn, and at least every tenth of a second. When a job is
+done, or due, a turn is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from math import ceil, inf
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+
+from core.mailbox import Message
+from core.ports import Done, Found
+from core.settings import Settings
+from core.user import Chat, User
+from workers.store import statements
+from workers.store.database import open_database
+from workers.store.delivery import Commit, Delivery, Entry, Expired
+from workers.store.jobs import DatabaseThread, Job
+from workers.store.listeners import Appended, Listeners, Purged, Strangers
+from workers.store.reads import READS_WEIGHT, Find, History, Load, Question, Read
+from workers.store.retention import Bite, Sweep, Upkeep
+from workers.store.writes import (
+    After,
+    Batch,
+    Forget,
+    Numbers,
+    SaveAcknowledged,
+    SaveChat,
+    SaveRead,
+    SaveUser,
+    Write,
+)
+
+_log = logging.getLogger("fastchat.store")
+
+#: Seconds from the beginning of one commit to that of the next. The first write after a pause does not wait.
+COMMIT_INTERVAL: Final = 0.004
+#: Timers are as exact as a millisecond: what is due within half of one is due.
+_SLACK: Final = 0.0005
+#: Seconds after which a thread that waits for Python's lock insists on it. With Python's own 5 ms, a loop that is busy all the time and
+#: lets go of the lock for a moment more often than that may keep it from the thread for a third of a second.
+SWITCH_INTERVAL: Final = 0.0001
+#: Writes in one transaction.
+BATCH_MAX: Final = 256
+#: Seconds that acknowledgements may wait to be collected, and users whose acknowledgements go with one commit. What is over the limit
+#: goes with the next one, a few milliseconds later.
+ACKNOWLEDGED_DELAY: Final = 0.8
+ACKNOWLEDGED_MAX: Final = 256
+
+
+class SqliteStore:
+    """Implements ``core.ports.Store`` and ``workers.store.ShardStore``. `listen` and `start` come before everything else."""
+
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings,
+        loop: asyncio.AbstractEventLoop,
+        schedule: Callable[[], None],
+        time_of_day: Callable[[], float] = time.time,
+    ) -> None:
+        """`schedule` makes sure that `flush` is called in this loop turn; `time_of_day` is in seconds since 1970."""
+        self._path = path
+        self._settings = settings
+        self._loop = loop
+        self._schedule = schedule
+        self._time_of_day = time_of_day
+        #: The sentence that writes and reads fail with at present.
+        self.failure: str | None = None
+        # -- From `listen` and `start` on --
+        self._listeners: Listeners
+        self._delivery: Delivery
+        self._thread: DatabaseThread
+        self._numbers: Numbers
+        self._upkeep: Upkeep
+        # -- Waiting --
+        self._waiting: deque[Message | Write] = deque()
+        self._questions: deque[Question[Any]] = deque()
+        #: How many writes have been called, and gathered: what a read must not overtake.
+        self._called = 0
+        self._gathered = 0
+        #: Users with acknowledgements to be saved -> when, soonest first.
+        self._unsaved: dict[User, float] = {}
+        #: When `flush` was called last.
+        self._now = 0.0
+        # -- On its way --
+        self._busy = False
+        #: Whose acknowledgements are in the job on its way.
+        self._saving: list[User] = []
+        self._next_commit = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._counters = dict.fromkeys(
+            (
+                *("store_commits_total", "store_rows_total", "store_repeats_total", "store_expired_total"),
+                *("store_purged_total", "store_failures_total", "store_commit_us", "store_commit_max_us"),
+            ),
+            0,
+        )
+
+    def listen(self, appended: Appended, purged: Purged, strangers: Strangers) -> None:
+        """Say who is told."""
+        self._listeners = Listeners(appended, purged, strangers)
+        self._delivery = Delivery(appended, self._settings)
+
+    def start(self) -> None:
+        """Open the file, bringing it up to date; blocks while that lasts. Raises ConfigurationError.
+
+        From here on the threads of this process wait less for each other, see `SWITCH_INTERVAL`.
+        """
+        database = open_database(self._path, self._settings.durability)
+        users, chats = database.value(statements.HIGHEST_USER), database.value(statements.HIGHEST_CHAT)
+        self._numbers = Numbers(users or 0, chats or 0)
+        self._upkeep = Upkeep(self._settings.retention_days)
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        self._thread = DatabaseThread(database, self._loop, self._schedule)
+
+    def stats(self) -> dict[str, int]:
+        """Counters, and the state at present; times in microseconds."""
+        return {
+            **self._counters,
+            "store_waiting": len(self._waiting) + len(self._questions),
+            "store_failing": int(self.failure is not None),
+        }
+
+    # -- Calls: see core.ports.Store --
+
+    def save_user(self, user: User, done: Done) -> None:
+        self._write(SaveUser(user, done))
+
+    def save_chat(self, user: User, chat: Chat, done: Done) -> None:
+        self._write(SaveChat(user, chat, done))
+
+    def append(self, message: Message) -> None:
+        message.user.pins += 1
+        self._called += 1
+        self._waiting.append(message)
+
+    def after_writes(self, done: Done) -> None:
+        self._write(After(None, done))
+
+    def save_acknowledged(self, user: User, done: Done | None = None) -> None:
+        if done is not None:
+            self._write(SaveAcknowledged(user, done))
+            if self._unsaved.pop(user, None) is not None:
+                user.pins -= 1
+        elif user not in self._unsaved:
+            user.pins += 1
+            self._unsaved[user] = self._now + ACKNOWLEDGED_DELAY
+
+    def save_read(self, message: Message, done: Done) -> None:
+        self._write(SaveRead(message, done))
+
+    def forget(self, user_id: str) -> None:
+        self._write(Forget(user_id))
+
+    def load(self, user_id: str, done: Found[User | None]) -> None:
+        self._ask(Load(user_id, done))
+
+    def find(self, user: User, sender: str | None, message_id: str, done: Found[list[Message]]) -> None:
+        self._ask(Find(user, sender, message_id, done))
+
+    def read(self, user: User, after: int, done: Found[list[Message]]) -> None:
+        self._ask(Read(user, after, done))
+
+    def history(
+        self, user_id: str, peer: str, before: int | None, limit: int, done: Found[list[tuple[int, bytes]]]
+    ) -> None:
+        self._ask(History(user_id, peer, before, limit, done))
+
+    def _write(self, write: Write) -> None:
+        if write.user is not None:
+            write.user.pins += 1
+        self._called += 1
+        self._waiting.append(write)
+
+    def _ask(self, question: Question[Any]) -> None:
+        if question.user is not None:
+            question.user.pins += 1
+        question.after = self._called
+        self._questions.append(question)
+
+    # -- The end of a loop turn --
+
+    def flush(self, now: float) -> bool:
+        """Call what can be called back, and give the thread what there is to do; whether to come again in another turn."""
+        self._now = now
+        if self._busy:
+            job = self._thread.done()
+            if job is None:
+                return False
+            self._finish(job, now)
+        if self._delivery.deliver(now) or self._deliver_after(now):
+            return True
+        job = self._upkeep.due(now, self._now_ms()) or self._due(now)
+        if job is None:
+            return False
+        return self._give(job)
+
+    def _now_ms(self) -> int:
+        return int(self._time_of_day() * 1000)
+
+    def _deliver_after(self, now: float) -> bool:
+        """Those who wait for writes that are all done; whether there are more."""
+        entries: list[Entry] = []
+        while self._waiting and type(self._waiting[0]) is After:
+            entries.append(self._waiting.popleft())
+        if not entries:
+            return False
+        self._gathered += len(entries)
+        self._delivery.start(entries)
+        return self._delivery.deliver(now)
+
+    def _due(self, now: float) -> Job | None:
+        """The next job with writes or reads, if it is time for one."""
+        waiting = len(self._waiting)
+        if waiting or self._acknowledged_due(now):
+            early = self._next_commit - now
+            if early <= _SLACK or waiting >= BATCH_MAX:
+                return self._gather(now)
+            self._wake_in(early)
+        if self._questions and self._questions[0].after <= self._gathered:
+            return Commit(Batch(self._numbers, 0), [], self._readable())
+        return None
+
+    def _acknowledged_due(self, now: float) -> bool:
+        return bool(self._unsaved) and next(iter(self._unsaved.values())) <= now
+
+    def _gather(self, now: float, *, all_acknowledged: bool = False) -> Commit:
+        """Take what goes into the next transaction, in order."""
+        batch = Batch(self._numbers, self._now_ms())
+        entries: list[Entry] = []
+        waiting = self._waiting
+        while waiting and len(entries) < BATCH_MAX:
+            entry = waiting[0]
+            if type(entry) is Message:
+                if 0.0 < entry.deadline <= now:
+                    self._counters["store_expired_total"] += 1
+                    entries.append(Expired(entry))
+                else:
+                    batch.add(entry)
+                    entries.append(entry)
+            elif type(entry) is Forget and not batch.only_forgets:
+                break
+            else:
+                assert isinstance(entry, Write)
+                entry.join(batch)
+                entries.append(entry)
+            waiting.popleft()
+        self._gathered += len(entries)
+        self._gather_acknowledged(batch, inf if all_acknowledged else now)
+        if batch:
+            self._next_commit = now + COMMIT_INTERVAL
+        return Commit(batch, entries, self._readable())
+
+    def _gather_acknowledged(self, batch: Batch, until: float) -> None:
+        for user, due in self._unsaved.items():
+            if due > until or len(self._saving) == ACKNOWLEDGED_MAX:
+                break
+            batch.save_acknowledged(user)
+            self._saving.append(user)
+        for user in self._saving:
+            del self._unsaved[user]
+
+    def _readable(self) -> list[Question[Any]]:
+        """The reads that may go now: nothing that was called before them is missing."""
+        questions: list[Question[Any]] = []
+        weight = 0
+        while self._questions and self._questions[0].after <= self._gathered and weight < READS_WEIGHT:
+            question = self._questions.popleft()
+            weight += question.weight
+            questions.append(question)
+        return questions
+
+    def _give(self, job: Job) -> bool:
+        if isinstance(job, Commit) and not job.batch and not job.reads.questions:
+            # All of its messages were too late.
+            self._delivery.start(job.entries)
+            return True
+        self._busy = True
+        self._thread.give(job)
+        return False
+
+    def _wake_in(self, seconds: float) -> None:
+        if self._timer is None:
+            # Rounded up, since a timer that is early would only set another.
+            self._timer = self._loop.call_later(ceil(seconds * 1000) / 1000, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._schedule()
+
+    # -- When the thread has done something --
+
+    def _finish(self, job: Job, now: float) -> None:
+        self._busy = False
+        if isinstance(job, Commit):
+            self._finish_commit(job, now)
+        self._upkeep.done(job, now)
+        failure = job.failure or (job.reads.failure if isinstance(job, Commit) else None)
+        if failure is not None:
+            self._failed(failure, now)
+        elif not isinstance(job, Commit) or job.batch:
+            self._recovered()
+        if isinstance(job, Bite) and job.purged:
+            self._counters["store_purged_total"] += job.gone
+            self._listeners.purged(job.purged, now)
+        elif isinstance(job, Sweep) and job.strangers:
+            self._listeners.strangers(job.strangers, now)
+
+    def _finish_commit(self, job: Commit, now: float) -> None:
+        saving, self._saving = self._saving, []
+        if job.batch:
+            self._count(job)
+        if job.failure is None:
+            job.batch.succeeded()
+            for user in saving:
+                user.pins -= 1
+        else:
+            job.batch.failed()
+            for user in saving:
+                self._save_again(user, now)
+            for entry in job.entries:
+                if isinstance(entry, SaveAcknowledged) and entry.user is not None:
+                    entry.user.pins += 1
+                    self._save_again(entry.user, now)
+        self._delivery.start(job.entries, job.failure, job.reads.questions, job.reads.failure)
+
+    def _save_again(self, user: User, now: float) -> None:
+        """The acknowledgements of a pinned user could not be saved: try again later."""
+        if user in self._unsaved:
+            user.pins -= 1
+        else:
+            self._unsaved[user] = now + ACKNOWLEDGED_DELAY
+
+    def _count(self, job: Commit) -> None:
+        counters = self._counters
+        counters["store_commit_us"] = job.microseconds
+        counters["store_commit_max_us"] = max(counters["store_commit_max_us"], job.microseconds)
+        if job.failure is None:
+            counters["store_commits_total"] += 1
+            counters["store_rows_total"] += job.batch.rows
+            counters["store_repeats_total"] += len(job.batch.messages) - job.batch.rows
+
+    def _failed(self, failure: str, now: float) -> None:
+        self._counters["store_failures_total"] += 1
+        if self.failure is None:
+            _log.error("%s (%s); trying again", failure, self._path)
+            self._upkeep.failing(now)
+        self.failure = failure
+
+    def _recovered(self) -> None:
+        if self.failure is not None:
+            _log.warning("the storage of the server works again (%s)", self._path)
+            self.failure = None
+            self._upkeep.recovered()
+
+    # -- The end --
+
+    def close(self, patience: float = 5.0) -> None:
+        """Commit what was called and call back, for at most `patience` seconds; then close the file. Blocks meanwhile.
+
+        While the disk fails only what is on its way is waited for.
+        """
+        deadline = monotonic() + patience
+        try:
+            self._drain(deadline)
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            if not self._thread.stop(deadline - monotonic()):
+                _log.error(
+                    "the storage of the server did not answer within %g s; what waited is lost", patience
+                )
+
+    def _drain(self, deadline: float) -> None:
+        while (now := monotonic()) < deadline:
+            if self._busy:
+                job = self._thread.wait(deadline - now)
+                if job is None:
+                    return
+                self._finish(job, now)
+            while self._delivery.deliver(now) or self._deliver_after(now):
+                pass
+            if self.failure is not None or not (self._waiting or self._unsaved or self._questions):
+                return
+            self._give(self._gather(now, all_acknowledged=True))

@@ -1,0 +1,287 @@
+"""What is committed at once: gathered on the loop, row by row, and written in the thread, one statement for all rows of a kind.
+
+A message's position is given here, when its batch is gathered: the mailbox's head and one more, and so on. So the callbacks of one batch
+must all have been called, and have committed their messages, before the next is gathered.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy.exc import IntegrityError
+
+from core import codec
+from core.mailbox import Message
+from core.ports import Done
+from core.user import Chat, User
+from workers.store import statements
+from workers.store.database import Database
+from workers.store.rows import Row, chat_row, id_hash, joined, message_of, message_row, user_row
+
+
+class Numbers:
+    """Gives users and chats their numbers; the last given of each."""
+
+    __slots__ = ("chat", "user")
+
+    def __init__(self, user: int, chat: int) -> None:
+        self.user = user
+        self.chat = chat
+
+
+class Write:
+    """A call of the store that is not a message, from the call until its callback. `user` is pinned meanwhile."""
+
+    __slots__ = ("done", "user")
+
+    def __init__(self, user: User | None, done: Done | None) -> None:
+        self.user = user
+        self.done = done
+
+    def join(self, batch: Batch) -> None:
+        """Add what is to be written."""
+
+
+class After(Write):
+    """Nothing to write, but somebody waits for what comes before."""
+
+    __slots__ = ()
+
+    def join(self, batch: Batch) -> None:
+        pass
+
+
+class SaveUser(Write):
+    """See ``core.ports.Store``, and so for the others."""
+
+    __slots__ = ()
+
+    def join(self, batch: Batch) -> None:
+        assert self.user is not None
+        batch.save_user(self.user)
+
+
+class SaveChat(Write):
+    """A chat, and its user if need be."""
+
+    __slots__ = ("chat",)
+
+    def __init__(self, user: User, chat: Chat, done: Done) -> None:
+        super().__init__(user, done)
+        self.chat = chat
+
+    def join(self, batch: Batch) -> None:
+        assert self.user is not None
+        batch.save_chat(self.user, self.chat)
+
+
+class SaveAcknowledged(Write):
+    """What a mailbox has as acknowledged, with somebody waiting."""
+
+    __slots__ = ()
+
+    def join(self, batch: Batch) -> None:
+        assert self.user is not None
+        batch.save_acknowledged(self.user)
+
+
+class SaveRead(Write):
+    """The mark that a message has been read."""
+
+    __slots__ = ("message",)
+
+    def __init__(self, message: Message, done: Done) -> None:
+        super().__init__(message.user, done)
+        self.message = message
+
+    def join(self, batch: Batch) -> None:
+        batch.reads.append([self.message.user.key, self.message.seq])
+
+
+class Forget(Write):
+    """A user to be removed. What comes before it must be written before it, so it can only be at the head of a batch."""
+
+    __slots__ = ("user_id",)
+
+    def __init__(self, user_id: str) -> None:
+        super().__init__(None, None)
+        self.user_id = user_id
+
+    def join(self, batch: Batch) -> None:
+        batch.forgotten.append(self.user_id)
+
+
+class Batch:
+    """The writes of one transaction."""
+
+    __slots__ = (
+        "_heads",
+        "_numbers",
+        "_repeats",
+        "_rows",
+        "_seen_at",
+        "_taken",
+        "_through",
+        "chats",
+        "forgotten",
+        "messages",
+        "reads",
+        "users",
+    )
+
+    def __init__(self, numbers: Numbers, seen_at: int) -> None:
+        self._numbers = numbers
+        self._seen_at = seen_at
+        self.messages: list[Message] = []
+        self._rows: list[bytes] = []
+        #: A user's number -> the last position given in this batch.
+        self._heads: dict[int, int] = {}
+        self.users: dict[User, bytes] = {}
+        self.chats: dict[Chat, bytes] = {}
+        #: [mailbox, seq] of messages that have been read.
+        self.reads: list[list[int]] = []
+        #: A user's number -> everything up to there is acknowledged; and the positions beyond that were taken from each mailbox.
+        self._through: dict[int, int] = {}
+        self._taken: list[tuple[User, list[int]]] = []
+        self.forgotten: list[str] = []
+        #: Found while writing: (a message that was there, its row or the message of this batch that has the place).
+        self._repeats: list[tuple[Message, Row | Message]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.messages) or self.has_others
+
+    @property
+    def has_others(self) -> bool:
+        """Whether there is anything but messages."""
+        return bool(self.users or self.chats or self._through or self.reads or self.forgotten)
+
+    @property
+    def only_forgets(self) -> bool:
+        """Whether there is nothing that a `Forget` would have to come behind."""
+        return not (self.messages or self.users or self.chats or self._through or self.reads)
+
+    # -- On the loop, before --
+
+    def add(self, message: Message) -> None:
+        """Give a message the next position, and gather it."""
+        user = message.user
+        if not message.chat.saved:
+            self.save_chat(user, message.chat)
+        mailbox = user.key
+        seq = self._heads.get(mailbox)
+        seq = self._heads[mailbox] = (user.mailbox.head if seq is None else seq) + 1
+        self.messages.append(message)
+        self._rows.append(message_row(message, mailbox, seq))
+
+    def save_user(self, user: User) -> None:
+        """Gather a user as it is now."""
+        if not user.key:
+            self._numbers.user += 1
+            user.key = self._numbers.user
+        self.users[user] = user_row(user, self._seen_at)
+
+    def save_chat(self, user: User, chat: Chat) -> None:
+        """Gather a chat as it is now, and its user if that has never been saved."""
+        if not user.saved and user not in self.users:
+            self.save_user(user)
+        if not chat.key:
+            self._numbers.chat += 1
+            chat.key = self._numbers.chat
+        self.chats[chat] = chat_row(user, chat)
+
+    def save_acknowledged(self, user: User) -> None:
+        """Gather what a user has acknowledged until now."""
+        if not user.saved and user not in self.users:
+            self.save_user(user)
+        mailbox = user.mailbox
+        self._through[user.key] = mailbox.acknowledged_through
+        if mailbox.unsaved_ahead:
+            self._taken.append((user, mailbox.unsaved_ahead))
+            mailbox.unsaved_ahead = []
+
+    # -- In the thread --
+
+    def write(self, database: Database) -> None:
+        """Commit everything, or raise SQLAlchemyError and leave nothing."""
+        if not self.has_others:
+            try:
+                # Alone it is a transaction: from BEGIN to fsync it is one call, during which the loop can run.
+                database.execute(statements.APPEND, joined(self._rows))
+                return
+            except IntegrityError:
+                pass
+        with database.transaction():
+            self._write_all(database)
+
+    def _write_all(self, database: Database) -> None:
+        if self.forgotten:
+            user_ids = codec.to_json(self.forgotten)
+            for statement in statements.FORGET:
+                database.execute(statement, user_ids)
+        if self.users:
+            database.execute(statements.SAVE_USERS, joined(list(self.users.values())))
+        if self.chats:
+            database.execute(statements.SAVE_CHATS, joined(list(self.chats.values())))
+        # Before the messages, among which may be a repeat of one of these.
+        if self.reads:
+            database.execute(statements.SAVE_READ, codec.to_json(self.reads))
+        if self.messages:
+            try:
+                database.execute(statements.APPEND, joined(self._rows))
+            except IntegrityError:
+                self._append_without_repeats(database)
+        if self._through:
+            self._write_acknowledged(database)
+
+    def _write_acknowledged(self, database: Database) -> None:
+        rows = codec.to_json(list(self._through.items()))
+        ahead = [(user.key, seq) for user, positions in self._taken for seq in positions]
+        database.execute(statements.SAVE_ACKNOWLEDGED, rows)
+        if ahead:
+            database.execute(statements.SAVE_AHEAD, codec.to_json(ahead))
+        database.execute(statements.FORGET_ACKNOWLEDGED, rows)
+
+    def _append_without_repeats(self, database: Database) -> None:
+        """Some of the messages are stored already (D10): take them out, and close the gaps in the positions.
+
+        A commit of which the disk said that it failed may come back when the log is read again. Its rows are beyond the heads, and go.
+        """
+        heads = {message.user.key: message.user.mailbox.head for message in self.messages}
+        database.execute(statements.DROP_BEYOND, codec.to_json(list(heads.items())))
+        places = [(message.chat.key, id_hash(message.message_id)) for message in self.messages]
+        found = codec.from_json(database.value(statements.FIND, codec.to_json(places)))
+        taken: dict[tuple[int, int], Row | Message] = {places[index]: row for index, *row in found}
+        self._rows, self._repeats = [], []
+        for message, place in zip(self.messages, places, strict=True):
+            stored = taken.setdefault(place, message)
+            if stored is message:
+                mailbox = message.user.key
+                heads[mailbox] += 1
+                self._rows.append(message_row(message, mailbox, heads[mailbox]))
+            else:
+                self._repeats.append((message, stored))
+        if self._rows:
+            database.execute(statements.APPEND, joined(self._rows))
+
+    # -- On the loop, after --
+
+    @property
+    def rows(self) -> int:
+        """How many messages were stored."""
+        return len(self._rows)
+
+    def succeeded(self) -> None:
+        """Note what is saved now, before any callback."""
+        for user in self.users:
+            user.saved = True
+        for chat in self.chats:
+            chat.saved = True
+        for message, stored in self._repeats:
+            if isinstance(stored, Message):
+                # Another message of this batch whose id has the same hash: the core sees that it says something else.
+                message.original = stored
+            else:
+                message.original = message_of(stored, message.user, message.chat)
+
+    def failed(self) -> None:
+        """Give back what was taken."""
+        for user, taken in reversed(self._taken):
+            user.mailbox.unsaved_ahead[:0] = taken
