@@ -91,6 +91,8 @@ class Greetings:
         if session.closed:
             # Too late to greet, but what the client sent is still done, if it was the client who left.
             session.user = user
+            if hello.capabilities is not None:
+                session.use(hello.capabilities)
             if user.sessions:
                 shard.presence.named(user)
             shard.note_idle(user, now)

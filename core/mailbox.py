@@ -4,7 +4,7 @@ The messages themselves are the store's. Here is what must be known at once: the
 acknowledgement, the messages on their way into the store, and the last few that went by, so that nobody has to ask the store for them.
 
 A message enters in two steps. `reserve` makes it findable, so that a repeat that comes while it is being committed is recognised
-(D10); `commit` gives it the next position, `seq` 1, 2, 3 ..., once the store has it. Positions are never reused and never have gaps,
+(D10); `commit` gives it the next position, `seq` 1, 2, 3 ..., once the store has it. Positions are never reused and given out without gaps,
 so a device needs to remember just one number, its cursor: everything up to it has been written to that device.
 """
 

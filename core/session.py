@@ -41,6 +41,34 @@ if TYPE_CHECKING:
 _LINE_PAUSE: Final = 32
 
 
+class _Gone:
+    """The connection of a session that has none any more. Implements ``core.ports.Connection``."""
+
+    last_heard = -math.inf
+
+    def send(self, frame: bytes) -> None:
+        """Nobody is there."""
+
+    def ping(self, payload: bytes) -> None:
+        """Nobody is there."""
+
+    def close(self, code: int, reason: str) -> None:
+        """It is closed."""
+
+    def pause_reading(self) -> None:
+        """Nothing comes."""
+
+    def resume_reading(self) -> None:
+        """Nothing comes."""
+
+    def unsent(self) -> int:
+        """Nothing waits."""
+        return 0
+
+
+_GONE: Final = _Gone()
+
+
 class Session:
     """One device of one user. Attributes are public to the core: shard, delivery and presence keep their notes here."""
 
@@ -80,7 +108,7 @@ class Session:
 
     def __init__(self, shard: Shard, connection: Connection, claimed: str, strikes: int, now: float) -> None:
         self.shard = shard
-        self.connection = connection
+        self.connection: Connection = connection
         #: The user id that the front read from HELLO.
         self.claimed = claimed
         #: None until HELLO has been accepted.
@@ -177,6 +205,8 @@ class Session:
         if not self.closed:
             self.closed = True
             self.shard.detach(self, now)
+            # The two know each other: apart, each goes when nobody needs it any more, without waiting for the garbage collector.
+            self.connection = _GONE
 
     def abandon(self, now: float) -> None:
         """The server ends the connection: nothing that waits in line is done any more."""

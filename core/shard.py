@@ -113,8 +113,9 @@ class Shard:
     def close(self, session: Session, code: int, reason: str, now: float) -> None:
         """End a session from this side."""
         self.counters[f"closes_{code}_total"] += 1
+        connection = session.connection
         session.abandon(now)
-        session.connection.close(code, reason)
+        connection.close(code, reason)
 
     def detach(self, session: Session, now: float) -> None:
         """A session has ended; called once by `Session.on_closed`."""

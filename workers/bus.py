@@ -20,6 +20,8 @@ from core.envelope import pack_envelope
 
 #: Envelopes that may wait at each end. An envelope is a whole loop turn's worth, so this is seconds of traffic.
 _HIGH_WATER_MARK: Final = 1000
+#: Milliseconds that the last envelopes have to leave in.
+_LINGER_MS: Final = 200
 #: Envelopes read in one go, so that a busy bus does not keep the loop from its connections.
 _READ_AT_ONCE: Final = 64
 #: Milliseconds between attempts to reach a worker that is not there; a restarting one should not be waited for longer than it takes.
@@ -96,10 +98,11 @@ class ZmqBus:
         return failed
 
     def close(self) -> None:
-        """Leave; what has not been sent is dropped."""
+        """Leave; what can't be sent within a moment is dropped."""
         if self._loop is not None:
             self._loop.remove_reader(self._wakeup)
-        self._context.destroy(linger=0)
+        self.flush()
+        self._context.destroy(linger=_LINGER_MS)
 
     def _socket(self, kind: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)

@@ -212,5 +212,6 @@ class Worker:
         with suppress(TimeoutError):
             async with asyncio.timeout(_STOP_PATIENCE):
                 await self._empty.wait()
+        # What it commits at last is still answered to the other shards.
         self._store.close(_STORE_PATIENCE)
         self._bus.close()

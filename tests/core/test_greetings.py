@@ -282,6 +282,19 @@ def test_who_writes_to_somebody_away_keeps_neither_in_memory_for_long(pair: Pair
     assert pair.ann in pair.world.shard_of(pair.ann).users, "who is connected stays"
 
 
+def test_d23_who_is_being_stored_is_not_forgotten(pair: Pair) -> None:
+    """The store says that a stranger has been away for a day, and the stranger was here just now."""
+    (bob,) = pair.online(pair.bob)
+    store, shard = pair.world.store_of(pair.bob), pair.world.shard_of(pair.bob)
+    store.slow = True
+    bob.leave()
+    shard.strangers([pair.bob], pair.world.now)
+    assert pair.bob in shard.users
+    store.slow = False
+    pair.world.settle()
+    assert store.forgotten == []
+
+
 # -- D10 beyond what is in memory --
 
 

@@ -104,10 +104,12 @@ class SqliteStore:
         self._saving: list[User] = []
         self._next_commit = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        #: Microseconds of each commit since `stats` was asked for.
+        self._durations: list[int] = []
         self._counters = dict.fromkeys(
             (
                 *("store_commits_total", "store_rows_total", "store_repeats_total", "store_expired_total"),
-                *("store_purged_total", "store_failures_total", "store_commit_us", "store_commit_max_us"),
+                *("store_purged_total", "store_failures_total", "store_commit_max_us"),
             ),
             0,
         )
@@ -130,9 +132,12 @@ class SqliteStore:
         self._thread = DatabaseThread(database, self._loop, self._schedule)
 
     def stats(self) -> dict[str, int]:
-        """Counters, and the state at present; times in microseconds."""
+        """Counters, the state at present, and how long commits have taken since this was asked last; times in microseconds."""
+        durations, self._durations = sorted(self._durations), []
         return {
             **self._counters,
+            "store_commit_p50_us": _percentile(durations, 50),
+            "store_commit_p99_us": _percentile(durations, 99),
             "store_waiting": len(self._waiting) + len(self._questions),
             "store_failing": int(self.failure is not None),
         }
@@ -349,7 +354,7 @@ class SqliteStore:
 
     def _count(self, job: Commit) -> None:
         counters = self._counters
-        counters["store_commit_us"] = job.microseconds
+        self._durations.append(job.microseconds)
         counters["store_commit_max_us"] = max(counters["store_commit_max_us"], job.microseconds)
         if job.failure is None:
             counters["store_commits_total"] += 1
@@ -399,3 +404,7 @@ class SqliteStore:
             if self.failure is not None or not (self._waiting or self._unsaved or self._questions):
                 return
             self._give(self._gather(now, all_acknowledged=True))
+
+
+def _percentile(ordered: list[int], percent: int) -> int:
+    return ordered[len(ordered) * percent // 100] if ordered else 0
