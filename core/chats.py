@@ -42,9 +42,9 @@ class Chats:
         request = shard.requests.open(MessageType.OPEN_CHAT, session, user, target, None, now)
         owner = shard.placement.worker_of(target)
         if owner == shard.index:
-            self.accept(owner, request.ticket, user.user_id, target, user.display_name, now)
+            self.accept(owner, request.ticket, user.user_id, target, user.stored_name, now)
         else:
-            fields = (user.user_id.encode(), target.encode(), user.display_name.encode())
+            fields = (user.user_id.encode(), target.encode(), user.stored_name.encode())
             shard.bus.send(
                 owner, pack_record(RecordKind.OPEN_CHAT, 0, request.ticket, request.deadline, *fields)
             )
@@ -152,7 +152,7 @@ class Chats:
         self, origin: int, ticket: int, user: User, chat: Chat, new: bool, failure: str | None, now: float
     ) -> None:
         if failure is None:
-            self._shard.reply(origin, ticket, Outcome.OPENED, user.display_name, now)
+            self._shard.reply(origin, ticket, Outcome.OPENED, user.stored_name, now)
             return
         if new and not chat.saved and not user.mailbox.reserved:
             # A message that is on its way would have taken it along.

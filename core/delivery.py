@@ -89,8 +89,8 @@ class Delivery:
         mailbox = user.mailbox
         if sender is not None:
             message = mailbox.find(sender, message_id)
-            if message is not None:
-                if 0 < message.seq <= session.cursor:
+            if message is not None and message.seq:
+                if message.seq <= session.cursor:
                     self.settle(user, message)
                 return
             if mailbox.acknowledged_through >= session.cursor:
@@ -178,7 +178,7 @@ class Delivery:
             if not page:
                 if not session.awaits_page:
                     session.awaits_page = True
-                    self._store.read(user, session.cursor, partial(self._page, user, session))
+                    self._store.read(user, session.cursor, partial(self._page, user, session, mailbox.head))
                 return None
             if page[-1].seq == seq:
                 return page.pop()
@@ -187,7 +187,7 @@ class Delivery:
         return None
 
     def _page(
-        self, user: User, session: Session, found: list[Message], failure: str | None, now: float
+        self, user: User, session: Session, head: int, found: list[Message], failure: str | None, now: float
     ) -> None:
         if session.closed:
             return
@@ -196,7 +196,7 @@ class Delivery:
             return
         session.awaits_page = False
         if not found:
-            session.cursor = user.mailbox.head  # what was behind the cursor is gone
+            session.cursor = max(session.cursor, head)  # what was between is gone
         session.page = [message for message in reversed(found) if message.seq <= user.mailbox.head]
         self.pump(user, session, now)
 

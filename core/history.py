@@ -69,6 +69,8 @@ class Histories:
         if wait:
             raise rate_limited("HISTORY", shard.settings.history_per_minute, wait)
         user.histories.count(now)
+        session.in_flight += 1
+        session.adjust_reading()
         request = shard.requests.open(MessageType.HISTORY, session, user, peer, None, now)
         self._asked[request.ticket] = _Asked(limit)
         mine, theirs = before or (None, None)
@@ -89,6 +91,7 @@ class Histories:
         """It could not be answered."""
         self._asked.pop(request.ticket, None)
         self._shard.refuse(request, outcome, now)
+        self._done(request)
 
     def page_came(self, ticket: int, failed: bool, body: bytes, now: float) -> None:
         """The page from the peer's shard."""
@@ -118,9 +121,16 @@ class Histories:
             return
         del self._asked[ticket]
         request = self._shard.requests.take(ticket)
-        if request is not None and not request.session.closed:
+        if request is None:
+            return
+        if not request.session.closed:
             messages, following = _merge(asked.mine, asked.theirs, asked.limit)
             request.session.connection.send(codec.history(request.peer, messages, following))
+        self._done(request)
+
+    def _done(self, request: Request) -> None:
+        request.session.in_flight -= 1
+        request.session.adjust_reading()
 
     # -- At the peer's shard --
 

@@ -155,26 +155,30 @@ class Messages:
             chat = shard.chats.repair(user, sender, shard.presence.name_of(sender) or sender)
         mailbox = user.mailbox
         message = mailbox.find(sender, message_id)
-        if message is not None:
-            if message.seq or not codec.same_message(message.frame, frame):
-                self._answer_repeat(origin, ticket, user, message, frame, now)
-            else:
-                message.waiting.append((origin, ticket))
+        receipts = bool(flags & MessageFlag.RECEIPTS)
+        if message is not None and message.seq:
+            self._answer_repeat(origin, ticket, receipts, message, frame, now)
             return
-        if flags & MessageFlag.ONLY_IF_REPEAT:
+        if message is not None and codec.same_message(message.frame, frame):
+            message.waiting.append((origin, ticket))
+            return
+        if message is not None:
+            # It conflicts with one that is being stored, unless that is itself the one that will be refused.
+            refusal = Outcome.FAILED
+        elif flags & MessageFlag.ONLY_IF_REPEAT:
             refusal = Outcome.RATE_LIMITED
         elif mailbox.waiting >= shard.settings.mailbox_max:
             refusal = Outcome.MAILBOX_FULL
         else:
             message = Message(user, chat, message_id, frame)
-            message.receipts = bool(flags & MessageFlag.RECEIPTS)
+            message.receipts = receipts
             message.deadline = deadline
             message.waiting.append((origin, ticket))
             mailbox.reserve(message)
             shard.store.append(message)
             return
-        # Nothing new is taken, but it may be the repeat of a message that is no longer in memory.
-        answer = partial(self._answer_old, origin, ticket, user, frame, refusal)
+        # Nothing new is taken, but it may be the repeat of a message that only the store knows.
+        answer = partial(self._answer_old, origin, ticket, receipts, frame, refusal)
         shard.store.find(user, sender, message_id, answer)
 
     def appended(self, messages: list[Message], failure: str | None, now: float) -> None:
@@ -189,7 +193,9 @@ class Messages:
             elif message.original is not None:
                 user.mailbox.withdraw(message)
                 for origin, ticket in waiting:
-                    self._answer_repeat(origin, ticket, user, message.original, message.frame, now)
+                    self._answer_repeat(
+                        origin, ticket, message.receipts, message.original, message.frame, now
+                    )
                 continue
             else:
                 user.mailbox.commit(message)
@@ -199,7 +205,7 @@ class Messages:
                 else:
                     outcome, repeat = Outcome.STORED, Outcome.REPEAT_STORED
             for origin, ticket in waiting:
-                shard.reply(origin, ticket, outcome, user.display_name, now)
+                shard.reply(origin, ticket, outcome, user.stored_name, now)
                 outcome = repeat
 
     def settled(self, request: Request, outcome: int, name: str, now: float) -> None:
@@ -232,9 +238,10 @@ class Messages:
             user.parked = []
 
     def _answer_repeat(
-        self, origin: int, ticket: int, user: User, message: Message, frame: bytes, now: float
+        self, origin: int, ticket: int, receipts: bool, message: Message, frame: bytes, now: float
     ) -> None:
-        """Somebody sends `frame` with the sender and id of a message that is known."""
+        """Somebody sends `frame` with the sender and id of a committed message."""
+        shard, user = self._shard, message.user
         if not codec.same_message(message.frame, frame):
             outcome = Outcome.CONFLICT
         elif message.read:
@@ -245,13 +252,24 @@ class Messages:
             outcome = Outcome.REPEAT_DELIVERED
         else:
             outcome = Outcome.REPEAT_STORED
-        self._shard.reply(origin, ticket, outcome, user.display_name, now)
+        if receipts and outcome in (Outcome.REPEAT_READ, Outcome.REPEAT_ACKNOWLEDGED):
+            # What is told of the recipient must be durable too, and may be known only here as yet.
+            shard.store.save_acknowledged(user, partial(self._saved, origin, ticket, outcome, user))
+        else:
+            shard.reply(origin, ticket, outcome, user.stored_name, now)
+
+    def _saved(
+        self, origin: int, ticket: int, outcome: Outcome, user: User, failure: str | None, now: float
+    ) -> None:
+        self._shard.reply(
+            origin, ticket, outcome if failure is None else Outcome.FAILED, user.stored_name, now
+        )
 
     def _answer_old(
         self,
         origin: int,
         ticket: int,
-        user: User,
+        receipts: bool,
         frame: bytes,
         refusal: Outcome,
         found: list[Message],
@@ -260,7 +278,7 @@ class Messages:
     ) -> None:
         """The store has looked for the message that this would be a repeat of."""
         if found:
-            self._answer_repeat(origin, ticket, user, found[0], frame, now)
+            self._answer_repeat(origin, ticket, receipts, found[0], frame, now)
         else:
             self._shard.reply(origin, ticket, refusal if failure is None else Outcome.FAILED, "", now)
 

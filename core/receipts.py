@@ -39,11 +39,13 @@ class Receipts:
     def read(self, session: Session, user: User, message_id: str, sender: str) -> None:
         """READ: `user` has read this message. One that names nothing is ignored, like an acknowledgement."""
         message = user.mailbox.find(sender, message_id)
-        if message is None:
+        if message is None or not message.seq:
             session.in_flight += 1
             session.adjust_reading()
-            self._shard.store.find(user, sender, message_id, partial(self._found, session, user))
-        elif message.seq:
+            self._shard.store.find(
+                user, sender, message_id, partial(self._found, session, user, session.cursor)
+            )
+        elif message.seq <= session.cursor:
             self._read(user, message)
 
     def delivered(
@@ -56,11 +58,18 @@ class Receipts:
             self._route(sender, recipient, message_id, ReceiptFlag.DELIVERED)
 
     def _found(
-        self, session: Session, user: User, found: list[Message], failure: str | None, now: float
+        self,
+        session: Session,
+        user: User,
+        cursor: int,
+        found: list[Message],
+        failure: str | None,
+        now: float,
     ) -> None:
         for message in found:
-            # In memory, so that who says it again meanwhile is known to have said it.
-            self._read(user, user.mailbox.cache(message))
+            if message.seq <= cursor:
+                # In memory, so that who says it again meanwhile is known to have said it.
+                self._read(user, user.mailbox.cache(message))
         session.in_flight -= 1
         session.adjust_reading()
 

@@ -128,7 +128,7 @@ class Session:
         self._line = WaitingLine()
         #: Whether the client is not read from at the moment.
         self._paused = False
-        #: Messages sent by this connection whose outcome is not known yet, and acknowledgements that the store looks up.
+        #: What this connection has asked for and is not decided: messages, HISTORY, acknowledgements that the store looks up.
         self.in_flight = 0
         # -- Typing (D17) --
         #: The chat that this connection opened or wrote in last, and that of the last CHAT_OPENED or MSG it received.

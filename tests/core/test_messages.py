@@ -208,14 +208,33 @@ def test_d10_the_same_id_with_another_content_is_refused(pair: Pair, committed: 
     pair.world.stores[pair.world.placement.worker_of(pair.bob)].slow = not committed
     ann.msg(pair.bob, "Yes.", ONE)
     ann.msg(pair.bob, "No.", ONE)
+    pair.world.stores[pair.world.placement.worker_of(pair.bob)].slow = False
+    pair.world.settle()
     error = ann.error()
     assert error["code"] == "VALIDATION"
     assert error["details"]["field"] == "message_id"
     assert error["details"]["message_id"] == ONE
-    pair.world.stores[pair.world.placement.worker_of(pair.bob)].slow = False
-    pair.world.settle()
     assert bob.contents() == ["Yes."]
     assert ann.statuses() == [(ONE, "delivered")]
+
+
+def test_d10_the_stored_message_stands_against_one_that_is_still_being_refused(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is no longer in memory; the second takes its id, and a repeat of the first comes before that is decided."""
+    monkeypatch.setattr("core.mailbox.CACHE_MAX", 0)
+    ann, bob = pair.chatting()
+    ann.msg(pair.bob, "Yes.", ONE)
+    ann.take()
+    store = pair.world.store_of(pair.bob)
+    store.slow = True
+    ann.msg(pair.bob, "No.", ONE)
+    ann.msg(pair.bob, "Yes.", ONE)
+    store.slow = False
+    pair.world.settle()
+    assert ann.errors() == ["VALIDATION"]
+    assert ann.statuses() == [(ONE, "delivered")]
+    assert bob.contents() == ["Yes."]
 
 
 def test_d10_content_is_compared_after_sanitising(pair: Pair) -> None:

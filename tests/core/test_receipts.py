@@ -519,3 +519,43 @@ def test_d11_what_was_purged_can_not_be_read(pair: Pair) -> None:
     bob.say("MSG_ACK", message_id=ONE)
     assert ann.statuses() == []
     assert bob.session.in_flight == 0
+
+
+def test_d20_a_repeat_is_told_nothing_of_the_recipient_that_is_not_durable(pair: Pair) -> None:
+    """Bob has read it, and the store does not have that yet: a crash could take it back."""
+    ann, bob = chatting(pair)
+    ann.msg(pair.bob, "Hi.", ONE)
+    ann.take()
+    store = pair.world.store_of(pair.bob)
+    store.slow = True
+    bob.say("READ", message_id=ONE, **{"from": pair.ann})
+    ann.msg(pair.bob, "Hi.", ONE)
+    assert not ann.inbox
+    store.slow = False
+    pair.world.settle()
+    assert ann.statuses() == [(ONE, "delivered"), (ONE, "read"), (ONE, "read")]
+    store.failure = "disk full"
+    ann.msg(pair.bob, "Hi.", ONE)
+    assert ann.errors() == ["MESSAGE_FAILED"]
+
+
+def test_d12_what_is_stored_is_found_while_a_repeat_of_it_is_on_its_way_to_the_store(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The repeat is in memory and has no position; the message has one, and is not in memory."""
+    monkeypatch.setattr(mailbox, "CACHE_MAX", 0)
+    ann, bob = chatting(pair)
+    ann.msg(pair.bob, "Hi.", ONE)
+    ann.msg(pair.bob, "Ho.", TWO)
+    ann.take()
+    store = pair.world.store_of(pair.bob)
+    store.slow = True
+    ann.msg(pair.bob, "Hi.", ONE)
+    bob.say("MSG_ACK", message_id=ONE, **{"from": pair.ann})
+    ann.msg(pair.bob, "Ho.", TWO)
+    bob.say("READ", message_id=TWO, **{"from": pair.ann})
+    store.slow = False
+    pair.world.settle()
+    assert {(ONE, "delivered"), (TWO, "delivered"), (TWO, "read")} <= set(ann.statuses())
+    bob.leave()
+    assert not pair.come(pair.bob).contents()
