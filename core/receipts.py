@@ -43,9 +43,9 @@ class Receipts:
             session.in_flight += 1
             session.adjust_reading()
             self._shard.store.find(
-                user, sender, message_id, partial(self._found, session, user, session.cursor)
+                user, sender, message_id, partial(self._found, session, user, user.mailbox.head)
             )
-        elif message.seq <= session.cursor:
+        else:
             self._read(user, message)
 
     def delivered(
@@ -61,13 +61,14 @@ class Receipts:
         self,
         session: Session,
         user: User,
-        cursor: int,
+        head: int,
         found: list[Message],
         failure: str | None,
         now: float,
     ) -> None:
         for message in found:
-            if message.seq <= cursor:
+            # What has come meanwhile nobody can have read.
+            if message.seq <= head:
                 # In memory, so that who says it again meanwhile is known to have said it.
                 self._read(user, user.mailbox.cache(message))
         session.in_flight -= 1
