@@ -25,7 +25,7 @@ PAGE_SIZE: Final = 4096
 #: Seconds that a statement waits for somebody else's lock, such as that of an operator's tool.
 _LOCK_PATIENCE: Final = 1.0
 #: Memory for pages, in KiB.
-_CACHE_KIB: Final = 32 * 1024
+_CACHE_KIB: Final = 16 * 1024
 #: What a log that grew while it could not be moved into the file is cut to, in bytes.
 _LOG_BYTES: Final = 64 * 1024 * 1024
 _SYNCHRONOUS: Final[dict[str, str]] = {"fsync": "FULL", "os": "NORMAL"}

@@ -1,0 +1,205 @@
+"""Acknowledged means kept, whatever dies: D9-D13, D18, D20, D26, with workers, fronts and the supervisor killed at random moments.
+
+The talkers and what they note are in `talker` and `ledger`, with what exactly is promised. What dies and when is thrown with a seed,
+which a failure tells; ``CHAOS_SEED=1234 pytest ...`` throws the same again, though the server's part of the timing is never the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from tests.system.harness import Server, processes, run_async, user_on_worker, wait_until
+from tests.system.ledger import Ledger
+from tests.system.talker import Manners, Talker
+
+WORKERS: Final = 3
+FRONTS: Final = 2
+USERS: Final = 12
+#: Peers that each user writes to.
+PEERS: Final = 4
+#: Seconds between two messages of one user, on average: with all of them about 200 messages/s.
+PACE: Final = 0.06
+#: What happens in the rounds, in an order that the dice decide. A worker that hangs is what brings MESSAGE_FAILED (D26).
+ROUNDS: Final = (
+    ["worker"] * 11
+    + ["two workers"] * 2
+    + ["front"] * 4
+    + ["supervisor"] * 3
+    + ["worker that hangs"]
+    + ["clients"] * 3
+)
+#: Seconds between two rounds, at least and at most: before the dead are back, and after.
+PAUSE: Final = (0.02, 0.7)
+#: Seconds for which a worker hangs: until a little before or after the others give up on it.
+HANGS: Final = (4.9, 6.2)
+#: Seconds that the end may take: requests to dead workers fail after 5 s, and are sent again.
+PATIENCE: Final = 25.0
+#: The end of the server's output that a failure shows.
+SHOWN: Final = 4000
+
+MANNERS: Final = (
+    Manners(resumes=True),
+    Manners(acknowledges=0.9),
+    Manners(),
+    Manners(resumes=True, acknowledges=0.8),
+    Manners(acknowledges=1.0, names_sender=False),
+    Manners(receipts=True),
+    Manners(resumes=True, receipts=True),
+    Manners(acknowledges=0.5),
+)
+
+
+class Havoc:
+    """A server that things happen to, again and again on the same port and data."""
+
+    def __init__(self, directory: Path, ledger: Ledger, dice: random.Random) -> None:
+        self._directory = directory
+        self._ledger = ledger
+        self._dice = dice
+        self._outputs: list[str] = []
+        self.server = Server(directory, workers=WORKERS, fronts=FRONTS, host="127.0.0.1")
+
+    def send_signal(self, number: signal.Signals, kind: str) -> int:
+        """Send it to one process of this kind, as soon as there is one; its process number."""
+        found: list[tuple[int, str]] = []
+
+        def there() -> bool:
+            found[:] = [child for child in self.server.children().items() if f"fastchat: {kind}" in child[1]]
+            return bool(found)
+
+        wait_until(there, f"a {kind} to be there")
+        pid, title = self._dice.choice(sorted(found))
+        self._ledger.remark(f"{title} gets {number.name}")
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+        return pid
+
+    def kill_supervisor(self) -> None:
+        """And thereby the whole server, which is then started again."""
+        children = {process for process in processes().values() if process.pid in self.server.children()}
+        self._ledger.remark("the supervisor is killed")
+        os.kill(self.server.pid, signal.SIGKILL)
+        left = {(child.pid, child.started) for child in children}
+        wait_until(
+            lambda: not left & {(process.pid, process.started) for process in processes().values()},
+            "the children of the killed supervisor to end",
+            timeout=5.0,
+        )
+        self.server.kill()  # what is left is make
+        self._outputs.append(self.server.output())
+        self.server = Server(
+            self._directory, workers=WORKERS, fronts=FRONTS, host="127.0.0.1", port=self.server.port
+        )
+        self.server.start()
+        self._ledger.remark("the server is ready again")
+
+    def output(self) -> str:
+        """All that the servers have said."""
+        return "".join([*self._outputs, self.server.output()])
+
+
+def company(ledger: Ledger, dice: random.Random) -> list[Talker]:
+    """The users, spread over the workers, each with a few peers on any of them; the first has a second device, which listens."""
+    users = [user_on_worker(number % WORKERS, WORKERS) for number in range(USERS)]
+    talkers = []
+    for number, user_id in enumerate(users):
+        peers = dice.sample([peer for peer in users if peer != user_id], PEERS)
+        manners = MANNERS[number % len(MANNERS)]
+        talkers.append(Talker(user_id, peers, manners, ledger, dice, PACE))
+    for second in (Manners(resumes=True), Manners()):
+        talkers.append(Talker(users[0], (), second, ledger, dice, PACE))
+    return talkers
+
+
+async def until(condition: Callable[[], bool], what: str, timeout: float = PATIENCE) -> None:
+    """Like `wait_until`, while the talkers go on."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout:g} s in vain: {what}"
+        await asyncio.sleep(0.02)
+
+
+async def storm(havoc: Havoc, talkers: list[Talker], dice: random.Random) -> None:
+    """All rounds."""
+    rounds = list(ROUNDS)
+    dice.shuffle(rounds)
+    for kind in rounds:
+        await asyncio.sleep(dice.uniform(*PAUSE))  # the moment is to be any
+        match kind:
+            case "clients":
+                for talker in dice.sample(talkers, 4):
+                    talker.cut()
+            case "supervisor":
+                await asyncio.to_thread(havoc.kill_supervisor)
+            case "worker that hangs":
+                worker = await asyncio.to_thread(havoc.send_signal, signal.SIGSTOP, "worker")
+                await asyncio.sleep(dice.uniform(*HANGS))
+                os.kill(worker, signal.SIGCONT)
+            case "two workers":
+                await asyncio.to_thread(havoc.send_signal, signal.SIGKILL, "worker")
+                await asyncio.to_thread(havoc.send_signal, signal.SIGKILL, "worker")
+            case _:
+                await asyncio.to_thread(havoc.send_signal, signal.SIGKILL, kind)
+
+
+async def settle(ledger: Ledger, talkers: list[Talker]) -> None:
+    """Let everything come to rest: nothing new, all acknowledged, everybody anew, everything there."""
+    for talker in talkers:
+        talker.write(False)
+    await until(lambda: not any(talker.waiting for talker in talkers), "everything to be acknowledged")
+    for talker in talkers:
+        talker.cut()
+    await until(lambda: all(talker.connected for talker in talkers), "everybody to be back")
+    with suppress(AssertionError):  # the ledger knows what is missing
+        await until(lambda: not ledger.undelivered(), "everything to be delivered", timeout=10.0)
+    for talker in talkers:
+        await talker.drain()
+
+
+@run_async
+async def test_nothing_is_lost_repeated_or_reordered(tmp_path: Path) -> None:
+    seed = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().getrandbits(32))
+    print(f"CHAOS_SEED={seed}")
+    dice = random.Random(seed)
+    ledger = Ledger()
+    havoc = Havoc(tmp_path, ledger, dice)
+    talkers = company(ledger, dice)
+    await asyncio.to_thread(havoc.server.start)
+    try:
+        lives = [asyncio.create_task(talker.live(havoc.server.url)) for talker in talkers]
+        await until(lambda: all(talker.connected for talker in talkers), "everybody to be there")
+        for talker in talkers:
+            await talker.open_chats()
+        await until(lambda: all(talker.has_all_chats for talker in talkers), "all chats to be open")
+        for talker in talkers:
+            talker.write(True)
+        await storm(havoc, talkers, dice)
+        await settle(ledger, talkers)
+        for talker in talkers:
+            await talker.leave()
+        await asyncio.gather(*lives)
+        assert await asyncio.to_thread(havoc.server.stop) == 0
+    finally:
+        for life in lives:
+            life.cancel()
+        figures = ledger.figures()
+        print(figures)
+        problems = ledger.problems()
+        if problems:
+            print("\n\n".join(problems), havoc.output()[-SHOWN:], sep="\n\n")
+        await asyncio.to_thread(havoc.server.kill)
+    assert problems == [], "see above; CHAOS_SEED throws the same dice again"
+    assert "Traceback" not in havoc.output()
+    # It was a storm.
+    assert figures["acknowledged"] == figures["messages"] > 500
+    assert figures["ordered_pairs"] > 1000
+    assert figures["connections"] > 5 * len(talkers)
+    assert figures["sent"] > figures["messages"], "some were sent again"

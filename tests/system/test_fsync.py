@@ -1,0 +1,194 @@
+"""D20 to the letter: nothing is acknowledged or shown before the disk has it. By what the kernel is asked, and in which order."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import pytest
+
+from tests.system.harness import Server, StartServer, user_on_worker
+from tests.system.raw_client import RawClient, text
+from tests.system.trace import LOG_SUFFIX, SYNCS, WRITES, Call, Tracer, frames, safe_since
+
+WORKERS: Final = 2
+#: Messages to each recipient that are sent one by one, and all at once.
+SINGLE: Final = 40
+BURST: Final = 120
+NEWCOMERS: Final = 10
+
+#: What is looked for in the files: no two messages or names have the same.
+MARKER: Final = re.compile(rb"\[trace [0-9a-f]{32}\]")
+MARKER_SIZE: Final = 40
+STRACE: Final = (
+    f"--trace={','.join(sorted(SYNCS | WRITES))}",
+    "--signal=none",
+    "--string-limit=2000000",
+    "-yy",
+)
+
+
+def mark() -> str:
+    """A new marker."""
+    return f"[trace {uuid4().hex}]"
+
+
+class Talk:
+    """What was said while the workers were traced: who said what to whom."""
+
+    def __init__(self) -> None:
+        #: Message id -> marker.
+        self.sent: dict[str, bytes] = {}
+        #: Message id -> the recipient's port.
+        self.recipients: dict[str, int] = {}
+        #: The sender's port.
+        self.sender = 0
+        #: Port -> marker in the display name.
+        self.newcomers: dict[int, bytes] = {}
+
+    def message(self, recipient: RawClient) -> bytes:
+        """The frame of a new message."""
+        message_id, marker = f"m-{len(self.sent)}", mark()
+        self.sent[message_id] = marker.encode()
+        self.recipients[message_id] = port(recipient)
+        return text("MSG", to=recipient.user_id, content=f"this is {marker} indeed", message_id=message_id)
+
+
+def port(client: RawClient) -> int:
+    return int(client.socket.getsockname()[1])
+
+
+def talk(server: Server) -> Talk:
+    """Alice writes to Bob on her worker and to Carol on another one; singly and in bursts. Then newcomers come."""
+    said = Talk()
+    clients = [RawClient.upgraded(server.port, user_on_worker(index, WORKERS)) for index in (0, 0, 1)]
+    alice, bob, carol = clients
+    try:
+        for client in clients:
+            client.hello()
+        for client in (bob, carol):
+            alice.say("OPEN_CHAT", target_user_id=client.user_id, target_display_name="Somebody")
+            alice.receive("CHAT_OPENED")
+        said.sender = port(alice)
+        for _ in range(SINGLE):
+            for client in (bob, carol):
+                alice.send(said.message(client))
+                alice.receive("MSG_ACK", timeout=30.0)
+                client.receive("MSG", timeout=30.0)
+        alice.send(b"".join(said.message(client) for _ in range(BURST) for client in (bob, carol)))
+        for _ in range(2 * BURST):
+            alice.receive("MSG_ACK", timeout=30.0)
+        for _ in range(BURST):
+            bob.receive("MSG", timeout=30.0)
+            carol.receive("MSG", timeout=30.0)
+        for number in range(NEWCOMERS):
+            name = mark()
+            with RawClient.upgraded(server.port, user_on_worker(number % WORKERS, WORKERS), name) as newcomer:
+                said.newcomers[port(newcomer)] = name.encode()
+                newcomer.hello()
+    finally:
+        for client in clients:
+            client.socket.close()
+    return said
+
+
+def shown_too_early(calls: list[Call], said: Talk) -> list[str]:
+    """Every MSG_ACK, MSG, and HELLO_ACK that was written before what it is about was safe. All of them have to be in the trace."""
+    safe = safe_since(calls, MARKER, MARKER_SIZE)
+    assert set(said.sent.values()) | set(said.newcomers.values()) <= safe.keys(), (
+        "the trace shows all that was stored"
+    )
+    early: list[str] = []
+
+    def check(what: str, marker: bytes, began: int) -> None:
+        was_safe = safe[marker]
+        if was_safe is None:
+            early.append(
+                f"{what} was written in line {began} of the trace, and what it is about never synced"
+            )
+        elif began < was_safe.since:
+            early.append(f"{what} was written in line {began}, and safe in line {was_safe.since}")
+
+    def messages(client: int, wanted: str) -> list[tuple[int, dict[str, Any]]]:
+        found = []
+        for frame in frames(calls, client):
+            if frame.payload.startswith(b"{"):
+                message = json.loads(frame.payload)
+                if message["type"] == wanted:
+                    found.append((frame.began, message["data"]))
+        return found
+
+    acknowledged = messages(said.sender, "MSG_ACK")
+    assert sorted(ack["message_id"] for _, ack in acknowledged) == sorted(said.sent)
+    for began, ack in acknowledged:
+        check(f"MSG_ACK {ack['message_id']}", said.sent[ack["message_id"]], began)
+    for recipient in set(said.recipients.values()):
+        shown = messages(recipient, "MSG")
+        assert [m["message_id"] for _, m in shown] == [
+            i for i, p in said.recipients.items() if p == recipient
+        ]
+        for began, message in shown:
+            check(f"MSG {message['message_id']}", said.sent[message["message_id"]], began)
+    for newcomer, marker in said.newcomers.items():
+        ((began, ack),) = messages(newcomer, "HELLO_ACK")
+        check(f"HELLO_ACK of {ack['user_id']}", marker, began)
+    return early
+
+
+def traced(start_server: StartServer, directory: Path, durability: str) -> tuple[list[Call], Talk]:
+    """Have the talk on a server whose workers are traced."""
+    server = start_server(workers=WORKERS, durability=durability)
+    workers = [server.child(f"worker {index}") for index in range(WORKERS)]
+    with Tracer(workers, directory, *STRACE) as tracer:
+        said = talk(server)
+    return tracer.calls(), said
+
+
+def test_d20_nothing_is_shown_before_it_is_synced(start_server: StartServer, tmp_path: Path) -> None:
+    calls, said = traced(start_server, tmp_path, "fsync")
+    assert shown_too_early(calls, said) == []
+    logs = {call.target for call in calls if call.target.endswith(LOG_SUFFIX)}
+    assert len(logs) == WORKERS, "each worker has a file of its own"
+
+
+def test_the_test_fails_without_the_sync(start_server: StartServer, tmp_path: Path) -> None:
+    """With FASTCHAT_DURABILITY=os nothing waits for the disk, and the check above has to say so of nearly everything."""
+    calls, said = traced(start_server, tmp_path, "os")
+    early = shown_too_early(calls, said)
+    assert len(early) > 0.9 * (2 * len(said.sent) + len(said.newcomers)), early[:20]
+
+
+@pytest.mark.parametrize("kind", ["MSG_ACK", "MSG", "HELLO_ACK"])
+def test_the_test_fails_when_one_sync_fails_to_come_first(kind: str) -> None:
+    """One frame that is written while the sync is still under way is enough."""
+    log, marker = f"/data/shard-0.db{LOG_SUFFIX}", mark().encode()
+    said = Talk()
+    said.sent, said.recipients, said.sender = {"m-0": marker}, {"m-0": 2}, 1
+    said.newcomers = {3: mark().encode()}
+    page = b"".join([marker, *said.newcomers.values()])
+    shown = {
+        "MSG_ACK": (1, b'{"type":"MSG_ACK","data":{"message_id":"m-0"}}'),
+        "MSG": (2, b'{"type":"MSG","data":{"message_id":"m-0"}}'),
+        "HELLO_ACK": (3, b'{"type":"HELLO_ACK","data":{"user_id":"somebody"}}'),
+    }
+
+    def history(early: str | None) -> list[Call]:
+        calls = [
+            Call("pwrite64", log, 0, 0, 24, b"\0\0\0\1\0\0\0\1" + bytes(16), 32),
+            Call("pwrite64", log, 1, 1, len(page), page, 56),
+        ]
+        sync = Call("fdatasync", log, 2, 4, 0, b"", 0)
+        for name, (client, payload) in shown.items():
+            data = bytes([0x81, len(payload)]) + payload
+            line = 3 if name == early else 5
+            calls.append(
+                Call("write", f"TCP:[127.0.0.1:80->127.0.0.1:{client}]", line, line, len(data), data, 0)
+            )
+        return sorted([*calls, sync], key=lambda call: call.ended)
+
+    assert shown_too_early(history(None), said) == []
+    (problem,) = shown_too_early(history(kind), said)
+    assert problem.startswith(f"{kind} ")
