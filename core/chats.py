@@ -67,12 +67,9 @@ class Chats:
             outcome = Outcome.USER_NOT_FOUND if failure is None else Outcome.FAILED
             self._shard.reply(origin, ticket, outcome, "", now)
             return
-        chat = user.chats.get(opener)
-        new = chat is None
-        if chat is None:
-            chat = self.add(user, opener, name)
+        chat = user.chats.get(opener) or self.add(user, opener, name)
         chat.peer_name = name
-        self._shard.store.save_chat(user, chat, partial(self._accepted, origin, ticket, user, chat, new))
+        self._shard.store.save_chat(user, chat, partial(self._accepted, origin, ticket, user, chat))
 
     def settled(self, request: Request, outcome: int, name: str, now: float) -> None:
         """Back at the opener's shard: keep the chat here too; or say why not."""
@@ -106,23 +103,19 @@ class Chats:
     def announce_missed(self, user: User) -> None:
         """What was opened while `user` was away."""
         for chat in user.chats.values():
-            if not chat.announced:
+            if chat.saved and not chat.announced:
                 self.announce(user, chat)
 
     def add(self, user: User, peer: str, name: str) -> Chat:
         """A new record at one side. After this, it must be given to the store."""
-        return self.keep(user, Chat(peer, name))
-
-    def keep(self, user: User, chat: Chat) -> Chat:
-        """Put a record at one side."""
-        user.chats[chat.peer] = chat
-        self._shard.presence.chat_opened(user, chat.peer)
+        chat = user.chats[peer] = Chat(peer, name)
         return chat
 
     def repair(self, user: User, peer: str, name: str) -> Chat:
         """The other side has proof that this chat is open: keep it here again."""
-        chat = self.add(user, peer, name)
+        chat = user.chats.get(peer) or self.add(user, peer, name)
         self._shard.store.save_chat(user, chat, nobody_waits)
+        self._shard.presence.chat_opened(user, peer)
         return chat
 
     def tell_new_name(self, user: User, now: float) -> None:
@@ -149,16 +142,13 @@ class Chats:
     # -- Once it is durable --
 
     def _accepted(
-        self, origin: int, ticket: int, user: User, chat: Chat, new: bool, failure: str | None, now: float
+        self, origin: int, ticket: int, user: User, chat: Chat, failure: str | None, now: float
     ) -> None:
+        # One that could not be saved stays a record that is not open: it has its place in the store already.
         if failure is None:
-            self._shard.reply(origin, ticket, Outcome.OPENED, user.stored_name, now)
-            return
-        if new and not chat.saved and not user.mailbox.reserved:
-            # A message that is on its way would have taken it along.
-            user.chats.pop(chat.peer, None)
-            self._shard.presence.chat_withdrawn(user, chat.peer)
-        self._shard.reply(origin, ticket, Outcome.FAILED, "", now)
+            self._shard.presence.chat_opened(user, chat.peer)
+        outcome = Outcome.OPENED if failure is None else Outcome.FAILED
+        self._shard.reply(origin, ticket, outcome, user.stored_name, now)
 
     def _opened(self, request: Request, chat: Chat, failure: str | None, now: float) -> None:
         shard, user, session = self._shard, request.user, request.session
@@ -166,6 +156,7 @@ class Chats:
         if failure is not None:
             shard.refuse(request, Outcome.FAILED, now)
             return
+        shard.presence.chat_opened(user, chat.peer)
         if not chat.announced:
             self.announce(user, chat)
         elif not session.closed:

@@ -42,7 +42,8 @@ class Delivery:
         self._receipts = receipts
         #: (when it counts, session, position): confirmed by a pong, waiting for a MSG_ACK that would overrule it. In order of time.
         self._confirmed: deque[tuple[float, Session, int]] = deque()
-        #: Sessions that have got messages since their last confirming ping, and may not be sent another one yet.
+        #: Sessions that have got messages since their last confirming ping. They are asked at the next tick, so that one ping does for all
+        #: that came together, or when they may be.
         self._to_ask: dict[Session, None] = {}
         #: (when to try again, session): the store could not read for them. In order of time.
         self._stalled: deque[tuple[float, Session]] = deque()
@@ -56,6 +57,7 @@ class Delivery:
             session.missed_through = mailbox.head
             return Resumed.RESET
         session.cursor = max(position, mailbox.purged_through)
+        session.missed_through = 0
         return Resumed.FULL if session.cursor == position else Resumed.PARTIAL
 
     def deliver(self, user: User, message: Message, now: float) -> bool:
@@ -78,6 +80,10 @@ class Delivery:
             self._write(user, session, message, now)
         if session.page and session.cursor >= mailbox.head:
             session.page = []  # the rest came from memory, or has been acknowledged meanwhile
+        if session.cursor >= mailbox.head and session in self._to_ask:
+            # Who comes just to fetch what waits may leave at once.
+            del self._to_ask[session]
+            self._ask(session, now)
 
     # -- Acknowledgements --
 
@@ -97,17 +103,13 @@ class Delivery:
                 return
         else:
             seq = mailbox.next_unacknowledged(0)
-            while True:
-                if seq is None or seq > session.cursor:
-                    return
-                message = mailbox.cached(seq)
-                if message is None:
-                    break
-                if message.message_id == message_id:
-                    self.settle(user, message)
-                    return
-                seq = mailbox.next_unacknowledged(seq)
-        # What was written longer ago is no longer in memory.
+            if seq is None or seq > session.cursor:
+                return
+            message = mailbox.cached(seq)
+            if message is not None and message.message_id == message_id:
+                self.settle(user, message)
+                return
+        # It is not the first that waits, or no longer in memory: the store knows which one is meant.
         session.in_flight += 1
         session.adjust_reading()
         self._store.find(user, sender, message_id, partial(self._found, session, user, session.cursor))
@@ -219,7 +221,9 @@ class Delivery:
 
     def _write(self, user: User, session: Session, message: Message, now: float) -> None:
         mailbox = user.mailbox
-        message = mailbox.cache(message)
+        acknowledged = mailbox.is_acknowledged(message.seq)
+        if not acknowledged:
+            message = mailbox.cache(message)
         frame = message.frame
         if session.resumes:
             frame = codec.numbered(frame, message.seq, mailbox.cursor(message.seq))
@@ -227,13 +231,14 @@ class Delivery:
         session.cursor = message.seq
         session.received_peer = message.sender
         if not user.acknowledges:
-            if message.receipts and not mailbox.is_acknowledged(message.seq):
+            if message.receipts and not acknowledged:
                 mailbox.receipts_due[message.seq] = (message.sender, message.message_id)
-            self._ask(session, now)
+            if not session.confirm_asked:
+                self._to_ask[session] = None
 
     def _ask(self, session: Session, now: float) -> None:
         """Send a confirming ping behind the messages: at most one on its way, at most one a second."""
-        if session.confirm_asked:
+        if session.confirm_asked or session.user is None or session.user.acknowledges:
             return
         if session.confirm_asked_at + CONFIRM_PING_INTERVAL > now:
             self._to_ask[session] = None

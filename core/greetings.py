@@ -91,8 +91,7 @@ class Greetings:
         if session.closed:
             # Too late to greet, but what the client sent is still done, if it was the client who left.
             session.user = user
-            if hello.capabilities is not None:
-                session.use(hello.capabilities)
+            session.use(hello.capabilities)
             if user.sessions:
                 shard.presence.named(user)
             shard.note_idle(user, now)
@@ -103,13 +102,13 @@ class Greetings:
             reason = f"this user has {DEVICES_MAX} connections already"
             shard.close(session, CloseCode.TRY_AGAIN_LATER, reason, now)
             return
-        if hello.capabilities is not None or first:
-            session.use(hello.capabilities)
-            session.presence_changes = {} if Capability.PRESENCE_DELTA in session.capabilities else None
+        session.use(hello.capabilities)
+        session.presence_changes = {} if Capability.PRESENCE_DELTA in session.capabilities else None
         resumed: str = Resumed.FULL
+        if first or hello.cursor is not None:
+            resumed = shard.delivery.start(user, session, hello.cursor)
         if first:
             session.user = user
-            resumed = shard.delivery.start(user, session, hello.cursor)
             user.sessions.append(session)
         if session.resumes:
             cursor = user.mailbox.cursor(session.cursor)
@@ -120,7 +119,7 @@ class Greetings:
         shard.presence.attach(user, session, now)
         if first:
             shard.chats.announce_missed(user)
-            shard.delivery.pump(user, session, now)
+        shard.delivery.pump(user, session, now)
         shard.continue_later(session, EVERYTHING)
 
     def _fail(self, session: Session, reason: str, now: float) -> None:

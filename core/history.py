@@ -63,7 +63,7 @@ class Histories:
     ) -> None:
         """HISTORY: `before` is a position in the mailbox of `user` and one in that of `peer`."""
         shard = self._shard
-        if peer not in user.chats:
+        if not user.has_chat(peer):
             raise Refusal(ErrorCode.CHAT_NOT_OPENED, "there is no chat with this user", field="with")
         wait = user.histories.retry_after(now)
         if wait:
@@ -73,7 +73,7 @@ class Histories:
         session.adjust_reading()
         request = shard.requests.open(MessageType.HISTORY, session, user, peer, None, now)
         self._asked[request.ticket] = _Asked(limit)
-        mine, theirs = before or (None, None)
+        mine, theirs = before or (user.mailbox.head + 1, None)
         # One more than is shown tells whether there are more, and where they begin.
         shard.store.history(user.user_id, peer, mine, limit + 1, partial(self._mine, request.ticket))
         owner = shard.placement.worker_of(peer)
@@ -138,6 +138,10 @@ class Histories:
         self, origin: int, ticket: int, asker: str, user_id: str, before: int | None, limit: int
     ) -> None:
         """What `asker` has written to `user_id`, who lives here."""
+        user = self._shard.users.get(user_id)
+        if before is None and user is not None:
+            # A commit that failed may have left something in the store all the same, beyond the head.
+            before = user.mailbox.head + 1
         self._shard.store.history(user_id, asker, before, limit, partial(self._answer, origin, ticket))
 
     def _answer(

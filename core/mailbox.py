@@ -150,6 +150,11 @@ class Mailbox:
     def _evict(self) -> None:
         self._forget(self._cached.pop(next(iter(self._cached))))
 
+    def let_go(self) -> None:
+        """Keep no message in memory any more: messages know their user, and only the garbage collector would undo that circle."""
+        self._cached.clear()
+        self._index.clear()
+
     def _forget(self, message: Message) -> None:
         """Find it no longer. A message that comes back into memory may have taken the place of its own repeat, which is on its way."""
         name = message.sender, message.message_id
@@ -194,6 +199,7 @@ class Mailbox:
         """Set everything as the store has it."""
         self.head, self.purged_through, self.acknowledged_through = head, purged, acknowledged
         self._ahead = {seq for seq in ahead if seq > acknowledged}
+        self._catch_up()
         self.purge(purged)
 
     def purge(self, through: int) -> None:

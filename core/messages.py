@@ -12,6 +12,7 @@ A repeat is recognised in memory if the message is a recent one, else by the sto
 
 from __future__ import annotations
 
+import logging
 import random
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +29,8 @@ from core.waiting_line import EVERYTHING
 
 if TYPE_CHECKING:
     from core.shard import Shard
+
+_log = logging.getLogger("fastchat.core")
 
 #: What a plain client is told, and one with `receipts` (D11).
 _PLAIN_STATUS: Final[dict[int, str]] = {
@@ -68,7 +71,7 @@ class Messages:
     ) -> None:
         """A valid MSG. `data` is what the client sent, kept when it can't be decided yet whether one more is allowed."""
         shard = self._shard
-        flags = MessageFlag.CHAT_OPEN if recipient in user.chats else 0
+        flags = MessageFlag.CHAT_OPEN if user.has_chat(recipient) else 0
         if user.messages.retry_after(now, user.in_flight):
             if user.in_flight:
                 session.hold_back(MessageType.MSG, data)
@@ -148,7 +151,7 @@ class Messages:
             shard.reply(origin, ticket, outcome, "", now)
             return
         chat = user.chats.get(sender)
-        if chat is None:
+        if chat is None or not chat.saved:
             if not flags & MessageFlag.CHAT_OPEN:
                 shard.reply(origin, ticket, Outcome.CHAT_NOT_OPENED, "", now)
                 return
@@ -183,30 +186,33 @@ class Messages:
 
     def appended(self, messages: list[Message], failure: str | None, now: float) -> None:
         """The store has committed these, or could not: show and acknowledge them, or say so."""
-        shard = self._shard
         for message in messages:
-            user = message.user
-            waiting, message.waiting = message.waiting, []
-            if failure is not None:
-                user.mailbox.withdraw(message)
-                outcome = repeat = Outcome.FAILED
-            elif message.original is not None:
-                user.mailbox.withdraw(message)
-                for origin, ticket in waiting:
-                    self._answer_repeat(
-                        origin, ticket, message.receipts, message.original, message.frame, now
-                    )
-                continue
-            else:
-                user.mailbox.commit(message)
-                shard.typing.message_came(user, message.sender)
-                if user.sessions and self._show(user, message, now):
-                    outcome, repeat = Outcome.DELIVERED, Outcome.REPEAT_DELIVERED
-                else:
-                    outcome, repeat = Outcome.STORED, Outcome.REPEAT_STORED
+            try:
+                self._appended(message, failure, now)
+            except Exception:
+                _log.exception("bug while showing a message to %s", message.user.user_id)
+
+    def _appended(self, message: Message, failure: str | None, now: float) -> None:
+        shard, user = self._shard, message.user
+        waiting, message.waiting = message.waiting, []
+        if failure is not None:
+            user.mailbox.withdraw(message)
+            outcome = repeat = Outcome.FAILED
+        elif message.original is not None:
+            user.mailbox.withdraw(message)
             for origin, ticket in waiting:
-                shard.reply(origin, ticket, outcome, user.stored_name, now)
-                outcome = repeat
+                self._answer_repeat(origin, ticket, message.receipts, message.original, message.frame, now)
+            return
+        else:
+            user.mailbox.commit(message)
+            shard.typing.message_came(user, message.sender)
+            if user.sessions and self._show(user, message, now):
+                outcome, repeat = Outcome.DELIVERED, Outcome.REPEAT_DELIVERED
+            else:
+                outcome, repeat = Outcome.STORED, Outcome.REPEAT_STORED
+        for origin, ticket in waiting:
+            shard.reply(origin, ticket, outcome, user.stored_name, now)
+            outcome = repeat
 
     def settled(self, request: Request, outcome: int, name: str, now: float) -> None:
         """Back at the sender's shard: MSG_ACK, or why not. `name` is the recipient's, if the message was accepted."""
@@ -216,9 +222,11 @@ class Messages:
         if outcome not in _PLAIN_STATUS:
             shard.refuse(request, outcome, now)
         else:
-            if request.peer not in user.chats:
+            if not user.has_chat(request.peer):
                 # The recipient's shard knows of the chat, so it is open, and the record here was lost (D7).
-                shard.chats.announce(user, shard.chats.repair(user, request.peer, name))
+                chat = shard.chats.repair(user, request.peer, name)
+                if not chat.announced:
+                    shard.chats.announce(user, chat)
                 session.choose(request.peer, request.ticket)
             if not session.closed:
                 assert request.message_id is not None, "every message has an id"
@@ -284,13 +292,9 @@ class Messages:
 
     def _show(self, user: User, message: Message, now: float) -> bool:
         """Write it to the devices; whether there was one to write to. CHAT_OPENED comes before the first message (D7)."""
-        shard, sender = self._shard, message.sender
-        chat = user.chats.get(sender)
-        if chat is None:
-            # The store took the message, and the chat with it, after it could not take the chat alone.
-            chat = shard.chats.keep(user, message.chat)
-        if not chat.announced:
-            shard.chats.announce(user, chat)
+        shard = self._shard
+        if not message.chat.announced:
+            shard.chats.announce(user, message.chat)
         return shard.delivery.deliver(user, message, now)
 
     def _send_carbons(self, user: User, sender: Session, frame: bytes) -> None:

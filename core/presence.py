@@ -95,8 +95,9 @@ class Presence:
         self._leaving.pop(user.user_id, None)
         if user.user_id not in self._local:
             self._local[user.user_id] = user
-            for peer in user.chats:
-                self._watchers.setdefault(peer, set()).add(user.user_id)
+            for peer, chat in user.chats.items():
+                if chat.saved:
+                    self._watchers.setdefault(peer, set()).add(user.user_id)
         self.named(user)
         if session not in self._sessions:
             self._sessions[session] = None
@@ -120,16 +121,15 @@ class Presence:
             self._leaving[user.user_id] = now + PRESENCE_GRACE
 
     def chat_opened(self, user: User, peer: str) -> None:
-        """`user` has a new chat, and so a contact more."""
+        """A chat of `user` is durable, which may mean one contact more."""
         if user.user_id not in self._local:
             return
-        self._watchers.setdefault(peer, set()).add(user.user_id)
+        watchers = self._watchers.setdefault(peer, set())
+        if user.user_id in watchers:
+            return
+        watchers.add(user.user_id)
         if not self._everyone and peer in self._online:
             self._mark(user.user_id, peer, self._online[peer])
-
-    def chat_withdrawn(self, user: User, peer: str) -> None:
-        """The store could not take that chat."""
-        self._unwatch(user.user_id, peer)
 
     def name_of(self, user_id: str) -> str | None:
         """The name of a user who is online."""
@@ -318,7 +318,8 @@ class Presence:
         if not self._everyone:
             user = session.user
             assert user is not None, "only sessions that have said HELLO are told"
-            return codec.presence(self._entries({user.user_id, *user.chats}))
+            contacts = [peer for peer, chat in user.chats.items() if chat.saved]
+            return codec.presence(self._entries({user.user_id, *contacts}))
         if self._frame is None:
             self._frame = codec.presence(self._entries(self._online))
         return self._frame

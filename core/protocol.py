@@ -178,5 +178,5 @@ PRESENCE_EVERYONE_MAX: Final = 200
 PRESENCE_EVERYONE_AGAIN: Final = 160
 #: Seconds offline after which a user without a chat is forgotten (D23).
 FORGET_AFTER: Final = 86_400.0
-#: Seconds offline after which a user is left to the store. More than any limit's window and any request's time: nothing is lost by it.
+#: Seconds offline after which a user is left to the store. More than any limit's window, so that no limit is lost by it.
 UNLOAD_AFTER: Final = 120.0

@@ -7,6 +7,7 @@ sender who is away misses it; sending the message again brings the state that it
 
 from __future__ import annotations
 
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from core.mailbox import Message
     from core.shard import Shard
 
+#: Seconds until what could not be saved is tried again.
+_AGAIN: Final = 1.0
+
 _STATUS: Final[dict[int, str]] = {
     ReceiptFlag.DELIVERED: AckStatus.DELIVERED,
     ReceiptFlag.READ: AckStatus.READ,
@@ -29,10 +33,12 @@ _STATUS: Final[dict[int, str]] = {
 class Receipts:
     """The receipts from and to the users of one shard."""
 
-    __slots__ = ("_shard",)
+    __slots__ = ("_again", "_shard")
 
     def __init__(self, shard: Shard) -> None:
         self._shard = shard
+        #: (when, recipient, (sender, message id) of messages): acknowledgements to be saved again. In order of time.
+        self._again: deque[tuple[float, str, list[tuple[str, str]]]] = deque()
 
     # -- At the recipient's shard --
 
@@ -51,11 +57,20 @@ class Receipts:
     def delivered(
         self, recipient: str, messages: list[tuple[str, str]], failure: str | None, now: float
     ) -> None:
-        """Acknowledgements of these (sender, message id) are durable; or could not be saved, and may be forgotten again."""
+        """Acknowledgements of these (sender, message id) are durable; or could not be saved, and are to be saved again."""
         if failure is not None:
+            self._again.append((now + _AGAIN, recipient, messages))
             return
         for sender, message_id in messages:
             self._route(sender, recipient, message_id, ReceiptFlag.DELIVERED)
+
+    def tick(self, now: float) -> None:
+        """Try again to save what could not be saved. Who is no longer in memory will acknowledge again."""
+        while self._again and self._again[0][0] <= now:
+            _, recipient, messages = self._again.popleft()
+            user = self._shard.users.get(recipient)
+            if user is not None:
+                self._shard.store.save_acknowledged(user, partial(self.delivered, recipient, messages))
 
     def _found(
         self,

@@ -64,11 +64,15 @@ class Requests:
         ticket = next(self._tickets)
         request = Request(ticket, kind, session, user, peer, message_id, now + CONFIRM_TIMEOUT)
         self._open[ticket] = request
+        user.requests += 1
         return request
 
     def take(self, ticket: int) -> Request | None:
         """The request that an answer belongs to; None when it came too late."""
-        return self._open.pop(ticket, None)
+        request = self._open.pop(ticket, None)
+        if request is not None:
+            request.user.requests -= 1
+        return request
 
     def expired(self, now: float) -> int | None:
         """The ticket of a request whose time is over; None when there is none (any more)."""
@@ -106,4 +110,4 @@ def refusal(request: Request, outcome: int, messages_per_minute: int, now: float
             ErrorCode.MESSAGE_FAILED, "too many messages wait for this user; send it again later", field=field
         )
     again = "send it again with the same message_id" if request.message_id is not None else "try again"
-    return Refusal(ErrorCode.MESSAGE_FAILED, f"not confirmed in time; {again}", field=field)
+    return Refusal(ErrorCode.MESSAGE_FAILED, f"not confirmed; {again}", field=field)

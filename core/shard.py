@@ -178,7 +178,7 @@ class Shard:
             if user is None and user_id not in self._loading:
                 self.store.forget(user_id)
             elif user is not None and not user.sessions and not user.chats and not user.busy:
-                del self.users[user_id]
+                self.users.pop(user_id).mailbox.let_go()
                 self.store.forget(user_id)
 
     def worker_gone(self, worker: int, generation: int, now: float) -> None:
@@ -209,6 +209,7 @@ class Shard:
             self.settle(ticket, Outcome.FAILED, "", now)
         self.typing.expire(now)
         self.delivery.tick(now)
+        self.receipts.tick(now)
         self.presence.tick(now)
         while self._presence_owed:
             self._exchange_presence(self._presence_owed.pop())
@@ -237,7 +238,7 @@ class Shard:
             if user.busy:
                 self._idle[user_id] = now + UNLOAD_AFTER
             else:
-                del self.users[user_id]
+                self.users.pop(user_id).mailbox.let_go()
 
     # -- For chats, messages and typing --
 

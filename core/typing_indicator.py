@@ -34,7 +34,7 @@ class TypingIndicators:
     def send(self, session: Session, user: User, peer: str | None, is_typing: bool, now: float) -> None:
         """TYPING, to the chat that it is meant for: `peer` if the client says so, else what this connection did or saw last."""
         peer = peer or session.chosen_peer or session.received_peer or next(reversed(user.chats), None)
-        if peer is None or peer not in user.chats:
+        if peer is None or not user.has_chat(peer):
             raise Refusal(ErrorCode.CHAT_NOT_OPENED, "open a chat before typing in it", field="to")
         wait = user.typing.retry_after(now)
         if wait:

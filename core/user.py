@@ -51,6 +51,7 @@ class User:
         "open_chats",
         "parked",
         "pins",
+        "requests",
         "saved",
         "sessions",
         "stored_name",
@@ -78,7 +79,9 @@ class User:
         self.open_chats = SlidingWindow(settings.open_chats_per_minute)
         self.hellos = SlidingWindow(settings.hellos_per_minute)
         self.histories = SlidingWindow(settings.history_per_minute)
-        #: Messages on their way: they will count against the limit, unless the other side refuses them.
+        #: Requests that are not answered yet.
+        self.requests = 0
+        #: Messages among them: they will count against the limit, unless the other side refuses them.
         self.in_flight = 0
         #: Sessions that wait for messages in flight to be decided, since only then it is known whether one more is allowed.
         self.parked: list[Session] = []
@@ -92,10 +95,15 @@ class User:
         #: Calls of the store about this user that are not finished: until they are, the user stays in memory.
         self.pins = 0
 
+    def has_chat(self, peer: str) -> bool:
+        """Whether a chat with `peer` is open: a record that is not durable yet does not count."""
+        chat = self.chats.get(peer)
+        return chat is not None and chat.saved
+
     @property
     def busy(self) -> bool:
         """Whether something is on its way that will come back to this object, so that it must stay in memory."""
-        return bool(self.pins or self.in_flight or self.parked or self.mailbox.reserved)
+        return bool(self.pins or self.requests)
 
 
 def chat_id(user: str, peer: str) -> str:

@@ -42,7 +42,8 @@ class DataDirectory:
             return False
         try:
             left = any(generation_of(name) not in (None, layout.generation) for name in os.listdir(self.path))
-            return not left and all((self.path / name).is_file() for name in layout.shards())
+            files = [self.path / name for name in layout.shards()]
+            return not left and all(file.is_file() and file.stat().st_size for file in files)
         except OSError as error:
             raise ConfigurationError(f"can't read {self.path}: {error.strerror}") from None
 

@@ -34,6 +34,8 @@ class Record:
         self.user: tuple[str, bool, str] = ("", False, "")
         #: peer -> (peer's name, announced)
         self.chats: dict[str, tuple[str, bool]] = {}
+        #: The objects that these were saved from: a second one for a chat would be a second row in a database.
+        self.objects: dict[str, Chat] = {}
         self.rows: list[Row] = []
         self.read: set[int] = set()
         self.acknowledged: tuple[int, frozenset[int]] = (0, frozenset())
@@ -168,12 +170,12 @@ class RecordingStore:
     ) -> None:
         def answer(now: float) -> None:
             self.reads.append(name)
-            if user is not None:
-                user.pins -= 1
             if self.read_failure is None:
                 done(find(), None, now)
             else:
                 done(nothing, self.read_failure, now)
+            if user is not None:
+                user.pins -= 1
 
         self._queue.append(answer)
 
@@ -201,8 +203,6 @@ class RecordingStore:
             failure: str | None = None
             if isinstance(work, _Write):
                 failure = self._commit(work, now)
-                if work.user is not None:
-                    work.user.pins -= 1
             message = work.subject if isinstance(work, _Write) else None
             if batch and (not isinstance(message, Message) or failure != batch_failure):
                 self._appended(batch, batch_failure, now)
@@ -213,6 +213,8 @@ class RecordingStore:
             elif isinstance(work, _Write):
                 if work.done is not None:
                     work.done(failure, now)
+                if work.user is not None:
+                    work.user.pins -= 1
             elif work is not None:
                 work(now)
         return bool(queue)
@@ -247,6 +249,8 @@ class RecordingStore:
                 row = Row(seq, message.sender, message.message_id, message.frame, message.receipts)
                 record.rows.append(row)
         self._shard.messages.appended(batch, failure, now)
+        for message in batch:
+            message.user.pins -= 1
         for message in batch if failure is None else []:
             if message.original is None:
                 assert self._row(message).message_id == message.message_id, "the positions agree"
@@ -274,6 +278,7 @@ class RecordingStore:
 
     def _save_chat(self, user: User, chat: Chat) -> None:
         chat.saved = True
+        assert self._record(user).objects.setdefault(chat.peer, chat) is chat, "one object for one chat"
         self._record(user).chats[chat.peer] = (chat.peer_name, chat.announced)
 
     def _save_acknowledged(self, user: User) -> None:
@@ -292,8 +297,9 @@ class RecordingStore:
         name, acknowledges, epoch = record.user
         user = User(user_id, name, self._shard.settings, epoch)
         user.acknowledges = acknowledges
+        record.objects.clear()
         for peer, (peer_name, announced) in record.chats.items():
-            chat = user.chats[peer] = Chat(peer, peer_name)
+            chat = user.chats[peer] = record.objects[peer] = Chat(peer, peer_name)
             chat.announced, chat.saved = announced, True
         through, ahead = record.acknowledged
         head = max(record.rows[-1].seq if record.rows else 0, record.purged_through)

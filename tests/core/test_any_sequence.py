@@ -150,12 +150,13 @@ class ChatMachine(Promises):
             return
         saying = mine[which % len(mine)]
         accepted, answers = saying.accepted, len(client.answers)
+        saying.contested |= other
         self.say(client, saying, "another text" if other else saying.content)
         self.finish(now)
         if now and accepted and not saying.purged:
             for message_id, answer in client.answers[answers:]:
                 if message_id == saying.message_id and answer["type"] == "ERROR":
-                    codes = ["MESSAGE_FAILED", "VALIDATION"] if other else ["MESSAGE_FAILED"]
+                    codes = ["MESSAGE_FAILED", "VALIDATION"] if saying.contested else ["MESSAGE_FAILED"]
                     assert answer["data"]["code"] in codes
 
     def say(self, client: Watchful, saying: Saying, content: str) -> None:

@@ -107,20 +107,24 @@ def test_d7_d26_a_chat_that_a_store_can_not_take_is_not_opened(pair: Pair, faili
     assert bob.one("CHAT_OPENED")["target_user_id"] == pair.ann
 
 
-def test_d7_a_message_that_was_taken_while_its_chat_failed_is_still_shown(pair: Pair) -> None:
-    """Another device of the opener writes while the chat is being kept; the store then fails for the chat, not for the message."""
+def test_d9_a_chat_that_is_being_kept_is_not_open_yet(pair: Pair) -> None:
+    """Another device of the opener writes too early; the store fails for the chat, which leaves nothing in the way of the next attempt."""
     world = pair.world
     ann, ann_too, bob = pair.online(pair.ann, pair.ann, pair.bob)
-    store = world.stores[world.placement.worker_of(pair.bob)]
+    store = world.store_of(pair.bob)
     store.slow = True
     ann.open_chat(pair.bob)
-    ann_too.msg(pair.bob, "Did it work?")
+    ann_too.msg(pair.bob, "Did it work?", "1")
+    ann_too.open_chat(pair.bob)
     store.slow = False
     store.fail_next = 1
     world.settle()
-    assert ann.error()["code"] == "MESSAGE_FAILED"
-    assert [status for _, status in ann_too.statuses()] == ["delivered"]
-    assert bob.contents() == ["Did it work?"]
+    assert ann.errors() == ["MESSAGE_FAILED"]
+    assert ann_too.errors() == ["CHAT_NOT_OPENED"]
+    assert ann_too.one("CHAT_OPENED")["target_user_id"] == pair.bob
+    assert bob.one("CHAT_OPENED")["target_user_id"] == pair.ann
+    ann_too.msg(pair.bob, "Did it work?", "1")
+    assert ann_too.statuses() == [("1", "delivered")]
 
 
 def test_d7_a_chat_stays_open_across_reconnects(pair: Pair) -> None:

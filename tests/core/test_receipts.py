@@ -103,6 +103,7 @@ def test_d11_d12_a_pong_delivers_when_it_counts(pair: Pair) -> None:
 def test_d11_d12_a_disconnect_after_the_pong_delivers(pair: Pair) -> None:
     ann, bob = pair.chatting("receipts")
     ann.msg(pair.bob, "one", ONE)
+    pair.world.pass_time(0.2)
     ann.msg(pair.bob, "two", TWO)
     bob.answer_pings()
     bob.leave()

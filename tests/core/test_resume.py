@@ -329,18 +329,22 @@ def test_d25_a_resume_of_another_shape_is_refused(pair: Pair, resume: object, fi
 
 
 def test_d13_hello_again_says_where_the_connection_is(pair: Pair) -> None:
-    """And sends nothing again, whatever cursor it names."""
+    """It brings what a cursor asks for, and puts those capabilities in force that it names, which may be none."""
     ann = write(pair, 2)
     bob = resuming(pair)
     start = bob.one("HELLO_ACK")["cursor"]
     cursor = bob.take("MSG")[-1]["cursor"]
-    bob.hello("Bob Ray", capabilities=["resume"], resume={"cursor": start})
+    bob.hello("Bob Ray", capabilities=["resume"])
     assert greeting(bob) == ("full", cursor)
-    bob.hello("Bob Ray")
-    assert greeting(bob) == ("full", cursor), "what is in force stays so"
     assert came(bob) == []
-    bob.hello("Bob Ray", capabilities=[])
-    assert "cursor" not in bob.one("HELLO_ACK")
+    bob.hello("Bob Ray", capabilities=["resume"], resume={"cursor": start})
+    assert greeting(bob) == ("full", start)
+    assert came(bob) == numbers(1, 2)
+    bob.hello("Bob Ray", capabilities=["resume"], resume={"cursor": "nonsense"})
+    assert greeting(bob) == ("reset", start)
+    assert came(bob) == numbers(1, 2)
+    bob.hello("Bob Ray")
+    assert bob.one("HELLO_ACK").keys() == {"user_id", "status"}
     write(pair, 1, ann, start=3)
     assert "seq" not in bob.one("MSG")
 

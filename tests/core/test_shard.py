@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from core.envelope import RecordKind, pack_envelope, pack_record
@@ -232,6 +234,26 @@ def test_users_who_are_away_are_left_to_the_store(far: bool) -> None:
     assert bob.contents() == ["one", "two"]
     assert not bob.pings, "Bob acknowledges explicitly, and that is remembered"
     assert "CHAT_OPENED" not in bob.kinds()
+
+
+def test_who_was_left_to_the_store_is_really_gone(far: bool) -> None:
+    """Messages in memory know their user, who knows them; the garbage collector is not to be needed."""
+    pair = Pair(far)
+    ann, bob = pair.chatting()
+    ann.msg(pair.bob, "one")
+    bob.leave()
+    pair.world.devices.remove(bob)
+    del bob
+    pair.world.store_of(pair.bob).committed.clear()
+    gc.collect()
+    gc.disable()
+    try:
+        pair.world.pass_time(130, step=10)
+        assert not [
+            known for known in gc.get_objects() if isinstance(known, User) and known.user_id == pair.bob
+        ]
+    finally:
+        gc.enable()
 
 
 def test_who_has_something_on_its_way_stays_in_memory(pair: Pair) -> None:

@@ -27,6 +27,8 @@ class Saying:
         self.accepted = False
         self.acknowledged = False
         self.read = False
+        #: Whether its id was also used for another text: then an answer that comes late may be to that.
+        self.contested = False
         #: Whether it was removed by retention: then the same id names a new message, and nothing is promised.
         self.purged = False
 

@@ -136,7 +136,8 @@ class Device:
         self.say("TYPING", settle, is_typing=is_typing, **data)
 
     def answer_pings(self) -> None:
-        """Send the pong for every ping that came."""
+        """Send the pong for every ping that has come, or comes soon behind the messages."""
+        self.world.pass_time(0.1)
         pings, self.pings = self.pings, []
         for payload in pings:
             self.session.pong(payload, self.world.now)

@@ -127,8 +127,7 @@ async def test_d13_resume_whatever_happens_in_between(tmp_path: Path) -> None:
         async with ChatClient(server.url, second) as bob:
             ack = await greet(bob, "resume", cursor="000000000000.1")
             assert ack["resumed"] == "reset"
-            waiting = [message.data["seq"] for message in await bob.drain() if message.type == "MSG"]
-            assert waiting[:2] == [1, 2]
+            assert [(await bob.receive("MSG"))["seq"] for _ in range(2)] == [1, 2]
 
 
 @WHERE

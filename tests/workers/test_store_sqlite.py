@@ -215,8 +215,9 @@ class TestGroups:
             driver.turn()
         assert len(driver.log) == SLICE
         driver.append(bob, "alice", "not before all others are told")
-        assert driver.turn() is False
-        assert len(driver.log) == BATCH_MAX
+        for told in range(2 * SLICE, BATCH_MAX + 1, SLICE):
+            assert driver.turn() is (told < BATCH_MAX)
+            assert len(driver.log) == told
         driver.settle()
         assert driver.log[-1] == ("not before all others are told", BATCH_MAX + 1)
         assert max(driver.groups) <= SLICE

@@ -82,14 +82,20 @@ def shard_file(directory: Path, worker: int, workers: int) -> Path:
             f"the files in {directory} are for {layout.workers} workers, not for {workers}: start the server again"
         )
     path = directory / layout.shard(worker)
-    if not path.is_file():
-        raise ConfigurationError(f"{path} is missing: restore it from a backup")
+    if not _is_there(path):
+        raise ConfigurationError(
+            f"{path} is {'empty' if path.exists() else 'missing'}: restore it from a backup"
+        )
     return path
 
 
 def missing_shards(directory: Path, layout: Layout) -> list[str]:
-    """The files of this layout that are not there."""
-    return [name for name in layout.shards() if not (directory / name).is_file()]
+    """The files of this layout that are not there, or that have been emptied: to open one would make a new database of it."""
+    return [name for name in layout.shards() if not _is_there(directory / name)]
+
+
+def _is_there(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
 
 
 def generations(directory: Path) -> list[int]:

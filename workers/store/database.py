@@ -39,6 +39,8 @@ class Database:
         self._durability = durability
         self._engine = _engine(path, create=False)
         self._connection = self._connect()
+        #: Whether the log may have what the disk has not, see `settle`.
+        self._in_doubt = False
 
     def execute(self, sql: str, *parameters: Any) -> CursorResult[Any]:
         """One statement, with ``?`` for each parameter; outside of `transaction` it is committed when this returns."""
@@ -64,6 +66,15 @@ class Database:
         if self.driver_connection.in_transaction:
             self.execute("ROLLBACK")
 
+    def settle(self) -> None:
+        """After `reconnect`, and before anything is written: move what the log seems to have into the file, and wait until it is there.
+
+        What was written when a sync failed may be in the system's memory only, and is read from there as if it were on the disk.
+        """
+        if self._in_doubt:
+            self.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+            self._in_doubt = False
+
     def checkpoint(self) -> None:
         """Move what has been committed from the log into the file."""
         self.execute("PRAGMA wal_checkpoint(PASSIVE)").close()
@@ -77,6 +88,7 @@ class Database:
 
     def reconnect(self) -> None:
         """Close the file and open it again, after failures that may be the connection's."""
+        self._in_doubt = True
         self.close()
         self._connection = self._connect()
 
@@ -91,7 +103,7 @@ class Database:
                 f"synchronous = {_SYNCHRONOUS[self._durability]}",
                 f"cache_size = -{_CACHE_KIB}",
                 "foreign_keys = ON",
-                # `Database.checkpoint` is called when nobody waits for a commit.
+                # `Database.checkpoint` is called between two commits instead of in one, which somebody waits for.
                 "wal_autocheckpoint = 0",
                 f"journal_size_limit = {_LOG_BYTES}",
             ):

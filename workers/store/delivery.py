@@ -5,6 +5,7 @@ It goes in slices, so that the loop never pauses for long.
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Final
 
 from core.mailbox import Message
@@ -15,8 +16,10 @@ from workers.store.listeners import Appended
 from workers.store.reads import Question, Reads
 from workers.store.writes import Batch, Write
 
+_log = logging.getLogger("fastchat.store")
+
 #: Callbacks in one loop turn, as `Question.weight` counts; each may cost some ten microseconds in the core.
-SLICE: Final = 128
+SLICE: Final = 64
 
 EXPIRED: Final = "it was not stored in time"
 
@@ -53,7 +56,8 @@ class Commit(Job):
 
     @property
     def rows(self) -> int:
-        return self.batch.rows
+        # Whatever it was, it made the log longer.
+        return len(self.entries) if self.batch else 0
 
 
 class Delivery:
@@ -136,11 +140,15 @@ class Delivery:
                 entry.user.pins -= 1
 
     def _answer(self, question: Question[Any], now: float) -> None:
+        failure, found = self._reads_failure, question.nothing()
+        if failure is None:
+            try:
+                found = question.found(self._settings)
+            except Exception:
+                _log.exception("bug in the store")
+                failure = "the storage of the server fails: a bug"
         try:
-            if self._reads_failure is not None:
-                question.done(question.nothing(), self._reads_failure, now)
-            else:
-                question.done(question.found(self._settings), None, now)
+            question.done(found, failure, now)
         finally:
             if question.user is not None:
                 question.user.pins -= 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from core import codec
 from core.mailbox import Message
@@ -16,6 +16,9 @@ from workers.store.rows import Row, frame_of, id_hash, messages_of, user_of
 #: How much is read by one job, as the sum of `Question.weight`: half a MiB of messages, or 256 users.
 READS_WEIGHT: Final = 512
 
+#: Chats that can be looked through for an id at the cost of one committed message.
+_CHATS_LOOKED_THROUGH: Final = 32
+
 T = TypeVar("T")
 #: A position beyond all positions.
 _END: Final = 2**62
@@ -26,15 +29,17 @@ class Question(Generic[T]):
 
     __slots__ = ("after", "answer", "done", "user")
 
-    #: What it costs to read and to call back, as many times as one committed message.
-    weight: ClassVar[int] = 2
-
     def __init__(self, user: User | None, done: Found[T]) -> None:
         self.user = user
         self.done = done
         #: How many writes had been called before it.
         self.after = 0
         self.answer: Any = None
+
+    @property
+    def weight(self) -> int:
+        """What it costs to read and to call back, as many times as one committed message."""
+        return 2
 
     def found(self, settings: Settings) -> T:
         """The answer, made into objects."""
@@ -62,7 +67,7 @@ class Load(Question["User | None"]):
 
 
 class Find(Question["list[Message]"]):
-    """Messages by id: one place to look for each chat."""
+    """Messages by id, in one chat or in all of a user's."""
 
     __slots__ = ("message_id", "sender")
 
@@ -71,18 +76,21 @@ class Find(Question["list[Message]"]):
         self.sender = sender
         self.message_id = message_id
 
-    def places(self) -> list[tuple[int, int]]:
-        """(chat, hash) of where it may be; right once all writes before this read have been gathered."""
+    @property
+    def weight(self) -> int:
         assert self.user is not None
-        chats, hashed = self.user.chats, id_hash(self.message_id)
-        if self.sender is None:
-            return [(chat.key, hashed) for chat in chats.values()]
-        return [(chats[self.sender].key, hashed)] if self.sender in chats else []
+        return 2 if self.sender is not None else 2 + len(self.user.chats) // _CHATS_LOOKED_THROUGH
+
+    def row(self) -> tuple[int, str | None, int]:
+        """What ``statements.FIND_IN_MAILBOX`` takes; right once all writes before this read have been gathered."""
+        assert self.user is not None
+        return self.user.key, self.sender, id_hash(self.message_id)
 
     def found(self, settings: Settings) -> list[Message]:
         assert self.user is not None
-        # The same hash may be that of another id.
-        rows = sorted(row for row in self.answer if row[2] == self.message_id)
+        # The same hash may be that of another id; and a commit that failed may have left rows all the same, beyond the head.
+        head = self.user.mailbox.head
+        rows = sorted(row for row in self.answer if row[2] == self.message_id and row[0] <= head)
         return messages_of(rows, self.user)
 
     def nothing(self) -> list[Message]:
@@ -94,11 +102,13 @@ class Read(Question["list[Message]"]):
 
     __slots__ = ("position",)
 
-    weight: ClassVar[int] = 64
-
     def __init__(self, user: User, position: int, done: Found[list[Message]]) -> None:
         super().__init__(user, done)
         self.position = position
+
+    @property
+    def weight(self) -> int:
+        return 64
 
     def found(self, settings: Settings) -> list[Message]:
         assert self.user is not None
@@ -113,8 +123,6 @@ class History(Question["list[tuple[int, bytes]]"]):
 
     __slots__ = ("before", "limit", "peer", "user_id")
 
-    weight: ClassVar[int] = 32
-
     def __init__(
         self, user_id: str, peer: str, before: int | None, limit: int, done: Found[list[tuple[int, bytes]]]
     ) -> None:
@@ -123,6 +131,10 @@ class History(Question["list[tuple[int, bytes]]"]):
         self.peer = peer
         self.before = _END if before is None else before
         self.limit = limit
+
+    @property
+    def weight(self) -> int:
+        return 32
 
     def found(self, settings: Settings) -> list[tuple[int, bytes]]:
         return [(row[0], frame_of(row, self.peer, self.user_id)) for row in self.answer]
@@ -140,14 +152,8 @@ class Reads:
         self.questions = questions
         self.failure: str | None = None
         self._loads = [question for question in questions if isinstance(question, Load)]
-        self._finds: list[Find] = []
-        self._places: list[tuple[int, int]] = []
-        for question in questions:
-            if isinstance(question, Find):
-                question.answer = []
-                for place in question.places():
-                    self._finds.append(question)
-                    self._places.append(place)
+        self._finds = [question for question in questions if isinstance(question, Find)]
+        self._places = [find.row() for find in self._finds]
         self._reads = [question for question in questions if isinstance(question, Read)]
         self._windows = [(read.user.key, read.position) for read in self._reads if read.user is not None]
         self._histories = [question for question in questions if isinstance(question, History)]
@@ -160,7 +166,9 @@ class Reads:
             for load in self._loads:
                 load.answer = known.get(load.user_id)
         if self._finds:
-            for index, *row in _ask(database, statements.FIND, self._places):
+            for find in self._finds:
+                find.answer = []
+            for index, *row in _ask(database, statements.FIND_IN_MAILBOX, self._places):
                 self._finds[index].answer.append(row)
         if self._reads:
             answers = _ask(database, statements.READ, self._windows)

@@ -103,7 +103,7 @@ def prepare(directory: Path, workers: int) -> Layout:
             _check_unused(directory)
         elif missing := missing_shards(directory, held):
             raise ConfigurationError(
-                f"{directory / missing[0]} is missing"
+                f"{directory / missing[0]} is {'empty' if (directory / missing[0]).exists() else 'missing'}"
                 + (f", and {len(missing) - 1} more" if len(missing) > 1 else "")
                 + ": restore the data directory from a backup, all of it at once"
             )

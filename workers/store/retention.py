@@ -98,6 +98,7 @@ class Probe(Job):
 
     def run(self, database: Database) -> None:
         database.reconnect()
+        database.settle()
         database.execute(statements.PROBE)
 
 

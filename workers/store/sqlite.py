@@ -23,12 +23,14 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from core.mailbox import Message
 from core.ports import Done, Found
-from core.settings import Settings
+from core.settings import ConfigurationError, Settings
 from core.user import Chat, User
 from workers.store import statements
-from workers.store.database import open_database
+from workers.store.database import open_database, reason
 from workers.store.delivery import Commit, Delivery, Entry, Expired
 from workers.store.jobs import DatabaseThread, Job
 from workers.store.listeners import Appended, Listeners, Purged, Strangers
@@ -125,7 +127,12 @@ class SqliteStore:
         From here on the threads of this process wait less for each other, see `SWITCH_INTERVAL`.
         """
         database = open_database(self._path, self._settings.durability)
-        users, chats = database.value(statements.HIGHEST_USER), database.value(statements.HIGHEST_CHAT)
+        try:
+            users, chats = database.value(statements.HIGHEST_USER), database.value(statements.HIGHEST_CHAT)
+        except SQLAlchemyError as error:
+            raise ConfigurationError(
+                f"the database {self._path} is damaged ({reason(error)}): restore it from a backup"
+            ) from error
         self._numbers = Numbers(users or 0, chats or 0)
         self._upkeep = Upkeep(self._settings.retention_days)
         sys.setswitchinterval(SWITCH_INTERVAL)
@@ -273,8 +280,11 @@ class SqliteStore:
         return Commit(batch, entries, self._readable())
 
     def _gather_acknowledged(self, batch: Batch, until: float) -> None:
-        for user, due in self._unsaved.items():
-            if due > until or len(self._saving) == ACKNOWLEDGED_MAX:
+        if not self._unsaved or next(iter(self._unsaved.values())) > until:
+            return
+        # All, not just those that are due: what is written together costs less.
+        for user in self._unsaved:
+            if len(self._saving) == ACKNOWLEDGED_MAX:
                 break
             batch.save_acknowledged(user)
             self._saving.append(user)

@@ -227,6 +227,20 @@ def _find() -> str:
 FIND: Final = _find()
 
 
+def _find_in_mailbox() -> str:
+    given = _given()
+    found = _gathered(_array(given.c.key, *_MESSAGE))
+    peer = _field(given, 1)
+    of_user = (chats.c.user == _field(given, 0)) & (peer.is_(None) | (chats.c.peer == peer))
+    with_id = (messages.c.chat == chats.c.number) & (messages.c.id_hash == _field(given, 2))
+    joined = given.join(chats, of_user).join(messages, with_id)
+    return _sql(select(found).select_from(joined), "rows")
+
+
+#: Rows of [user, peer or null for all, id_hash]; gives the messages in the user's mailbox like `FIND`.
+FIND_IN_MAILBOX: Final = _find_in_mailbox()
+
+
 def _read() -> str:
     given = _given()
     rows = (

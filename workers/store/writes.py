@@ -201,6 +201,7 @@ class Batch:
 
     def write(self, database: Database) -> None:
         """Commit everything, or raise SQLAlchemyError and leave nothing."""
+        database.settle()
         if not self.has_others:
             try:
                 # Alone it is a transaction: from BEGIN to fsync it is one call, during which the loop can run.
