@@ -213,10 +213,12 @@ class ChatMachine(Promises):
     def answer_pings(self, pick: int) -> None:
         """As a WebSocket library does; it may confirm all that came so far."""
         client = self.live()[pick % len(self.live())]
+        self.world.pass_time(0.1)
+        self.look()
         if client.pings:
             for message in client.received():
                 self.sayings[message["message_id"]].acknowledged = True
-        client.answer_pings()
+        client.answer_those_that_came()
         self.look()
 
     @precondition(lambda self: self.live())

@@ -138,6 +138,10 @@ class Device:
     def answer_pings(self) -> None:
         """Send the pong for every ping that has come, or comes soon behind the messages."""
         self.world.pass_time(0.1)
+        self.answer_those_that_came()
+
+    def answer_those_that_came(self) -> None:
+        """Send the pong for every ping that has come."""
         pings, self.pings = self.pings, []
         for payload in pings:
             self.session.pong(payload, self.world.now)
