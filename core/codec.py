@@ -162,7 +162,12 @@ def msg_parts(frame: bytes, sender: str, recipient: str, message_id: str) -> tup
     start = _MSG_HEAD + len(sender) + len(recipient) + (2 if size < 126 else 4)
     # A message id is visible ASCII without quotes; of what is left, JSON escapes the backslash only.
     end = len(frame) - _MSG_TAIL - len(message_id) - message_id.count("\\") - _MSG_ID
-    return frame[start:end], frame[-_TIMESTAMP_END - 24 : -_TIMESTAMP_END]
+    return frame[start:end], msg_timestamp(frame)
+
+
+def msg_timestamp(frame: bytes) -> bytes:
+    """The timestamp of a MSG frame that `msg` has built."""
+    return frame[-_TIMESTAMP_END - 24 : -_TIMESTAMP_END]
 
 
 def same_message(frame: bytes, other: bytes) -> bool:

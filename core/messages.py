@@ -24,6 +24,7 @@ from core.mailbox import Message
 from core.protocol import UNCOMMITTED_MAX, AckStatus, MessageType
 from core.requests import Request
 from core.session import Session
+from core.timestamps import next_timestamp
 from core.user import User
 from core.waiting_line import EVERYTHING
 
@@ -71,7 +72,8 @@ class Messages:
     ) -> None:
         """A valid MSG. `data` is what the client sent, kept when it can't be decided yet whether one more is allowed."""
         shard = self._shard
-        flags = MessageFlag.CHAT_OPEN if user.has_chat(recipient) else 0
+        chat = user.chats.get(recipient)
+        flags = MessageFlag.CHAT_OPEN if chat is not None and chat.saved else 0
         if user.messages.retry_after(now, user.in_flight):
             if user.in_flight:
                 session.hold_back(MessageType.MSG, data)
@@ -82,7 +84,10 @@ class Messages:
             flags |= MessageFlag.RECEIPTS
         if message_id is None:
             message_id = _new_message_id()
-        frame = codec.msg(user.user_id, recipient, content, message_id, shard.clock.timestamp())
+        timestamp = shard.clock.timestamp()
+        if chat is not None and chat.heard_at >= timestamp:
+            timestamp = next_timestamp(chat.heard_at)
+        frame = codec.msg(user.user_id, recipient, content, message_id, timestamp)
         if session.typing_to and recipient in session.typing_to:
             session.typing_to[recipient] = now
         user.in_flight += 1
@@ -205,6 +210,7 @@ class Messages:
             return
         else:
             user.mailbox.commit(message)
+            message.chat.heard_at = codec.msg_timestamp(message.frame)
             shard.typing.message_came(user, message.sender)
             if user.sessions and self._show(user, message, now):
                 outcome, repeat = Outcome.DELIVERED, Outcome.REPEAT_DELIVERED

@@ -21,6 +21,11 @@ def parse_timestamp(timestamp: bytes) -> int:
     return _seconds_of(timestamp[:19]) * 1000 + int(timestamp[20:23])
 
 
+def next_timestamp(timestamp: bytes) -> bytes:
+    """The timestamp a millisecond later."""
+    return format_timestamp(parse_timestamp(timestamp) + 1)
+
+
 @lru_cache(maxsize=4)
 def _to_the_second(epoch_seconds: int) -> bytes:
     """Everything up to the milliseconds; kept, since a server formats many times within one second."""

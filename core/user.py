@@ -20,7 +20,7 @@ _CHAT_NAMESPACE: Final = UUID("9c1f5f0e-7d0b-5a53-9d4f-2f1d1c7e6a10")
 class Chat:
     """One side's record of an open chat."""
 
-    __slots__ = ("announced", "key", "peer", "peer_name", "saved")
+    __slots__ = ("announced", "heard_at", "key", "peer", "peer_name", "saved")
 
     def __init__(self, peer: str, peer_name: str) -> None:
         self.peer = peer
@@ -28,6 +28,8 @@ class Chat:
         self.peer_name = peer_name
         #: Whether a device of this side has been told CHAT_OPENED.
         self.announced = False
+        #: The timestamp of the last message from the peer that was shown: an answer to it must be later, also within one millisecond.
+        self.heard_at = b""
         # -- The store's notes --
         #: Its number for this record, 0 until it has given one; and whether the record has ever been committed.
         self.key = 0

@@ -29,10 +29,10 @@ def lock(path: Path) -> DataDirectory:
 
 
 def make(path: Path, layout: Layout) -> None:
-    """The files of a layout, empty, and the layout."""
+    """The files of a layout, whatever is in them, and the layout."""
     for name in layout.shards():
         (path / name).parent.mkdir(exist_ok=True)
-        (path / name).touch()
+        (path / name).write_text("something")
     (path / "layout.json").write_bytes(layout.encode())
 
 

@@ -443,7 +443,7 @@ def test_the_data_is_locked_until_the_last_worker_has_ended(directory: Path) -> 
 def test_what_can_be_wrong_with_the_data_is_a_sentence(directory: Path) -> None:
     data = directory / "data"
     (data / "shards-1").mkdir(parents=True)
-    (data / "shards-1" / "shard-0.db").touch()
+    (data / "shards-1" / "shard-0.db").write_text("something")
     (data / "layout.json").write_bytes(Layout(1, 2).encode())
     code, logged = ServerProcess(directory, workers=2).fails()
     assert (code, logged) == (
@@ -494,9 +494,13 @@ def test_a_signal_ends_preparing_too(directory: Path, number: signal.Signals) ->
 
 
 def test_preparing_that_does_not_listen_is_killed_by_the_second_signal(directory: Path) -> None:
-    body = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); say('ready'); time.sleep(1000)"
+    deaf = directory / "deaf"
+    body = (
+        f"signal.signal(15, signal.SIG_IGN); open({str(deaf)!r}, 'w').close(); say('ready'); time.sleep(1000)"
+    )
+    body = f"import signal; {body}"
     server = ServerProcess(directory, worker=fake(), prepare=FAKE_PREPARE.format(body=body))
-    wait_until((directory / "prepare").exists, "the child to run")
+    wait_until(deaf.exists, "the child not to listen")
     left = set(server.descendants())
     before = time.monotonic()
 

@@ -333,6 +333,9 @@ def test_a_file_that_is_missing(directory: Path) -> None:
     assert "shard-0.db is missing: restore the data directory from a backup" in refused(directory)
     shards(directory)[1].unlink()
     assert "shard-0.db is missing, and 1 more: restore" in refused(directory)
+    shards(directory)[0].touch()
+    assert "shard-0.db is empty, and 1 more: restore" in refused(directory), "opened, it would be made anew"
+    shards(directory)[0].unlink()
     # And not even what is left over is touched, since it may be what is missing.
     (directory / "shards-5").mkdir()
     assert "is missing" in refused(directory)
