@@ -55,13 +55,13 @@ def test_a_whole_call() -> None:
 def test_a_call_that_another_thread_interrupts() -> None:
     lines = [
         "1 fdatasync(11</data/shard-0.db-wal> <unfinished ...>",
-        '2 write(9<TCP:[127.0.0.1:8000->127.0.0.1:5555]>, "hello", 5 <unfinished ...>',
+        '2 write(9<socket:[9]>, "hello", 5 <unfinished ...>',
         "1 <... fdatasync resumed>)  = 0",
         "2 <... write resumed>) = 3",
     ]
     sync, write = read_calls(lines)
     assert sync == Call("fdatasync", LOG, 0, 2, 0, b"", 0)
-    assert write == Call("write", "TCP:[127.0.0.1:8000->127.0.0.1:5555]", 1, 3, 3, b"hel", 0)
+    assert write == Call("write", "socket:[9]", 1, 3, 3, b"hel", 0)
 
 
 def test_a_call_that_failed() -> None:
@@ -77,11 +77,11 @@ def test_a_write_of_several_pieces() -> None:
 
 def test_a_message_of_several_pieces() -> None:
     line = (
-        '1 sendmsg(9<TCP:[127.0.0.1:1->127.0.0.1:2]>, {msg_name=NULL, msg_namelen=0, msg_iov=[{iov_base="ab", '
+        '1 sendmsg(9<socket:[9]>, {msg_name=NULL, msg_namelen=0, msg_iov=[{iov_base="ab", '
         'iov_len=2}, {iov_base="c", iov_len=1}], msg_iovlen=2, msg_controllen=0, msg_flags=0}, 0) = 3'
     )
     (call,) = read_calls([line])
-    assert (call.target, call.data) == ("TCP:[127.0.0.1:1->127.0.0.1:2]", b"abc")
+    assert (call.target, call.data) == ("socket:[9]", b"abc")
 
 
 def test_other_lines() -> None:
@@ -177,9 +177,13 @@ def test_frames() -> None:
     """Whole, in pieces, several at once; what counts is where the first byte was written."""
     long = b"\x81\x7e\x01\x00" + b"x" * 256
 
-    def write(began: int, data: bytes, port: int = 5) -> Call:
-        return Call("write", f"TCP:[127.0.0.1:80->127.0.0.1:{port}]", began, began, len(data), data, 0)
+    def write(began: int, data: bytes, socket: int = 5) -> Call:
+        return Call("write", f"socket:[{socket}]", began, began, len(data), data, 0)
 
     calls = [write(1, b"\x81\x01a\x81\x01b\x81"), write(2, b"\x01"), write(3, b"c"), write(4, b"\x8a\x00")]
-    calls += [write(5, b"\x81\x01z", port=6), write(6, long[:100]), write(7, long[100:] + b"\x81\x01d")]
-    assert frames(calls, 5) == [(b"a", 1), (b"b", 1), (b"c", 1), (b"", 4), (b"x" * 256, 6), (b"d", 7)]
+    calls += [write(5, b"\x81\x01z", 6), write(6, long[:100]), write(7, long[100:] + b"\x81\x01d")]
+    calls += [write(8, b"\x00\x01z", 7), Call("write", LOG, 9, 9, 3, b"\x81\x01z", 0)]
+    assert frames(calls) == {
+        "socket:[5]": [(b"a", 1), (b"b", 1), (b"c", 1), (b"", 4), (b"x" * 256, 6), (b"d", 7)],
+        "socket:[6]": [(b"z", 5)],
+    }

@@ -37,6 +37,9 @@ LOG_SUFFIX: Final = "-wal"
 _PAGE_HEADER: Final = 24
 _COMMIT: Final = slice(4, 8)
 
+#: How a WebSocket frame of the server's begins: text, Close, Ping, Pong. Neither ZeroMQ's frames nor a hand-over's do.
+_TO_CLIENTS: Final = frozenset({b"\x81", b"\x88", b"\x89", b"\x8a"})
+
 _LINE: Final = re.compile(r"(?P<thread>\d+) +(?P<rest>.*)")
 _WHOLE: Final = re.compile(r"(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>-?\d+|\?).*")
 _BEGINS: Final = re.compile(r"(?P<name>\w+)\((?P<arguments>.*) <unfinished \.\.\.>")
@@ -50,7 +53,7 @@ class Call(NamedTuple):
     """A system call on a descriptor. `began` and `ended` are line numbers of the trace."""
 
     name: str
-    #: What the descriptor is: a path, or ``TCP:[127.0.0.1:8000->127.0.0.1:54321]``.
+    #: What the descriptor is: a path, or ``socket:[4711]``.
     target: str
     began: int
     ended: int
@@ -214,20 +217,24 @@ class Shown(NamedTuple):
     began: int
 
 
-def frames(calls: Iterable[Call], client_port: int) -> list[Shown]:
-    """The frames written to the client that has this port of 127.0.0.1; the trace must have begun between two of them."""
-    shown: list[Shown] = []
-    stream = b""
-    began = 0
+def frames(calls: Iterable[Call]) -> dict[str, list[Shown]]:
+    """The frames written to each client, by the socket's name; the trace must have begun between two of them."""
+    shown: defaultdict[str, list[Shown]] = defaultdict(list)
+    #: Socket -> what is written of a frame that is not complete, and where that began.
+    pieces: dict[str, tuple[bytes, int]] = {}
     for call in calls:
-        if call.name not in WRITES or not call.target.endswith(f"->127.0.0.1:{client_port}]"):
+        socket = call.target
+        if call.name not in WRITES or not socket.startswith("socket:"):
             continue
-        if not stream:
-            began = call.began
+        stream, began = pieces.pop(socket, (b"", call.began))
         stream += call.data
+        if stream[:1] not in _TO_CLIENTS:
+            continue  # the bus or a hand-over
         while (payload := _payload(stream)) is not None:
-            shown.append(Shown(stream[payload], began))
+            shown[socket].append(Shown(stream[payload], began))
             stream, began = stream[payload.stop :], call.began
+        if stream:
+            pieces[socket] = stream, began
     return shown
 
 
