@@ -50,14 +50,15 @@ from workers.store.writes import (
 
 _log = logging.getLogger("fastchat.store")
 
-#: Seconds from the beginning of one commit to that of the next. The first write after a pause does not wait.
-COMMIT_INTERVAL: Final = 0.004
+#: Seconds from the beginning of one commit to that of the next: at 5,000 messages a second 4 ms cost a tenth more. The first write after
+#: a pause does not wait.
+COMMIT_INTERVAL: Final = 0.006
 #: Timers are as exact as a millisecond: what is due within half of one is due.
 _SLACK: Final = 0.0005
 #: Seconds after which a thread that waits for Python's lock insists on it. With Python's own 5 ms, a loop that is busy all the time and
 #: lets go of the lock for a moment more often than that may keep it from the thread for a third of a second.
 SWITCH_INTERVAL: Final = 0.0001
-#: Writes in one transaction.
+#: Writes in one transaction. With 512 a worker is a fortieth cheaper under full load, and its longest turn takes 10 ms, not 6.
 BATCH_MAX: Final = 256
 #: Seconds that acknowledgements may wait to be collected, and users whose acknowledgements go with one commit. What is over the limit
 #: goes with the next one, a few milliseconds later.
