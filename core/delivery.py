@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from core import codec
+from core.mailbox import CACHE_MAX
 from core.ports import nobody_waits
 from core.protocol import CONFIRM_PING_INTERVAL, IMPLICIT_ACK_DELAY, REPLAY_WINDOW_BYTES, Resumed
 
@@ -102,14 +103,20 @@ class Delivery:
             if mailbox.acknowledged_through >= session.cursor:
                 return
         else:
-            seq = mailbox.next_unacknowledged(0)
-            if seq is None or seq > session.cursor:
-                return
-            message = mailbox.cached(seq)
-            if message is not None and message.message_id == message_id:
-                self.settle(user, message)
-                return
-        # It is not the first that waits, or no longer in memory: the store knows which one is meant.
+            # What memory knows counts at once: the user may leave, and be back before the store has answered.
+            first = mailbox.next_unacknowledged(0) or mailbox.head + 1
+            for seq in range(first, first + CACHE_MAX):
+                if seq > session.cursor:
+                    return
+                if mailbox.is_acknowledged(seq):
+                    continue
+                message = mailbox.cached(seq)
+                if message is None:
+                    break
+                if message.message_id == message_id:
+                    self.settle(user, message)
+                    return
+        # No longer in memory: the store knows which one is meant. What is sent again from there comes behind its answer.
         session.in_flight += 1
         session.adjust_reading()
         self._store.find(user, sender, message_id, partial(self._found, session, user, session.cursor))

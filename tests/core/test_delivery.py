@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from core import mailbox
 from core.protocol import CONFIRM_PING_INTERVAL, IMPLICIT_ACK_DELAY
 from tests.core.world import Device, Pair
 
@@ -50,6 +51,26 @@ def test_d12_it_is_not_cumulative(pair: Pair) -> None:
         ann.msg(pair.bob, name, name)
     bob.say("MSG_ACK", message_id="c")
     assert again(pair) == ["a", "b"]
+
+
+@pytest.mark.parametrize("cache", [2, 128])
+def test_d12_whoever_comes_back_at_once_is_not_sent_what_was_acknowledged(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, cache: int
+) -> None:
+    """However long the store takes to find what is no longer in memory: what is sent again is looked for behind it."""
+    monkeypatch.setattr(mailbox, "CACHE_MAX", cache)
+    ann, bob = explicit(pair)
+    for name in "abcde":
+        ann.msg(pair.bob, name, name)
+    store = pair.world.store_of(pair.bob)
+    store.slow_reads = True
+    for name in "bd":
+        bob.say("MSG_ACK", message_id=name)
+    bob.leave()
+    again = pair.world.device(pair.bob).hello()
+    store.slow_reads = False
+    pair.world.settle()
+    assert again.contents() == ["a", "c", "e"]
 
 
 def test_d12_without_acknowledgement_it_comes_again_every_time(pair: Pair) -> None:
