@@ -24,6 +24,12 @@ STATS: Final = "stats"
 STOP: Final = "stop"
 WORKER_GONE: Final = "worker_gone"
 
+# -- Figures among the stats of a worker that the supervisor understands: 1 while it is so --
+#: Its store can't write.
+STORE_FAILING: Final = "store_failing"
+#: It has all the memory that it may have, and takes no more connections.
+MEMORY_FULL: Final = "memory_full"
+
 #: More than any packet has; the receive buffer of both ends.
 PACKET_MAX_BYTES: Final = 64 * 1024
 

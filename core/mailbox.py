@@ -86,7 +86,7 @@ class Mailbox:
         self.purged_through = 0
         #: Everything up to here is acknowledged; and what is beyond it.
         self.acknowledged_through = 0
-        self._ahead: set[int] = set()
+        self._ahead: dict[int, None] = {}  # a set, of which an empty one takes three times as much memory
         #: Those of `_ahead` that the store has not been given yet.
         self.unsaved_ahead: list[int] = []
         #: seq -> message; the one that came into memory first goes first.
@@ -179,7 +179,7 @@ class Mailbox:
         if self.is_acknowledged(seq):
             return False
         if seq != self.acknowledged_through + 1:
-            self._ahead.add(seq)
+            self._ahead[seq] = None
             self.unsaved_ahead.append(seq)
             return True
         self.acknowledged_through = seq
@@ -192,13 +192,13 @@ class Mailbox:
         if seq > self.acknowledged_through:
             self.acknowledged_through = seq
             if self._ahead:
-                self._ahead = {ahead for ahead in self._ahead if ahead > seq}
+                self._ahead = dict.fromkeys(ahead for ahead in self._ahead if ahead > seq)
                 self._catch_up()
 
     def restore(self, head: int, purged: int, acknowledged: int, ahead: list[int]) -> None:
         """Set everything as the store has it."""
         self.head, self.purged_through, self.acknowledged_through = head, purged, acknowledged
-        self._ahead = {seq for seq in ahead if seq > acknowledged}
+        self._ahead = dict.fromkeys(seq for seq in ahead if seq > acknowledged)
         self._catch_up()
         self.purge(purged)
 
@@ -213,7 +213,7 @@ class Mailbox:
         seq = self.acknowledged_through
         while seq + 1 in self._ahead:
             seq += 1
-            self._ahead.discard(seq)
+            del self._ahead[seq]
         self.acknowledged_through = seq
 
     # -- Cursors (D13) --

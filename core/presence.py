@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Final
 from core import codec
 from core.envelope import RecordKind, pack_record
 from core.ports import Bus
-from core.protocol import PRESENCE_EVERYONE_AGAIN, PRESENCE_EVERYONE_MAX, PRESENCE_GRACE, PRESENCE_INTERVAL
+from core.protocol import (
+    PRESENCE_EVERYONE_AGAIN,
+    PRESENCE_EVERYONE_MAX,
+    PRESENCE_GRACE,
+    PRESENCE_INTERVAL,
+    PRESENCE_SHED_BYTES,
+)
 
 if TYPE_CHECKING:
     from core.session import Session
@@ -57,6 +63,7 @@ class Presence:
         "_sessions",
         "_version",
         "_watchers",
+        "shed",
     )
 
     def __init__(self, mode: str, index: int, workers: int, bus: Bus) -> None:
@@ -85,6 +92,8 @@ class Presence:
         self._dirty: dict[Session, None] = {}
         #: peer -> users who are online here and have a chat with that peer.
         self._watchers: dict[str, set[str]] = {}
+        #: How often a session was not told, since it does not keep up.
+        self.shed = 0
         #: The PRESENCE frame of everyone, until somebody changes.
         self._frame: bytes | None = None
 
@@ -230,10 +239,22 @@ class Presence:
             session for session in self._dirty if session.presence_told + PRESENCE_INTERVAL <= now
         ]
         for session in due_sessions:
-            del self._dirty[session]
-            self._tell(session, now, full=session.presence_full)
+            if session.connection.unsent() > PRESENCE_SHED_BYTES:
+                self._hold(session, now)
+            else:
+                del self._dirty[session]
+                self._tell(session, now, full=session.presence_full)
 
     # -- Inside --
+
+    def _hold(self, session: Session, now: float) -> None:
+        """A session that does not keep up is told later, and then how things are by then (D29)."""
+        self.shed += 1
+        session.presence_told = now
+        changes = session.presence_changes
+        if changes is not None and len(changes) > len(self._online):
+            changes.clear()
+            session.presence_full = True
 
     def _leave(self, user_id: str) -> None:
         user = self._local.pop(user_id, None)

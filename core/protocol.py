@@ -140,6 +140,10 @@ HEARTBEAT_IDLE: Final = 20.0
 HEARTBEAT_REPLY: Final = 5.0
 #: Seconds that a socket waits in the lobby for a worker that is being restarted.
 WORKER_PATIENCE: Final = 10.0
+#: Bytes that may wait for a client before its typing indicators are held back, and before presence is: only the latest state of
+#: each is sent when there is room (D29).
+TYPING_SHED_BYTES: Final = 64 * 1024
+PRESENCE_SHED_BYTES: Final = 256 * 1024
 #: Bytes that may wait for a client that does not read, before it is closed with 1013 (D29).
 OUTBOX_MAX_BYTES: Final = 1024 * 1024
 #: Messages of one connection that may be uncommitted before it is not read from (D29).

@@ -26,7 +26,7 @@ class SlidingWindow:
         self._limit = limit
         self._window = window
         #: When each of the last `limit` events was; a ring once it is full, `_oldest` being where it starts.
-        self._times = array("d")
+        self._times: array[float] | tuple[()] = ()
         self._oldest = 0
 
     def retry_after(self, now: float, pending: int = 0) -> float:
@@ -48,6 +48,9 @@ class SlidingWindow:
         if not limit:
             return
         times = self._times
+        if not times:
+            self._times = array("d", (now,))
+            return
         if len(times) < limit:
             times.append(now)
             return

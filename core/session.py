@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 #: Messages that queue behind a held command before the client is not read from any more.
 _LINE_PAUSE: Final = 32
+#: No capabilities, once for all connections.
+_NONE: Final[frozenset[str]] = frozenset()
 
 
 class _Gone:
@@ -151,7 +153,7 @@ class Session:
         self.confirm_asked_at = -math.inf
         self.confirm_seq = 0
         # -- Capabilities, and three of them by name: they are looked at for every message --
-        self.capabilities: frozenset[str] = frozenset()
+        self.capabilities = _NONE
         self.receipts = False
         self.resumes = False
         self.carbons = False
@@ -165,7 +167,7 @@ class Session:
 
     def use(self, capabilities: list[str] | None) -> None:
         """Put these capabilities in force, as the last HELLO asked."""
-        self.capabilities = frozenset(capabilities or ())
+        self.capabilities = frozenset(capabilities) if capabilities else _NONE
         self.receipts = Capability.RECEIPTS in self.capabilities
         self.resumes = Capability.RESUME in self.capabilities
         self.carbons = Capability.CARBONS in self.capabilities

@@ -70,6 +70,12 @@ class Settings(BaseSettings):
     mailbox_max: int = Field(
         100_000, ge=1, le=10_000_000, description="messages that may wait for one user; more are refused"
     )
+    worker_memory_mib: int = Field(
+        0,
+        ge=0,
+        le=1_048_576,
+        description="MiB past which a worker takes no more connections; 0: its share of four fifths of the machine's memory",
+    )
     user_ids: Literal["uuid4", "any"] = Field("uuid4", description="which user ids are accepted")
     auth: Literal["none"] | None = Field(
         None, description="none: identity is what HELLO says, and is not proven"

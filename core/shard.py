@@ -207,7 +207,7 @@ class Shard:
         while (ticket := self.requests.expired(now)) is not None:
             self.counters["unconfirmed_total"] += 1
             self.settle(ticket, Outcome.FAILED, "", now)
-        self.typing.expire(now)
+        self.typing.tick(now)
         self.delivery.tick(now)
         self.receipts.tick(now)
         self.presence.tick(now)

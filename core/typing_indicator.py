@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from core import codec
 from core.envelope import RecordKind, TypingFlag, pack_record
-from core.protocol import TYPING_EXPIRY, ErrorCode, Refusal
+from core.protocol import TYPING_EXPIRY, TYPING_SHED_BYTES, ErrorCode, Refusal
 from core.session import Session, rate_limited
 from core.user import User
 
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 class TypingIndicators:
     """Typing from and to the users of one shard."""
 
-    __slots__ = ("_shard", "_until")
+    __slots__ = ("_held", "_shard", "_until")
 
     def __init__(self, shard: Shard) -> None:
         self._shard = shard
+        #: What sessions that don't keep up have not been told: sender -> whether typing, the latest (D29).
+        self._held: dict[Session, dict[str, bool]] = {}
         #: (recipient, sender) -> when what the recipient sees expires; the first to expire comes first.
         self._until: dict[tuple[str, str], float] = {}
 
@@ -74,8 +76,10 @@ class TypingIndicators:
         if self._until and self._until.pop((user.user_id, sender), None) is not None:
             self._show(user.user_id, sender, False)
 
-    def expire(self, now: float) -> None:
-        """End those of whom nothing was heard for 15 s."""
+    def tick(self, now: float) -> None:
+        """End those of whom nothing was heard for 15 s, and tell sessions that have room again what they have missed."""
+        if self._held:
+            self._catch_up()
         while self._until:
             pair, until = next(iter(self._until.items()))
             if until > now:
@@ -88,7 +92,20 @@ class TypingIndicators:
         if user is not None and user.sessions:
             frame = codec.typing(sender, is_typing)
             for session in user.sessions:
-                session.connection.send(frame)
+                if session.connection.unsent() > TYPING_SHED_BYTES:
+                    self._shard.counters["typing_shed_total"] += 1
+                    self._held.setdefault(session, {})[sender] = is_typing
+                else:
+                    session.connection.send(frame)
+                    if session in self._held:
+                        self._held[session].pop(sender, None)
+
+    def _catch_up(self) -> None:
+        for session in [
+            session for session in self._held if session.connection.unsent() <= TYPING_SHED_BYTES
+        ]:
+            for sender, is_typing in self._held.pop(session).items():
+                session.connection.send(codec.typing(sender, is_typing))
 
     def _route(self, sender: str, recipient: str, flag: TypingFlag, now: float) -> None:
         shard = self._shard

@@ -31,7 +31,14 @@ from typing import Any, Final
 import setproctitle
 import uvloop
 
-from core.control import EXIT_BOOT_FAILURE, EXIT_CONFIGURATION, STOP, WORKER_GONE
+from core.control import (
+    EXIT_BOOT_FAILURE,
+    EXIT_CONFIGURATION,
+    MEMORY_FULL,
+    STOP,
+    STORE_FAILING,
+    WORKER_GONE,
+)
 from core.protocol import CloseCode
 from core.settings import PREFIX, ConfigurationError, Settings, load_settings
 from router import listeners, preflight
@@ -67,9 +74,6 @@ _SHOWN: Final = (
     "presence",
     "log_level",
 )
-
-#: The figure with which a worker says that its store can't write.
-STORE_FAILING: Final = "store_failing"
 
 FRONT: Final = "front"
 WORKER: Final = "worker"
@@ -110,6 +114,8 @@ class Role:
             return f"it is {self.state}"
         if self.child is not None and self.child.stats.get(STORE_FAILING):
             return "its store can't write, so messages to its users are refused: see its log"
+        if self.child is not None and self.child.stats.get(MEMORY_FULL):
+            return "it has all the memory that FASTCHAT_WORKER_MEMORY_MIB allows, so new connections to it are refused"
         return None
 
     def status(self) -> dict[str, Any]:

@@ -30,6 +30,8 @@ _log = logging.getLogger("fastchat.worker")
 
 #: The least that picows takes; messages are short.
 _READ_BUFFER_BYTES: Final = 2048
+#: Bytes that the kernel takes for a client beyond what is on its way to it.
+_KERNEL_UNSENT_BYTES: Final = 128 * 1024
 #: What picows is told that the client asked for. The key is any 16 bytes: nobody sees the answer.
 _CANNED_REQUEST: Final = (
     b"GET /ws HTTP/1.1\r\nHost: fastchat\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -40,14 +42,21 @@ _CANNED_REQUEST: Final = (
 class _Underlay:
     """What picows takes for its transport: writes go through, but closing is `Connection`'s business."""
 
-    __slots__ = ("_stream", "get_extra_info", "get_write_buffer_size", "write", "writelines")
+    __slots__ = ("_stream", "write")
 
     def __init__(self, stream: asyncio.Transport) -> None:
         self._stream = stream
-        self.get_extra_info = stream.get_extra_info
-        self.get_write_buffer_size = stream.get_write_buffer_size
         self.write = stream.write
-        self.writelines = stream.writelines
+
+    def get_extra_info(self, name: str) -> Any:
+        """The socket; picows asks for the two addresses only to log them, and the event loop would keep them."""
+        return self._stream.get_extra_info(name) if name == "socket" else None
+
+    def get_write_buffer_size(self) -> int:
+        return self._stream.get_write_buffer_size()
+
+    def writelines(self, pieces: list[bytes]) -> None:
+        self._stream.writelines(pieces)
 
     def close(self) -> None:
         """picows does this 10 ms after it has sent a Close frame; `Connection._finish` has seen to it already."""
@@ -97,6 +106,9 @@ class _NoResponse(WSUpgradeResponse):
         return bytearray()
 
 
+_NO_RESPONSE: Final = _NoResponse()
+
+
 class _AdoptedProtocol(WSProtocol):  # type: ignore[misc]
     """picows' protocol on a connection whose upgrade is done."""
 
@@ -130,12 +142,16 @@ class _AdoptedProtocol(WSProtocol):  # type: ignore[misc]
         raw: socket.socket = transport.get_extra_info("socket")
         # picows wants every segment acknowledged at once; letting the answer carry the ACK saves a packet per message.
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+        # Else the kernel takes megabytes for a client that does not read, before we see that anything waits.
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _KERNEL_UNSENT_BYTES)
         self._feed(_CANNED_REQUEST)
+        # picows keeps the request for as long as the connection lasts, and with the headers it is a kilobyte.
+        self.transport.request.headers = _NO_RESPONSE.headers
         carried, self._carried = self._carried, b""
         self._feed(carried)
 
     def _listen(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
-        return WSUpgradeResponseWithListener(_NoResponse(), self._connection)
+        return WSUpgradeResponseWithListener(_NO_RESPONSE, self._connection)
 
     def _feed(self, data: bytes) -> None:
         while data:

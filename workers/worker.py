@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from typing import Any, Final
 
-from core.control import READY, STATS, STOP, WORKER_GONE
+from core.control import MEMORY_FULL, READY, STATS, STOP, WORKER_GONE
 from core.handover import IN_FLIGHT_MAX, Ticket, endpoint
 from core.protocol import CloseCode
 from core.settings import Settings
@@ -23,6 +23,7 @@ from workers.connection import Connection
 from workers.control import ControlPipe
 from workers.handover import HandoverQueue
 from workers.heartbeat import TimerWheel
+from workers.memory import Memory, ceiling
 from workers.store import ShardStore
 from workers.store.data_directory import shard_file
 from workers.store.memory import MemoryStore
@@ -80,6 +81,9 @@ class Worker:
         self._queue_path = endpoint(run_dir, index)
         self._queue: HandoverQueue | None = None
         self._next_stats = 0.0
+        #: Connections that were refused for want of memory.
+        self._refused = 0
+        self._memory = Memory(ceiling(settings.worker_memory_mib, settings.workers))
 
     def _new_store(self, settings: Settings, index: int) -> ShardStore:
         if settings.store == "memory":
@@ -124,7 +128,22 @@ class Worker:
             self._queue.room_again()
         if now >= self._next_stats:
             self._next_stats = now + _STATS_INTERVAL
+            self._look_at_memory()
             self._control.say(STATS, stats=self._stats())
+
+    def _look_at_memory(self) -> None:
+        memory, was_full = self._memory, self._memory.full
+        memory.look(len(self.connections))
+        if memory.full and not was_full:
+            _log.error("%s; new connections are refused", self._memory_sentence())
+        elif was_full and not memory.full:
+            _log.warning("there is memory again: new connections are taken")
+
+    def _memory_sentence(self) -> str:
+        memory = self._memory
+        return (
+            f"this worker has {memory.resident >> 20} MiB in memory, where {memory.limit >> 20} are allowed"
+        )
 
     def _stats(self) -> dict[str, int]:
         queue = self._queue
@@ -133,8 +152,12 @@ class Worker:
             "sessions": self.shard.presence.sessions,
             "users": len(self.shard.users),
             "online": len(self.shard.presence),
+            "presence_shed_total": self.shard.presence.shed,
             "adopted_total": queue.adopted if queue else 0,
             "handover_truncated_total": queue.truncated if queue else 0,
+            "resident_bytes": self._memory.resident,
+            MEMORY_FULL: int(self._memory.full),
+            "memory_refused_total": self._refused,
             #: Of the second before.
             "longest_turn_us": round(self.turn.longest() * 1e6),
             "bus_sent_total": self._bus.sent,
@@ -161,13 +184,22 @@ class Worker:
     async def _take(self, ticket: Ticket, client: socket.socket) -> None:
         client.setblocking(False)
         connection = Connection(self, ticket, time.monotonic())
+        refused = self._memory.full
+        if refused:
+            self._refused += 1
+            connection.session.abandon(
+                time.monotonic()
+            )  # so that the HELLO that comes along makes no user of it
         try:
             await adopt(connection, client, ticket.carried)
         except OSError as error:
             _log.info("a client was gone before it could be taken over: %s", error)
             client.close()
             return
-        if self._stopped.done() and not connection.session.closed:
+        if refused:
+            self.shard.counters[f"closes_{CloseCode.TRY_AGAIN_LATER}_total"] += 1
+            connection.close(CloseCode.TRY_AGAIN_LATER, "this server has no memory for more; reconnect later")
+        elif self._stopped.done() and not connection.session.closed:
             # It was on its way while all others were told to go.
             self.shard.close(connection.session, *self._stopped.result(), time.monotonic())
 
