@@ -14,18 +14,24 @@ BIN := $(VENV)/bin
 URL = ws://localhost:8000/ws
 USERS = 50
 DURATION = 20
+# How the number of users goes over the time (a file of bench/shapes; empty: even), how many processes make the load (empty: one), where
+# its report goes, and the port of locust's page.
+SHAPE =
+PROCESSES =
+RESULTS = bench/results/load
+UI_PORT = 8089
 ARGS =
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup run test check manual load bench clean FORCE
+.PHONY: help setup run test check manual load load-ui bench bench-compare bench-guard clean FORCE
 
 # The tests call `make run` themselves: what was meant for this make must not reach that one.
 unexport MAKEFLAGS MFLAGS MAKELEVEL
 
 help: ## list the tasks
-	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/.installed-dev ## install everything for development into .venv
 
@@ -44,16 +50,33 @@ check: $(VENV)/.installed-dev ## check style, formatting, types and who imports 
 manual: $(VENV)/.installed-run ## walk two users through all flows of a running server: URL=ws://localhost:8000/ws
 	@exec $(BIN)/python scripts/manual_test.py $(URL)
 
-load: $(VENV)/.installed-dev ## put load on a running server: USERS=50 (pairs) DURATION=20 (seconds) URL=ws://localhost:8000/ws
-	@exec $(BIN)/locust --locustfile bench/locustfile.py --headless --only-summary --host $(URL) --users $(USERS) \
-		--spawn-rate $$(($(USERS) / 4 + 1)) --run-time $(DURATION) --stop-timeout 10 $(ARGS)
+load: $(VENV)/.installed-dev ## put load on a running server: USERS=50 (pairs) DURATION=20 SHAPE=ramp|storm PROCESSES=2 URL=ws://localhost:8000/ws
+	@exec $(locust) --headless --only-summary --html $(RESULTS)/report.html --csv $(RESULTS)/load $(ARGS)
 
-bench: $(VENV)/.installed-dev ## measure what durability costs, with servers of its own: ARGS="--rounds 1 --seconds 3" makes it quick
-	@exec $(BIN)/python -m bench.durability $(ARGS)
+load-ui: $(VENV)/.installed-dev ## the same from locust's web page: UI_PORT=8089 (0: a free one)
+	@exec $(locust) --web-host 127.0.0.1 --web-port $(UI_PORT) $(ARGS)
+
+bench: $(VENV)/.installed-dev ## measure what a message costs and what durability does, with servers of its own: ARGS="--rounds 1" makes it quick
+	@exec $(BIN)/python -m bench.compare --name ours --subjects ours --yardstick memory --rounds 3 \
+		--loads "window 1,window 8,window 32,rate 5000" $(ARGS)
+
+bench-compare: $(VENV)/.installed-dev ## the same beside a C relay, uWebSockets.js, picows, ws and FastAPI; takes a quarter of an hour
+	@exec $(BIN)/python -m bench.compare $(ARGS)
+
+bench-guard: $(VENV)/.installed-dev ## count the instructions of a message beside the budget, under valgrind: ARGS=--update sets the budget
+	@exec $(BIN)/python -m bench.guard $(ARGS)
 
 clean: ## remove .venv and all caches; keeps the server's data
 	@rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# -- Load --
+# Locust itself advises against more than 100 new users a second.
+
+comma := ,
+locust = $(BIN)/locust --locustfile bench/locustfile.py$(if $(SHAPE),$(comma)bench/shapes/$(SHAPE).py) --host $(URL) --users $(USERS) \
+	--spawn-rate $$(($(USERS) < 400 ? $(USERS) / 4 + 1 : 100)) --run-time $(DURATION) --stop-timeout 10 \
+	$(if $(PROCESSES),--processes $(PROCESSES) --master-bind-host 127.0.0.1)
 
 # -- Parameters of `make run` --
 # Only what stands on the command line of make becomes a setting, and then wins over the environment; the server has the defaults.

@@ -1,4 +1,4 @@
-"""One WebSocket of one user under load: a greenlet reads, and whoever waits learns when the answer came.
+"""One WebSocket of one user under load: a greenlet reads, and tells whoever made the connection what came and how it ended.
 
 Written for gevent, which locust runs on: ``websocket-client`` uses plain sockets, and these give way to other greenlets.
 """
@@ -6,123 +6,92 @@ Written for gevent, which locust runs on: ``websocket-client`` uses plain socket
 from __future__ import annotations
 
 import json
+import socket
+import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 import gevent
 import websocket
-from gevent.event import AsyncResult
+from gevent.event import Event
 
-#: Seconds until an answer counts as missing.
+#: Seconds until an answer counts as missing, the protocol document's pong timeout too.
 ANSWER_TIMEOUT: Final = 5.0
+
+#: SO_LINGER on, for 0 seconds: closing sends a TCP reset and nothing else.
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 Message = dict[str, Any]
 
-
-class Failure(Exception):
-    """Why an exchange did not succeed; the text is what locust groups failures by, so it names no user and no message."""
-
-
-class Expectation:
-    """A message that is to come. `arrived` returns the time at which it did, by ``time.perf_counter``."""
-
-    def __init__(self, kind: str, fields: Message) -> None:
-        self._kind = kind
-        self._fields = fields
-        self._result: AsyncResult[float] = AsyncResult()
-
-    @property
-    def over(self) -> bool:
-        return bool(self._result.ready())
-
-    def matches(self, kind: str, data: Message) -> bool:
-        return not self.over and kind == self._kind and self._fields.items() <= data.items()
-
-    def succeed(self, when: float) -> None:
-        self._result.set(when)
-
-    def fail(self, reason: str) -> None:
-        """It will not come; what has come before stays so."""
-        if not self.over:
-            self._result.set_exception(Failure(reason))
-
-    def arrived(self) -> float:
-        """Wait for the message. Raises Failure when it does not come in time, or cannot come any more."""
-        self._result.wait(timeout=ANSWER_TIMEOUT)
-        if not self.over:
-            self.fail(f"no {self._kind} as expected within {ANSWER_TIMEOUT:g} s")
-        return float(self._result.get())
+#: Takes the type and the data of a message, and when it came by ``time.perf_counter``.
+Received = Callable[[str, Message, float], None]
 
 
 class Connection:
-    """An open connection; connects when it is made. Raises OSError or ``websocket.WebSocketException`` when it cannot."""
+    """An open connection; connects when it is made. Raises OSError or ``websocket.WebSocketException`` when it cannot.
 
-    def __init__(self, url: str) -> None:
-        # Two greenlets send: the one of the journey, and the reader for acknowledgements and pongs.
+    `received` is called for each message, and `ended` once with the reason, both in the greenlet that reads. `ended` is not
+    called for what `close` or `reset` ended.
+    """
+
+    def __init__(self, url: str, received: Received, ended: Callable[[Connection, str], None]) -> None:
+        # Several greenlets send: the one that talks, the heartbeat, and the reader for acknowledgements and pongs.
         self._socket = websocket.WebSocket(enable_multithread=True)
         self._socket.connect(url, timeout=ANSWER_TIMEOUT)
         self._socket.settimeout(None)
-        self._closed = ""
-        #: What is to come on this connection.
-        self._expected: list[Expectation] = []
-        #: What the last message of each type is to bring about, here or at the peer: it fails when the server answers with ERROR.
-        self._caused: dict[str, Iterable[Expectation]] = {}
+        self._received = received
+        self._ended = ended
+        #: Set when nothing can be sent any more, for whatever reason.
+        self.over = Event()
         self._reader = gevent.spawn(self._read)
 
-    def expect(self, kind: str, **fields: Any) -> Expectation:
-        """Say what is to come on this connection, before sending what brings it about."""
-        expectation = Expectation(kind, fields)
-        if self._closed:
-            expectation.fail(self._closed)
-        self._expected = [known for known in self._expected if not known.over]
-        self._expected.append(expectation)
-        return expectation
-
-    def send(self, kind: str, data: Message, causes: Iterable[Expectation] = ()) -> None:
-        """Send a message; what it `causes` fails when it cannot be sent, and when the server answers with ERROR."""
-        self._caused[kind] = causes
+    def send(self, kind: str, data: Message) -> None:
+        """Send a message. Where that is impossible the connection ends, which `ended` is told."""
         try:
             self._socket.send(json.dumps({"type": kind, "data": data}))
         except (OSError, websocket.WebSocketException) as error:
-            for expectation in causes:
-                expectation.fail(self._closed or f"could not send: {type(error).__name__}")
+            self._end(f"connection lost: {type(error).__name__}")
 
     def close(self) -> None:
-        """Close politely: the reader ends with the close frame of the server."""
-        if not self._closed:
+        """Close politely: wait for the close frame of the server, but not for ever."""
+        if not self.over.is_set():
+            self.over.set()
             try:
                 self._socket.send_close()
+                self._reader.join(timeout=ANSWER_TIMEOUT)
             except (OSError, websocket.WebSocketException):
-                self._reader.kill()
-        self._reader.join(timeout=ANSWER_TIMEOUT)
-        self._socket.shutdown()
+                pass  # it ended from the other side at the same time
+        self._release()
+
+    def reset(self) -> None:
+        """Break off with a TCP reset, without a close frame, as when a network fails."""
+        self.over.set()
+        if self._socket.sock is not None:
+            self._socket.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self._release()
 
     def _read(self) -> None:
+        reason = "the reader ended"
         try:
-            while not self._closed:
+            while True:
                 opcode, payload = self._socket.recv_data()
                 if opcode == websocket.ABNF.OPCODE_CLOSE:
                     code = int.from_bytes(payload[:2], "big")
-                    self._closed = f"closed by the server: {code} {payload[2:].decode()}"
-                else:
-                    self._handle(json.loads(payload), time.perf_counter())
+                    reason = f"closed by the server: {code} {payload[2:].decode()}"
+                    return
+                message = json.loads(payload)
+                self._received(message["type"], message["data"], time.perf_counter())
         except (OSError, websocket.WebSocketException) as error:
-            self._closed = f"connection lost: {type(error).__name__}"
+            reason = f"connection lost: {type(error).__name__}"
         finally:
-            self._closed = self._closed or "the reader ended"
-            for expectation in self._expected:
-                expectation.fail(self._closed)
+            self._end(reason)
 
-    def _handle(self, message: Message, when: float) -> None:
-        kind, data = message["type"], message["data"]
-        if kind == "ERROR":
-            for expectation in self._caused.get(data.get("details", {}).get("type"), ()):
-                expectation.fail(f"ERROR {data['code']}: {data['message']}")
-            return
-        for expectation in self._expected:
-            if expectation.matches(kind, data):
-                expectation.succeed(when)
-                break
-        if kind == "MSG":
-            self.send("MSG_ACK", {"message_id": data["message_id"], "from": data["from"]})
+    def _end(self, reason: str) -> None:
+        if not self.over.is_set():
+            self.over.set()
+            self._release()
+            self._ended(self, reason)
+
+    def _release(self) -> None:
+        self._socket.shutdown()

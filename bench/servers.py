@@ -1,0 +1,84 @@
+"""The server under test: a real one, started as users start it, in a directory of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from bench.usage import cpu_seconds, resident_bytes
+
+#: Name -> settings.
+STORES: Final = {
+    "memory": {"STORE": "memory"},
+    "os": {"STORE": "sqlite", "DURABILITY": "os"},
+    "fsync": {"STORE": "sqlite", "DURABILITY": "fsync"},
+}
+#: Limits are counted, so that their cost is in, but nobody meets them.
+_GENEROUS: Final = {
+    "MESSAGES_PER_MINUTE": "600000",
+    "OPEN_CHATS_PER_MINUTE": "60000",
+    "HELLOS_PER_MINUTE": "60000",
+    "PINGS_PER_SECOND": "0",
+}
+
+
+class Server:
+    """A running server."""
+
+    def __init__(self, url: str, admin: str, workers: int) -> None:
+        self.url = url
+        self.workers = workers
+        self._admin = admin
+        #: Name, such as ``worker 0``, -> process.
+        status = self._status()
+        self.pids = {f"{each['kind']} {each['index']}": int(each["pid"]) for each in status["processes"]}
+        self.pids["supervisor"] = int(status["pid"])
+
+    def stats(self, worker: int = 0) -> dict[str, float]:
+        """What a worker reported last, at most a second ago."""
+        reports = self._status()["processes"]
+        found = (each for each in reports if each["kind"] == "worker" and each["index"] == worker)
+        return dict(next(found)["stats"])
+
+    def cpu(self, kind: str = "") -> float:
+        """Seconds that all processes have computed, or those of one kind."""
+        return cpu_seconds(pid for name, pid in self.pids.items() if name.startswith(kind))
+
+    def resident(self) -> int:
+        """Bytes of memory in all processes."""
+        return resident_bytes(self.pids.values())
+
+    def _status(self) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self._admin}/status") as answer:  # noqa: S310 - our own server
+            status: dict[str, Any] = json.load(answer)
+        return status
+
+
+@contextmanager
+def serving(store: str = "memory", workers: int = 1, **settings: str) -> Iterator[Server]:
+    """Start a server with one of `STORES` and with settings by their names without ``FASTCHAT_``; stop it at the end."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FASTCHAT_")}
+    chosen = {"PORT": "0", "ADMIN_PORT": "0", "WORKERS": str(workers), "LOG_LEVEL": "warning"}
+    chosen |= {**_GENEROUS, **STORES[store], **settings}
+    with tempfile.TemporaryDirectory(prefix="fastchat-bench-", dir=".") as directory:
+        environment["FASTCHAT_DATA_DIR"] = f"{directory}/data"
+        environment |= {f"FASTCHAT_{name}": value for name, value in chosen.items()}
+        command = [sys.executable, "-m", "router"]
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout is not None, "a pipe"
+            line = process.stdout.readline().split()
+            if len(line) < 5:
+                raise SystemExit("the server did not start")
+            yield Server(line[2], line[4], workers)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
