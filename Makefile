@@ -9,6 +9,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Whether the server runs with the core compiled to machine code (1) or as it is (empty), and where the compiled one is kept.
+COMPILED =
+COMPILED_CORE = build/compiled
 # Where `make manual` and `make load` find the server, and how large the load is. Not from the environment, where such common names
 # may mean anything.
 URL = ws://localhost:8000/ws
@@ -25,7 +28,7 @@ ARGS =
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup run test check manual load load-ui bench bench-compare bench-guard clean FORCE
+.PHONY: help setup run test check manual load load-ui bench bench-compare bench-guard test-compiled clean FORCE
 
 # The tests call `make run` themselves: what was meant for this make must not reach that one.
 unexport MAKEFLAGS MFLAGS MAKELEVEL
@@ -35,11 +38,14 @@ help: ## list the tasks
 
 setup: $(VENV)/.installed-dev ## install everything for development into .venv
 
-run: $(VENV)/.installed-run ## run the server: WORKERS=8 PORT=8000 ADMIN_PORT=8001 FRONTS=1 DATA=./data HOST=localhost
+run: $(if $(COMPILED),$(COMPILED_CORE)/.done,$(VENV)/.installed-run) ## run the server: WORKERS=8 PORT=8000 ADMIN_PORT=8001 FRONTS=1 DATA=./data HOST=localhost COMPILED=1
 	@exec $(BIN)/python -m router
 
 test: $(VENV)/.installed-dev ## run all tests: ARGS="-k words -n 0" goes to pytest
 	@exec $(BIN)/python -m pytest -n 4 --dist loadscope $(ARGS)
+
+test-compiled: $(COMPILED_CORE)/.done ## run the tests of the core on the core compiled to machine code
+	@exec $(BIN)/python -m pytest -n 4 -o pythonpath="$(COMPILED_CORE) ." -m "not replaces" tests/core $(ARGS)
 
 check: $(VENV)/.installed-dev ## check style, formatting, types and who imports whom
 	@$(BIN)/ruff check
@@ -60,7 +66,7 @@ bench: $(VENV)/.installed-dev ## measure what a message costs and what durabilit
 	@exec $(BIN)/python -m bench.compare --name ours --subjects ours --yardstick memory --rounds 3 \
 		--loads "window 1,window 8,window 32,rate 5000" $(ARGS)
 
-bench-compare: $(VENV)/.installed-dev ## the same beside a C relay, uWebSockets.js, picows, ws and FastAPI; takes a quarter of an hour
+bench-compare: $(COMPILED_CORE)/.done ## the same beside a C relay, uWebSockets.js, picows, ws and FastAPI; takes a quarter of an hour
 	@exec $(BIN)/python -m bench.compare $(ARGS)
 
 bench-guard: $(VENV)/.installed-dev ## count the instructions of a message beside the budget, under valgrind: ARGS=--update sets the budget
@@ -69,6 +75,19 @@ bench-guard: $(VENV)/.installed-dev ## count the instructions of a message besid
 clean: ## remove .venv and all caches; keeps the server's data
 	@rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# -- The compiled core --
+# Another `core` package beside the sources, which the server finds first.
+
+$(COMPILED_CORE)/.done: $(wildcard core/*.py) scripts/compile_core.py $(VENV)/.installed-dev
+	@command -v cc >/dev/null || { echo "COMPILED=1 needs a C compiler: apt-get install gcc libc6-dev" >&2; exit 1; }
+	@echo "compiling the core into $(COMPILED_CORE) ..." >&2
+	@$(lock); $(BIN)/python scripts/compile_core.py $(COMPILED_CORE) >$(VENV)/compile.log 2>&1 || { cat $(VENV)/compile.log >&2; exit 1; }; touch $@
+
+ifdef COMPILED
+run: export PYTHONPATH := $(CURDIR)/$(COMPILED_CORE)
+run: export PYTHONSAFEPATH := 1
+endif
 
 # -- Load --
 # Locust itself advises against more than 100 new users a second.

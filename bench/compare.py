@@ -27,7 +27,7 @@ from bench import peers
 from bench.crew import crew
 from bench.driver import Reports, Result, summary
 from bench.report import write_page
-from bench.servers import serving
+from bench.servers import COMPILED, serving
 from bench.usage import cpu_seconds
 
 RESULTS: Final = Path(__file__).parent / "results"
@@ -49,9 +49,11 @@ class Running:
 
 
 @contextmanager
-def ours(store: str, workers: int = 1, where: str = "same") -> Iterator[Running]:
-    """FastChat; the CPU of all of its processes counts."""
-    with serving(store, workers) as server:
+def ours(store: str, workers: int = 1, where: str = "same", *, compiled: bool = False) -> Iterator[Running]:
+    """FastChat; the CPU of all of its processes counts. Raises Unavailable when the core is to be compiled and is not."""
+    if compiled and not (COMPILED / ".done").exists():
+        raise peers.Unavailable("the core is not compiled: make bench-compare does it")
+    with serving(store, workers, compiled=compiled) as server:
         yield Running(server.url, list(server.pids.values()), workers, where, partial(Reports, server))
 
 
@@ -67,6 +69,8 @@ OURS: Final[dict[str, Callable[[], AbstractContextManager[Running]]]] = {
     "memory": partial(ours, "memory"),
     "os": partial(ours, "os"),
     "fsync": partial(ours, "fsync"),
+    "memory, compiled": partial(ours, "memory", compiled=True),
+    "fsync, compiled": partial(ours, "fsync", compiled=True),
     "memory, 2 workers, same shard": partial(ours, "memory", 2),
     "memory, 2 workers, other shard": partial(ours, "memory", 2, "other"),
 }

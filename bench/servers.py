@@ -11,6 +11,7 @@ import tempfile
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 from bench.usage import cpu_seconds, resident_bytes
@@ -21,6 +22,8 @@ STORES: Final = {
     "os": {"STORE": "sqlite", "DURABILITY": "os"},
     "fsync": {"STORE": "sqlite", "DURABILITY": "fsync"},
 }
+#: Where ``make`` keeps the core compiled to machine code.
+COMPILED: Final = Path(__file__).parents[1] / "build" / "compiled"
 #: Limits are counted, so that their cost is in, but nobody meets them.
 _GENEROUS: Final = {
     "MESSAGES_PER_MINUTE": "600000",
@@ -63,9 +66,16 @@ class Server:
 
 
 @contextmanager
-def serving(store: str = "memory", workers: int = 1, **settings: str) -> Iterator[Server]:
-    """Start a server with one of `STORES` and with settings by their names without ``FASTCHAT_``; stop it at the end."""
+def serving(
+    store: str = "memory", workers: int = 1, *, compiled: bool = False, **settings: str
+) -> Iterator[Server]:
+    """Start a server with one of `STORES` and with settings by their names without ``FASTCHAT_``; stop it at the end.
+
+    `compiled`: with the core in `COMPILED`, as ``make run COMPILED=1`` does.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FASTCHAT_")}
+    if compiled:
+        environment |= {"PYTHONPATH": str(COMPILED), "PYTHONSAFEPATH": "1"}
     chosen = {"PORT": "0", "ADMIN_PORT": "0", "WORKERS": str(workers), "LOG_LEVEL": "warning"}
     chosen |= {**_GENEROUS, **STORES[store], **settings}
     with tempfile.TemporaryDirectory(prefix="fastchat-bench-", dir=".") as directory:

@@ -113,7 +113,7 @@ class Record(NamedTuple):
     deadline: float
 
 
-def pack_record(kind: int, flags: int = 0, ticket: int = 0, deadline: float = 0.0, *fields: bytes) -> bytes:
+def pack_record(kind: int, flags: int, ticket: int, deadline: float, *fields: bytes) -> bytes:
     """One record; only the last field may contain a NUL."""
     return _RECORD.pack(kind, flags, ticket, deadline) + b"\0".join(fields)
 

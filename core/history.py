@@ -26,7 +26,7 @@ Page = list[tuple[int, bytes]]
 #: More than the frame around the messages needs.
 _AROUND_BYTES: Final = 256
 #: Where the timestamp stands in the `data` of a MSG, counted from the end.
-_TIMESTAMP: Final = slice(-len(b'2024-01-01T12:00:00.000Z"}'), -len(b'"}'))
+_TIMESTAMP: Final = -len(b'2024-01-01T12:00:00.000Z"}')
 
 
 class _Asked:
@@ -176,7 +176,7 @@ def _merge(mine: Page, theirs: Page, limit: int) -> tuple[list[bytes], str | Non
     first = second = 0
     while first < len(mine) or second < len(theirs):
         take_mine = second == len(theirs) or (
-            first < len(mine) and mine[first][1][_TIMESTAMP] >= theirs[second][1][_TIMESTAMP]
+            first < len(mine) and mine[first][1][_TIMESTAMP:] >= theirs[second][1][_TIMESTAMP:]
         )
         data = mine[first][1] if take_mine else theirs[second][1]
         room -= len(data) + 1

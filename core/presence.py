@@ -158,7 +158,7 @@ class Presence:
         """A PRESENCE record: joins and leaves."""
         replica = self._replicas[worker]
         if generation != replica.generation or version != replica.version + 1:
-            self._bus.send(worker, pack_record(RecordKind.PRESENCE_REQUEST))
+            self._bus.send(worker, pack_record(RecordKind.PRESENCE_REQUEST, 0, 0, 0.0))
             return
         replica.version = version
         joined, left = codec.from_json(body)

@@ -218,7 +218,7 @@ class Shard:
     def _exchange_presence(self, worker: int) -> None:
         """Tell a worker who is online here, and ask who is there."""
         self.bus.send(worker, self.presence.snapshot_record())
-        self.bus.send(worker, pack_record(RecordKind.PRESENCE_REQUEST))
+        self.bus.send(worker, pack_record(RecordKind.PRESENCE_REQUEST, 0, 0, 0.0))
 
     def note_idle(self, user: User, now: float) -> None:
         """Remember to leave a user to the store who has no connection; called when one has ended, or none came of it."""

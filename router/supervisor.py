@@ -31,6 +31,7 @@ from typing import Any, Final
 import setproctitle
 import uvloop
 
+from core import codec
 from core.control import (
     EXIT_BOOT_FAILURE,
     EXIT_CONFIGURATION,
@@ -414,6 +415,7 @@ class Supervisor:
         return {
             "status": status,
             "version": _version(),
+            "core": "python" if codec.__file__.endswith(".py") else "compiled",
             "pid": os.getpid(),
             "uptime": round(time.monotonic() - self._started_at, 1),
             "settings": shown,

@@ -41,7 +41,7 @@ def test_a_record_comes_out_as_it_went_in(
 
 
 def test_a_record_needs_no_more_than_its_kind() -> None:
-    record = pack_record(RecordKind.PRESENCE_REQUEST)
+    record = pack_record(RecordKind.PRESENCE_REQUEST, 0, 0, 0.0)
     assert record_head(record) == (RecordKind.PRESENCE_REQUEST, 0, 0, 0.0)
 
 

@@ -155,6 +155,7 @@ def filled(count: int) -> tuple[Mailbox, list[Message]]:
     return mailbox, messages
 
 
+@pytest.mark.replaces
 def test_only_the_last_messages_are_in_memory_acknowledged_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """The store has the others; those in memory are found by position and by id."""
     monkeypatch.setattr(module, "CACHE_MAX", 10)
@@ -167,6 +168,7 @@ def test_only_the_last_messages_are_in_memory_acknowledged_or_not(monkeypatch: p
     assert mailbox.next_unacknowledged(0) == 1
 
 
+@pytest.mark.replaces
 def test_what_the_store_has_read_takes_the_place_of_what_came_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """And there is one object for one message, whoever read it."""
     monkeypatch.setattr(module, "CACHE_MAX", 10)

@@ -351,6 +351,7 @@ def test_d22_whoever_comes_back_to_the_new_process_was_never_away() -> None:
     assert seen(ann) == {pair.ann: "Ann Lee", pair.bob: "Bob Ray"}
 
 
+@pytest.mark.replaces
 def test_d22_ghosts_go_even_if_nobody_says_that_the_worker_died() -> None:
     """The new process's first words are enough: it lists who is there."""
     pair = Pair(True)

@@ -403,6 +403,7 @@ def test_d11_d20_read_of_what_is_not_committed_is_ignored(pair: Pair) -> None:
     assert pair.come(pair.bob).contents() == ["Hi."]
 
 
+@pytest.mark.replaces
 def test_d11_read_while_the_store_can_not_look_is_lost_and_holds_nothing(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:

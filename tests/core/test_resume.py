@@ -253,6 +253,7 @@ def test_d13_a_purge_while_a_device_is_behind_is_skipped(pair: Pair) -> None:
     assert came(bob) == numbers(21, 21)
 
 
+@pytest.mark.replaces
 @pytest.mark.parametrize("when", ["before", "behind"])
 def test_d13_all_that_was_missed_is_purged_while_it_is_read(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, when: str
@@ -412,6 +413,7 @@ def test_d13_a_backlog_of_several_pages_comes_complete_and_in_order(far: bool, s
     assert came(slow) == came(fast) == numbers(size + 1, size + 1)
 
 
+@pytest.mark.replaces
 @pytest.mark.usefixtures("forgetful")
 def test_d13_nothing_is_read_that_is_in_memory(far: bool) -> None:
     """And each page once, though messages come while it is being read and the connection reports room."""
@@ -465,6 +467,7 @@ def test_d18_live_messages_queue_behind_a_slow_read(far: bool) -> None:
     assert sorted(int(content) for _, content in received) == list(range(1, number + 1))
 
 
+@pytest.mark.replaces
 @pytest.mark.usefixtures("forgetful")
 def test_d13_reads_that_fail_are_tried_again(pair: Pair) -> None:
     """Once a second, without closing the connection, until they succeed; then all comes, live messages behind it."""
@@ -489,6 +492,7 @@ def test_d13_reads_that_fail_are_tried_again(pair: Pair) -> None:
     assert store.reads == []
 
 
+@pytest.mark.replaces
 @pytest.mark.usefixtures("forgetful")
 def test_d13_who_leaves_while_a_page_is_read_is_read_for_no_more(pair: Pair) -> None:
     """Nor while it would be read again; and a user who is being read for stays in memory."""

@@ -156,7 +156,8 @@ class Server:
     """A server of its own for a test; a context manager, or `start` and `stop` by hand.
 
     `directory` takes the data and the output. The other keywords are FastChat's settings, in lower case and without prefix:
-    ``Server(tmp_path, workers=8, user_ids="any")``. Limits are off unless `limits` is true. Port 0 is a free port.
+    ``Server(tmp_path, workers=8, user_ids="any")``. Limits are off unless `limits` is true. Port 0 is a free port. `compiled` is the
+    core compiled to machine code.
     """
 
     url: str
@@ -174,6 +175,7 @@ class Server:
         port: int = 0,
         admin_port: int = 0,
         limits: bool = False,
+        compiled: bool = False,
         **settings: object,
     ) -> None:
         self.workers = workers
@@ -182,6 +184,7 @@ class Server:
         data = directory / "data"
         self._command = ["make", "--no-print-directory", "run", f"WORKERS={workers}", f"FRONTS={fronts}"]
         self._command += [f"PORT={port}", f"ADMIN_PORT={admin_port}", f"DATA={data}"]
+        self._command += ["COMPILED=1"] if compiled else []
         if not limits:
             settings = {**NO_LIMITS, **settings}
         self._environment = clean_environment() | {
