@@ -78,6 +78,11 @@ PEERS: Final[dict[str, Callable[[], AbstractContextManager[Running]]]] = {
     name: partial(peer, name) for name in peers.PEERS
 }
 SUBJECTS: Final = {**PEERS, **OURS}
+#: Name -> what it is called in the table and on the page.
+TITLES: Final = {
+    **{name: recipe.title for name, recipe in peers.PEERS.items()},
+    **{name: f"FastChat, {name}" for name in OURS},
+}
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,8 @@ def table(results: list[Result], yardstick: str) -> list[Result]:
                 for each in of_subject
                 if (load, yardstick, each["round"]) in by_round
             ]
-            row = {"load": load, "subject": subject, "rounds": len(of_subject)}
+            row = {"load": load, "subject": subject, "title": TITLES.get(subject, subject)}
+            row["rounds"] = len(of_subject)
             row["cpu_us"] = asdict(spread([each["cpu_us"] for each in of_subject]))
             if ratios:
                 row["ratio"] = asdict(spread(ratios))
@@ -192,7 +198,7 @@ def markdown(rows: list[Result], yardstick: str) -> str:
     lines = [[column if column != "ratio" else f"x {yardstick}" for column in _COLUMNS]]
     for row in rows:
         cpu, ratio = row["cpu_us"], row.get("ratio")
-        texts = [row["load"], row["subject"], f"{cpu['middle']:.1f}", f"{cpu['low']:.1f}-{cpu['high']:.1f}"]
+        texts = [row["load"], row["title"], f"{cpu['middle']:.1f}", f"{cpu['low']:.1f}-{cpu['high']:.1f}"]
         texts += [f"{ratio['middle']:.2f}", f"{ratio['low']:.2f}-{ratio['high']:.2f}"] if ratio else ["", ""]
         texts += [f"{row['rate']:.0f}", f"{1e6 / cpu['middle']:.0f}"]
         texts += [f"{row['delivery_p50_ms']:.1f}", f"{row['delivery_p99_ms']:.1f}"]

@@ -25,7 +25,7 @@ _COLORS: Final = ("#2f6fde", "#e8833a", "#2a9d6f", "#8f5bd6", "#c8474f", "#5c6b8
 #: Heading, what the cells hold.
 _TABLE: Final = (
     ("load", lambda row: row["load"]),
-    ("subject", lambda row: row["subject"]),
+    ("subject", lambda row: row["title"]),
     ("CPU, us a message", lambda row: f"{row['cpu_us']['middle']:.1f}"),
     ("95 %", lambda row: f"{row['cpu_us']['low']:.1f} - {row['cpu_us']['high']:.1f}"),
     ("ratio", lambda row: f"{row['ratio']['middle']:.2f}" if "ratio" in row else ""),
@@ -106,7 +106,7 @@ def _cpu(rows: list[Row]) -> go.Figure:
             name=load,
             orientation="h",
             marker_color=color,
-            y=[row["subject"] for row in of_load],
+            y=[row["title"] for row in of_load],
             x=[each["middle"] for each in spreads],
             error_x={
                 "type": "data",
@@ -128,7 +128,7 @@ def _delivery(rows: list[Row]) -> go.Figure:
             name=load,
             orientation="h",
             marker_color=color,
-            y=[row["subject"] for row in of_load],
+            y=[row["title"] for row in of_load],
             x=[row["delivery_p99_ms"] for row in of_load],
             hovertemplate="%{y}<br>%{x:.2f} ms<extra>" + escape(load) + "</extra>",
         )

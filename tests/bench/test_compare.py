@@ -56,7 +56,7 @@ def test_ratios_are_those_of_the_same_round() -> None:
 def test_without_the_yardstick_there_are_no_ratios() -> None:
     (row,) = table([result("memory", 0, 12.0)], "floor")
     assert "ratio" not in row
-    assert "| memory " in markdown([row], "floor")
+    assert "| FastChat, memory " in markdown([row], "floor")
 
 
 def test_what_is_not_available_is_left_out_with_the_reason(

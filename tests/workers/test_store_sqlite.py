@@ -24,7 +24,7 @@ from tests.workers.process import PROJECT
 from tests.workers.store_driver import DAY, NOON, StoreDriver
 from workers.store import reads, rows, writes
 from workers.store.delivery import SLICE
-from workers.store.sqlite import BATCH_MAX, COMMIT_INTERVAL
+from workers.store.sqlite import BATCH_MAX, COMMIT_INTERVAL, ENOUGH
 from workers.store.writes import Batch
 
 
@@ -197,14 +197,17 @@ class TestGroups:
         assert driver.store.stats()["store_waiting"] == 1, "the write still waits"
         driver.until(lambda: bool(found))
 
-    def test_a_full_batch_does_not_wait(self, driver: StoreDriver, bob: User) -> None:
+    def test_many_do_not_wait(self, driver: StoreDriver, bob: User) -> None:
         driver.settle()
         driver.advance(10)
         now = driver.now
         driver.append(bob, "alice", "1")
         driver.store.flush(now)
         driver.until(lambda: bool(driver.log))
-        driver.append(bob, "alice", *(str(number) for number in range(2, 2 + BATCH_MAX)))
+        driver.append(bob, "alice", *(str(number) for number in range(2, 1 + ENOUGH)))
+        driver.store.flush(now)
+        assert driver.store.stats()["store_waiting"] == ENOUGH - 1
+        driver.append(bob, "alice", "one more")
         driver.store.flush(now)
         assert driver.store.stats()["store_waiting"] == 0
 

@@ -2,7 +2,8 @@
 
 The loop gathers what the core calls (`writes`, `reads`) and gives it to the thread (`jobs`) job by job; there is never more than one on its
 way. Group commit follows from that: what is called while a job is in the thread waits, and goes with the next one. Alone, a write goes at
-once; under load the next commit begins `COMMIT_INTERVAL` after the one before, since a commit costs as much as twenty messages.
+once. Under load the next commit begins `COMMIT_INTERVAL` after the one before, since a commit costs as much as twenty messages, or as soon
+as `ENOUGH` wait.
 
     calls -> waiting -> Batch, at most BATCH_MAX -> thread: commit, then reads -> callbacks in slices (`delivery`) -> next Batch
 
@@ -53,6 +54,8 @@ _log = logging.getLogger("fastchat.store")
 #: Seconds from the beginning of one commit to that of the next: at 5,000 messages a second 4 ms cost a tenth more. The first write after
 #: a pause does not wait.
 COMMIT_INTERVAL: Final = 0.006
+#: Writes for which a commit does not wait that long: with so many each of them costs little more than in a larger one.
+ENOUGH: Final = 64
 #: Timers are as exact as a millisecond: what is due within half of one is due.
 _SLACK: Final = 0.0005
 #: Seconds after which a thread that waits for Python's lock insists on it. With Python's own 5 ms, a loop that is busy all the time and
@@ -243,7 +246,7 @@ class SqliteStore:
         waiting = len(self._waiting)
         if waiting or self._acknowledged_due(now):
             early = self._next_commit - now
-            if early <= _SLACK or waiting >= BATCH_MAX:
+            if early <= _SLACK or waiting >= ENOUGH:
                 return self._gather(now)
             self._wake_in(early)
         if self._questions and self._questions[0].after <= self._gathered:
