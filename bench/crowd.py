@@ -24,6 +24,9 @@ _PER_ADDRESS: Final = 1000
 _PATIENCE: Final = 60.0
 #: Seconds after which nothing comes any more.
 _SILENCE: Final = 5.0
+#: The server's heartbeat, which closes who does not answer it (D27), and the answer, masked with zeros.
+_HEARTBEAT: Final = b"\x89\x06alive?"
+_ALIVE: Final = b"\x8a\x86" + bytes(4) + b"alive?"
 #: What is kept of what a client got, to find an answer that comes in pieces.
 _TAIL: Final = 32
 
@@ -95,7 +98,7 @@ class Crowd:
                         self._sockets[index].sendall(unsent.pop(index))
                         poll.modify(descriptor, select.EPOLLIN)
                         continue
-                    data = self._sockets[index].recv(65536)
+                    data = self._read(self._sockets[index])
                     if not data:
                         raise RuntimeError(f"the server closed a connection: {received[index]!r}")
                     seen = received[index] + data
@@ -117,11 +120,19 @@ class Crowd:
             index = self._by_descriptor[descriptor]
             if indices is not None and index not in indices:
                 continue
-            data = self._sockets[index].recv(65536)
+            data = self._read(self._sockets[index])
             if not data:
                 raise RuntimeError("the server closed a connection")
             total += len(data)
         return total
+
+    @staticmethod
+    def _read(sock: socket.socket) -> bytes:
+        """What has come to one client, which answers a heartbeat in it."""
+        data = sock.recv(65536)
+        if _HEARTBEAT in data:
+            sock.sendall(_ALIVE)
+        return data
 
     def count(self, index: int, hello: bytes, what: bytes, enough: int) -> int:
         """Connect a client again and read until `what` has come `enough` times, or nothing comes any more; how often it came."""

@@ -149,8 +149,10 @@ def summary(load: str, outcome: Outcome, cpu: float) -> Result:
     }
 
 
-def idle(connections: int = 10_000, workers: int = 2, store: str = "memory") -> Result:
-    """Connections that have said HELLO."""
+def idle(
+    connections: int = 10_000, workers: int = 2, store: str = "memory", patience: float = _SETTLING
+) -> Result:
+    """Connections that have said HELLO; and `patience` seconds after they have left."""
     with serving(store, workers) as server:
         crowd = Crowd(server.url, [str(uuid4()) for _ in range(connections)])
         empty = server.resident()
@@ -160,7 +162,7 @@ def idle(connections: int = 10_000, workers: int = 2, store: str = "memory") -> 
         crowd.drain()
         full = server.resident()
         crowd.leave_all()
-        sleep(_SETTLING)
+        sleep(patience)
         left = server.resident()
         return {
             "store": store,
