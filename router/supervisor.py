@@ -35,9 +35,7 @@ from core import codec
 from core.control import (
     EXIT_BOOT_FAILURE,
     EXIT_CONFIGURATION,
-    MEMORY_FULL,
     STOP,
-    STORE_FAILING,
     WORKER_GONE,
 )
 from core.protocol import CloseCode
@@ -48,7 +46,8 @@ from router.children import Child
 from router.data_directory import DataDirectory, create_data_directory, lock_data_directory
 from router.logs import configure_logging
 from router.origin import OriginPolicy
-from router.restart_policy import GiveUp, RestartPolicy
+from router.restart_policy import GiveUp
+from router.roles import FRONT, WORKER, Role
 from router.run_directory import RunDirectory, create_run_directory
 
 _log = logging.getLogger("fastchat.supervisor")
@@ -76,64 +75,9 @@ _SHOWN: Final = (
     "log_level",
 )
 
-FRONT: Final = "front"
-WORKER: Final = "worker"
-
 
 class CannotBoot(Exception):
     """A process that the server can't do without has ended before it was ready; the message is a sentence."""
-
-
-class Role:
-    """One place among the children, such as worker 3, over all processes that fill it."""
-
-    def __init__(self, kind: str, index: int) -> None:
-        self.kind = kind
-        self.index = index
-        self.name = f"{kind} {index}"
-        self.policy = RestartPolicy(self.name)
-        #: The process that fills it now; None between two.
-        self.child: Child | None = None
-        #: The number of that process, unique over all starts; fronts have none.
-        self.generation = 0
-        #: Will start the next process.
-        self.restart: asyncio.TimerHandle | None = None
-        #: How often it was started again, and how the last process before this one ended.
-        self.restarts = 0
-        self.last_end: str | None = None
-
-    @property
-    def state(self) -> str:
-        if self.child is None:
-            return "backing off"
-        return "ready" if self.child.ready else "starting"
-
-    @property
-    def problem(self) -> str | None:
-        """What keeps it from serving as it should, for people."""
-        if self.state != "ready":
-            return f"it is {self.state}"
-        if self.child is not None and self.child.stats.get(STORE_FAILING):
-            return "its store can't write, so messages to its users are refused: see its log"
-        if self.child is not None and self.child.stats.get(MEMORY_FULL):
-            return "it has all the memory that FASTCHAT_WORKER_MEMORY_MIB allows, so new connections to it are refused"
-        return None
-
-    def status(self) -> dict[str, Any]:
-        """For `/status`."""
-        child = self.child
-        return {
-            "kind": self.kind,
-            "index": self.index,
-            "pid": child.pid if child else None,
-            "generation": self.generation,
-            "state": self.state,
-            "problem": self.problem,
-            "uptime": round(time.monotonic() - child.started_at, 1) if child else 0.0,
-            "restarts": self.restarts,
-            "last_end": self.last_end,
-            "stats": child.stats if child else {},
-        }
 
 
 class Supervisor:
