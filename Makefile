@@ -23,12 +23,14 @@ SHAPE =
 PROCESSES =
 RESULTS = bench/results/load
 UI_PORT = 8089
+# Whom `make who` and `make kick` are about.
+USER_ID =
 ARGS =
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup run test check manual load load-ui bench bench-compare bench-guard test-compiled clean FORCE
+.PHONY: help setup run status who kick test check manual load load-ui bench bench-compare bench-guard test-compiled clean FORCE
 
 # The tests call `make run` themselves: what was meant for this make must not reach that one.
 unexport MAKEFLAGS MFLAGS MAKELEVEL
@@ -39,7 +41,16 @@ help: ## list the tasks
 setup: $(VENV)/.installed-dev ## install everything for development into .venv
 
 run: $(if $(COMPILED),$(COMPILED_CORE)/.done,$(VENV)/.installed-run) ## run the server: WORKERS=8 PORT=8000 ADMIN_PORT=8001 FRONTS=1 DATA=./data HOST=localhost COMPILED=1
-	@exec $(BIN)/python -m router
+	@exec $(BIN)/python -m router serve
+
+status: $(VENV)/.installed-run ## show what a running server is doing: ADMIN_PORT=8001 ARGS=--json
+	@exec $(BIN)/fastchat status $(ARGS)
+
+who: $(VENV)/.installed-run ## show what a running server knows of a user: USER_ID=...
+	@exec $(BIN)/fastchat who $(ARGS) -- '$(USER_ID)'
+
+kick: $(VENV)/.installed-run ## close all connections of a user: USER_ID=...
+	@exec $(BIN)/fastchat kick $(ARGS) -- '$(USER_ID)'
 
 test: $(VENV)/.installed-dev ## run all tests: ARGS="-k words -n 0" goes to pytest
 	@exec $(BIN)/python -m pytest -n 4 --dist loadscope $(ARGS)
@@ -97,12 +108,12 @@ locust = $(BIN)/locust --locustfile bench/locustfile.py$(if $(SHAPE),$(comma)ben
 	--spawn-rate $$(($(USERS) < 400 ? $(USERS) / 4 + 1 : 100)) --run-time $(DURATION) --stop-timeout 10 \
 	$(if $(PROCESSES),--processes $(PROCESSES) --master-bind-host 127.0.0.1)
 
-# -- Parameters of `make run` --
+# -- Parameters of `make run`, by which the others find the server --
 # Only what stands on the command line of make becomes a setting, and then wins over the environment; the server has the defaults.
 
 define parameter
 ifeq ($$(origin $(1)),command line)
-run: export FASTCHAT_$(2) := $$($(1))
+run status who kick: export FASTCHAT_$(2) := $$($(1))
 endif
 endef
 $(foreach name,WORKERS PORT ADMIN_PORT FRONTS HOST,$(eval $(call parameter,$(name),$(name))))

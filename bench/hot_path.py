@@ -69,9 +69,10 @@ Build = Callable[[int], Workload]
 class Wire:
     """A connection that takes everything and counts it. Implements ``core.ports.Connection``."""
 
-    __slots__ = ("_frames", "kept", "last_heard", "written")
+    __slots__ = ("_frames", "address", "kept", "label", "last_heard", "written")
 
     def __init__(self) -> None:
+        self.address = self.label = ""
         self.last_heard = _START
         #: Frames of this turn, and the number of those before.
         self._frames: list[bytes] = []
@@ -234,6 +235,7 @@ class Cast:
             for worker, records in turn.items():
                 self._in_transit[worker].append(pack_envelope(index, shard.generation, records))
             busy = True
+        shard.messages.written(now)
         return busy or shard.ready
 
     @property

@@ -45,8 +45,8 @@ class Server:
         self.pids = {f"{each['kind']} {each['index']}": int(each["pid"]) for each in status["processes"]}
         self.pids["supervisor"] = int(status["pid"])
 
-    def stats(self, worker: int = 0) -> dict[str, float]:
-        """What a worker reported last, at most a second ago."""
+    def stats(self, worker: int = 0) -> dict[str, Any]:
+        """What a worker reported last, at most a second ago; by the names of ``core.metrics``."""
         reports = self._status()["processes"]
         found = (each for each in reports if each["kind"] == "worker" and each["index"] == worker)
         return dict(next(found)["stats"])
@@ -81,7 +81,7 @@ def serving(
     with tempfile.TemporaryDirectory(prefix="fastchat-bench-", dir=".") as directory:
         environment["FASTCHAT_DATA_DIR"] = f"{directory}/data"
         environment |= {f"FASTCHAT_{name}": value for name, value in chosen.items()}
-        command = [sys.executable, "-m", "router"]
+        command = [sys.executable, "-m", "router", "serve"]
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         try:
             assert process.stdout is not None, "a pipe"

@@ -6,7 +6,10 @@
 | | refused | reason | cannot boot: a sentence for the operator; the child exits right after |
 | | stats | stats | counters and gauges by name, about once a second |
 | supervisor -> child | stop | code, reason | close every connection with this close code, then exit 0 |
+| | log_level | level | log from this level on (``core.logs``) |
 | supervisor -> worker | worker_gone | worker, generation | that worker process is dead; its users are offline unless they come back |
+| supervisor -> worker | ask | id, what, user | an operator wants to know something of a user, or have it done (``core.answers``) |
+| worker -> supervisor | answer | id, answer | what there is to tell, some time later, and not in the order of the questions |
 
 The pipe is a SEQPACKET socket pair, so a packet is a whole message. End of file on it means that the other end is gone: a child that
 sees it exits within a second, the supervisor reaps the child.
@@ -22,13 +25,18 @@ READY: Final = "ready"
 REFUSED: Final = "refused"
 STATS: Final = "stats"
 STOP: Final = "stop"
+LOG_LEVEL: Final = "log_level"
 WORKER_GONE: Final = "worker_gone"
+ASK: Final = "ask"
+ANSWER: Final = "answer"
 
 # -- Figures among the stats of a worker that the supervisor understands: 1 while it is so --
 #: Its store can't write.
 STORE_FAILING: Final = "store_failing"
 #: It has all the memory that it may have, and takes no more connections.
 MEMORY_FULL: Final = "memory_full"
+#: So many of the other workers have not been heard since they, or it, started: what is for their users may not get there.
+BUS_UNHEARD: Final = "bus_unheard"
 
 #: More than any packet has; the receive buffer of both ends.
 PACKET_MAX_BYTES: Final = 64 * 1024

@@ -36,7 +36,7 @@ _READ_AGAIN: Final = 1.0
 class Delivery:
     """Delivery to the users of one shard."""
 
-    __slots__ = ("_confirmed", "_receipts", "_stalled", "_store", "_to_ask")
+    __slots__ = ("_confirmed", "_receipts", "_stalled", "_store", "_to_ask", "written")
 
     def __init__(self, store: Store, receipts: Receipts) -> None:
         self._store = store
@@ -48,6 +48,8 @@ class Delivery:
         self._to_ask: dict[Session, None] = {}
         #: (when to try again, session): the store could not read for them. In order of time.
         self._stalled: deque[tuple[float, Session]] = deque()
+        #: Messages written to devices, each device and each repetition counted.
+        self.written = 0
 
     def start(self, user: User, session: Session, cursor: str | None) -> str:
         """Where a new session goes on: sets its cursor, and says what that is to the client (D13). After this, `pump`."""
@@ -235,6 +237,7 @@ class Delivery:
         if session.resumes:
             frame = codec.numbered(frame, message.seq, mailbox.cursor(message.seq))
         session.connection.send(frame)
+        self.written += 1
         session.cursor = message.seq
         session.received_peer = message.sender
         if not user.acknowledges:

@@ -1,7 +1,8 @@
 """What travels between shards: records, and the envelopes that carry many of them at once.
 
-An envelope is a header (version, worker and generation of the sender) and records, each with its length. A record is a fixed head and
-text fields with a NUL between them; no id or name may contain one, and the last field, a finished frame, may contain anything.
+An envelope is a header (version, worker and generation of the sender, time of sending) and records, each with its length. A record is
+a fixed head and text fields with a NUL between them; no id or name may contain one, and the last field, a finished frame, may contain
+anything.
 
 | record | from -> to | fields | meaning |
 |---|---|---|---|
@@ -28,8 +29,9 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-_VERSION: Final = 2
-_ENVELOPE: Final = struct.Struct("!BHQ")
+_VERSION: Final = 3
+#: version, worker, generation, when it was sent
+_ENVELOPE: Final = struct.Struct("!BHQd")
 _LENGTH: Final = struct.Struct("!I")
 #: kind, flags, ticket, deadline
 _RECORD: Final = struct.Struct("!BBQd")
@@ -131,9 +133,9 @@ def record_fields(record: bytes, count: int) -> list[bytes]:
     return fields
 
 
-def pack_envelope(worker: int, generation: int, records: list[bytes]) -> bytes:
-    """One envelope with all records that one loop turn produced for one destination."""
-    parts = [_ENVELOPE.pack(_VERSION, worker, generation)]
+def pack_envelope(worker: int, generation: int, records: list[bytes], sent_at: float = 0.0) -> bytes:
+    """One envelope with all records that one loop turn produced for one destination, at `sent_at` on the machine's monotonic clock."""
+    parts = [_ENVELOPE.pack(_VERSION, worker, generation, sent_at)]
     for record in records:
         parts.append(_LENGTH.pack(len(record)))
         parts.append(record)
@@ -144,8 +146,16 @@ def unpack_envelope(envelope: bytes) -> tuple[int, int, Iterator[bytes]]:
     """The sender's worker number and generation, and the records. Raises ValueError for what is no envelope of this version."""
     if len(envelope) < _ENVELOPE.size or envelope[0] != _VERSION:
         raise ValueError(f"not an envelope of version {_VERSION}: {envelope[:16]!r}")
-    _, worker, generation = _ENVELOPE.unpack_from(envelope)
+    _, worker, generation, _ = _ENVELOPE.unpack_from(envelope)
     return worker, generation, _records(envelope)
+
+
+def envelope_sent_at(envelope: bytes) -> float | None:
+    """When an envelope was sent; None for what is no envelope of this version."""
+    if len(envelope) < _ENVELOPE.size or envelope[0] != _VERSION:
+        return None
+    sent_at: float = _ENVELOPE.unpack_from(envelope)[3]
+    return sent_at
 
 
 def _records(envelope: bytes) -> Iterator[bytes]:

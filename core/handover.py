@@ -1,8 +1,8 @@
 """What travels with a socket from the front to a worker, and what comes back.
 
 A ticket goes out with one descriptor (SCM_RIGHTS) over a SEQPACKET queue, so message boundaries are the kernel's; the worker answers
-with the numbers that it has adopted. Nothing is pickled: a few fixed fields, then the user id, the peer's address and the bytes that
-the front had to take out of the kernel (`Ticket.carried`), each with its length.
+with the numbers that it has adopted. Nothing is pickled: a few fixed fields, then the user id, the peer's address, the
+connection's label and the bytes that the front had to take out of the kernel (`Ticket.carried`), each with its length.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Final, NamedTuple
 #: Sockets that may be on their way to one worker at once. A SEQPACKET queue holds about 167 messages, then EAGAIN; and a worker must
 #: have that many spare descriptors, or the kernel drops sockets silently (MSG_CTRUNC).
 IN_FLIGHT_MAX: Final = 128
-#: The largest ticket: header, user id, address, and one message of 16 KiB.
+#: The largest ticket: header, user id, address, label, and one message of 16 KiB.
 TICKET_MAX_BYTES: Final = 17 * 1024
 
-_VERSION: Final = 1
-_HEADER: Final = struct.Struct("!BIBBBH")
+_VERSION: Final = 2
+_HEADER: Final = struct.Struct("!BIBBBBH")
 _ADOPTED: Final = struct.Struct("!I")
 
 
@@ -34,28 +34,38 @@ class Ticket(NamedTuple):
     strikes: int
     #: Bytes that the client sent and that are no longer in the kernel: whole client frames, to be parsed before the socket is read.
     carried: bytes
+    #: What the connection is called in logs, from the front on.
+    label: str = ""
 
 
 def encode_ticket(ticket: Ticket) -> bytes:
     """A ticket as one SEQPACKET message."""
-    user_id, address = ticket.user_id.encode(), ticket.address.encode()
-    header = _HEADER.pack(
-        _VERSION, ticket.number, len(user_id), len(address), ticket.strikes, len(ticket.carried)
-    )
-    return header + user_id + address + ticket.carried
+    user_id, address, label = ticket.user_id.encode(), ticket.address.encode(), ticket.label.encode()
+    sizes = (len(user_id), len(address), len(label))
+    header = _HEADER.pack(_VERSION, ticket.number, *sizes, ticket.strikes, len(ticket.carried))
+    return header + user_id + address + label + ticket.carried
 
 
 def decode_ticket(data: bytes) -> Ticket:
     """The inverse of `encode_ticket`. Raises ValueError when it is not one: the two ends run different versions."""
     if len(data) < _HEADER.size:
         raise ValueError(f"a hand-over ticket has at least {_HEADER.size} bytes, this one has {len(data)}")
-    version, number, user_size, address_size, strikes, carried_size = _HEADER.unpack_from(data)
-    if version != _VERSION or len(data) != _HEADER.size + user_size + address_size + carried_size:
-        raise ValueError(f"not a hand-over ticket of version {_VERSION}: {data[:32]!r}")
-    user_end = _HEADER.size + user_size
-    address_end = user_end + address_size
-    user_id, address = data[_HEADER.size : user_end].decode(), data[user_end:address_end].decode()
-    return Ticket(number, user_id, address, strikes, data[address_end:])
+    version, number, user_size, address_size, label_size, strikes, carried_size = _HEADER.unpack_from(data)
+    address_start = _HEADER.size + user_size
+    label_start = address_start + address_size
+    carried_start = label_start + label_size
+    if version != _VERSION or len(data) != carried_start + carried_size:
+        raise ValueError(
+            f"not a hand-over ticket of version {_VERSION}, but one of {data[0]}, {len(data)} bytes long"
+        )
+    return Ticket(
+        number,
+        data[_HEADER.size : address_start].decode(),
+        data[address_start:label_start].decode(),
+        strikes,
+        data[carried_start:],
+        data[label_start:carried_start].decode(),
+    )
 
 
 def encode_adopted(numbers: list[int]) -> bytes:

@@ -20,8 +20,10 @@ from uuid import UUID
 
 from core import codec
 from core.envelope import MessageFlag, Outcome, RecordKind, pack_record
+from core.logs import fields
 from core.mailbox import Message
-from core.protocol import UNCOMMITTED_MAX, AckStatus, MessageType
+from core.metrics import BUS, LOCAL, SECONDS, Histogram
+from core.protocol import CONFIRM_TIMEOUT, UNCOMMITTED_MAX, AckStatus, MessageType
 from core.requests import Request
 from core.session import Session
 from core.timestamps import next_timestamp
@@ -55,10 +57,16 @@ _RECEIPT_STATUS: Final[dict[int, str]] = {
 class Messages:
     """The messages from and to the users of one shard."""
 
-    __slots__ = ("_shard",)
+    __slots__ = ("_shard", "_shown", "delivery_seconds", "sent", "sent_far")
 
     def __init__(self, shard: Shard) -> None:
         self._shard = shard
+        #: Valid MSG, and those of them that went to another shard.
+        self.sent = 0
+        self.sent_far = 0
+        #: The deadlines of the messages that were shown in this loop turn, which say when they were sent; by the way that they took.
+        self._shown: dict[str, list[float]] = {LOCAL: [], BUS: []}
+        self.delivery_seconds = {LOCAL: Histogram(SECONDS), BUS: Histogram(SECONDS)}
 
     def send(
         self,
@@ -90,6 +98,7 @@ class Messages:
         frame = codec.msg(user.user_id, recipient, content, message_id, timestamp)
         if session.typing_to and recipient in session.typing_to:
             session.typing_to[recipient] = now
+        self.sent += 1
         user.in_flight += 1
         session.in_flight += 1
         if session.in_flight >= UNCOMMITTED_MAX:
@@ -112,6 +121,7 @@ class Messages:
                 now,
             )
         else:
+            self.sent_far += 1
             fields = (user.user_id.encode(), recipient.encode(), message_id.encode(), frame)
             shard.bus.send(
                 owner, pack_record(RecordKind.MESSAGE, flags, request.ticket, request.deadline, *fields)
@@ -195,7 +205,7 @@ class Messages:
             try:
                 self._appended(message, failure, now)
             except Exception:
-                _log.exception("bug while showing a message to %s", message.user.user_id)
+                _log.exception("bug while showing a message", extra=fields(user=message.user.user_id))
 
     def _appended(self, message: Message, failure: str | None, now: float) -> None:
         shard, user = self._shard, message.user
@@ -214,11 +224,20 @@ class Messages:
             shard.typing.message_came(user, message.sender)
             if user.sessions and self._show(user, message, now):
                 outcome, repeat = Outcome.DELIVERED, Outcome.REPEAT_DELIVERED
+                self._shown[LOCAL if waiting[0][0] == shard.index else BUS].append(message.deadline)
             else:
                 outcome, repeat = Outcome.STORED, Outcome.REPEAT_STORED
         for origin, ticket in waiting:
             shard.reply(origin, ticket, outcome, user.stored_name, now)
             outcome = repeat
+
+    def written(self, now: float) -> None:
+        """What was shown in this loop turn has been written to the clients."""
+        for route, deadlines in self._shown.items():
+            if deadlines:
+                latest = now + CONFIRM_TIMEOUT
+                self.delivery_seconds[route].record_all([latest - deadline for deadline in deadlines])
+                deadlines.clear()
 
     def settled(self, request: Request, outcome: int, name: str, now: float) -> None:
         """Back at the sender's shard: MSG_ACK, or why not. `name` is the recipient's, if the message was accepted."""

@@ -9,7 +9,7 @@ client chooses.
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -58,6 +58,9 @@ SECONDS: Final = (
 )
 #: A number of things.
 SIZES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
+
+#: Values that a histogram gathers before it counts them.
+_GATHERED_MAX: Final = 512
 
 #: Values of the label `route`: whether sender and recipient live on the same shard.
 LOCAL: Final = "local"
@@ -109,7 +112,7 @@ _TABLE: Final = (
     Metric("commit_rows", Kind.HISTOGRAM, Source.WORKER, "Messages that were committed together.", (), SIZES),
     Metric("store_commits_total", Kind.COUNTER, Source.WORKER, "Commits."),
     Metric("store_rows_total", Kind.COUNTER, Source.WORKER, "Messages stored."),
-    Metric("store_repeats_total", Kind.COUNTER, Source.WORKER, "Messages that were there already."),
+    Metric("store_repeats_total", Kind.COUNTER, Source.WORKER, "Repeats that only the store knew."),
     Metric("store_expired_total", Kind.COUNTER, Source.WORKER, "Messages that waited too long to be stored."),
     Metric("store_purged_total", Kind.COUNTER, Source.WORKER, "Messages removed after the retention."),
     Metric("store_failures_total", Kind.COUNTER, Source.WORKER, "Transactions and reads that failed."),
@@ -122,8 +125,9 @@ _TABLE: Final = (
     Metric("front_page_requests_total", Kind.COUNTER, Source.FRONT, "Connections passed to the page server."),
     Metric("front_upgrades_total", Kind.COUNTER, Source.FRONT, "Connections upgraded to WebSocket."),
     Metric("front_closed_total", Kind.COUNTER, Source.FRONT, "Connections closed by the front after the upgrade.", ("code",)),
+    Metric("front_errors_total", Kind.COUNTER, Source.FRONT, "ERROR sent before HELLO.", ("code",)),
     Metric("front_closes_received_total", Kind.COUNTER, Source.FRONT, "Connections closed by the client before HELLO."),
-    Metric("front_lost_total", Kind.COUNTER, Source.FRONT, "Connections that broke before HELLO."),
+    Metric("front_lost_total", Kind.COUNTER, Source.FRONT, "Connections that broke while they were handed over."),
     Metric("front_gone_while_waiting_total", Kind.COUNTER, Source.FRONT, "Clients that left while they waited for a worker."),
     Metric("front_parked_total", Kind.COUNTER, Source.FRONT, "Times that the kernel woke the front for a connection without need."),
     Metric("front_not_read_total", Kind.COUNTER, Source.FRONT, "Answers that the client did not take."),
@@ -179,24 +183,52 @@ def split_series(text: str) -> tuple[str, dict[str, str]]:
 
 
 class Histogram:
-    """How often values fell into the ranges that `bounds` end; a value belongs to the first range whose end is not below it."""
+    """How often values fell into the ranges that `bounds` end; a value belongs to the first range whose end is not below it.
 
-    __slots__ = ("_bounds", "counts", "sum")
+    Values are gathered and sorted before they are counted: that takes a quarter of what looking for the range of each would.
+    """
+
+    __slots__ = ("_bounds", "_counts", "_gathered", "_sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
         #: One more than there are bounds: the last is for what is above all of them.
-        self.counts = [0] * (len(bounds) + 1)
-        self.sum = 0.0
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+        self._gathered: list[float] = []
 
     def record(self, value: float) -> None:
         """Count a value."""
-        self.counts[bisect_left(self._bounds, value)] += 1
-        self.sum += value
+        self._gathered.append(value)
+        if len(self._gathered) >= _GATHERED_MAX:
+            self._count()
+
+    def record_all(self, values: list[float]) -> None:
+        """Count these values."""
+        self._gathered += values
+        if len(self._gathered) >= _GATHERED_MAX:
+            self._count()
 
     def report(self) -> dict[str, Any]:
         """As the supervisor gets it: ``{"counts": [...], "sum": ...}``."""
-        return {"counts": self.counts, "sum": self.sum}
+        self._count()
+        return {"counts": self._counts.copy(), "sum": self._sum}
+
+    def _count(self) -> None:
+        values, counts = self._gathered, self._counts
+        if not values:
+            return
+        self._gathered = []
+        values.sort()
+        self._sum += sum(values)
+        start = 0
+        for index in range(bisect_left(self._bounds, values[0]), len(self._bounds)):
+            end = bisect_right(values, self._bounds[index], start)
+            counts[index] += end - start
+            if end == len(values):
+                return
+            start = end
+        counts[-1] += len(values) - start
 
 
 def quantile(bounds: tuple[float, ...], counts: list[int], share: float) -> float:

@@ -34,6 +34,10 @@ def nobody_waits(failure: str | None, now: float) -> None:
 class Connection(Protocol):
     """One client's connection. Frames are written in the order of the calls; after `close` every call does nothing."""
 
+    #: Where the client is, as text, for operators.
+    address: str
+    #: What the connection is called in logs.
+    label: str
     #: When the last frame of any kind came from the client, on the monotonic clock.
     last_heard: float
 

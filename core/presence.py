@@ -115,6 +115,11 @@ class Presence:
             self._dirty[session] = None
             session.presence_full = True
 
+    @property
+    def unheard(self) -> int:
+        """Other workers of which nothing is known yet: nothing has come from the processes that fill their places now."""
+        return sum(replica.version == _NOTHING_KNOWN for replica in self._replicas.values())
+
     def named(self, user: User) -> None:
         """`user`, who has a connection, may have a new name."""
         if self._online.get(user.user_id) != user.display_name:

@@ -57,6 +57,10 @@ class Requests:
         #: The generation is part of a ticket, so an answer to an earlier process of this worker is not taken for one to this.
         self._tickets = count((generation & 0x7FFF_FFFF) << 32)
 
+    def __len__(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
     def open(
         self, kind: str, session: Session, user: User, peer: str, message_id: str | None, now: float
     ) -> Request:

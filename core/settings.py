@@ -12,12 +12,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from core.placement import WORKERS_MAX
 
 PREFIX: Final = "FASTCHAT_"
+#: The ``json_schema_extra`` of a setting whose value nobody may read: what is shown in its place is `HIDDEN`.
+SECRET: Final[dict[str, JsonValue]] = {"secret": True}
+HIDDEN: Final = "***"
 
 
 class ConfigurationError(Exception):
@@ -37,7 +40,7 @@ class Settings(BaseSettings):
         frozen=True,
         cli_kebab_case=True,
         cli_implicit_flags=True,
-        cli_prog_name="fastchat",
+        cli_prog_name="fastchat serve",
         cli_hide_none_type=True,
         env_ignore_empty=True,
     )
@@ -108,6 +111,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severity that is logged"
     )
+    log_format: Literal["text", "json"] = Field("text", description="text for people, json for machines")
 
     def environment(self) -> dict[str, str]:
         """All settings as environment variables, for a child process."""
@@ -117,8 +121,16 @@ class Settings(BaseSettings):
         }
 
 
-def load_settings(environ: Mapping[str, str], arguments: Sequence[str] | None = None) -> Settings:
-    """The settings from ``FASTCHAT_`` variables and, when there are `arguments`, from flags.
+def is_secret(name: str) -> bool:
+    """Whether nobody may read the value of this setting; False for what is none."""
+    field = Settings.model_fields.get(name)
+    return field is not None and field.json_schema_extra == SECRET
+
+
+def load_settings(
+    environ: Mapping[str, str], arguments: Sequence[str] | None = None, program: str = "fastchat serve"
+) -> Settings:
+    """The settings from ``FASTCHAT_`` variables and, when there are `arguments`, from flags of `program`.
 
     Raises ConfigurationError, with a sentence for each unknown variable and bad value. An unknown flag and ``--help`` end the
     process as argparse does (exit codes 2 and 0). `environ` is looked at for unknown names; pydantic reads ``os.environ``.
@@ -128,7 +140,9 @@ def load_settings(environ: Mapping[str, str], arguments: Sequence[str] | None = 
     if unknown:
         raise ConfigurationError("\n".join(_unknown(name, known) for name in unknown))
     try:
-        return Settings(_cli_parse_args=list(arguments) if arguments is not None else None)
+        return Settings(
+            _cli_parse_args=list(arguments) if arguments is not None else None, _cli_prog_name=program
+        )
     except ValidationError as error:
         raise ConfigurationError("\n".join(_sentence(problem) for problem in error.errors())) from None
     except SettingsError as error:
@@ -146,6 +160,7 @@ def _unknown(name: str, known: set[str]) -> str:
 
 
 def _sentence(problem: Mapping[str, Any]) -> str:
-    name = "_".join(str(part) for part in problem["loc"]).upper()
+    name = "_".join(str(part) for part in problem["loc"])
     expected = problem["msg"][:1].lower() + problem["msg"][1:]
-    return f"{PREFIX}{name}: {expected}; it is {str(problem['input'])!r}"
+    came = HIDDEN if is_secret(name) else repr(str(problem["input"]))
+    return f"{PREFIX}{name.upper()}: {expected}; it is {came}"

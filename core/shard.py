@@ -15,7 +15,7 @@ import logging
 from collections import defaultdict, deque
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from core.chats import Chats
 from core.delivery import Delivery
@@ -31,14 +31,16 @@ from core.envelope import (
 from core.frames import FrameError
 from core.greetings import Greetings
 from core.history import Histories
+from core.logs import fields
 from core.messages import Messages
+from core.metrics import BUS, LOCAL, OTHER, series
 from core.placement import Placement
 from core.ports import Bus, Clock, Connection, Found, Store, nobody_waits
 from core.presence import Presence
-from core.protocol import UNLOAD_AFTER, CloseCode, MessageType
+from core.protocol import UNLOAD_AFTER, CloseCode, ErrorCode, MessageType
 from core.receipts import Receipts
 from core.requests import Request, Requests, refusal
-from core.session import Session
+from core.session import Session, command_table
 from core.settings import Settings
 from core.typing_indicator import TypingIndicators
 from core.user import User
@@ -46,6 +48,8 @@ from core.validation import Validator
 
 _log = logging.getLogger("fastchat.core")
 
+#: Reasons of closes that are told apart in the metrics. All of our own are fewer.
+_REASONS_MAX: Final = 60
 #: What a client reads whose connection is closed with 1011.
 BUG_REASON: Final = "the server has a bug; it has been logged"
 
@@ -73,7 +77,15 @@ class Shard:
         self.messages = Messages(self)
         self.typing = TypingIndicators(self)
         self.users: dict[str, User] = {}
+        #: What clients may say, each command with the number of times that it came; and ERROR sent, by what they answer, and code.
+        self.commands = command_table()
+        self.errors: defaultdict[tuple[str, str], int] = defaultdict(int)
+        # From 0 on: of a counter that is not there before its first step, Prometheus does not see that step.
+        self.errors[MessageType.MSG, ErrorCode.MESSAGE_FAILED] = 0
+        #: What else has happened how often: series of ``core.metrics``.
         self.counters: defaultdict[str, int] = defaultdict(int)
+        #: Why connections were closed; texts of ours, and some of them of libraries.
+        self._close_reasons: set[str] = set()
         self.requests = Requests(generation)
         #: Sessions that may go on with what waited, and the key on which it waited.
         self._ready: deque[tuple[Session, str]] = deque()
@@ -112,7 +124,8 @@ class Shard:
 
     def close(self, session: Session, code: int, reason: str, now: float) -> None:
         """End a session from this side."""
-        self.counters[f"closes_{code}_total"] += 1
+        self.count_close("server", int(code), reason)
+        session.note_close("server", int(code), reason, now)
         connection = session.connection
         session.abandon(now)
         connection.close(code, reason)
@@ -194,7 +207,7 @@ class Shard:
             try:
                 session.release(key, now)
             except Exception:
-                _log.exception("bug while handling a message of %s", session.claimed)
+                _log.exception("bug while handling a message", extra=fields(user=session.claimed))
                 self.close(session, CloseCode.INTERNAL_ERROR, BUG_REASON, now)
 
     @property
@@ -240,6 +253,43 @@ class Shard:
             else:
                 self.users.pop(user_id).mailbox.let_go()
 
+    # -- What there is to tell --
+
+    def count_close(self, by: str, code: int | str, reason: str) -> None:
+        """A connection is closed by the server or by its client, or was lost (nobody)."""
+        if reason not in self._close_reasons:
+            if len(self._close_reasons) < _REASONS_MAX:
+                self._close_reasons.add(reason)
+            else:
+                reason = OTHER
+        name = series("closes_total", by=by, code=str(code), reason=reason.replace('"', "'"))
+        self.counters[name] += 1
+
+    def stats(self) -> dict[str, Any]:
+        """The core's part of what the worker reports, by the names of ``core.metrics``."""
+        stats: dict[str, Any] = dict(self.counters)
+        for kind, command in self.commands.items():
+            stats[series("received_total", type=kind)] = command.received
+        for (kind, code), errors in self.errors.items():
+            stats[series("errors_total", type=kind, code=code)] = errors
+        for kind, sent, far in (
+            (MessageType.MSG, self.messages.sent, self.messages.sent_far),
+            (MessageType.TYPING, self.typing.sent, self.typing.sent_far),
+        ):
+            stats[series("routed_total", type=kind, route=LOCAL)] = sent - far
+            stats[series("routed_total", type=kind, route=BUS)] = far
+        for route, seconds in self.messages.delivery_seconds.items():
+            stats[series("delivery_seconds", route=route)] = seconds.report()
+        stats["deliveries_total"] = self.delivery.written
+        stats[series("shed_total", kind="typing")] = self.typing.shed
+        stats[series("shed_total", kind="presence")] = self.presence.shed
+        stats["sessions"] = self.presence.sessions
+        stats["users"] = len(self.users)
+        stats["online"] = len(self.presence)
+        stats["requests"] = len(self.requests)
+        stats["bus_unheard"] = self.presence.unheard
+        return stats
+
     # -- For chats, messages and typing --
 
     def with_user(self, user_id: str, then: Found[User | None], now: float) -> None:
@@ -267,7 +317,7 @@ class Shard:
                 # The one before may have made the user.
                 then(self.users.get(user_id), failure, now)
             except Exception:
-                _log.exception("bug while handling what waited for %s", user_id)
+                _log.exception("bug while handling what waited for a user", extra=fields(user=user_id))
 
     def continue_later(self, session: Session, key: str) -> None:
         """Release what a session holds at the end of this loop turn; at once, a long line of commands would be a deep recursion."""

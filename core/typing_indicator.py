@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class TypingIndicators:
     """Typing from and to the users of one shard."""
 
-    __slots__ = ("_held", "_shard", "_until")
+    __slots__ = ("_held", "_shard", "_until", "sent", "sent_far", "shed")
 
     def __init__(self, shard: Shard) -> None:
         self._shard = shard
@@ -30,6 +30,10 @@ class TypingIndicators:
         self._held: dict[Session, dict[str, bool]] = {}
         #: (recipient, sender) -> when what the recipient sees expires; the first to expire comes first.
         self._until: dict[tuple[str, str], float] = {}
+        #: Valid TYPING, those of them that went to another shard, and how often a session was not told since it does not keep up.
+        self.sent = 0
+        self.sent_far = 0
+        self.shed = 0
 
     # -- At the sender's shard --
 
@@ -93,7 +97,7 @@ class TypingIndicators:
             frame = codec.typing(sender, is_typing)
             for session in user.sessions:
                 if session.connection.unsent() > TYPING_SHED_BYTES:
-                    self._shard.counters["typing_shed_total"] += 1
+                    self.shed += 1
                     self._held.setdefault(session, {})[sender] = is_typing
                 else:
                     session.connection.send(frame)
@@ -110,8 +114,10 @@ class TypingIndicators:
     def _route(self, sender: str, recipient: str, flag: TypingFlag, now: float) -> None:
         shard = self._shard
         owner = shard.placement.worker_of(recipient)
+        self.sent += 1
         if owner == shard.index:
             self.accept(sender, recipient, flag)
         else:
+            self.sent_far += 1
             fields = (sender.encode(), recipient.encode())
             shard.bus.send(owner, pack_record(RecordKind.TYPING, flag, 0, 0.0, *fields))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID, uuid5
 
 from core import codec
@@ -36,6 +36,18 @@ class Chat:
         self.saved = False
 
 
+class Close(NamedTuple):
+    """How a connection of a user ended, for operators."""
+
+    #: ``server``, ``client``, or ``nobody`` when the connection was lost.
+    by: str
+    code: int
+    #: In the words of whoever closed; a client's may be any text of at most 123 bytes.
+    reason: str
+    #: On the monotonic clock.
+    at: float
+
+
 class User:
     """A user who has said HELLO at least once. Grouped by how long the attributes matter."""
 
@@ -48,6 +60,7 @@ class User:
         "histories",
         "in_flight",
         "key",
+        "last_close",
         "mailbox",
         "messages",
         "open_chats",
@@ -90,6 +103,9 @@ class User:
         # -- While connected --
         #: The devices that have said HELLO.
         self.sessions: list[Session] = []
+        # -- While in memory --
+        #: The last of them that went.
+        self.last_close: Close | None = None
         # -- The store's notes --
         #: Its number for this record, 0 until it has given one; and whether the record has ever been committed.
         self.key = 0

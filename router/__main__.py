@@ -1,4 +1,8 @@
-"""``python -m router``: the server. Exit codes: 0 stopped in order, 2 something has to be set right first, 3 a child can't boot."""
+"""``python -m router``, which is also ``fastchat``: the server, and the operator's command line (``router.cli``).
+
+The server is started from here, without what only the command line needs. Its exit codes: 0 stopped in order, 2 something has to be
+set right first, 3 a child can't boot.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,23 @@ import os
 import signal
 import sys
 
+#: The command that runs the server.
+_SERVE = "serve"
+
 
 def main() -> int:
-    """Run the server as the environment and the command line say; the exit code."""
+    """Do what the command line says; the exit code."""
     # Until the supervisor handles signals nothing has been started, and Ctrl-C needs no traceback. Importing is most of that time.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     _open_standard_descriptors()
-    from router.supervisor import serve
+    arguments = sys.argv[1:]
+    if arguments[:1] == [_SERVE]:
+        from router.supervisor import serve
 
-    return serve(sys.argv[1:])
+        return serve(arguments[1:])
+    from router.cli import run
+
+    return run(arguments)
 
 
 def _open_standard_descriptors() -> None:

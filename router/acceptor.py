@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
+from core.logs import fields
 from router.peeked_socket import now
 
 _log = logging.getLogger("fastchat.front")
@@ -77,7 +78,7 @@ class Acceptor:
         self._count("front_accept_pauses_total")
         if now() >= self._next_log:
             self._next_log = now() + _LOG_INTERVAL
-            _log.warning("can't accept connections for a moment: %s", error.strerror)
+            _log.warning("can't accept connections for a moment", extra=fields(reason=error.strerror))
         for listener in self._listeners:
             self._loop.remove_reader(listener.fileno())
         self._loop.call_later(_PAUSE, self.start)

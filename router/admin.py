@@ -7,7 +7,7 @@ that domain in Host, so only names that are this machine's own are answered.
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from aiohttp import web
@@ -23,17 +23,24 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class AdminServer:
-    """Serves on sockets that listen already. `status` returns what `/status` shows; its `status` is that of `/healthz`."""
+    """Serves on sockets that listen already. `status` returns what `/status` shows.
+
+    `routes` are answered beside its own, under the same check of Host and with the same headers.
+    """
 
     def __init__(
-        self, host: str, listeners: list[socket.socket], status: Callable[[], dict[str, Any]]
+        self,
+        host: str,
+        listeners: list[socket.socket],
+        status: Callable[[], dict[str, Any]],
+        routes: Sequence[web.RouteDef] = (),
     ) -> None:
         self._host = host.lower()
         self._status = status
         self._listeners = listeners
         application = web.Application(middlewares=[self._check_host])
-        application.router.add_get("/healthz", self._get_health)
         application.router.add_get("/status", self._get_status)
+        application.router.add_routes(routes)
         application.on_response_prepare.append(_set_headers)
         self._runner = web.AppRunner(
             application, handle_signals=False, access_log=None, shutdown_timeout=_STOP_SECONDS
@@ -66,20 +73,11 @@ class AdminServer:
             return web.Response(status=403, text="This port answers to localhost and its own address only.\n")
         return await handler(request)
 
-    async def _get_health(self, request: web.Request) -> web.Response:
-        status = self._status()["status"]
-        serving = status in ("ok", "degraded")
-        return _json({"status": status}, 200 if serving else 503)
-
     async def _get_status(self, request: web.Request) -> web.Response:
-        return _json(self._status(), 200)
+        return web.Response(body=to_json(self._status()), content_type="application/json")
 
 
 async def _set_headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "FastChat"
-    response.headers["Cache-Control"] = "no-store"
+    response.headers.setdefault("Cache-Control", "no-store")
     response.headers["X-Content-Type-Options"] = "nosniff"
-
-
-def _json(value: dict[str, Any], status: int) -> web.Response:
-    return web.Response(body=to_json(value), status=status, content_type="application/json")

@@ -20,7 +20,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from core.control import PACKET_MAX_BYTES, READY, REFUSED, STATS, decode_control, encode_control
+from core.control import (
+    ANSWER,
+    ASK,
+    PACKET_MAX_BYTES,
+    READY,
+    REFUSED,
+    STATS,
+    decode_control,
+    encode_control,
+)
+from core.logs import fields
 
 _log = logging.getLogger("fastchat.supervisor")
 
@@ -34,6 +44,10 @@ _STDERR: Final = 2
 _BATCH: Final = 32
 #: Packets that may wait for a child that does not listen; one that is stuck for so long misses the rest.
 _UNSENT_MAX: Final = 1000
+
+
+class NoAnswer(Exception):
+    """A child that was asked something can't answer; the message says why, and goes on after the child's name."""
 
 
 class Child:
@@ -58,6 +72,11 @@ class Child:
         self.refused: str | None = None
         #: Its last report.
         self.stats: dict[str, float] = {}
+        #: When it came, on the same clock as `started_at`; None before the first.
+        self.reported_at: float | None = None
+        #: The same of the report before that.
+        self.stats_before: dict[str, float] = {}
+        self.reported_before: float | None = None
         #: As `subprocess` has it: negative for a signal. None while it runs.
         self.exit_code: int | None = None
 
@@ -67,6 +86,9 @@ class Child:
         self._on_ready = on_ready
         self._on_exit = on_exit
         self._unsent: deque[bytes] = deque()
+        #: Number of a question -> who waits for the answer.
+        self._questions: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._asked = 0
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setblocking(False)
         try:
@@ -82,15 +104,33 @@ class Child:
         self._loop.add_reader(self._control.fileno(), self._hear)
         self._loop.add_reader(self._pidfd, self._ended)
 
-    def say(self, op: str, **fields: Any) -> None:
+    def say(self, op: str, **values: Any) -> None:
         """Tell it. What it does not take now waits until it does."""
         if self.exit_code is not None:
             return
-        self._unsent.append(encode_control(op, **fields))
+        self._unsent.append(encode_control(op, **values))
         if len(self._unsent) > _UNSENT_MAX:
-            _log.error("%s does not listen: it missed a message", self.name)
+            _log.error("%s does not listen: it missed a message", self.name, extra=fields(pid=self.pid))
             self._unsent.popleft()
         self._send()
+
+    async def ask(self, patience: float, **fields: Any) -> dict[str, Any]:
+        """What it answers, for which it has `patience` seconds. Raises NoAnswer."""
+        if self._unsent:
+            # Questions must not push out of the line what it has to know.
+            raise NoAnswer("does not listen at the moment")
+        self._asked += 1
+        number = self._asked
+        answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        self._questions[number] = answer
+        try:
+            self.say(ASK, id=number, **fields)
+            async with asyncio.timeout(patience):
+                return await answer
+        except TimeoutError:
+            raise NoAnswer(f"has not answered within {patience:g} s") from None
+        finally:
+            del self._questions[number]
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal, if it still runs."""
@@ -136,15 +176,21 @@ class Child:
             try:
                 message = decode_control(packet)
             except ValueError as error:
-                _log.error("%s: %s", self.name, error)
+                about = fields(pid=self.pid, reason=str(error))
+                _log.error("%s says what can't be understood", self.name, extra=about)
                 continue
             if message["op"] == STATS:
-                self.stats = message["stats"]
+                self.stats_before, self.reported_before = self.stats, self.reported_at
+                self.stats, self.reported_at = message["stats"], time.monotonic()
             elif message["op"] == READY:
                 self.ready = True
                 self._on_ready(self)
             elif message["op"] == REFUSED:
                 self.refused = str(message.get("reason"))
+            elif message["op"] == ANSWER:
+                waiting = self._questions.get(message["id"])
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(message["answer"])
 
     def _ended(self) -> None:
         self._hear()
@@ -155,6 +201,9 @@ class Child:
         os.close(self._pidfd)
         self._control.close()
         self.gone.set_result(None)
+        for waiting in self._questions.values():
+            if not waiting.done():
+                waiting.set_exception(NoAnswer("ended before it answered"))
         self._on_exit(self)
 
 

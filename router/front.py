@@ -37,6 +37,7 @@ import uvloop
 
 from core.control import (
     EXIT_CONFIGURATION,
+    LOG_LEVEL,
     PACKET_MAX_BYTES,
     READY,
     REFUSED,
@@ -45,10 +46,10 @@ from core.control import (
     decode_control,
     encode_control,
 )
+from core.logs import configure_logging, set_log_level
 from core.protocol import CloseCode
 from core.settings import ConfigurationError, Settings, load_settings
 from router.acceptor import Acceptor
-from router.logs import configure_logging
 from router.pages import PageServer
 from router.peeked_socket import now
 from router.reception import DEFAULT_LIMITS, Limits, Reception
@@ -134,6 +135,8 @@ class Front:
             message = decode_control(packet)
             if message["op"] == STOP:
                 self._stop(message["code"], message["reason"])
+            elif message["op"] == LOG_LEVEL:
+                set_log_level(message["level"])
 
 
 def main(arguments: Sequence[str] | None = None, limits: Limits = DEFAULT_LIMITS) -> int:
@@ -153,7 +156,7 @@ def main(arguments: Sequence[str] | None = None, limits: Limits = DEFAULT_LIMITS
     listeners = [socket.socket(fileno=int(number)) for number in options.listeners.split(",")]
     try:
         settings = load_settings(os.environ)
-        configure_logging(f"front-{options.index}", settings.log_level)
+        configure_logging(f"front-{options.index}", settings.log_level, settings.log_format)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(settings, control, listeners, limits))
     except ConfigurationError as error:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from core.handover import IN_FLIGHT_MAX, decode_adopted, encode_ticket, endpoint
+from core.logs import fields
 
 if TYPE_CHECKING:
     from router.lobby_socket import LobbySocket
@@ -105,7 +106,8 @@ class HandoverQueue:
                 socket.send_fds(queue, [encode_ticket(client.ticket(number))], [client.descriptor])
             except OSError as error:
                 if not isinstance(error, BlockingIOError | ConnectionError) and error.errno not in _SHORTAGES:
-                    _log.error("can't hand a socket over to worker %d: %s", self.worker, error)
+                    about = fields(worker=self.worker, connection=client.label, reason=error.strerror)
+                    _log.error("can't hand a socket over", extra=about)
                     client.fail()
                     continue
                 self._waiting[client] = None
@@ -188,7 +190,9 @@ class HandoverQueue:
                 numbers = decode_adopted(answer)
             except ValueError as error:
                 # Giving up the queue would be worse: the worker lives, and could take from it what we then hand over again.
-                _log.error("worker %d: %s", self.worker, error)
+                _log.error(
+                    "a worker and this front do not fit", extra=fields(worker=self.worker, reason=str(error))
+                )
                 continue
             for number in numbers:
                 self._adopted(number)
@@ -197,7 +201,7 @@ class HandoverQueue:
         try:
             client = self._in_flight.pop(number)
         except KeyError:
-            _log.error("worker %d adopted socket %d, which was not on its way", self.worker, number)
+            _log.error("a worker adopted a socket that was not on its way", extra=fields(worker=self.worker))
             return
         if client is not None:
             client.adopted()
@@ -208,6 +212,8 @@ class HandoverQueue:
         self._disconnect(queue)
         under_way = [client for client in self._in_flight.values() if client is not None]
         self._in_flight.clear()
+        about = fields(worker=self.worker, count=len(under_way))
+        _log.info("the way to a worker broke; what it had not adopted comes back", extra=about)
         for client in reversed([client for client in under_way if client.returned()]):
             self._count("front_returned_total")
             self._waiting[client] = None

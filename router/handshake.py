@@ -7,11 +7,16 @@ and the socket goes to the page server.
 
 from __future__ import annotations
 
+import logging
 from http import HTTPStatus
 
+from core.logs import fields
+from core.metrics import series
 from router import upgrade
-from router.peeked_socket import PeekedSocket
+from router.peeked_socket import PeekedSocket, format_address
 from router.upgrade import HEAD_END, HEAD_MAX_BYTES, Route
+
+_log = logging.getLogger("fastchat.front")
 
 
 class Handshake(PeekedSocket):
@@ -69,5 +74,8 @@ class Handshake(PeekedSocket):
             self.reception.enter_lobby(self.socket, self.address, self._mark)
 
     def _refuse(self, answer: upgrade.Answer) -> None:
-        self.reception.count(f'front_refused_total{{status="{answer.status}"}}')
+        self.reception.count(series("front_refused_total", status=str(answer.status)))
+        if _log.isEnabledFor(logging.DEBUG):
+            about = fields(address=format_address(self.address), status=int(answer.status))
+            _log.debug("a request was refused", extra=about)
         self.finish(answer.wire)

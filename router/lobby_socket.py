@@ -20,6 +20,7 @@ IN FLIGHT  The worker has a copy of the socket, or is about to get it; ours stay
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from contextlib import suppress
@@ -29,6 +30,8 @@ from core import frames
 from core.frames import PEEK_BYTES, Frame, FrameError, NeedMore, Opcode, parse_frame
 from core.handover import Ticket
 from core.lobby import Lobby
+from core.logs import close_level, fields
+from core.metrics import series
 from core.protocol import MESSAGE_MAX_BYTES, CloseCode
 from core.timestamps import format_timestamp
 from core.validation import Hello
@@ -37,6 +40,8 @@ from router.peeked_socket import PeekedSocket, format_address, is_connected, now
 if TYPE_CHECKING:
     from router.handover_queue import HandoverQueue
     from router.reception import Reception
+
+_log = logging.getLogger("fastchat.front")
 
 #: Frames of one connection that are dealt with before others have their turn.
 _FRAMES_PER_WAKE: Final = 16
@@ -47,10 +52,14 @@ _LEAST: Final = 2
 class LobbySocket(PeekedSocket):
     """One connection that has been upgraded and has no worker yet."""
 
-    __slots__ = ("_assembled", "_carried", "_lobby", "_queue", "number", "user_id")
+    __slots__ = ("_assembled", "_carried", "_hello_at", "_lobby", "_queue", "label", "number", "user_id")
 
-    def __init__(self, reception: Reception, client: socket.socket, address: Any, mark: int) -> None:
+    def __init__(
+        self, reception: Reception, client: socket.socket, address: Any, mark: int, label: str
+    ) -> None:
         super().__init__(reception, client, address, mark)
+        #: What the connection is called in logs, also by its worker.
+        self.label = label
         self._lobby = Lobby(reception.validator, now(), reception.pings_per_second)
         #: The fragments so far of a message whose last fragment has not come.
         self._assembled: bytearray | None = None
@@ -58,6 +67,8 @@ class LobbySocket(PeekedSocket):
         # -- From HELLO on --
         #: As HELLO said.
         self.user_id = ""
+        #: When it came.
+        self._hello_at = 0.0
         #: HELLO itself as a client frame, if it could not stay in the kernel.
         self._carried = b""
         #: The queue of the worker that owns the user.
@@ -107,6 +118,7 @@ class LobbySocket(PeekedSocket):
                 return True
             case Opcode.CLOSE:
                 self.reception.count("front_closes_received_total")
+                self._tell(logging.DEBUG, "a connection was closed by its client before HELLO")
                 self.finish(frames.server_frame(Opcode.CLOSE, frames.close_answer(frame.payload)))
                 return False
             case Opcode.BINARY:
@@ -137,7 +149,15 @@ class LobbySocket(PeekedSocket):
         return self.write(outcome)
 
     def _receive(self, message: bytes) -> Hello | bytes:
-        return self._lobby.receive(message, now(), format_timestamp(time.time_ns() // 1_000_000))
+        outcome = self._lobby.receive(message, now(), format_timestamp(time.time_ns() // 1_000_000))
+        if self._lobby.refused is not None:
+            self.reception.count(series("front_errors_total", code=self._lobby.refused))
+            if _log.isEnabledFor(logging.DEBUG):
+                wrong, kind = self._lobby.refused_field, self._lobby.refused_type
+                self._tell(
+                    logging.DEBUG, "a message was refused", type=kind, error=self._lobby.refused, field=wrong
+                )
+        return outcome
 
     def _said_hello(self, hello: Hello, carried: bytes) -> None:
         self.release()
@@ -145,7 +165,8 @@ class LobbySocket(PeekedSocket):
         self.user_id = hello.user_id
         self._carried = carried
         self._queue = self.reception.queue_of(hello.user_id)
-        self.reception.waits.start(self, now())
+        self._hello_at = now()
+        self.reception.waits.start(self, self._hello_at)
         self._queue.put(self)
 
     # -- From HELLO to the worker; `HandoverQueue` calls these --
@@ -153,11 +174,12 @@ class LobbySocket(PeekedSocket):
     def ticket(self, number: int) -> Ticket:
         """What goes to the worker with the socket."""
         address, strikes = format_address(self.address), self._lobby.strikes(now())
-        return Ticket(number, self.user_id, address, strikes, self._carried)
+        return Ticket(number, self.user_id, address, strikes, self._carried, self.label)
 
     def adopted(self) -> None:
         """The worker has it: our copy goes, and only ours."""
         self.reception.waits.cancel(self)
+        self.reception.handover_seconds.record(now() - self._hello_at)
         self.socket.close()
 
     def returned(self) -> bool:
@@ -169,6 +191,7 @@ class LobbySocket(PeekedSocket):
             return True
         else:
             self.reception.count("front_lost_total")
+            self._tell(logging.INFO, "a hand-over failed: the worker ended in the middle of it")
             self.cut()
         return False
 
@@ -191,13 +214,20 @@ class LobbySocket(PeekedSocket):
 
     def end(self, code: int, reason: str) -> None:
         """Close with a Close frame."""
-        self.reception.count(f'front_closed_total{{code="{int(code)}"}}')
+        self.reception.count(series("front_closed_total", code=str(int(code))))
+        self._tell(close_level(code), "a connection was closed by the server", code=int(code), reason=reason)
         last_words = frames.close_frame(code, reason)
         if self.number is None:
             self.finish(last_words)
         elif self.write(last_words):
             # In flight: the worker may have a copy, so lingering would end nothing.
             self.cut()
+
+    def _tell(self, level: int, event: str, **about: object) -> None:
+        """Log something about this connection."""
+        if _log.isEnabledFor(level):
+            user, address = self.user_id or None, format_address(self.address)
+            _log.log(level, event, extra=fields(connection=self.label, user=user, address=address, **about))
 
     def cut(self) -> None:
         """End the connection in all processes that have a copy of the socket."""

@@ -17,6 +17,8 @@ from typing import Final
 
 from aiohttp import web
 
+from core.logs import fields
+
 _log = logging.getLogger("fastchat.front")
 
 #: Seconds that a client has to send the rest of a body that nobody reads.
@@ -143,5 +145,7 @@ class PageServer:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(server, client)
         except OSError as error:
-            _log.debug("a client was gone before its page could be served: %s", error)
+            _log.debug(
+                "a client was gone before its page could be served", extra=fields(reason=error.strerror)
+            )
             client.close()

@@ -24,6 +24,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from core.logs import fields
+
 if TYPE_CHECKING:
     from router.reception import Reception
 
@@ -156,7 +158,7 @@ class PeekedSocket:
         try:
             self.look()
         except Exception:
-            _log.exception("bug: connection of %s", format_address(self.address))
+            _log.exception("bug with a connection", extra=fields(address=format_address(self.address)))
             self.reception.count("front_bugs_total")
             self.fail()
 

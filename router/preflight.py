@@ -3,12 +3,40 @@
 from __future__ import annotations
 
 import resource
-from typing import Final
+from typing import Final, NamedTuple
 
-from core.settings import PREFIX, ConfigurationError
+from core.settings import PREFIX, ConfigurationError, Settings
+from router import listeners
+from router.origin import OriginPolicy
 
 #: File descriptors for each process: a worker keeps half of these for itself and for sockets on their way to it.
 DESCRIPTORS_MIN: Final = 1024
+
+
+class Checked(NamedTuple):
+    """What the settings mean on this machine."""
+
+    #: Addresses of the public and of the admin port.
+    addresses: list[str]
+    admin_addresses: list[str]
+    #: Sentences that the operator should read.
+    warnings: list[str]
+
+
+def check_settings(settings: Settings) -> Checked:
+    """Everything about the settings that can be checked without opening or creating anything."""
+    OriginPolicy(settings.allowed_origins)
+    addresses = listeners.addresses_of("HOST", settings.host)
+    exposed = check_exposure(settings.host, listeners.are_loopback(addresses), settings.auth)
+    warnings = [exposed] if exposed is not None else []
+    admin_addresses = listeners.addresses_of("ADMIN_HOST", settings.admin_host)
+    if not listeners.are_loopback(admin_addresses):
+        warnings.append(f"anybody who can connect to {settings.admin_host} can read the server's state")
+    if settings.port and settings.port == settings.admin_port:
+        raise ConfigurationError(
+            f"{PREFIX}PORT and {PREFIX}ADMIN_PORT are both {settings.port}: they must differ"
+        )
+    return Checked(addresses, admin_addresses, warnings)
 
 
 def raise_descriptor_limit() -> None:

@@ -8,11 +8,13 @@ accept -> Handshake -> LobbySocket -> a worker
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections import defaultdict
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
+from core.metrics import SECONDS, Histogram, series
 from core.placement import Placement
 from core.protocol import HELLO_DEADLINE, WORKER_PATIENCE
 from core.settings import Settings
@@ -63,6 +65,7 @@ class Reception:
         #: The close code and reason that everybody gets, once this front is on its way out.
         self.stopping: tuple[int, str] | None = None
 
+        self._pid = os.getpid()
         self._pages = pages
         self._placement = Placement(settings.workers)
         self._queues = [
@@ -71,6 +74,8 @@ class Reception:
         ]
         self._lingering = Lingering(loop)
         self._counters: defaultdict[str, int] = defaultdict(int)
+        #: From HELLO until the worker had the socket.
+        self.handover_seconds = Histogram(SECONDS)
         self._next_sweep = 0.0
 
         # -- Every connection is in exactly one of these three, or lingers --
@@ -92,7 +97,9 @@ class Reception:
     def enter_lobby(self, client: socket.socket, address: Any, mark: int) -> None:
         """A client was upgraded; SO_RCVLOWAT of its socket is `mark`."""
         self.count("front_upgrades_total")
-        visitor = LobbySocket(self, client, address, mark)
+        # Unique among all processes that run at the same time; the client keeps it for as long as the connection lasts.
+        label = f"{self._pid}-{self._counters['front_upgrades_total']}"
+        visitor = LobbySocket(self, client, address, mark, label)
         self.hellos.start(visitor, now())
         visitor.watch()
         visitor.set_mark(1)
@@ -157,17 +164,19 @@ class Reception:
     # -- What there is to tell --
 
     def count(self, name: str) -> None:
-        """Add 1 to a counter. Names are those of Prometheus, labels included."""
+        """Add 1 to a counter: a series of ``core.metrics``."""
         self._counters[name] += 1
 
-    def stats(self) -> dict[str, int]:
-        """All counters, and how many connections there are in each stage now."""
-        stats = dict(self._counters)
+    def stats(self) -> dict[str, Any]:
+        """All that is measured here, by the names of ``core.metrics``."""
+        stats: dict[str, Any] = dict(self._counters)
+        stats["front_handover_seconds"] = self.handover_seconds.report()
         stats["front_handshakes"] = len(self.heads)
         stats["front_lobby"] = len(self.hellos)
         stats["front_lingering"] = len(self._lingering)
         stats["front_pages"] = self._pages.open
         for queue in self._queues:
-            stats[f'front_waiting{{worker="{queue.worker}"}}'] = queue.waiting_count
-            stats[f'front_in_flight{{worker="{queue.worker}"}}'] = queue.in_flight_count
+            worker = str(queue.worker)
+            stats[series("front_waiting", worker=worker)] = queue.waiting_count
+            stats[series("front_in_flight", worker=worker)] = queue.in_flight_count
         return stats

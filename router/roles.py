@@ -6,9 +6,16 @@ import asyncio
 import time
 from typing import Any, Final
 
-from core.control import MEMORY_FULL, STORE_FAILING
+from core.control import BUS_UNHEARD, MEMORY_FULL, STORE_FAILING
+from core.metrics import series
+from core.protocol import MessageType
 from router.children import Child
 from router.restart_policy import RestartPolicy
+
+#: What `messages_per_second` is made from.
+_MESSAGES: Final = series("received_total", type=MessageType.MSG)
+#: Two reports that come right after each other are taken to be so many seconds apart.
+_REPORT_SECONDS_MIN: Final = 0.1
 
 FRONT: Final = "front"
 WORKER: Final = "worker"
@@ -35,19 +42,39 @@ class Role:
     @property
     def state(self) -> str:
         if self.child is None:
-            return "backing off"
+            return "not running" if self.restart is None else "backing off"
         return "ready" if self.child.ready else "starting"
 
     @property
-    def problem(self) -> str | None:
-        """What keeps it from serving as it should, for people."""
-        if self.state != "ready":
-            return f"it is {self.state}"
-        if self.child is not None and self.child.stats.get(STORE_FAILING):
-            return "its store can't write, so messages to its users are refused: see its log"
-        if self.child is not None and self.child.stats.get(MEMORY_FULL):
-            return "it has all the memory that FASTCHAT_WORKER_MEMORY_MIB allows, so new connections to it are refused"
-        return None
+    def hears_all(self) -> bool:
+        """Whether no other worker is known not to have been heard on the bus."""
+        return self.child is not None and not self.child.stats.get(BUS_UNHEARD)
+
+    @property
+    def problems(self) -> list[str]:
+        """What keeps it from serving as it should, as sentences in which it is *it*."""
+        if self.child is None or not self.child.ready:
+            return [f"it is {self.state}"]
+        stats, problems = self.child.stats, []
+        if stats.get(STORE_FAILING):
+            problems.append("its store can't write, so messages to its users are refused: see its log")
+        if stats.get(MEMORY_FULL):
+            problems.append(
+                "it has all the memory that FASTCHAT_WORKER_MEMORY_MIB allows, so new connections to it are refused"
+            )
+        if stats.get(BUS_UNHEARD):
+            problems.append(
+                f"it has not heard from {stats[BUS_UNHEARD]:g} of the other workers since they, or it, started"
+            )
+        return problems
+
+    def _messages_per_second(self) -> float:
+        """MSG from clients, between the last two reports."""
+        child = self.child
+        if child is None or child.reported_at is None or child.reported_before is None:
+            return 0.0
+        received = child.stats.get(_MESSAGES, 0) - child.stats_before.get(_MESSAGES, 0)
+        return received / max(child.reported_at - child.reported_before, _REPORT_SECONDS_MIN)
 
     def status(self) -> dict[str, Any]:
         """For `/status`."""
@@ -58,9 +85,10 @@ class Role:
             "pid": child.pid if child else None,
             "generation": self.generation,
             "state": self.state,
-            "problem": self.problem,
+            "problem": "; ".join(self.problems) or None,
             "uptime": round(time.monotonic() - child.started_at, 1) if child else 0.0,
             "restarts": self.restarts,
             "last_end": self.last_end,
+            "messages_per_second": round(self._messages_per_second(), 1),
             "stats": child.stats if child else {},
         }

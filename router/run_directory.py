@@ -24,6 +24,8 @@ from core.placement import WORKERS_MAX
 from core.settings import PREFIX, ConfigurationError
 
 _SETTING: Final = f"{PREFIX}RUN_DIR"
+#: What the socket for operators is called in the directory (``router.operator_socket``).
+OPERATOR_SOCKET: Final = "operator.sock"
 #: ``sun_path`` of a unix socket has 108 bytes, and the last one is 0.
 _PATH_MAX_BYTES: Final = 107
 #: What our directories in the locked one are called; nothing else in there is touched.
@@ -76,10 +78,22 @@ async def create_run_directory(setting: Path | None, port: int) -> RunDirectory:
     return RunDirectory(path, lock, created)
 
 
+def default_parent() -> Path:
+    """Where the directories of this user's servers are, by public port, unless the operator has set another one."""
+    return Path(tempfile.gettempdir()) / f"fastchat-{os.geteuid()}"
+
+
+def operator_sockets(base: Path) -> list[Path]:
+    """The sockets for operators below the directory that a server was given, or in it if it is the server's own; there is one at most,
+    unless the directory is the server's no more."""
+    directories = [base, *(base / name for name in sorted(os.listdir(base)) if _NAME.fullmatch(name))]
+    return [path for directory in directories if (path := directory / OPERATOR_SOCKET).exists()]
+
+
 def _place(setting: Path | None, port: int) -> tuple[Path, list[Path]]:
     """The directory to be locked, and those that are ours to create and to remove, innermost first."""
     if setting is None:
-        parent = Path(tempfile.gettempdir()) / f"fastchat-{os.geteuid()}"
+        parent = default_parent()
         return parent / str(port), [parent / str(port), parent]
     base = setting.absolute()
     return base, [] if base.exists() else [base]
@@ -128,8 +142,9 @@ def _check_owner(directory: Path) -> None:
 
 
 def _check_length(base: Path) -> None:
-    longest = endpoint(str(base / "run-0000"), WORKERS_MAX - 1)
-    too_long = len(os.fsencode(longest)) - _PATH_MAX_BYTES
+    directory = base / "run-0000"
+    names = (endpoint(str(directory), WORKERS_MAX - 1), directory / OPERATOR_SOCKET)
+    too_long = max(len(os.fsencode(name)) for name in names) - _PATH_MAX_BYTES
     if too_long > 0:
         raise ConfigurationError(
             f"{base} is {too_long} bytes too long for the name of a directory with sockets: choose another with {_SETTING}"

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import platform
 import signal
 import socket
 import sys
@@ -25,7 +26,6 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 import setproctitle
@@ -35,25 +35,36 @@ from core import codec
 from core.control import (
     EXIT_BOOT_FAILURE,
     EXIT_CONFIGURATION,
+    LOG_LEVEL,
     STOP,
     WORKER_GONE,
 )
+from core.logs import configure_logging, fields, set_log_level
 from core.protocol import CloseCode
 from core.settings import PREFIX, ConfigurationError, Settings, load_settings
 from router import listeners, preflight
 from router.admin import AdminServer
+from router.build import fastchat_version
 from router.children import Child
+from router.dashboard import Dashboard
 from router.data_directory import DataDirectory, create_data_directory, lock_data_directory
-from router.logs import configure_logging
-from router.origin import OriginPolicy
+from router.health import Health, Phase
+from router.metrics import MetricsCollector, MetricsPage
+from router.operations import Operations
+from router.operator_socket import OperatorSocket
+from router.process_usage import ProcessUsage
+from router.recorder import Recorder
 from router.restart_policy import GiveUp
 from router.roles import FRONT, WORKER, Role
-from router.run_directory import RunDirectory, create_run_directory
+from router.run_directory import OPERATOR_SOCKET, RunDirectory, create_run_directory
 
 _log = logging.getLogger("fastchat.supervisor")
 
 #: Seconds that a child has for booting; far more than it needs, since one that hangs can only be killed.
 _BOOT_PATIENCE: Final = 60.0
+#: Seconds that workers have for hearing each other before the ready line, and between two looks.
+_BUS_PATIENCE: Final = 5.0
+_BUS_RETRY: Final = 0.02
 #: Seconds that fronts, then workers, have for telling their clients and ending; they take less than half of it.
 _STOP_PATIENCE: Final = 5.0
 #: Seconds within which a second signal is the first one again, by another way: make passes on what the whole group gets.
@@ -64,6 +75,8 @@ _STOP_REASON: Final = "server is shutting down"
 _SHOWN: Final = (
     "host",
     "port",
+    "admin_host",
+    "admin_port",
     "workers",
     "fronts",
     "data_dir",
@@ -73,6 +86,7 @@ _SHOWN: Final = (
     "auth",
     "presence",
     "log_level",
+    "log_format",
 )
 
 
@@ -98,6 +112,12 @@ class Supervisor:
         #: Makes the files for this number of workers, while it does.
         self._preparing: Child | None = None
         self._admin: AdminServer | None = None
+        self._operators: OperatorSocket | None = None
+        self._health = Health(self._roles, self._phase)
+        #: What the processes use.
+        self._usage = ProcessUsage()
+        #: The history that the dashboard shows.
+        self._recorder = Recorder(self._roles, self._usage)
         self._environment: dict[str, str] = {}
         #: The exit code, once it is settled that the server ends; and when a signal settled it.
         self._end: asyncio.Future[int] = self._loop.create_future()
@@ -135,18 +155,9 @@ class Supervisor:
 
     async def _prepare(self) -> None:
         settings = self._settings
-        OriginPolicy(settings.allowed_origins)
-        addresses = listeners.addresses_of("HOST", settings.host)
-        warning = preflight.check_exposure(settings.host, listeners.are_loopback(addresses), settings.auth)
-        if warning is not None:
+        addresses, admin_addresses, warnings = preflight.check_settings(settings)
+        for warning in warnings:
             _log.warning("%s", warning)
-        admin_addresses = listeners.addresses_of("ADMIN_HOST", settings.admin_host)
-        if not listeners.are_loopback(admin_addresses):
-            _log.warning("anybody who can connect to %s can read the server's state", settings.admin_host)
-        if settings.port and settings.port == settings.admin_port:
-            raise ConfigurationError(
-                f"{PREFIX}PORT and {PREFIX}ADMIN_PORT are both {settings.port}: they must differ"
-            )
         preflight.raise_descriptor_limit()
         data_directory = settings.data_dir.absolute()
         if settings.store == "sqlite":
@@ -158,9 +169,15 @@ class Supervisor:
             self._listeners.append([listeners.share(listener) for listener in first])
         port = listeners.port_of(first)
         admin = await listeners.open_listeners("ADMIN_", admin_addresses, settings.admin_port)
-        self._admin = AdminServer(settings.admin_host, admin, self.status)
+        dashboard = Dashboard(self._recorder.samples, self.status)
+        routes = [*self._health.routes(), *MetricsPage(self._collector()).routes(), *dashboard.routes()]
+        self._admin = AdminServer(settings.admin_host, admin, self.status, routes)
         await self._admin.start()
+        self._recorder.start()
         self._run_directory = await create_run_directory(settings.run_dir, port)
+        operations = Operations(settings, self._roles, self.status, self.set_log_level)
+        self._operators = OperatorSocket(self._run_directory.path / OPERATOR_SOCKET, operations.answer)
+        await self._operators.start()
 
         self._settings = settings.model_copy(
             update={
@@ -236,10 +253,20 @@ class Supervisor:
     def _ready(self, role: Role, child: Child) -> None:
         role.policy.ready(time.monotonic())
         if self._announced:
-            _log.info("%s is back (pid %d)", role.name, child.pid)
-        elif all(role.state == "ready" for role in self._roles):
-            self._announced = True
-            self._announce()
+            _log.info("%s is back", role.name, extra=fields(pid=child.pid))
+            self._recorder.back(role)
+        else:
+            self._announce_when_connected(time.monotonic() + _BUS_PATIENCE)
+
+    def _announce_when_connected(self, until: float) -> None:
+        """Tell the operator that the server is ready when all are, and have heard each other; if that takes too long, when all are."""
+        if self._announced or self._end.done() or not all(role.state == "ready" for role in self._roles):
+            return
+        if time.monotonic() < until and not all(role.hears_all for role in self._roles):
+            self._loop.call_later(_BUS_RETRY, self._announce_when_connected, until)
+            return
+        self._announced = True
+        self._announce()
 
     def _announce(self) -> None:
         settings = self._settings
@@ -253,13 +280,13 @@ class Supervisor:
 
     def _expect_ready(self, child: Child) -> None:
         if not child.ready and child.exit_code is None:
-            _log.error(
-                "%s (pid %d) did not boot within %g s and is killed", child.name, child.pid, _BOOT_PATIENCE
-            )
+            about = fields(pid=child.pid, seconds=_BOOT_PATIENCE)
+            _log.error("%s did not boot in time and is killed", child.name, extra=about)
             child.signal(signal.SIGKILL)
 
     def _ended(self, role: Role, child: Child) -> None:
         role.child = None
+        self._recorder.ended(role, child)
         if role.kind == WORKER:
             for other in self._roles:
                 if other.kind == WORKER and other.child is not None:
@@ -273,15 +300,15 @@ class Supervisor:
         verdict = role.policy.died(time.monotonic(), how, child.refused if child else None)
         if isinstance(verdict, GiveUp):
             if not self._end.done():
-                _tell(verdict.sentence)
+                _tell(verdict.sentence, self._settings.log_format)
                 self._end.set_result(verdict.exit_code)
             return
         if child is not None and child.refused is not None:
-            _log.error("%s refused to start: %s", role.name, child.refused)
+            _log.error("%s refused to start", role.name, extra=fields(pid=child.pid, reason=child.refused))
         # Who asks a front to end (SIGTERM) wants this.
         level = logging.INFO if child is not None and child.exit_code == 0 else logging.ERROR
-        pid = child.pid if child is not None else "-"
-        _log.log(level, "%s (pid %s) ended with %s; it is started again", role.name, pid, how)
+        about = fields(pid=child.pid if child is not None else None)
+        _log.log(level, "%s ended with %s; it is started again", role.name, how, extra=about)
         role.restarts += 1
         role.restart = self._loop.call_later(verdict.delay, self._start, role)
 
@@ -300,6 +327,7 @@ class Supervisor:
 
     async def _shut_down(self) -> None:
         """Nothing of the server is left when this returns."""
+        self._recorder.stop()
         for role in self._roles:
             if role.restart is not None:
                 role.restart.cancel()
@@ -309,6 +337,8 @@ class Supervisor:
         await self._stop(self._children(FRONT))
         await self._stop(self._children(WORKER))
         await self._stop(self._children(None))
+        if self._operators is not None:
+            await self._operators.stop()
         if self._admin is not None:
             await self._admin.stop()
         if self._run_directory is not None:
@@ -329,12 +359,8 @@ class Supervisor:
         await asyncio.wait(gone, timeout=_STOP_PATIENCE)
         for child in running:
             if child.exit_code is None:
-                _log.error(
-                    "%s (pid %d) did not stop within %g s and is killed",
-                    child.name,
-                    child.pid,
-                    _STOP_PATIENCE,
-                )
+                about = fields(pid=child.pid, seconds=_STOP_PATIENCE)
+                _log.error("%s did not stop in time and is killed", child.name, extra=about)
                 child.signal(signal.SIGKILL)
         await asyncio.wait(gone)
 
@@ -347,19 +373,32 @@ class Supervisor:
 
     # -- What there is to tell --
 
-    def status(self) -> dict[str, Any]:
-        """The state of everything, as JSON takes it; `status` is what `/healthz` says."""
+    def _collector(self) -> MetricsCollector:
+        build = {"version": fastchat_version(), "python": platform.python_version(), "core": _core()}
+        return MetricsCollector(self._roles, self._usage, self._health.is_ready, build)
+
+    def set_log_level(self, level: str) -> None:
+        """Log what is at least so severe from now on, in all processes and those that follow. Raises ValueError for what is no level."""
+        set_log_level(level)
+        self._settings = self._settings.model_copy(update={"log_level": level})
+        self._environment |= {f"{PREFIX}LOG_LEVEL": level}
+        for child in self._children():
+            child.say(LOG_LEVEL, level=level)
+        _log.info("the log level is now %s", level)
+
+    def _phase(self) -> Phase:
         if self._end.done():
-            status = "stopping"
-        elif not self._announced:
-            status = "starting"
-        else:
-            status = "ok" if all(role.problem is None for role in self._roles) else "degraded"
+            return Phase.STOPPING
+        return Phase.SERVING if self._announced else Phase.STARTING
+
+    def status(self) -> dict[str, Any]:
+        """The state of everything, as JSON takes it; `status` is what `/healthz` says, `reasons` what `/readyz` does."""
         shown = self._settings.model_dump(mode="json", include=set(_SHOWN))
         return {
-            "status": status,
-            "version": _version(),
-            "core": "python" if codec.__file__.endswith(".py") else "compiled",
+            "status": self._health.status,
+            "reasons": self._health.reasons(),
+            "version": fastchat_version(),
+            "core": _core(),
             "pid": os.getpid(),
             "uptime": round(time.monotonic() - self._started_at, 1),
             "settings": shown,
@@ -369,17 +408,19 @@ class Supervisor:
 
 def serve(arguments: Sequence[str]) -> int:
     """Run the server as environment and `arguments` say, until it is told to stop; the exit code."""
+    log_format = "text"
     try:
         settings = load_settings(os.environ, arguments)
+        log_format = settings.log_format
         setproctitle.setproctitle("fastchat: supervisor")
-        configure_logging("supervisor", settings.log_level)
+        configure_logging("supervisor", settings.log_level, settings.log_format)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_run(settings))
     except ConfigurationError as error:
-        _tell(str(error))
+        _tell(str(error), log_format)
         return EXIT_CONFIGURATION
     except CannotBoot as error:
-        _tell(str(error))
+        _tell(str(error), log_format)
         return EXIT_BOOT_FAILURE
 
 
@@ -391,18 +432,19 @@ def _ignore(child: Child) -> None:
     """What is done when a child is ready that has nothing to be ready for."""
 
 
-def _tell(sentences: str) -> None:
+def _tell(sentences: str, log_format: str) -> None:
     """Tell the operator why the server does not start, or ends."""
     for sentence in sentences.splitlines():
-        print(f"fastchat: {sentence}", file=sys.stderr)
+        if log_format == "json":
+            _log.critical("%s", sentence)
+            continue
+        with suppress(OSError):  # nobody may be reading, and the exit code tells too
+            print(f"fastchat: {sentence}", file=sys.stderr)
 
 
 def _url_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _version() -> str:
-    try:
-        return version("fastchat")
-    except PackageNotFoundError:
-        return "not installed"
+def _core() -> str:
+    return "python" if codec.__file__.endswith(".py") else "compiled"

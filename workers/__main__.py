@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import logging
 import os
 import sys
 from typing import Final
@@ -14,6 +13,7 @@ import setproctitle
 import uvloop
 
 from core.control import EXIT_BOOT_FAILURE, REFUSED
+from core.logs import configure_logging
 from core.settings import ConfigurationError, Settings, load_settings
 from workers.control import ControlPipe
 from workers.worker import Worker
@@ -38,10 +38,7 @@ def main() -> int:
     control = ControlPipe(arguments.control)
     try:
         settings = load_settings(os.environ)
-        logging.basicConfig(
-            level=settings.log_level.upper(),
-            format=f"%(asctime)s %(levelname)s worker-{arguments.index} %(name)s: %(message)s",
-        )
+        configure_logging(f"worker-{arguments.index}", settings.log_level, settings.log_format)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, arguments.index, arguments.generation, control))
     except (ConfigurationError, OSError) as error:

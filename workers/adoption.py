@@ -20,6 +20,7 @@ from multidict import CIMultiDict
 from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]
 
+from core.logs import fields
 from core.protocol import MESSAGE_MAX_BYTES, CloseCode
 from core.shard import BUG_REASON
 
@@ -82,7 +83,9 @@ class _ParserLog:
         self._connection.parser_failed(int(code), str(reason))
 
     def exception(self, message: str, *args: Any) -> None:
-        _log.error("picows: %s", message, exc_info=True)
+        connection = self._connection
+        about = fields(connection=connection.label, user=connection.session.claimed, reason=message)
+        _log.error("bug in picows, or in what it called", exc_info=True, extra=about)
         self._connection.parser_failed(CloseCode.INTERNAL_ERROR, BUG_REASON)
 
     def _ignore(self, *args: Any) -> None:

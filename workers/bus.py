@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 import zmq
 
-from core.envelope import pack_envelope
+from core.envelope import envelope_sent_at, pack_envelope
+from core.metrics import SECONDS, Histogram
 
 #: Envelopes that may wait at each end. An envelope is a whole loop turn's worth, so this is seconds of traffic.
 _HIGH_WATER_MARK: Final = 1000
@@ -60,10 +61,13 @@ class ZmqBus:
         self._records: dict[int, list[bytes]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._received: Callable[[bytes, float], None] | None = None
-        #: Envelopes sent, received, and refused because a queue was full.
-        self.sent = 0
-        self.received = 0
-        self.refused = 0
+        #: Envelopes sent, the records in them, envelopes received, and those refused because a queue was full.
+        self._sent = 0
+        self._records_sent = 0
+        self._received_count = 0
+        self._refused = 0
+        #: How long envelopes were on their way here, in seconds.
+        self._delays = Histogram(SECONDS)
 
     def listen(self, loop: asyncio.AbstractEventLoop, received: Callable[[bytes, float], None]) -> None:
         """Give every envelope that comes to `received`, with the time."""
@@ -80,20 +84,32 @@ class ZmqBus:
         else:
             records.append(record)
 
+    def stats(self) -> dict[str, Any]:
+        """For the worker's report."""
+        return {
+            "bus_sent_total": self._sent,
+            "bus_records_total": self._records_sent,
+            "bus_received_total": self._received_count,
+            "bus_refused_total": self._refused,
+            "bus_seconds": self._delays.report(),
+        }
+
     def flush(self) -> list[tuple[int, list[bytes]]]:
         """Send this turn's envelopes; the records of those that could not be sent, by worker."""
         if not self._records:
             return []
         turn, self._records = self._records, {}
         failed = []
+        now = monotonic()
         for worker, records in turn.items():
             try:
                 self._outboxes[worker].send(
-                    pack_envelope(self._index, self._generation, records), zmq.NOBLOCK
+                    pack_envelope(self._index, self._generation, records, now), zmq.NOBLOCK
                 )
-                self.sent += 1
+                self._sent += 1
+                self._records_sent += len(records)
             except zmq.Again:
-                self.refused += 1
+                self._refused += 1
                 failed.append((worker, records))
         return failed
 
@@ -118,6 +134,9 @@ class ZmqBus:
                 envelope = self._inbox.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            self.received += 1
+            self._received_count += 1
+            sent_at = envelope_sent_at(envelope)
+            if sent_at is not None:
+                self._delays.record(max(0.0, monotonic() - sent_at))
             self._received(envelope, now)
         self._loop.call_soon(self._read)

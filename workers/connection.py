@@ -21,6 +21,8 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
 from core.frames import FrameError, Opcode, close_answer, close_payload, server_frame
 from core.handover import Ticket
+from core.logs import close_level, fields
+from core.metrics import OTHER
 from core.protocol import (
     HEARTBEAT_IDLE,
     HEARTBEAT_REPLY,
@@ -44,6 +46,9 @@ _CLOSE: Final = WSMsgType.CLOSE
 _PING: Final = WSMsgType.PING
 
 _TOO_BIG: Final = f"a message has at most {MESSAGE_MAX_BYTES} bytes"
+#: What RFC 6455 calls the end of a connection without a Close frame (7.4.1); and codes with which clients close that are told apart.
+_ABNORMAL: Final = 1006
+_CLIENT_CODES: Final = frozenset(range(1000, 1016))
 #: Seconds that a client has to close its side after our Close frame.
 LINGER_SECONDS: Final = 3.0
 
@@ -64,14 +69,16 @@ class Connection(WSListener):
         "_transport",
         "_worker",
         "address",
+        "label",
         "last_heard",
         "session",
     )
 
     def __init__(self, worker: Worker, ticket: Ticket, now: float) -> None:
         self._worker = worker
-        #: The client's address, for logs.
+        #: The client's address, and what the connection is called, for logs.
         self.address = ticket.address
+        self.label = ticket.label
         self.last_heard = now
         self.session: Session = worker.shard.connect(self, ticket.user_id, ticket.strikes, now)
         # -- Set once the socket is adopted --
@@ -111,6 +118,10 @@ class Connection(WSListener):
 
     def close(self, code: int, reason: str) -> None:
         """Write what is waiting, then a Close frame, and end the connection."""
+        if self._linger_until is None:
+            self._tell(
+                close_level(code), "a connection was closed by the server", code=int(code), reason=reason
+            )
         self._finish(code, reason)
 
     def pause_reading(self) -> None:
@@ -150,6 +161,9 @@ class Connection(WSListener):
         if stream is None or not frames:
             return
         data = frames[0] if len(frames) == 1 else b"".join(frames)
+        worker = self._worker
+        worker.writes += 1
+        worker.frames += len(frames)
         frames.clear()
         self._frames_size = 0
         if stream.is_closing():
@@ -165,6 +179,7 @@ class Connection(WSListener):
                 return
             data = data[written:]
         stream.write(data)
+        worker.unread.add(self)
 
     # -- From picows --
 
@@ -199,9 +214,13 @@ class Connection(WSListener):
         elif kind == _PING:
             self.send(server_frame(Opcode.PONG, frame.get_payload_as_bytes()))
         elif kind == _CLOSE:
-            answer = close_answer(frame.get_payload_as_bytes())
+            payload = frame.get_payload_as_bytes()
+            answer = close_answer(payload)
             code = int.from_bytes(answer[:2], "big") if answer else CloseCode.NORMAL
-            self._worker.shard.counters["closes_by_client_total"] += 1
+            self._worker.shard.count_close("client", int(code) if code in _CLIENT_CODES else OTHER, "")
+            self.session.note_close("client", int(code), payload[2:].decode(errors="replace"), now)
+            known = int(code) if code in _CLIENT_CODES else None
+            self._tell(logging.DEBUG, "a connection was closed by its client", code=known)
             self.session.on_closed(now)
             self._finish(code, answer[2:].decode())
             self._worker.turn.schedule()
@@ -267,7 +286,7 @@ class Connection(WSListener):
         except FrameError as error:
             self._fail(error.code, error.reason)
         except Exception:
-            _log.exception("bug while handling a message of %s", self.session.claimed)
+            self._tell(logging.ERROR, "bug while handling a message", exc_info=True)
             self._fail(CloseCode.INTERNAL_ERROR, BUG_REASON)
         self._worker.turn.schedule()
 
@@ -316,9 +335,17 @@ class Connection(WSListener):
         self._transport = None
         self._worker.forget(self)
         if not self.session.closed:
-            self._worker.shard.counters["closes_without_handshake_total"] += 1
-            self.session.on_closed(monotonic())
+            now = monotonic()
+            self._tell(logging.DEBUG, "a connection broke")
+            self._worker.shard.count_close("nobody", _ABNORMAL, "")
+            self.session.note_close("nobody", _ABNORMAL, "", now)
+            self.session.on_closed(now)
             self._worker.turn.schedule()
+
+    def _tell(self, level: int, event: str, *, exc_info: bool = False, **about: object) -> None:
+        """Log something about this connection."""
+        who = fields(connection=self.label, user=self.session.claimed, address=self.address, **about)
+        _log.log(level, event, exc_info=exc_info, extra=who)
 
     # -- Adopting --
 
@@ -329,6 +356,7 @@ class Connection(WSListener):
         self._fd = raw.fileno()
         stream.set_write_buffer_limits(high=REPLAY_WINDOW_BYTES, low=REPLAY_WINDOW_BYTES // 4)
         self._worker.connections.add(self)
+        self._tell(logging.DEBUG, "a client came")
         if self._linger_until is not None:
             stream.abort()
             return

@@ -20,7 +20,8 @@ class ControlPipe:
         self._socket.setblocking(False)
 
     def say(self, op: str, **fields: Any) -> None:
-        """Tell the supervisor. One that doesn't listen at the moment misses it: everything said here is said again or is the last."""
+        """Tell the supervisor. One that doesn't listen at the moment misses it: everything said here is said again, is
+        the last, or is an answer for which nobody waits for ever."""
         with suppress(OSError):
             self._socket.send(encode_control(op, **fields))
 

@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import Final
 
 from core.handover import TICKET_MAX_BYTES, Ticket, decode_ticket, encode_adopted
+from core.logs import fields
 
 _log = logging.getLogger("fastchat.worker")
 
@@ -80,7 +81,7 @@ class HandoverQueue:
             except (BlockingIOError, ConnectionError):
                 return
             except OSError as error:
-                _log.error("can't accept a front: %s", error)
+                _log.error("can't accept a front", extra=fields(reason=error.strerror))
                 return
             front.setblocking(False)
             self._fronts.add(front)
@@ -100,7 +101,7 @@ class HandoverQueue:
             except BlockingIOError:
                 break
             except OSError as error:
-                _log.warning("the queue of a front broke: %s", error)
+                _log.warning("the queue of a front broke", extra=fields(reason=error.strerror))
                 gone = True
                 break
             if not data:
@@ -118,7 +119,7 @@ class HandoverQueue:
             try:
                 taken.append((decode_ticket(data), client))
             except ValueError as error:
-                _log.error("%s", error)
+                _log.error("a front and this worker do not fit", extra=fields(reason=str(error)))
                 client.close()
                 gone = True
                 break

@@ -11,7 +11,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
+
+from core.metrics import SECONDS, Histogram
 
 _log = logging.getLogger("fastchat.worker")
 
@@ -26,20 +28,23 @@ class Flushed(Protocol):
 class Turn:
     """`schedule` after anything that may have produced output; `dirty` for a connection that has some."""
 
-    __slots__ = ("_began", "_dirty", "_longest", "_loop", "_scheduled", "_work")
+    __slots__ = ("_began", "_dirty", "_durations", "_longest", "_loop", "_scheduled", "_work", "_written")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._scheduled = False
-        #: When the first thing happened in this turn, and the longest turn since `longest` was asked for; in seconds.
+        #: When the first thing happened in this turn, and how long turns have taken, and the longest since `stats` was asked for; seconds.
         self._began = 0.0
+        self._durations = Histogram(SECONDS)
         self._longest = 0.0
         self._dirty: list[Flushed] = []
         self._work: Callable[[float], bool] | None = None
+        self._written: Callable[[float], None] | None = None
 
-    def attach(self, work: Callable[[float], bool]) -> None:
-        """`work` is done before the connections are flushed; it says whether there is more to do in another turn."""
+    def attach(self, work: Callable[[float], bool], written: Callable[[float], None] | None = None) -> None:
+        """`work` is done before the connections are flushed, and says whether there is more to do in another turn; `written` after that."""
         self._work = work
+        self._written = written
 
     def schedule(self) -> None:
         """Make sure that this turn has an end."""
@@ -54,10 +59,10 @@ class Turn:
         if not self._scheduled:
             self.schedule()
 
-    def longest(self) -> float:
-        """The seconds that the longest turn took since this was asked last: so long did somebody wait for the event loop."""
+    def stats(self) -> dict[str, Any]:
+        """For the worker's report; the longest turn is that since this was asked last."""
         longest, self._longest = self._longest, 0.0
-        return longest
+        return {"turn_seconds": self._durations.report(), "longest_turn_seconds": longest}
 
     def _end(self) -> None:
         assert self._work is not None, "attach() comes first"
@@ -74,7 +79,11 @@ class Turn:
                 connection.flush(now)
             except Exception:
                 _log.exception("bug while writing to a client; the others are not affected")
-        took = monotonic() - self._began
+        now = monotonic()
+        if self._written is not None:
+            self._written(now)
+        took = now - self._began
+        self._durations.record(took)
         if took > self._longest:
             self._longest = took
         if more:

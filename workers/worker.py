@@ -9,10 +9,13 @@ import signal
 import socket
 import time
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
-from core.control import MEMORY_FULL, READY, STATS, STOP, WORKER_GONE
+from core.answers import answer
+from core.control import ANSWER, ASK, LOG_LEVEL, MEMORY_FULL, READY, STATS, STOP, WORKER_GONE
 from core.handover import IN_FLIGHT_MAX, Ticket, endpoint
+from core.logs import fields, set_log_level
 from core.protocol import CloseCode
 from core.settings import Settings
 from core.shard import Shard
@@ -68,6 +71,11 @@ class Worker:
         self._adopting: set[asyncio.Task[None]] = set()
         self._connections_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS
         self.connections: set[Connection] = set()
+        #: Those for which something waited in the event loop at their last write.
+        self.unread: set[Connection] = set()
+        #: Writes to clients, and the frames in them.
+        self.writes = 0
+        self.frames = 0
         #: Where bytes go that nobody wants.
         self.scrap = memoryview(bytearray(64 * 1024))
         self.turn = Turn(self._loop)
@@ -77,10 +85,12 @@ class Worker:
         self.shard = Shard(index, generation, settings, self._bus, self._store, SystemClock())
         self._store.listen(self.shard.messages.appended, self.shard.purged, self.shard.strangers)
         self._store.start()
-        self.turn.attach(self._end_turn)
+        self.turn.attach(self._end_turn, self.shard.messages.written)
         self._queue_path = endpoint(run_dir, index)
         self._queue: HandoverQueue | None = None
         self._next_stats = 0.0
+        #: How many other workers had not been heard when that was reported last.
+        self._reported_unheard = -1
         #: Connections that were refused for want of memory.
         self._refused = 0
         self._memory = Memory(ceiling(settings.worker_memory_mib, settings.workers))
@@ -126,7 +136,10 @@ class Worker:
         self.turn.schedule()
         if self._queue is not None:
             self._queue.room_again()
-        if now >= self._next_stats:
+        unheard = self.shard.presence.unheard
+        if now >= self._next_stats or unheard != self._reported_unheard:
+            # The server is not ready before everybody has heard everybody, so that news does not wait.
+            self._reported_unheard = unheard
             self._next_stats = now + _STATS_INTERVAL
             self._look_at_memory()
             self._control.say(STATS, stats=self._stats())
@@ -145,27 +158,35 @@ class Worker:
             f"this worker has {memory.resident >> 20} MiB in memory, where {memory.limit >> 20} are allowed"
         )
 
-    def _stats(self) -> dict[str, int]:
+    def _stats(self) -> dict[str, Any]:
+        """All that is measured here, by the names of ``core.metrics``."""
         queue = self._queue
         return {
             "connections": len(self.connections),
-            "sessions": self.shard.presence.sessions,
-            "users": len(self.shard.users),
-            "online": len(self.shard.presence),
-            "presence_shed_total": self.shard.presence.shed,
+            "slots": self.shard.placement.owners.count(self.shard.index),
             "adopted_total": queue.adopted if queue else 0,
             "handover_truncated_total": queue.truncated if queue else 0,
-            "resident_bytes": self._memory.resident,
             MEMORY_FULL: int(self._memory.full),
             "memory_refused_total": self._refused,
-            #: Of the second before.
-            "longest_turn_us": round(self.turn.longest() * 1e6),
-            "bus_sent_total": self._bus.sent,
-            "bus_received_total": self._bus.received,
-            "bus_refused_total": self._bus.refused,
+            "outbox_bytes": self._waiting_bytes(),
+            "writes_total": self.writes,
+            "frames_total": self.frames,
+            **self.turn.stats(),
+            **self._bus.stats(),
             **self._store.stats(),
-            **self.shard.counters,
+            **self.shard.stats(),
         }
+
+    def _waiting_bytes(self) -> int:
+        """What clients have not read yet."""
+        total = 0
+        for connection in list(self.unread):
+            waiting = connection.unsent()
+            if waiting:
+                total += waiting
+            else:
+                self.unread.discard(connection)
+        return total
 
     # -- Sockets --
 
@@ -193,12 +214,16 @@ class Worker:
         try:
             await adopt(connection, client, ticket.carried)
         except OSError as error:
-            _log.info("a client was gone before it could be taken over: %s", error)
+            about = fields(
+                connection=ticket.label, user=ticket.user_id, address=ticket.address, reason=error.strerror
+            )
+            _log.info("a client was gone before it could be taken over", extra=about)
             client.close()
             return
         if refused:
-            self.shard.counters[f"closes_{CloseCode.TRY_AGAIN_LATER}_total"] += 1
-            connection.close(CloseCode.TRY_AGAIN_LATER, "this server has no memory for more; reconnect later")
+            reason = "this server has no memory for more; reconnect later"
+            self.shard.count_close("server", int(CloseCode.TRY_AGAIN_LATER), reason)
+            connection.close(CloseCode.TRY_AGAIN_LATER, reason)
         elif self._stopped.done() and not connection.session.closed:
             # It was on its way while all others were told to go.
             self.shard.close(connection.session, *self._stopped.result(), time.monotonic())
@@ -206,6 +231,7 @@ class Worker:
     def forget(self, connection: Connection) -> None:
         """A connection is gone."""
         self.connections.discard(connection)
+        self.unread.discard(connection)
         self._note_empty()
 
     def _note_empty(self) -> None:
@@ -227,6 +253,15 @@ class Worker:
             self.shard.worker_gone(message["worker"], message["generation"], time.monotonic())
         elif message["op"] == STOP:
             self._stop(message["code"], message["reason"])
+        elif message["op"] == LOG_LEVEL:
+            set_log_level(message["level"])
+        elif message["op"] == ASK:
+            tell = partial(self._answer, message["id"])
+            answer(self.shard, message["what"], message["user"], tell, time.monotonic())
+            self.turn.schedule()
+
+    def _answer(self, number: int, told: dict[str, Any]) -> None:
+        self._control.say(ANSWER, id=number, answer=told)
 
     # -- Stopping --
 

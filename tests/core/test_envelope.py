@@ -10,6 +10,7 @@ from core.envelope import (
     Outcome,
     Record,
     RecordKind,
+    envelope_sent_at,
     pack_envelope,
     pack_record,
     record_fields,
@@ -61,7 +62,7 @@ def test_an_envelope_comes_out_as_it_went_in(worker: int, generation: int, recor
 
 
 @settings(max_examples=40)
-@given(_RECORDS, st.integers(11, 300))
+@given(_RECORDS, st.integers(len(pack_envelope(0, 0, [])), 300))
 def test_an_envelope_that_is_cut_is_refused(records: list[bytes], size: int) -> None:
     """What came whole before the cut is still read: the records are handled one by one."""
     ends = [len(pack_envelope(1, 2, records[:count])) for count in range(len(records) + 1)]
@@ -87,9 +88,9 @@ def test_any_bytes_are_an_envelope_or_refused(data: bytes) -> None:
         pass
 
 
-@pytest.mark.parametrize("data", [b"", b"\2", b"\1" + bytes(40), b"\3" + bytes(40)])
+@pytest.mark.parametrize("data", [b"", b"\3", b"\2" + bytes(40), b"\4" + bytes(40)])
 def test_an_envelope_of_another_version_is_refused(data: bytes) -> None:
-    with pytest.raises(ValueError, match="version 2"):
+    with pytest.raises(ValueError, match="version 3"):
         unpack_envelope(data)
 
 
@@ -97,3 +98,9 @@ def test_the_numbers_on_the_bus_do_not_change() -> None:
     """Two releases side by side during a restart must mean the same by them."""
     assert [kind.value for kind in RecordKind] == list(range(1, 13))
     assert [outcome.value for outcome in Outcome] == list(range(1, 14))
+
+
+def test_an_envelope_says_when_it_was_sent() -> None:
+    assert envelope_sent_at(pack_envelope(1, 2, [], 12.5)) == 12.5
+    for no_envelope in (b"", b"\x03", b"\xff" * 40):
+        assert envelope_sent_at(no_envelope) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from core.metrics import series
 from core.protocol import PRESENCE_GRACE, PRESENCE_SHED_BYTES, TYPING_EXPIRY, TYPING_SHED_BYTES, Capability
 from tests.core.world import Device, Pair, World
 
@@ -18,7 +19,7 @@ def slow(pair: Pair, waiting: int) -> list[Device]:
 
 
 def shed(world: World, name: str) -> int:
-    return sum(shard.counters[name] for shard in world.shards)
+    return sum(shard.stats()[series("shed_total", kind=name)] for shard in world.shards)
 
 
 def test_d29_typing_is_held_back_first(pair: Pair) -> None:
@@ -31,7 +32,7 @@ def test_d29_typing_is_held_back_first(pair: Pair) -> None:
         ann.typing(is_typing)
     pair.world.pass_time(1)
     assert not bob.inbox
-    assert shed(pair.world, "typing_shed_total") == 4
+    assert shed(pair.world, "typing") == 4
     bob.waiting = 0
     pair.world.pass_time(0.1)
     assert bob.typists() == [(pair.ann, True)]

@@ -54,6 +54,8 @@ class Device:
     def __init__(self, world: World, user_id: str, strikes: int = 0) -> None:
         self.world = world
         self.user_id = user_id
+        self.address = "192.0.2.7"
+        self.label = "1-1"
         self.last_heard = world.now
         #: Payloads of WebSocket pings from the server, and its frames that have not been decoded yet.
         self.pings: list[bytes] = []
@@ -278,7 +280,8 @@ class World:
                 shard.undeliverable(worker, turn, self.now)
             elif worker not in self.cut_off:
                 way = self.in_transit.setdefault((index, worker), deque())
-                way.append(pack_envelope(index, shard.generation, turn))
+                way.append(pack_envelope(index, shard.generation, turn, self.now))
+        shard.messages.written(self.now)
         return busy
 
     def carry(self, source: int, target: int) -> bool:

@@ -1,4 +1,4 @@
-"""A real server, started as ``python -m router``, for the tests of the supervisor.
+"""A real server, started as ``python -m router serve``, for the tests of the supervisor.
 
 Its workers are the real ones, or a program of the test's own, so that they can misbehave.
 """
@@ -100,7 +100,7 @@ class ServerProcess:
             path.insert(0, str(directory / "fake"))
         # Without the working directory in front of the path, so that the fake workers are found.
         inherited |= {"PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}
-        command = [sys.executable, "-m", "router", *arguments]
+        command = [sys.executable, "-m", "router", "serve", *arguments]
         if first:
             command = ["sh", "-c", f'{first} exec "$0" "$@"', *command]
         self._stderr = (directory / "stderr.txt").open("wb")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,7 +75,7 @@ def test_the_status_shows_every_process_and_its_numbers(server: ServerProcess) -
     ],
 )
 def test_only_names_of_this_machine_are_answered(server: ServerProcess, host: str, status: int) -> None:
-    for path in ("/status", "/healthz", "/nothing"):
+    for path in ("/status", "/healthz", "/readyz", "/nothing"):
         code, body = server.get(path, Host=host)
         assert code == (404 if status == 200 and path == "/nothing" else status)
         if status == 403:
@@ -139,3 +140,60 @@ report(0)
         (run_dir / "mended").touch()
         wait_until(lambda: server.get("/healthz") == (200, {"status": "ok"}), "it to be over")
         assert server.status("worker 1")["problem"] is None
+
+
+def ready(server: ServerProcess) -> tuple[int, list[str]]:
+    """What `/readyz` says."""
+    code, answer = server.get("/readyz")
+    assert answer["ready"] is (code == 200)
+    return code, answer["reasons"]
+
+
+def test_ready(server: ServerProcess) -> None:
+    assert server.get("/readyz") == (200, {"ready": True, "reasons": []})
+
+
+def test_a_server_that_starts_is_alive_but_not_ready(run_dir: Path) -> None:
+    """However long it takes: who restarts what is not alive would make it begin again."""
+    boot = "while not os.path.exists(os.path.join(notes, 'go')): time.sleep(0.01)"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = ServerProcess(run_dir, worker=FAKE_WORKER.format(boot=boot, served=""), admin_port=port)
+    server.admin_port = port
+
+    def starts() -> bool:
+        try:
+            return "worker 1: it is starting" in ready(server)[1]
+        except ConnectionRefusedError:
+            return False
+
+    wait_until(starts, "the admin port to answer")
+    assert ready(server)[0] == 503
+    assert ready(server)[1][0] == "the server is starting"
+    assert server.get("/healthz") == (200, {"status": "starting"})
+    (run_dir / "go").touch()
+    with server:
+        assert ready(server) == (200, [])
+
+
+def test_a_server_that_stops_is_neither(run_dir: Path) -> None:
+    with ServerProcess(run_dir, worker=FAKE_WORKER.format(boot="", served="time.sleep(1000)")) as server:
+        left = set(server.descendants())
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: ready(server)[0] == 503, "it to stop")
+        assert ready(server)[1][0] == "the server is stopping"
+        assert server.get("/healthz") == (503, {"status": "stopping"})
+        assert server.wait(left) == 0
+
+
+def test_workers_that_have_not_heard_each_other_keep_the_server_from_being_ready(run_dir: Path) -> None:
+    """The ready line waits for them; but not for ever, since most users could be served."""
+    boot = 'say("stats", stats={"bus_unheard": 1})'
+    with ServerProcess(run_dir, worker=FAKE_WORKER.format(boot=boot, served="")) as server:
+        code, reasons = ready(server)
+        assert code == 503
+        assert [reason[:32] for reason in reasons] == [
+            "worker 0: it has not heard from ",
+            "worker 1: it has not heard from ",
+        ]
+        assert server.get("/healthz") == (200, {"status": "degraded"})

@@ -328,6 +328,7 @@ class Stub:
         self.number: int | None = None
         self.here, self.there = socket.socketpair()
         self.descriptor = self.here.fileno()
+        self.label = "1-1"
         self.done = asyncio.Event()
         self.has_failed = False
 

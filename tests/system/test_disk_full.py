@@ -274,4 +274,4 @@ def test_the_worker_dies_while_its_disk_fails(tmp_path: Path, fault: Fault) -> N
             assert message_ids[:2] == ["1", "2"]
             assert message_ids[-1] == "5"
             assert history(again, alice) == message_ids
-        assert health(server) == "ok"
+        wait_until(lambda: health(server) == "ok", "the new worker to have said that it is well")

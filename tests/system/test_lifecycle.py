@@ -184,7 +184,7 @@ def refused(tmp_path: Path, settings: Mapping[str, str], descriptors: int = 0) -
     defaults = {"PORT": "0", "ADMIN_PORT": "0", "WORKERS": "2", "DATA_DIR": str(tmp_path / "data")}
     limit = f"ulimit -n {descriptors}; " if descriptors else ""
     result = subprocess.run(
-        ["bash", "-c", f"{limit}exec .venv/bin/python -m router"],
+        ["bash", "-c", f"{limit}exec .venv/bin/python -m router serve"],
         cwd=PROJECT,
         env=clean_environment()
         | {f"FASTCHAT_{name}": value for name, value in {**defaults, **settings}.items()},

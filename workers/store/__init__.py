@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from core import ports
 from workers.store.listeners import Appended, Purged, Strangers
@@ -24,8 +24,8 @@ class ShardStore(ports.Store, Protocol):
         """Do what is due and call back; whether to come again in another turn. To be called at least every tenth of a second."""
         ...
 
-    def stats(self) -> dict[str, int]:
-        """Counters for operators; times in microseconds."""
+    def stats(self) -> dict[str, Any]:
+        """Its part of what the worker reports, by the names of ``core.metrics``."""
         ...
 
     def close(self, patience: float = 5.0) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import signal
 import socket
@@ -17,8 +16,9 @@ from typing import Final
 import setproctitle
 
 from core.control import EXIT_CONFIGURATION, REFUSED, encode_control
+from core.logs import configure_logging
 from core.placement import WORKERS_MAX
-from core.settings import ConfigurationError
+from core.settings import PREFIX, ConfigurationError
 
 #: `check` has found damage.
 EXIT_DAMAGED: Final = 1
@@ -122,12 +122,14 @@ def _prepare(directory: Path, workers: int, lock: int | None, control: int | Non
     pipe = socket.socket(fileno=control) if control is not None else None
     if pipe is not None:
         threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
-    logging.basicConfig(
-        level=os.environ.get("FASTCHAT_LOG_LEVEL", "info").upper(),
-        format="%(asctime)s %(levelname)s prepare %(name)s: %(message)s",
-    )
-    # It tells each of its steps, and none of them is news to an operator.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        configure_logging(
+            "prepare",
+            os.environ.get(f"{PREFIX}LOG_LEVEL", "info"),
+            os.environ.get(f"{PREFIX}LOG_FORMAT", "text"),
+        )
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
     from workers.store.data_directory import locked
     from workers.store.reshard import prepare
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from time import perf_counter_ns
+from time import perf_counter
 from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -24,13 +24,13 @@ _CHECKPOINT_ROWS: Final = 2000
 class Job:
     """One visit to the database. `execute` is called in the thread, everything else on the loop, before and after."""
 
-    __slots__ = ("failure", "microseconds")
+    __slots__ = ("failure", "seconds")
 
     def __init__(self) -> None:
         #: Why it could not be done; a sentence.
         self.failure: str | None = None
         #: How long it took.
-        self.microseconds = 0
+        self.seconds = 0.0
 
     def execute(self, database: Database) -> None:
         """Do it and note how it went. Raises nothing."""
@@ -94,9 +94,9 @@ class DatabaseThread:
     def _run(self) -> None:
         rows = 0
         while (job := self._jobs.get()) is not None:
-            began = perf_counter_ns()
+            began = perf_counter()
             job.execute(self._database)
-            job.microseconds = (perf_counter_ns() - began) // 1000
+            job.seconds = perf_counter() - began
             rows += job.rows
             self._done.put(job)
             # The loop is closed when the process ends without waiting for us.

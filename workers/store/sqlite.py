@@ -26,7 +26,9 @@ from typing import Any, Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from core.logs import fields
 from core.mailbox import Message
+from core.metrics import SECONDS, SIZES, Histogram
 from core.ports import Done, Found
 from core.settings import ConfigurationError, Settings
 from core.user import Chat, User
@@ -110,12 +112,13 @@ class SqliteStore:
         self._saving: list[User] = []
         self._next_commit = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        #: Microseconds of each commit since `stats` was asked for.
-        self._durations: list[int] = []
+        #: How long commits have taken, and how many messages each had.
+        self._durations = Histogram(SECONDS)
+        self._rows = Histogram(SIZES)
         self._counters = dict.fromkeys(
             (
                 *("store_commits_total", "store_rows_total", "store_repeats_total", "store_expired_total"),
-                *("store_purged_total", "store_failures_total", "store_commit_max_us"),
+                *("store_purged_total", "store_failures_total"),
             ),
             0,
         )
@@ -142,13 +145,12 @@ class SqliteStore:
         sys.setswitchinterval(SWITCH_INTERVAL)
         self._thread = DatabaseThread(database, self._loop, self._schedule)
 
-    def stats(self) -> dict[str, int]:
-        """Counters, the state at present, and how long commits have taken since this was asked last; times in microseconds."""
-        durations, self._durations = sorted(self._durations), []
+    def stats(self) -> dict[str, Any]:
+        """For the worker's report."""
         return {
             **self._counters,
-            "store_commit_p50_us": _percentile(durations, 50),
-            "store_commit_p99_us": _percentile(durations, 99),
+            "commit_seconds": self._durations.report(),
+            "commit_rows": self._rows.report(),
             "store_waiting": len(self._waiting) + len(self._questions),
             "store_failing": int(self.failure is not None),
         }
@@ -368,9 +370,10 @@ class SqliteStore:
 
     def _count(self, job: Commit) -> None:
         counters = self._counters
-        self._durations.append(job.microseconds)
-        counters["store_commit_max_us"] = max(counters["store_commit_max_us"], job.microseconds)
+        self._durations.record(job.seconds)
         if job.failure is None:
+            if job.batch.rows:
+                self._rows.record(job.batch.rows)
             counters["store_commits_total"] += 1
             counters["store_rows_total"] += job.batch.rows
             counters["store_repeats_total"] += len(job.batch.messages) - job.batch.rows
@@ -378,13 +381,13 @@ class SqliteStore:
     def _failed(self, failure: str, now: float) -> None:
         self._counters["store_failures_total"] += 1
         if self.failure is None:
-            _log.error("%s (%s); trying again", failure, self._path)
+            _log.error("%s; trying again", failure, extra=fields(path=self._path))
             self._upkeep.failing(now)
         self.failure = failure
 
     def _recovered(self) -> None:
         if self.failure is not None:
-            _log.warning("the storage of the server works again (%s)", self._path)
+            _log.warning("the storage of the server works again", extra=fields(path=self._path))
             self.failure = None
             self._upkeep.recovered()
 
@@ -418,7 +421,3 @@ class SqliteStore:
             if self.failure is not None or not (self._waiting or self._unsaved or self._questions):
                 return
             self._give(self._gather(now, all_acknowledged=True))
-
-
-def _percentile(ordered: list[int], percent: int) -> int:
-    return ordered[len(ordered) * percent // 100] if ordered else 0

@@ -1,0 +1,178 @@
+// The samples that this page has, column by column, and what is reckoned from them.
+
+/** Samples may be a little late; more than so many steps apart, and there is a gap. */
+const GAP_STEPS = 2.5;
+
+/** The value below which this share of all lie, as `quantile` of core/metrics.py; null when there are none. */
+export function quantile(bounds, counts, share) {
+  let total = 0;
+  for (const count of counts) total += count;
+  if (!total) return null;
+  const rank = share * total;
+  let below = 0;
+  for (let index = 0; index < counts.length - 1; index++) {
+    const count = counts[index];
+    if (count && below + count >= rank) {
+      const low = index ? bounds[index - 1] : 0;
+      return low + ((bounds[index] - low) * (rank - below)) / count;
+    }
+    below += count;
+  }
+  return bounds[bounds.length - 1];
+}
+
+/** Samples of one step: the last `capacity` of them. */
+export class History {
+  constructor(step, capacity) {
+    this.step = step;
+    this.capacity = capacity;
+    /** The number of the last sample that came. */
+    this.last = 0;
+    /** When each sample ended, in seconds since 1970. */
+    this.times = [];
+    /** "server/connections", "delivery_seconds/12", "worker 1/up" -> values; null is not known. */
+    this.columns = new Map();
+    /** Reckoned from the columns as far as somebody has asked: key -> values. */
+    this.reckoned = new Map();
+    /** Whether each sample only says that nothing is known. */
+    this.isGap = [];
+  }
+
+  /** The server was started again, and numbers its samples from 1. */
+  restart() {
+    this.last = 0;
+  }
+
+  /** Take an answer of /dashboard/samples. */
+  absorb(answer) {
+    this.last = answer.last;
+    const { times } = answer;
+    if (!times.length) return;
+    const came = new Map();
+    for (const [name, values] of Object.entries(answer.server)) came.set(`server/${name}`, values);
+    for (const group of [answer.histograms, answer.processes]) {
+      for (const [name, columns] of Object.entries(group)) {
+        for (const [column, values] of Object.entries(columns)) came.set(`${name}/${column}`, values);
+      }
+    }
+    for (const key of came.keys()) {
+      // It was 0 until now, but where nothing is known.
+      if (!this.columns.has(key)) this.columns.set(key, this.isGap.map((gap) => (gap ? null : 0)));
+    }
+    times.forEach((time, index) => {
+      const before = this.times.at(-1);
+      if (before !== undefined && Math.abs(time - before) > GAP_STEPS * this.step) this.#append(before + this.step, () => null, true);
+      this.#append(time, (key) => came.get(key)?.[index] ?? (came.has(key) ? null : 0), false);
+    });
+    const surplus = this.times.length - this.capacity;
+    if (surplus > 0) {
+      for (const values of [this.times, this.isGap, ...this.columns.values(), ...this.reckoned.values()]) values.splice(0, surplus);
+    }
+  }
+
+  #append(time, valueOf, gap) {
+    this.times.push(time);
+    this.isGap.push(gap);
+    for (const [key, values] of this.columns) values.push(valueOf(key));
+  }
+
+  /** What `compute(index)` returns for each sample, reckoned once for each. */
+  reckon(key, compute) {
+    let values = this.reckoned.get(key);
+    if (values === undefined) this.reckoned.set(key, (values = []));
+    for (let index = values.length; index < this.times.length; index++) values.push(this.isGap[index] ? null : compute(index));
+    return values;
+  }
+}
+
+/** The part of a history that a chart shows: the `seconds` before `end`, or before its last sample. */
+export class View {
+  constructor(history, bounds, seconds, end) {
+    this.history = history;
+    this.bounds = bounds;
+    this.end = end ?? history.times.at(-1) ?? Date.now() / 1000;
+    this.begin = this.end - seconds;
+    const { times } = history;
+    this.to = times.length;
+    while (this.to > 0 && times[this.to - 1] > this.end) this.to--;
+    this.from = this.to;
+    while (this.from > 0 && times[this.from - 1] > this.begin) this.from--;
+    this.times = times.slice(this.from, this.to);
+  }
+
+  get step() {
+    return this.history.step;
+  }
+
+  /** A column as it is; 0 throughout when it never came. */
+  column(key) {
+    const values = this.history.columns.get(key);
+    return values ? values.slice(this.from, this.to) : this.history.isGap.slice(this.from, this.to).map((gap) => (gap ? null : 0));
+  }
+
+  /** A count as so many a second. */
+  rate(...keys) {
+    const columns = keys.map((key) => this.column(key));
+    return this.times.map((_, index) => {
+      let sum = 0;
+      for (const column of columns) {
+        if (column[index] === null) return null;
+        sum += column[index];
+      }
+      return sum / this.step;
+    });
+  }
+
+  /** Keys of a counter by its label, such as all of server/errors_total. */
+  labelled(name) {
+    const found = [];
+    for (const key of this.history.columns.keys()) {
+      const match = key.startsWith(`server/${name}{`) && /="([^"]*)"/.exec(key);
+      if (match) found.push({ key, label: match[1] });
+    }
+    return found.sort((a, b) => (a.label < b.label ? -1 : 1));
+  }
+
+  #ranges(name) {
+    const ranges = [];
+    for (let index = 0; index <= this.bounds[name].length; index++) ranges.push(this.history.columns.get(`${name}/${index}`));
+    return ranges;
+  }
+
+  percentile(name, share) {
+    const ranges = this.#ranges(name);
+    const compute = (index) => quantile(this.bounds[name], ranges.map((range) => range?.[index] ?? 0), share);
+    return this.history.reckon(`${name} ${share}`, compute).slice(this.from, this.to);
+  }
+
+  /** Of the last few samples together. */
+  recentPercentile(name, share, samples) {
+    const totals = this.#ranges(name).map((range) => (range ?? []).slice(-samples).reduce((sum, count) => sum + count, 0));
+    return quantile(this.bounds[name], totals, share);
+  }
+
+  /** The ranges of a histogram over times that are `width` samples wide: {times (of their middle), rows (of each range)}. */
+  heat(name, width) {
+    const groups = this.groups(width);
+    const rows = this.#ranges(name).map((range) => groups.map(({ indices }) => indices.reduce((sum, index) => sum + (range?.[index] ?? 0), 0)));
+    return { times: groups.map(({ time }) => time), rows };
+  }
+
+  /** Samples in groups that stay the same as time goes on. */
+  groups(width) {
+    const length = width * this.step;
+    const groups = [];
+    for (let index = this.from; index < this.to; index++) {
+      const time = (Math.floor(this.history.times[index] / length) + 0.5) * length;
+      if (groups.at(-1)?.time !== time) groups.push({ time, indices: [] });
+      groups.at(-1).indices.push(index);
+    }
+    return groups;
+  }
+
+  /** A count as so many a second, over such groups. */
+  groupedRate(key, width) {
+    const values = this.history.columns.get(key) ?? [];
+    return this.groups(width).map(({ indices }) => indices.reduce((sum, index) => sum + (values[index] ?? 0), 0) / (indices.length * this.step));
+  }
+}
