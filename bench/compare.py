@@ -14,7 +14,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -27,7 +27,7 @@ from bench import peers
 from bench.crew import crew
 from bench.driver import Reports, Result, summary
 from bench.report import write_page
-from bench.servers import COMPILED, serving
+from bench.servers import COMPILED, serving, watched
 from bench.usage import cpu_seconds
 
 RESULTS: Final = Path(__file__).parent / "results"
@@ -49,11 +49,19 @@ class Running:
 
 
 @contextmanager
-def ours(store: str, workers: int = 1, where: str = "same", *, compiled: bool = False) -> Iterator[Running]:
-    """FastChat; the CPU of all of its processes counts. Raises Unavailable when the core is to be compiled and is not."""
+def ours(
+    store: str, workers: int = 1, where: str = "same", *, compiled: bool = False, is_watched: bool = False
+) -> Iterator[Running]:
+    """FastChat; the CPU of all of its processes counts. Raises Unavailable when the core is to be compiled and is not.
+
+    `is_watched`: with a dashboard open, and Prometheus.
+    """
     if compiled and not (COMPILED / ".done").exists():
         raise peers.Unavailable("the core is not compiled: make bench-compare does it")
-    with serving(store, workers, compiled=compiled) as server:
+    with (
+        serving(store, workers, compiled=compiled) as server,
+        watched(server) if is_watched else nullcontext(),
+    ):
         yield Running(server.url, list(server.pids.values()), workers, where, partial(Reports, server))
 
 
@@ -69,6 +77,7 @@ OURS: Final[dict[str, Callable[[], AbstractContextManager[Running]]]] = {
     "memory": partial(ours, "memory"),
     "os": partial(ours, "os"),
     "fsync": partial(ours, "fsync"),
+    "memory, watched": partial(ours, "memory", is_watched=True),
     "memory, compiled": partial(ours, "memory", compiled=True),
     "fsync, compiled": partial(ours, "fsync", compiled=True),
     "memory, 2 workers, same shard": partial(ours, "memory", 2),

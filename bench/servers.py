@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, Final
 
 from bench.usage import cpu_seconds, resident_bytes
@@ -24,6 +25,8 @@ STORES: Final = {
 }
 #: Where ``make`` keeps the core compiled to machine code.
 COMPILED: Final = Path(__file__).parents[1] / "build" / "compiled"
+#: Seconds between two scrapes, as in deploy/prometheus.
+_SCRAPE_INTERVAL: Final = 5
 #: Limits are counted, so that their cost is in, but nobody meets them.
 _GENEROUS: Final = {
     "MESSAGES_PER_MINUTE": "600000",
@@ -59,10 +62,38 @@ class Server:
         """Bytes of memory in all processes."""
         return resident_bytes(self.pids.values())
 
+    def get(self, path: str) -> bytes:
+        """What the admin port answers."""
+        with urllib.request.urlopen(f"{self._admin}{path}") as answer:  # noqa: S310 - our own server
+            body: bytes = answer.read()
+        return body
+
     def _status(self) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{self._admin}/status") as answer:  # noqa: S310 - our own server
-            status: dict[str, Any] = json.load(answer)
+        status: dict[str, Any] = json.loads(self.get("/status"))
         return status
+
+
+@contextmanager
+def watched(server: Server) -> Iterator[None]:
+    """Ask a server what a dashboard and Prometheus ask it, as often as they do."""
+    over = Event()
+
+    def watch() -> None:
+        latest, second = 0, 0
+        while not over.wait(1.0):
+            samples = json.loads(server.get(f"/dashboard/samples?step=1&after={latest}"))
+            latest = samples["latest"]["1"]
+            if second % _SCRAPE_INTERVAL == 0:
+                server.get("/metrics")
+            second += 1
+
+    thread = Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextmanager

@@ -143,12 +143,6 @@ def set_log_level(level: str) -> None:
     logging.getLogger().setLevel(max(LEVELS[level], logging.WARNING))
 
 
-def log_level() -> str:
-    """The level in force, of those in LEVELS."""
-    number = OURS.getEffectiveLevel()
-    return next((name for name, value in LEVELS.items() if value >= number), "error")
-
-
 class LineFormatter(logging.Formatter):
     """An event as one line of printable ASCII, without its end."""
 
