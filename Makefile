@@ -30,7 +30,7 @@ ARGS =
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup run status who kick test check manual load load-ui bench bench-compare bench-guard test-compiled clean FORCE
+.PHONY: help setup run status who kick test check manual load load-ui bench bench-compare bench-guard test-compiled docs clean FORCE
 
 # The tests call `make run` themselves: what was meant for this make must not reach that one.
 unexport MAKEFLAGS MFLAGS MAKELEVEL
@@ -82,6 +82,9 @@ bench-compare: $(COMPILED_CORE)/.done ## the same beside a C relay, uWebSockets.
 
 bench-guard: $(VENV)/.installed-dev ## count the instructions of a message beside the budget, under valgrind: ARGS=--update sets the budget
 	@exec $(BIN)/python -m bench.guard $(ARGS)
+
+docs: $(VENV)/.installed-run ## write the protocol reference, docs/protocol.md and docs/protocol.schema.json, from the tables in core/
+	@exec $(BIN)/python scripts/protocol_reference.py
 
 clean: ## remove .venv and all caches; keeps the server's data
 	@rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -16,9 +16,17 @@ from mypyc.build import mypycify
 from setuptools import Distribution
 
 _CORE: Final = Path(__file__).parents[1] / "core"
-#: Protocols with positional-only arguments, enumerations, pydantic's models and logging's handlers: nothing in them takes time.
+#: Protocols with positional-only arguments, enumerations, pydantic's models, logging's handlers and tables to read: nothing in them takes time.
 _AS_IT_IS: Final = (
-    *("__init__.py", "control.py", "log_output.py", "log_throttle.py", "logs.py", "ports.py", "protocol.py"),
+    "__init__.py",
+    "catalogue.py",
+    "control.py",
+    "log_output.py",
+    "log_throttle.py",
+    "logs.py",
+    "meanings.py",
+    "ports.py",
+    "protocol.py",
     "settings.py",
 )
 

@@ -1,0 +1,468 @@
+"""Every message of the protocol with every field, in both directions: tables to read. ``core.meanings`` has the codes and limits.
+
+The server does not use them; ``scripts/protocol_reference.py`` makes docs/protocol.md and docs/protocol.schema.json of them, and the
+tests hold them against what the server does. Who changes what is on the wire changes a row here.
+
+A type has two JSON Schemas, since the server takes more than it gives: a user id comes in any case and goes out in lower case, a
+text may come with markup and goes out without. What a schema can't say (who is known, what was said before, how long a text is
+without its markup) is in words only.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from core.protocol import (
+    CONTENT_MAX,
+    HISTORY_DEFAULT,
+    HISTORY_MAX,
+    NAME_MAX,
+    NAME_MIN,
+    AckStatus,
+    Capability,
+    ErrorCode,
+    MessageType,
+    Resumed,
+)
+
+Schema = dict[str, Any]
+
+#: The end of a pattern: Python's `$` would let a line feed follow, ECMAScript's would not.
+_END: Final = r"(?!\n)$"
+
+
+class FieldType(NamedTuple):
+    """What a field holds: in words, as the server takes it, and as the server gives it."""
+
+    words: str
+    taken: Schema
+    given: Schema
+
+
+class Field(NamedTuple):
+    """A field of a message. One that is not required may be missing, from a client also null."""
+
+    name: str
+    type: FieldType
+    about: str
+    required: bool = True
+    #: What HELLO must have asked for.
+    capability: str | None = None
+
+
+class Message(NamedTuple):
+    """A message in one direction. Fields that are not in its row are ignored by both sides."""
+
+    type: str
+    about: str
+    fields: tuple[Field, ...] = ()
+    #: What HELLO must have asked for.
+    capability: str | None = None
+    #: What else the schema of its `data` says.
+    schema: Schema | None = None
+
+
+def _both(words: str, schema: Schema) -> FieldType:
+    return FieldType(words, schema, schema)
+
+
+# -- Types --
+
+_HEX: Final = "[0-9a-f]{8}-[0-9a-f]{4}-%s[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+_UUID4: Final = _HEX % "4"
+_UUID4_ANY_CASE: Final = _UUID4.replace("a-f", "a-fA-F").replace("[89ab]", "[89abAB]")
+#: A text that sanitising leaves as it is, so that its length counts: no `<`, no control characters; a name also without what is
+#: trimmed or normalised.
+_PLAIN_TEXT: Final = r"^[^<\u0000-\u0008\u000b-\u001f]*" + _END
+_PLAIN_NAME: Final = r"^(?! )[ -;=-~]*(?<! )" + _END
+
+_STRING: Final = _both("string", {"type": "string"})
+_BOOLEAN: Final = _both("boolean", {"type": "boolean"})
+_USER_ID: Final = FieldType(
+    "UUID v4",
+    {"type": "string", "pattern": f"^{_UUID4_ANY_CASE}{_END}"},
+    {"type": "string", "pattern": f"^{_UUID4}{_END}"},
+)
+_CHAT_ID: Final = _both("UUID v5", {"type": "string", "pattern": f"^{_HEX % '5'}{_END}"})
+_MESSAGE_ID: Final = _both(
+    "1-64 visible ASCII characters without `< > & \" '`",
+    {"type": "string", "pattern": f"^[!#-%(-;=?-~]{{1,64}}{_END}"},
+)
+_NAME: Final = FieldType(
+    f"{NAME_MIN}-{NAME_MAX} characters",
+    {
+        "type": "string",
+        "minLength": 1,
+        "if": {"pattern": _PLAIN_NAME},
+        "then": {"minLength": NAME_MIN, "maxLength": NAME_MAX},
+    },
+    {"type": "string", "minLength": NAME_MIN, "maxLength": NAME_MAX},
+)
+_CONTENT: Final = FieldType(
+    f"1-{CONTENT_MAX} characters",
+    {"type": "string", "minLength": 1, "if": {"pattern": _PLAIN_TEXT}, "then": {"maxLength": CONTENT_MAX}},
+    {"type": "string", "minLength": 1, "maxLength": CONTENT_MAX},
+)
+_TIMESTAMP: Final = _both(
+    "UTC, ISO 8601, milliseconds, `Z`",
+    {"type": "string", "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z" + _END},
+)
+_CURSOR: Final = FieldType("cursor", {"type": "string"}, {"type": "string", "minLength": 1})
+_HISTORY_CURSOR: Final = _both(
+    "cursor of HISTORY", {"type": "string", "pattern": rf"^[0-9]{{1,15}}\.[0-9]{{1,15}}{_END}"}
+)
+_CAPABILITIES: Final = (
+    Capability.CARBONS,
+    Capability.HISTORY,
+    Capability.PRESENCE_DELTA,
+    Capability.RECEIPTS,
+    Capability.RESUME,
+)
+
+
+def _one_of(*values: str) -> FieldType:
+    return _both(" or ".join(f"`{value}`" for value in values), {"enum": list(values)})
+
+
+def _object(*fields: Field) -> Schema:
+    """The schema of an object as the server gives it."""
+    return {
+        "type": "object",
+        "properties": {field.name: field.type.given for field in fields},
+        "required": [field.name for field in fields if field.required],
+    }
+
+
+#: A MSG as its recipient gets it, in HISTORY too.
+_MSG_FIELDS: Final = (
+    Field("from", _USER_ID, "the sender; the server stamps it"),
+    Field("to", _USER_ID, "the recipient"),
+    Field("content", _CONTENT, "without markup and control characters"),
+    Field("message_id", _MESSAGE_ID, "the sender's, or the server's"),
+    Field("timestamp", _TIMESTAMP, "when the server took it"),
+)
+
+_PRESENCE_ENTRY: Final = (
+    Field("user_id", _USER_ID, "who"),
+    Field("display_name", _NAME, "the name of the last HELLO"),
+    Field("online", _BOOLEAN, "false only in a delta"),
+)
+
+_DETAILS: Final = (
+    Field("type", _STRING, "the type of the message that is meant", required=False),
+    Field("message_id", _STRING, "its message id", required=False),
+    Field("field", _STRING, "the field that is wrong", required=False),
+    Field(
+        "expected",
+        _both(
+            "string or list of strings",
+            {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+        ),
+        "what should have come",
+        required=False,
+    ),
+    Field(
+        "limit",
+        _both(
+            "number or `{min, max}`",
+            {
+                "anyOf": [
+                    {"type": "number"},
+                    {
+                        "type": "object",
+                        "properties": {"min": {"type": "integer"}, "max": {"type": "integer"}},
+                        "required": ["min", "max"],
+                        "additionalProperties": False,
+                    },
+                ]
+            },
+        ),
+        "the limit that was exceeded",
+        required=False,
+    ),
+    Field(
+        "length", _both("number", {"type": "integer", "minimum": 0}), "how long the text is", required=False
+    ),
+    Field(
+        "window", _both("seconds", {"type": "number"}), "the time that a rate limit counts", required=False
+    ),
+    Field(
+        "retry_after",
+        _both("seconds", {"type": "number", "minimum": 0}),
+        "after this the limit allows it",
+        required=False,
+    ),
+)
+
+# -- Messages --
+
+FROM_CLIENT: Final = (
+    Message(
+        MessageType.HELLO,
+        "Who this is; the first message of a connection, within 10 s. Answered by HELLO_ACK and PRESENCE. Again: another name.",
+        (
+            Field("user_id", _USER_ID, "the user's own, kept for ever"),
+            Field("display_name", _NAME, "what others see"),
+            Field(
+                "capabilities",
+                _both("list of strings", {"type": "array", "items": {"type": "string"}}),
+                "what the client can do beyond the protocol document; unknown ones are ignored",
+                required=False,
+            ),
+            Field(
+                "resume",
+                _both(
+                    '`{"cursor": ...}`',
+                    {"type": "object", "properties": {"cursor": {"type": "string"}}, "required": ["cursor"]},
+                ),
+                "go on behind this message",
+                required=False,
+                capability=Capability.RESUME,
+            ),
+        ),
+    ),
+    Message(
+        MessageType.OPEN_CHAT,
+        "Open the chat with somebody; it is then open for both, for ever. Answered by CHAT_OPENED.",
+        (
+            Field("target_user_id", _USER_ID, "with whom"),
+            Field(
+                "target_display_name",
+                _NAME,
+                "required by the document; what is shown is the name that the other gave",
+            ),
+        ),
+    ),
+    Message(
+        MessageType.MSG,
+        "A chat message, for one person. Answered by MSG_ACK, with the same `message_id` again and again if it is repeated.",
+        (
+            Field("to", _USER_ID, "the recipient, with whom a chat is open"),
+            Field("content", _CONTENT, "counted after markup and control characters are removed"),
+            Field(
+                "message_id",
+                _MESSAGE_ID,
+                "for repeating it: stored once; else the server makes one",
+                required=False,
+            ),
+        ),
+    ),
+    Message(
+        MessageType.MSG_ACK,
+        "This device has a message. Until then it is sent again at the next HELLO. No answer.",
+        (
+            Field("message_id", _MESSAGE_ID, "which"),
+            Field("from", _USER_ID, "its sender; without it the oldest one of that id", required=False),
+        ),
+    ),
+    Message(
+        MessageType.READ,
+        "The user has read a message. No answer.",
+        (Field("message_id", _MESSAGE_ID, "which"), Field("from", _USER_ID, "its sender")),
+        capability=Capability.RECEIPTS,
+    ),
+    Message(
+        MessageType.HISTORY,
+        "What was written in a chat, newest first. Answered by HISTORY.",
+        (
+            Field("with", _USER_ID, "the other person"),
+            Field("before", _HISTORY_CURSOR, "the `next` of the page before", required=False),
+            Field(
+                "limit",
+                _both(f"1-{HISTORY_MAX}", {"type": "integer", "minimum": 1, "maximum": HISTORY_MAX}),
+                f"messages at most; {HISTORY_DEFAULT} if it is absent",
+                required=False,
+            ),
+        ),
+        capability=Capability.HISTORY,
+    ),
+    Message(
+        MessageType.TYPING,
+        "The user is typing, or has stopped. No answer. It expires after 15 s, with the next message and with the connection.",
+        (
+            Field("is_typing", _BOOLEAN, ""),
+            Field("to", _USER_ID, "to whom; else the chat opened or written in last", required=False),
+        ),
+    ),
+    Message(MessageType.PING, "Every 15 s. Answered by PONG, before HELLO too."),
+)
+
+FROM_SERVER: Final = (
+    Message(
+        MessageType.HELLO_ACK,
+        "HELLO was accepted.",
+        (
+            Field("user_id", _USER_ID, "as the server writes it"),
+            Field("status", _one_of("connected"), ""),
+            Field(
+                "capabilities",
+                _both(
+                    "list of strings",
+                    {"type": "array", "items": {"enum": list(_CAPABILITIES)}, "uniqueItems": True},
+                ),
+                "those in force, if HELLO asked for any",
+                required=False,
+            ),
+            Field(
+                "cursor",
+                _CURSOR,
+                "the position before the first message that comes",
+                required=False,
+                capability=Capability.RESUME,
+            ),
+            Field(
+                "resumed",
+                _one_of(Resumed.FULL, Resumed.PARTIAL, Resumed.RESET),
+                "everything behind the cursor of HELLO follows; what the retention left of it; or all that is unacknowledged",
+                required=False,
+                capability=Capability.RESUME,
+            ),
+        ),
+        schema={"dependentRequired": {"cursor": ["resumed"], "resumed": ["cursor"]}},
+    ),
+    Message(
+        MessageType.PRESENCE,
+        "Who is online, oneself included; after HELLO and on change, at most once a second.",
+        (
+            Field(
+                "users",
+                _both(
+                    "list of `{user_id, display_name, online}`",
+                    {"type": "array", "items": _object(*_PRESENCE_ENTRY)},
+                ),
+                "everybody who is online; in a delta whoever came or went",
+            ),
+            Field(
+                "delta",
+                _both("`true`", {"const": True}),
+                "only what has changed",
+                required=False,
+                capability=Capability.PRESENCE_DELTA,
+            ),
+        ),
+    ),
+    Message(
+        MessageType.CHAT_OPENED,
+        "A chat is open. It comes to all devices of both when it is new, else to the one that asked.",
+        (
+            Field("chat_id", _CHAT_ID, "the same for both, and always"),
+            Field(
+                "participants",
+                _both(
+                    "list of two user ids",
+                    {
+                        "type": "array",
+                        "items": _USER_ID.given,
+                        "minItems": 2,
+                        "maxItems": 2,
+                        "uniqueItems": True,
+                    },
+                ),
+                "",
+            ),
+            Field("target_user_id", _USER_ID, "the other person"),
+            Field("target_display_name", _NAME, "the name that the other person gave last"),
+        ),
+    ),
+    Message(
+        MessageType.MSG,
+        "A message for this user, or (`carbons`) one that another device of this user has sent. Answer with MSG_ACK.",
+        (
+            *_MSG_FIELDS,
+            Field(
+                "seq",
+                _both("1, 2, 3 ...", {"type": "integer", "minimum": 1}),
+                "position in the user's mailbox; not in carbons",
+                required=False,
+                capability=Capability.RESUME,
+            ),
+            Field(
+                "cursor",
+                _CURSOR,
+                "for `resume`, once this message is safe",
+                required=False,
+                capability=Capability.RESUME,
+            ),
+        ),
+        schema={"dependentRequired": {"cursor": ["seq"], "seq": ["cursor"]}},
+    ),
+    Message(
+        MessageType.MSG_ACK,
+        "What became of a MSG. One for each, `delivered` or `stored`; with `receipts` one for each step.",
+        (
+            Field("message_id", _MESSAGE_ID, "which"),
+            Field(
+                "status",
+                _one_of(AckStatus.STORED, AckStatus.ACCEPTED, AckStatus.DELIVERED, AckStatus.READ),
+                "on disk, waiting for the recipient; on disk; at a device of the recipient; read",
+            ),
+            Field("to", _USER_ID, "its recipient", required=False, capability=Capability.RECEIPTS),
+        ),
+        schema={
+            "if": {"required": ["to"]},
+            "then": {
+                "properties": {"status": {"enum": [AckStatus.ACCEPTED, AckStatus.DELIVERED, AckStatus.READ]}}
+            },
+            "else": {"properties": {"status": {"enum": [AckStatus.STORED, AckStatus.DELIVERED]}}},
+        },
+    ),
+    Message(
+        MessageType.HISTORY,
+        "A page of a chat, at most 64 KiB.",
+        (
+            Field("with", _USER_ID, "the other person"),
+            Field(
+                "messages",
+                _both(
+                    "list of `data` of MSG",
+                    {"type": "array", "items": _object(*_MSG_FIELDS), "maxItems": HISTORY_MAX},
+                ),
+                "newest first, both directions",
+            ),
+            Field(
+                "next",
+                _both("cursor of HISTORY or null", {"anyOf": [_HISTORY_CURSOR.given, {"type": "null"}]}),
+                "the `before` of the following page; null: there is none",
+            ),
+        ),
+        capability=Capability.HISTORY,
+    ),
+    Message(
+        MessageType.TYPING,
+        "Somebody is typing to this user, or has stopped.",
+        (Field("user_id", _USER_ID, "who"), Field("is_typing", _BOOLEAN, "")),
+    ),
+    Message(MessageType.PONG, "The answer to PING.", (Field("timestamp", _TIMESTAMP, "the server's time"),)),
+    Message(
+        MessageType.ERROR,
+        "Something can't be done. The connection stays.",
+        (
+            Field(
+                "code",
+                _both(
+                    "error code",
+                    {
+                        "enum": [
+                            ErrorCode.VALIDATION,
+                            ErrorCode.MESSAGE_FAILED,
+                            ErrorCode.USER_NOT_FOUND,
+                            ErrorCode.CHAT_NOT_OPENED,
+                            ErrorCode.RATE_LIMITED,
+                            ErrorCode.UNAUTHORIZED,
+                        ]
+                    },
+                ),
+                "see below",
+            ),
+            Field("message", _STRING, "a sentence for developers"),
+            Field(
+                "details",
+                _both("object", _object(*_DETAILS)),
+                "any of " + ", ".join(f"`{field.name}`" for field in _DETAILS),
+            ),
+        ),
+    ),
+)
+
+#: The fields of `details` of an ERROR, all of which may be missing.
+ERROR_DETAILS: Final = _DETAILS

@@ -1,0 +1,135 @@
+"""What capabilities, error codes, close codes and limits mean to whoever writes a client: tables to read, like ``core.catalogue``."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from core import protocol
+from core.protocol import Capability, CloseCode, ErrorCode
+from core.settings import Settings
+
+
+class ErrorMeaning(NamedTuple):
+    """An error code, when it comes, and what to do."""
+
+    code: str
+    when: str
+    then: str
+
+
+class CloseMeaning(NamedTuple):
+    """A close code, when it comes, and what to do."""
+
+    code: CloseCode
+    when: str
+    then: str
+
+
+class Limit(NamedTuple):
+    """What is limited, how, and what happens beyond it."""
+
+    what: str
+    limit: str
+    beyond: str
+
+
+CAPABILITIES: Final = (
+    (
+        Capability.RECEIPTS,
+        "MSG_ACK tells step by step what becomes of a message, and names its recipient; READ exists",
+    ),
+    (Capability.RESUME, "MSG is numbered, and HELLO may name the message behind which to go on"),
+    (Capability.HISTORY, "HISTORY exists"),
+    (Capability.CARBONS, "what another device of the same user sends comes here too"),
+    (Capability.PRESENCE_DELTA, "PRESENCE after the first lists only what has changed"),
+)
+
+ERRORS: Final = (
+    ErrorMeaning(
+        ErrorCode.VALIDATION,
+        "the message breaks a rule of this page; `details` say which",
+        "mend it; the same again is refused again",
+    ),
+    ErrorMeaning(
+        ErrorCode.MESSAGE_FAILED,
+        "*not confirmed* within 5 s, or the store or the mailbox is full; a MSG may have been stored all the same",
+        "again later, a MSG with the same `message_id`: it is stored once",
+    ),
+    ErrorMeaning(ErrorCode.USER_NOT_FOUND, "the server has never seen this user", "nothing"),
+    ErrorMeaning(ErrorCode.CHAT_NOT_OPENED, "there is no chat with this user", "OPEN_CHAT first"),
+    ErrorMeaning(ErrorCode.RATE_LIMITED, "too many of these", "again after `details.retry_after` seconds"),
+    ErrorMeaning(
+        ErrorCode.UNAUTHORIZED, "before HELLO, or HELLO as somebody else", "HELLO; a new connection"
+    ),
+)
+
+_AT_ONCE_SPREAD: Final = "come back after a random time up to 3 s"
+_BACK_OFF: Final = "come back, with exponential back-off and full jitter"
+_BUG: Final = "a bug of the client: don't come back by itself"
+
+CLOSES: Final = (
+    CloseMeaning(CloseCode.NORMAL, "the answer to the client's own close", "nothing"),
+    CloseMeaning(CloseCode.SHUTTING_DOWN, "the server stops", _AT_ONCE_SPREAD),
+    CloseMeaning(CloseCode.PROTOCOL_ERROR, "the frames break RFC 6455", _BUG),
+    CloseMeaning(CloseCode.UNSUPPORTED_DATA, "a binary message", _BUG),
+    CloseMeaning(CloseCode.INVALID_UTF8, "a text that is not UTF-8", _BUG),
+    CloseMeaning(
+        CloseCode.POLICY_VIOLATION,
+        "no HELLO within 10 s, or too many invalid messages",
+        "don't come back by itself",
+    ),
+    CloseMeaning(CloseCode.MESSAGE_TOO_BIG, "a message is too long", _BUG),
+    CloseMeaning(CloseCode.INTERNAL_ERROR, "a bug of the server", _BACK_OFF),
+    CloseMeaning(CloseCode.RESTARTING, "the process that has this user is restarted", _AT_ONCE_SPREAD),
+    CloseMeaning(
+        CloseCode.TRY_AGAIN_LATER,
+        "the server is overloaded, the user has too many devices, or this client reads too slowly",
+        "come back, after a second at least and with a longer back-off",
+    ),
+    CloseMeaning(
+        CloseCode.REPLACED,
+        "a newer device of the user took the place of this silent one",
+        "don't come back by itself",
+    ),
+)
+
+
+def _a_minute(setting: str) -> str:
+    return f"{Settings.model_fields[setting].default} in any {protocol.RATE_WINDOW:.0f} s"
+
+
+LIMITS: Final = (
+    Limit("a message, all fragments", f"{protocol.MESSAGE_MAX_BYTES} bytes", "close 1009"),
+    Limit("MSG of a user, new and accepted ones", _a_minute("messages_per_minute"), "RATE_LIMITED"),
+    Limit("TYPING of a user", _a_minute("typing_per_minute"), "RATE_LIMITED"),
+    Limit("OPEN_CHAT of a user", _a_minute("open_chats_per_minute"), "RATE_LIMITED"),
+    Limit("HELLO of a user", _a_minute("hellos_per_minute"), "RATE_LIMITED"),
+    Limit("HISTORY of a user", _a_minute("history_per_minute"), "RATE_LIMITED"),
+    Limit(
+        "PING of a connection",
+        f"{protocol.PING_PER_SECOND:g} a second, {protocol.PING_BURST} at once",
+        "RATE_LIMITED",
+    ),
+    Limit("VALIDATION on a connection", f"{protocol.STRIKES_PER_MINUTE} a minute", "close 1008"),
+    Limit(
+        "devices of a user",
+        f"{protocol.DEVICES_MAX}",
+        f"one that was silent for {protocol.DEVICE_SILENT:.0f} s is closed with 4001, else the newcomer with 1013",
+    ),
+    Limit("from the connection to HELLO", f"{protocol.HELLO_DEADLINE:.0f} s", "close 1008"),
+    Limit(
+        "silence",
+        f"{protocol.HEARTBEAT_IDLE:.0f} s",
+        f"a WebSocket ping, and {protocol.HEARTBEAT_REPLY:.0f} s later the connection ends",
+    ),
+    Limit(
+        "what waits for a client that does not read",
+        f"{protocol.OUTBOX_MAX_BYTES // 1024} KiB",
+        "close 1013; messages are kept, and come again",
+    ),
+    Limit(
+        "messages that wait for a user",
+        f"{Settings.model_fields['mailbox_max'].default}",
+        "MESSAGE_FAILED for who sends more",
+    ),
+)
