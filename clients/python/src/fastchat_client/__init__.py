@@ -1,0 +1,38 @@
+"""Talk to a FastChat server from asyncio. It reconnects and resumes by itself, loses nothing and shows nothing twice.
+
+The public names are these; modules with a leading underscore are not for use.
+"""
+
+from fastchat_client._events import Listener
+from fastchat_client._transport import ConnectionEnded, Connector, Transport
+from fastchat_client.client import FastChat
+from fastchat_client.models import (
+    Chat,
+    Closed,
+    FastChatError,
+    History,
+    Message,
+    Sent,
+    State,
+    StateChange,
+    Status,
+    Typing,
+)
+
+__all__ = [
+    "Chat",
+    "Closed",
+    "ConnectionEnded",
+    "Connector",
+    "FastChat",
+    "FastChatError",
+    "History",
+    "Listener",
+    "Message",
+    "Sent",
+    "State",
+    "StateChange",
+    "Status",
+    "Transport",
+    "Typing",
+]

@@ -1,0 +1,54 @@
+"""When to connect again: exponential back-off with full jitter, so that clients that lost one server come back spread out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from fastchat_client._codes import CloseCode
+
+#: Seconds: the longest wait before the first try after a loss, and ever.
+BASE: Final = 0.5
+CAP: Final = 30.0
+#: Seconds over which the clients of a server that restarts spread.
+RESTART_SPREAD: Final = 3.0
+#: An overloaded server gets this many seconds of rest at least, and a back-off that starts this far up.
+OVERLOAD_REST: Final = 1.0
+OVERLOAD_STEP: Final = 3
+#: Seconds online after which a connection counts as good: the next loss is the first again.
+GOOD_AFTER: Final = 10.0
+
+#: A random number from 0 to 1, 1 excluded.
+Random = Callable[[], float]
+
+
+class Backoff:
+    """The waits between the connections of one client."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        #: Attempts since the last connection that was good.
+        self._attempts = 0
+
+    def next(self, code: int, online_for: float) -> float:
+        """Seconds to wait now that a connection ended with `code`, after having been online for so many seconds."""
+        if online_for >= GOOD_AFTER:
+            self._attempts = 0
+        if code == CloseCode.TRY_AGAIN_LATER:
+            self._attempts = max(self._attempts, OVERLOAD_STEP)
+        attempts, self._attempts = self._attempts, self._attempts + 1
+        if code == CloseCode.TRY_AGAIN_LATER:
+            return OVERLOAD_REST + self._random() * limit(attempts)
+        if code in (CloseCode.SHUTTING_DOWN, CloseCode.RESTARTING):
+            return self._random() * max(RESTART_SPREAD, limit(attempts))
+        return self._random() * limit(attempts)
+
+
+def limit(attempts: int) -> float:
+    """The longest wait, in seconds, after so many attempts before."""
+    return min(CAP, BASE * 2.0 ** min(attempts, 16))
+
+
+def again(random: Random, tries: int) -> float:
+    """Seconds until a request that was not confirmed is repeated, when it has been repeated so often."""
+    return BASE + random() * limit(tries)

@@ -1,0 +1,54 @@
+"""The words of the wire that the client needs: error codes, close codes, capabilities, limits. The server's are in ``core/protocol.py``."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+
+class CloseCode(IntEnum):
+    """Why a connection ended. 1000-1015 are RFC 6455's, 4000-4999 are FastChat's own."""
+
+    NORMAL = 1000
+    SHUTTING_DOWN = 1001
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
+    ABNORMAL = 1006
+    INVALID_UTF8 = 1007
+    POLICY_VIOLATION = 1008
+    MESSAGE_TOO_BIG = 1009
+    INTERNAL_ERROR = 1011
+    RESTARTING = 1012
+    TRY_AGAIN_LATER = 1013
+    REPLACED = 4001
+
+
+#: With these there is no use in coming back: the client did something wrong and would do it again, or a newer device took its place.
+FINAL_CLOSE_CODES: Final = frozenset(
+    {
+        CloseCode.PROTOCOL_ERROR,
+        CloseCode.UNSUPPORTED_DATA,
+        CloseCode.INVALID_UTF8,
+        CloseCode.POLICY_VIOLATION,
+        CloseCode.MESSAGE_TOO_BIG,
+        CloseCode.REPLACED,
+    }
+)
+
+VALIDATION: Final = "VALIDATION"
+MESSAGE_FAILED: Final = "MESSAGE_FAILED"
+USER_NOT_FOUND: Final = "USER_NOT_FOUND"
+CHAT_NOT_OPENED: Final = "CHAT_NOT_OPENED"
+RATE_LIMITED: Final = "RATE_LIMITED"
+UNAUTHORIZED: Final = "UNAUTHORIZED"
+# -- The client's own --
+CLOSED: Final = "CLOSED"
+FORGOTTEN: Final = "FORGOTTEN"
+UNSUPPORTED: Final = "UNSUPPORTED"
+LISTENER: Final = "LISTENER"
+PROTOCOL: Final = "PROTOCOL"
+
+CAPABILITIES: Final = ("receipts", "resume", "history", "carbons", "presence_delta")
+
+#: Bytes of a message, more of which the server answers by closing.
+MESSAGE_MAX_BYTES: Final = 16 * 1024

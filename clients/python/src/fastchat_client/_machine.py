@@ -1,0 +1,212 @@
+"""The connection: what the client does and when, without a socket, an event loop or a clock; ``_runner`` feeds it and does as it asks.
+
+    start -> connecting -> online -> waiting -> connecting -> ...
+                 |           |          |
+                 +-----------+----------+-> closed
+
+In: `start`, `opened`, `received`, `lost`, `tick` at the time that `deadline` names, and `close`. Out: the calls of `Outside`. All times are
+seconds of any clock that does not go back. What is said on the connection is `Conversation`'s.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final, Protocol
+
+from fastchat_client import _wire
+from fastchat_client._backoff import Backoff, Random
+from fastchat_client._codes import CAPABILITIES, CLOSED, FINAL_CLOSE_CODES, RATE_LIMITED, CloseCode
+from fastchat_client._conversation import Conversation
+from fastchat_client._wire import decode, encode
+from fastchat_client.models import Closed, FastChatError, State, StateChange
+
+#: Seconds between two PINGs, and seconds after one in which something must come.
+PING_INTERVAL: Final = 15.0
+PONG_TIMEOUT: Final = 5.0
+#: Seconds from the beginning of an attempt to HELLO_ACK. A server whose worker is being restarted lets clients wait for 10.
+GREETING_TIMEOUT: Final = 15.0
+
+
+class Outside(Protocol):
+    """What the machine asks for. None of it may call the machine before it has returned."""
+
+    def open(self) -> None:
+        """Begin to connect; then `opened` or `lost` must be called."""
+
+    def write(self, text: str) -> None:
+        """Send text on the connection."""
+
+    def close(self, code: int, reason: str) -> None:
+        """End the connection in good order, behind what was written; or give up connecting. Nothing of it is reported any more."""
+
+    def abort(self) -> None:
+        """End the connection, or the attempt, at once. Nothing of it is reported any more."""
+
+    def emit(self, event: str, payload: object) -> None:
+        """Tell the listeners. After those of a `message`, `Conversation.shown` must be called, one message after the other."""
+
+
+class Machine:
+    """One client. Raises FastChatError(VALIDATION) when the identity is no text, or too long."""
+
+    def __init__(
+        self, outside: Outside, user_id: str, display_name: str, cursor: str | None, random: Random
+    ) -> None:
+        self._outside = outside
+        self._identity: dict[str, Any] = {
+            "user_id": user_id,
+            "display_name": display_name,
+            "capabilities": list(CAPABILITIES),
+        }
+        encode("HELLO", self._identity | {"resume": {"cursor": cursor}})
+        self.conversation = Conversation(user_id, cursor, random, outside.write, outside.emit)
+        self._backoff = Backoff(random)
+        self.state: State = "connecting"
+        self.closed: Closed | None = None
+        #: With `waiting`: when to try again.
+        self.retry_at: float | None = None
+        self.has_been_online = False
+        # -- Of this connection; infinity is never --
+        self._online_since = math.inf
+        #: While connecting: when to give up, and when to say HELLO (again).
+        self._give_up_at = math.inf
+        self._greet_at = math.inf
+        #: While online: when to say PING, and when something must have come.
+        self._ping_at = math.inf
+        self._dead_at = math.inf
+
+    # -- From the connection --
+
+    def start(self, now: float) -> None:
+        """Begin."""
+        self._attempt(now)
+
+    def opened(self, now: float) -> None:
+        """There is a connection."""
+        self._greet()
+
+    def received(self, text: str, now: float) -> None:
+        """A text message came."""
+        self._dead_at = math.inf
+        try:
+            kind, data = decode(text)
+            if self.conversation.online and kind != "HELLO_ACK":
+                self.conversation.receive(kind, data, now)
+            elif kind == "HELLO_ACK":
+                self._greeted(data, now)
+            elif kind == "ERROR":
+                self._not_greeted(_wire.error(data), now)
+        except FastChatError as error:
+            self._outside.emit("error", error)
+
+    def lost(self, code: int, reason: str, now: float) -> None:
+        """The connection has ended, or the attempt has failed: 1006 if there is no close code."""
+        online_for = now - self._online_since if self.conversation.online else 0.0
+        self._forget_connection()
+        if code in FINAL_CLOSE_CODES:
+            self._end(Closed(code, reason))
+        else:
+            self.retry_at = now + self._backoff.next(code, online_for)
+            self._change("waiting", Closed(code, reason))
+
+    # -- Time --
+
+    def deadline(self, now: float) -> float | None:
+        """When to call `tick`; None if there is nothing to wait for."""
+        times = [self._give_up_at, self._greet_at, self._ping_at, self._dead_at]
+        if self.retry_at is not None:
+            times.append(self.retry_at)
+        earliest = min(*times, *self.conversation.deadlines(now))
+        return None if earliest == math.inf else earliest
+
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+        if now >= self._give_up_at or now >= self._dead_at:
+            silent = "no HELLO_ACK" if self.state == "connecting" else "no PONG"
+            self._outside.abort()
+            self.lost(CloseCode.ABNORMAL, f"{silent} in time", now)
+        elif now >= self._greet_at:
+            self._greet()
+        elif self.retry_at is not None and now >= self.retry_at:
+            self._attempt(now)
+        elif self.conversation.online:
+            if now >= self._ping_at:
+                self._ping(now)
+            self.conversation.pump(now)
+
+    # -- From the user of the client --
+
+    def retry(self, now: float) -> None:
+        """Do not wait any longer before the next attempt: the network is back, perhaps."""
+        if self.state == "waiting":
+            self._attempt(now)
+
+    def close(self) -> None:
+        """End it for good."""
+        if self.state != "closed":
+            self._outside.close(CloseCode.NORMAL, "")
+            self._forget_connection()
+            self._end(Closed(CloseCode.NORMAL, "closed by the client"))
+
+    # -- Inside --
+
+    def _attempt(self, now: float) -> None:
+        self.retry_at = None
+        self._give_up_at = now + GREETING_TIMEOUT
+        self._change("connecting")
+        self._outside.open()
+
+    def _greet(self) -> None:
+        self._greet_at = math.inf
+        cursor = self.conversation.inbox.cursor
+        resume = {} if cursor is None else {"resume": {"cursor": cursor}}
+        self._outside.write(encode("HELLO", self._identity | resume))
+
+    def _greeted(self, data: dict[str, Any], now: float) -> None:
+        if self.conversation.online:
+            return
+        resumed = self.conversation.greeted(data)
+        self._give_up_at = self._greet_at = math.inf
+        self._online_since = now
+        self._ping_at = now + PING_INTERVAL
+        self.state = "online"
+        self._outside.emit("state", StateChange("online", resumed=resumed))
+        again, self.has_been_online = self.has_been_online, True
+        self.conversation.begin(again, now)
+
+    def _not_greeted(self, error: FastChatError, now: float) -> None:
+        """The server did not accept HELLO."""
+        wait = error.details.get("retry_after")
+        if error.code == RATE_LIMITED and isinstance(wait, (int, float)):
+            self._greet_at = now + wait
+            self._give_up_at = self._greet_at + GREETING_TIMEOUT
+        else:
+            self._outside.close(CloseCode.NORMAL, "")
+            self._forget_connection()
+            self._end(Closed(CloseCode.POLICY_VIOLATION, str(error)))
+
+    def _ping(self, now: float) -> None:
+        self._ping_at = now + PING_INTERVAL
+        self._dead_at = now + PONG_TIMEOUT
+        self.conversation.pinged()
+        self._outside.write(encode("PING", {}))
+
+    def _forget_connection(self) -> None:
+        self._online_since = self._give_up_at = self._greet_at = self._ping_at = self._dead_at = math.inf
+        if self.conversation.online:
+            self.conversation.lost()
+
+    def _end(self, closed: Closed) -> None:
+        self.closed = closed
+        self.retry_at = None
+        self._change("closed")
+        self.conversation.end(closed_error(closed))
+
+    def _change(self, state: State, lost: Closed | None = None) -> None:
+        self.state = state
+        self._outside.emit("state", StateChange(state, self.retry_at, self.closed, lost))
+
+
+def closed_error(closed: Closed) -> FastChatError:
+    """What everybody gets who waits for something from a client that is closed."""
+    return FastChatError(CLOSED, f"the client is closed: {closed.code} {closed.reason}")

@@ -1,0 +1,41 @@
+"""MSG_ACK and READ, said again on the next connection when this one may have been lost before the server read them.
+
+Nothing answers them. But the server reads in order, so a PONG confirms whatever was said before its PING.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_Said = tuple[str, dict[str, Any]]
+
+
+class Repeater:
+    """What was said and is not confirmed."""
+
+    def __init__(self) -> None:
+        #: (type, message id, sender) -> what was said, and how many PINGs had gone out before it.
+        self._said: dict[tuple[str, str, str], tuple[_Said, int]] = {}
+        self._pings = 0
+        self._pongs = 0
+
+    def add(self, kind: str, data: dict[str, Any]) -> None:
+        """This is being said, or waits for a connection."""
+        self._said[kind, data["message_id"], data["from"]] = (kind, data), self._pings
+
+    def pinged(self) -> None:
+        """A PING goes out."""
+        self._pings += 1
+
+    def ponged(self) -> None:
+        """A PONG came: what was said before its PING is confirmed."""
+        self._pongs += 1
+        for key in [key for key, (_, pings) in self._said.items() if pings < self._pongs]:
+            del self._said[key]
+
+    def start_over(self) -> list[_Said]:
+        """There is a new connection: what to say on it first."""
+        self._pings = self._pongs = 0
+        again = [said for said, _ in self._said.values()]
+        self._said = {key: (said, 0) for key, (said, _) in self._said.items()}
+        return again

@@ -1,0 +1,94 @@
+"""OPEN_CHAT and HISTORY: requests that wait for an answer, one of each kind on its way at a time, since an ERROR does not name the peer."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from fastchat_client.models import FastChatError
+
+#: A HISTORY that was not confirmed so often has failed; somebody is looking at an empty screen.
+HISTORY_TRIES: Final = 5
+
+#: What to call with the answer, or with why there is none.
+Done = Callable[[Any, FastChatError | None], None]
+
+
+class Request:
+    """One request and everybody who waits for its answer."""
+
+    __slots__ = ("done", "kind", "opened", "payload", "peer", "tries")
+
+    def __init__(self, kind: str, peer: str, payload: dict[str, Any], done: Done) -> None:
+        self.kind = kind
+        #: In lower case.
+        self.peer = peer.lower()
+        self.payload = payload
+        self.done = [done]
+        #: How often it has failed.
+        self.tries = 0
+        #: Whether the chat has been opened again for it.
+        self.opened = False
+
+
+class RequestLine:
+    """The requests of one kind, in order. `write` puts one on the wire."""
+
+    def __init__(self, write: Callable[[Request], None]) -> None:
+        self._write = write
+        self.waiting: deque[Request] = deque()
+        #: Whether the first is on its way, and since when.
+        self.in_flight = False
+        self.sent_at = 0.0
+        self.blocked_until = 0.0
+        #: Whether the first waits until the chat is open again.
+        self.opening = False
+
+    @property
+    def current(self) -> Request | None:
+        """The request that is on its way."""
+        return self.waiting[0] if self.in_flight else None
+
+    def add(self, request: Request) -> None:
+        """Put one at the end of the line. After this, `pump`."""
+        self.waiting.append(request)
+
+    def pump(self, now: float) -> None:
+        """Put the first on the wire, if it may go out. There must be a connection."""
+        if self.waiting and not self.in_flight and not self.opening and now >= self.blocked_until:
+            self.in_flight, self.sent_at = True, now
+            self._write(self.waiting[0])
+
+    def finish(self, result: Any, error: FastChatError | None = None) -> None:
+        """The first has its answer. After this, `pump`."""
+        request = self.waiting.popleft()
+        self.in_flight = self.opening = False
+        self.blocked_until = 0.0
+        for done in request.done:
+            done(result, error)
+
+    def again(self, at: float) -> None:
+        """The first goes out again at a time."""
+        self.in_flight = False
+        self.blocked_until = at
+
+    def hold(self) -> None:
+        """The first waits until the chat is open again; then set `opening` to False."""
+        self.in_flight = False
+        self.opening = True
+
+    def start_over(self) -> None:
+        """The connection is lost: what was on its way goes out again on the next one."""
+        self.in_flight = False
+
+    def overdue(self, patience: float, now: float) -> bool:
+        """Whether the first has been on its way for so many seconds."""
+        return self.in_flight and self.sent_at + patience <= now
+
+    def deadlines(self, patience: float, now: float) -> Iterator[float]:
+        """The times from now on at which there will be something to do."""
+        if self.in_flight:
+            yield self.sent_at + patience
+        elif self.waiting and not self.opening and self.blocked_until > now:
+            yield self.blocked_until

@@ -1,0 +1,170 @@
+"""What feeds the machine and does as it asks: the connection, the timer and the listeners, on the event loop of asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from fastchat_client._events import Events
+from fastchat_client._machine import Machine, closed_error
+from fastchat_client._transport import ConnectionEnded, Connector, Transport
+from fastchat_client.models import Message
+
+
+class Runner:
+    """Runs one machine: `run` says which, before anything else. Implements ``_machine.Outside``.
+
+    After every call of the machine, `settle` must be called.
+    """
+
+    _machine: Machine
+
+    def __init__(self, url: str, connector: Connector) -> None:
+        self._url = url
+        self._connector = connector
+        self.events = Events(self._shown)
+        #: What the listeners are still to be told, and whether that is being done.
+        self._untold: deque[tuple[str, object]] = deque()
+        self._telling = False
+        # -- From `start` on --
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        #: Those who wait until the client is online for the first time, or closed.
+        self._waiting: list[asyncio.Future[None]] = []
+        # -- Of this connection --
+        self._transport: Transport | None = None
+        #: Connects, and reads from the connection.
+        self._reader: asyncio.Task[None] | None = None
+        #: Connections that are being closed.
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def run(self, machine: Machine) -> None:
+        """The machine to run."""
+        self._machine = machine
+
+    def now(self) -> float:
+        """The time of the event loop; before there is one, the beginning of time."""
+        return self._loop.time() if self._loop is not None else 0.0
+
+    def start(self) -> None:
+        """Let the machine begin, unless it has."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            if self._machine.closed is None:
+                self._machine.start(self.now())
+            self.settle()
+
+    async def first(self) -> None:
+        """Wait until the client is online for the first time. Raises FastChatError(CLOSED) when it is closed for good before."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        self.settle()
+        await future
+
+    async def finished(self) -> None:
+        """Wait until no connection is left that is being closed."""
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    def settle(self) -> None:
+        """Do what follows from what the machine did: tell the listeners, set the timer."""
+        if self._telling:
+            return  # a listener has called; whoever tells will go on
+        self._telling = True
+        try:
+            while self._untold:
+                self.events.emit(*self._untold.popleft())
+        finally:
+            self._telling = False
+        self._tell_first()
+        self._set_timer()
+
+    # -- What the machine asks for --
+
+    def open(self) -> None:
+        """Begin to connect."""
+        assert self._loop is not None, "not started"
+        self._reader = self._loop.create_task(self._connect_and_read())
+
+    def write(self, text: str) -> None:
+        """Send text on the connection."""
+        if self._transport is not None:
+            self._transport.send(text)
+
+    def close(self, code: int, reason: str) -> None:
+        """End the connection in good order, or give up connecting."""
+        transport = self._forget()
+        if transport is not None:
+            task = asyncio.ensure_future(transport.close(code, reason))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    def abort(self) -> None:
+        """End the connection, or the attempt, at once."""
+        transport = self._forget()
+        if transport is not None:
+            transport.abort()
+
+    def emit(self, event: str, payload: object) -> None:
+        """Tell the listeners, once the machine has returned."""
+        self._untold.append((event, payload))
+
+    # -- Inside --
+
+    async def _connect_and_read(self) -> None:
+        """Live as long as one connection."""
+        machine = self._machine
+        try:
+            transport = self._transport = await self._connector(self._url)
+            machine.opened(self.now())
+            self.settle()
+            while self._transport is transport:
+                text = await transport.receive()
+                machine.received(text, self.now())
+                self.settle()
+        except ConnectionEnded as ended:
+            self.abort()
+            machine.lost(ended.code, ended.reason, self.now())
+            self.settle()
+
+    def _forget(self) -> Transport | None:
+        """The connection is no concern of the machine's any more."""
+        reader, self._reader = self._reader, None
+        if reader is not None and reader is not asyncio.current_task():
+            reader.cancel()
+        transport, self._transport = self._transport, None
+        return transport
+
+    def _shown(self, message: Message) -> None:
+        self._machine.conversation.shown(message)
+        self.settle()
+
+    def _tell_first(self) -> None:
+        closed = self._machine.closed
+        if not self._machine.has_been_online and closed is None:
+            return
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if future.done():
+                continue
+            if closed is not None:
+                future.set_exception(closed_error(closed))
+            else:
+                future.set_result(None)
+
+    def _set_timer(self) -> None:
+        if self._loop is None:
+            return
+        deadline = self._machine.deadline(self.now())
+        if self._timer is not None:
+            if self._timer.when() == deadline:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if deadline is not None:
+            self._timer = self._loop.call_at(deadline, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._machine.tick(self.now())
+        self.settle()

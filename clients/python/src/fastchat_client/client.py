@@ -1,0 +1,245 @@
+"""The client: `FastChat`."""
+
+from __future__ import annotations
+
+import asyncio
+import random as _random
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import MappingProxyType, TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+from fastchat_client._events import Listener, NotShown
+from fastchat_client._machine import Machine, closed_error
+from fastchat_client._requests import Done
+from fastchat_client._runner import Runner
+from fastchat_client._transport import Connector, connect_websocket
+from fastchat_client.models import Chat, Closed, FastChatError, History, Message, Sent, State
+
+
+class FastChat:
+    """One device of one user.
+
+        async with FastChat("ws://localhost:8000/ws", my_id, "Alice") as chat:
+            await chat.open_chat(her_id, "Bobby")
+            await chat.send(her_id, "Hello!").accepted()
+            async for message in chat.messages():
+                print(message.content)
+
+    It stays connected by itself until it is closed, and comes back after every loss. `cursor` is where to go on: the `cursor` of an earlier
+    client of this user on this device. `connector` and `random` are for tests; time is the event loop's. Raises FastChatError(VALIDATION)
+    when what identifies the user is no text or too long to be sent, and ValueError when `url` does not begin with ``ws://`` or ``wss://``.
+    All methods belong to one event loop.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        user_id: str,
+        display_name: str,
+        *,
+        cursor: str | None = None,
+        connector: Connector = connect_websocket,
+        random: Callable[[], float] = _random.random,
+    ) -> None:
+        if not url.startswith(("ws://", "wss://")):
+            raise ValueError(f"the URL of a WebSocket begins with ws:// or wss://, this is {url!r}")
+        self.url = url
+        self.display_name = display_name
+        self._runner = Runner(url, connector)
+        self._machine = Machine(self._runner, user_id, display_name, cursor, random)
+        self._runner.run(self._machine)
+        self._conversation = self._machine.conversation
+
+    def __repr__(self) -> str:
+        return f"FastChat(url={self.url!r}, user_id={self.user_id!r}, state={self.state!r})"
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.connect()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # -- The connection --
+
+    async def connect(self) -> None:
+        """Start, and wait until the server has said HELLO_ACK. Raises FastChatError(CLOSED) when it is closed for good before that."""
+        self._runner.start()
+        try:
+            await self._runner.first()
+        except FastChatError:
+            await self._runner.finished()
+            raise
+
+    async def close(self) -> None:
+        """End it for good, and wait until the connection is closed. What the server does not have yet fails with CLOSED."""
+        self._machine.close()
+        self._runner.settle()
+        await self._runner.finished()
+
+    def retry(self) -> None:
+        """Try to connect at once, instead of at `retry_at`: for programs that notice that the network is back."""
+        self._machine.retry(self._runner.now())
+        self._runner.settle()
+
+    @property
+    def state(self) -> State:
+        """``connecting``, ``online``, ``waiting`` (until `retry_at`) or ``closed`` (for good; `closed` says why)."""
+        return self._machine.state
+
+    @property
+    def retry_at(self) -> float | None:
+        """While `waiting`: when it will be tried again, on the clock of the event loop."""
+        return self._machine.retry_at
+
+    @property
+    def closed(self) -> Closed | None:
+        """Why it is closed for good."""
+        return self._machine.closed
+
+    @property
+    def user_id(self) -> str:
+        """As given, and once online as the server writes it."""
+        return self._conversation.inbox.user_id
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What the server granted of receipts, resume, history, carbons and presence_delta."""
+        return self._conversation.capabilities
+
+    @property
+    def cursor(self) -> str | None:
+        """Where to go on after what the listeners have been shown; keep it for the next client of this user on this device."""
+        return self._conversation.inbox.cursor
+
+    @property
+    def presence(self) -> Mapping[str, str]:
+        """Who is online: user id -> display name. A live view."""
+        return MappingProxyType(self._conversation.people.presence)
+
+    @property
+    def chats(self) -> Mapping[str, Chat]:
+        """The chats that were opened since this object was made, by either side: user id of the other person -> chat. A live view."""
+        return MappingProxyType(self._conversation.chats)
+
+    # -- Talking --
+
+    async def open_chat(self, user_id: str, display_name: str) -> Chat:
+        """Open the chat with a user. Raises FastChatError, USER_NOT_FOUND if the server has never seen this user."""
+
+        def ask(done: Done) -> None:
+            self._conversation.open_chat(user_id, display_name, done, self._runner.now())
+
+        chat: Chat = await self._answer(ask)
+        return chat
+
+    def send(self, to: str, content: str, *, message_id: str | None = None) -> Sent:
+        """Send a message to a user with whom a chat is open; what becomes of it shows in what is returned.
+
+        It is sent again until the server has it, over as many connections as that takes, always with the same `message_id`. Who sends the
+        same with the same `message_id` again gets what was returned the first time: it is one message.
+        """
+        sent = Sent(to, content, message_id if message_id is not None else str(uuid4()))
+        if self.closed is not None:
+            sent.end(closed_error(self.closed))
+        else:
+            sent = self._conversation.send(sent, self._runner.now())
+            self._runner.settle()
+        return sent
+
+    async def history(self, user_id: str, *, before: str | None = None, limit: int | None = None) -> History:
+        """A page of what was written with a user, newest first: at most `limit` messages (50). `before` is the `next` of the page before.
+
+        Raises FastChatError: UNSUPPORTED when the server keeps no history, CHAT_NOT_OPENED when there is no chat.
+        """
+
+        def ask(done: Done) -> None:
+            self._conversation.history(user_id, before, limit, done, self._runner.now())
+
+        history: History = await self._answer(ask)
+        return history
+
+    def typing(self, user_id: str, is_typing: bool) -> None:
+        """Tell a user that this one is typing, or has stopped. Call it at every key: it is told as often as the server's limits allow."""
+        self._conversation.typing(user_id, is_typing, self._runner.now())
+
+    def mark_read(self, message_id: str, sender: str) -> None:
+        """The user has read a message from `sender`, who is told if the server knows receipts."""
+        if self.closed is None:
+            self._conversation.mark_read(message_id, sender)
+
+    # -- Listening --
+
+    def on(self, event: str, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with the payload of every event of this name, and await what it returns; what is returned here ends that.
+
+        | event      | payload                                                             |
+        |------------|---------------------------------------------------------------------|
+        | `state`    | StateChange                                                         |
+        | `presence` | dict of user id -> display name: everybody who is online            |
+        | `chat`     | Chat: it is open, whoever opened it                                 |
+        | `message`  | Message                                                             |
+        | `typing`   | Typing                                                              |
+        | `receipt`  | Sent, which has changed                                             |
+        | `error`    | FastChatError, which belongs to nothing that somebody waits for     |
+
+        A message is acknowledged, and the next one shown, when all its listeners are done. If one raises, `error` tells it, and the message
+        counts as shown: it would come again for ever. Messages wait until there is a listener for them.
+        """
+        return self._runner.events.on(event, listener)
+
+    async def messages(self) -> AsyncIterator[Message]:
+        """The messages that come, one after the other, until the client is closed; each is acknowledged when the next one is asked for."""
+        coming: asyncio.Queue[tuple[Message, asyncio.Future[None]] | None] = asyncio.Queue()
+
+        def came(message: Message) -> asyncio.Future[None]:
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            coming.put_nowait((message, done))
+            return done
+
+        def changed(_: object) -> None:
+            if self.closed is not None:
+                coming.put_nowait(None)
+
+        removers = [self.on("message", came), self.on("state", changed)]
+        changed(None)
+        try:
+            while (entry := await coming.get()) is not None:
+                message, done = entry
+                try:
+                    yield message
+                finally:
+                    done.set_result(None)
+        finally:
+            for remove in removers:
+                remove()
+            while not coming.empty():
+                if (entry := coming.get_nowait()) is not None:
+                    entry[1].set_exception(NotShown())
+
+    # -- Inside --
+
+    async def _answer(self, ask: Callable[[Done], None]) -> Any:
+        """The answer to a request that tells `done`."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def done(result: Any, error: FastChatError | None) -> None:
+            if answer.done():
+                return  # nobody waits any more
+            if error is None:
+                answer.set_result(result)
+            else:
+                answer.set_exception(error)
+
+        if self.closed is not None:
+            raise closed_error(self.closed)
+        ask(done)
+        self._runner.settle()
+        return await answer

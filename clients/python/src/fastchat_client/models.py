@@ -1,0 +1,173 @@
+"""What users of the client hold in their hands: messages, chats, what became of what they sent, and errors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Self
+
+State = Literal["connecting", "online", "waiting", "closed"]
+Status = Literal["queued", "sent", "stored", "accepted", "delivered", "read", "failed"]
+
+#: How far a message has come. `stored` is what a server without receipts says of a recipient who is away.
+RANK: Final[Mapping[str, int]] = {
+    "queued": 0,
+    "sent": 1,
+    "stored": 2,
+    "accepted": 2,
+    "delivered": 3,
+    "read": 4,
+}
+
+
+class FastChatError(Exception):
+    """What the server refused, or the client gave up.
+
+    `code` is one of the six codes of the protocol document, or the client's own: ``CLOSED`` (the client was closed before it was done),
+    ``FORGOTTEN`` (the receipts of a message are followed no longer, since there are 1,000 newer ones), ``UNSUPPORTED`` (the server lacks
+    the capability), ``LISTENER`` (a listener raised, which is the `__cause__`) and ``PROTOCOL`` (what came from the server is no message).
+    `details` are the server's.
+    """
+
+    def __init__(self, code: str, message: str, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+        self.details: Mapping[str, Any] = details or {}
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Why the client is closed for good: a WebSocket close code and a reason."""
+
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """The connection has another state now."""
+
+    state: State
+    #: With `waiting`: when it will be tried again, on the clock of the event loop.
+    retry_at: float | None = None
+    #: With `closed`: why.
+    closed: Closed | None = None
+    #: With `waiting`: why the last connection ended, or could not be made.
+    lost: Closed | None = None
+    #: With `online`: what the server could resume, `full`, `partial` or `reset`; None when it can't resume.
+    resumed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A chat that is open."""
+
+    chat_id: str
+    #: The other person.
+    user_id: str
+    display_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message that somebody sent to this user, or (`own`) that another device of this user sent."""
+
+    sender: str
+    to: str
+    content: str
+    message_id: str
+    #: UTC, ISO 8601 with milliseconds and ``Z``.
+    timestamp: str
+    #: Position in the mailbox of this user; None when the server does not number them, and in `own` messages.
+    seq: int | None = None
+    own: bool = False
+    #: Where to go on after this message.
+    cursor: str | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def peer(self) -> str:
+        """The other person of the chat."""
+        return self.to if self.own else self.sender
+
+
+@dataclass(frozen=True, slots=True)
+class Typing:
+    """Somebody is typing, or has stopped."""
+
+    user_id: str
+    is_typing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A page of what two people wrote to each other, newest first. `next` is the `before` of the following page, None at the end."""
+
+    messages: list[Message]
+    next: str | None
+
+
+class Sent:
+    """A message that this client sends. It changes: `status` is where it is now, `error` why it failed."""
+
+    __slots__ = ("_ended", "_waiting", "content", "error", "message_id", "status", "to")
+
+    def __init__(self, to: str, content: str, message_id: str) -> None:
+        self.to = to
+        self.content = content
+        self.message_id = message_id
+        self.status: Status = "queued"
+        self.error: FastChatError | None = None
+        #: Why nothing more will come, whatever the status.
+        self._ended: FastChatError | None = None
+        #: Those who wait: the rank that they wait for, and how to tell them.
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+
+    def __repr__(self) -> str:
+        return f"Sent(to={self.to!r}, message_id={self.message_id!r}, status={self.status!r})"
+
+    async def accepted(self) -> Self:
+        """Wait until the server has it on disk. Raises FastChatError when it failed for good."""
+        return await self._reached(RANK["accepted"])
+
+    async def delivered(self) -> Self:
+        """Wait until a device of the recipient has it. Raises FastChatError when it failed, or the client was closed before."""
+        return await self._reached(RANK["delivered"])
+
+    async def read(self) -> Self:
+        """Wait until the recipient has read it. Raises FastChatError when it failed, or the client was closed before."""
+        return await self._reached(RANK["read"])
+
+    async def _reached(self, rank: int) -> Self:
+        if RANK.get(self.status, -1) < rank:
+            if self._ended is not None:
+                raise self._ended
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append((rank, future))
+            await future
+        return self
+
+    def change(self, status: Status, error: FastChatError | None = None) -> None:
+        """For the client: it has come further, or is back in the queue, with the `error` that brought it there."""
+        self.status = status
+        self.error = error
+        rank = RANK[status]
+        for wanted, future in self._waiting:
+            if wanted <= rank and not future.done():
+                future.set_result(None)
+        self._waiting = [entry for entry in self._waiting if not entry[1].done()]
+
+    def end(self, error: FastChatError) -> None:
+        """For the client: nothing more will come. It has failed, unless the server has it."""
+        if RANK[self.status] < RANK["accepted"]:
+            self.status = "failed"
+            self.error = error
+        self._ended = error
+        waiting, self._waiting = self._waiting, []
+        for _, future in waiting:
+            if not future.done():
+                future.set_exception(error)

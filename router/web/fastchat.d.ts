@@ -1,0 +1,192 @@
+/**
+ * Types of fastchat.js, the client of FastChat for browsers and Node.
+ *
+ * @module
+ */
+
+/** What a client is made of. */
+export interface Options {
+  /** Where the server is: `ws://localhost:8000/ws`. */
+  url: string;
+  /** Who one is: a UUID v4, see `newId`. */
+  userId: string;
+  /** The name that others see, 3 to 50 characters. */
+  displayName: string;
+  /** The `cursor` of an earlier client of this user: the messages after it come first. */
+  cursor?: string | null;
+  /** Where there is no global WebSocket (Node before 22): that of the package ws, for example. */
+  WebSocket?: new (url: string) => any;
+  /** Another clock than the computer's, for tests. Times are in milliseconds. */
+  clock?: Clock;
+  /** Another source of numbers from 0 up to 1 than Math.random, for tests. */
+  random?: () => number;
+}
+
+export interface Clock {
+  now(): number;
+  setTimeout(run: () => void, delay: number): unknown;
+  clearTimeout(timer: any): void;
+}
+
+/**
+ * `connecting`: an attempt is being made; `online`: HELLO_ACK has come; `waiting`: until `retryAt`; `closed`: for good, `closed` says why,
+ * or it was never connected.
+ */
+export type State = "connecting" | "online" | "waiting" | "closed";
+
+/**
+ * What has become of a message. `queued`: not on its way, see `error` for why; `sent`: on its way; `stored`: the server has it (as servers
+ * without receipts say it); `accepted`: the server has it; `delivered`: a device of the recipient has it; `read`: the recipient has read
+ * it; `failed`: it never will be accepted, `error` says why.
+ */
+export type Status = "queued" | "sent" | "stored" | "accepted" | "delivered" | "read" | "failed";
+
+/** An open chat with one person. */
+export interface Chat {
+  chatId: string;
+  userId: string;
+  displayName: string;
+}
+
+/** A message that came. */
+export interface Message {
+  from: string;
+  to: string;
+  content: string;
+  messageId: string;
+  /** ISO 8601, UTC, by the server's clock. */
+  timestamp: string;
+  /** Its position among the messages to this user, from 1 on. */
+  seq?: number;
+  /** Sent by another device of this user; or, in a history, by this user. */
+  own?: true;
+}
+
+/** A page of what was written with somebody. */
+export interface History {
+  /** Newest first. */
+  messages: Message[];
+  /** The `before` of the page that follows; null when there is none. */
+  next: string | null;
+}
+
+export interface StateChange {
+  state: State;
+  /** While waiting: when the next attempt is made, on the clock's scale. */
+  retryAt: number | null;
+  /** When closed for good: the close code, and why. */
+  closed: { code: number; reason: string } | null;
+  /**
+   * When online: `full` if nothing can have been missed; `partial` if what was missed is in part older than the server keeps; `reset` if
+   * only messages come that no device of this user has acknowledged, as without a cursor. After the last two, look at the history.
+   */
+  resumed?: "full" | "partial" | "reset";
+}
+
+/** Event name -> what a listener gets. */
+export interface Events {
+  state: StateChange;
+  /** The client's `presence`, after a change. */
+  presence: ReadonlyMap<string, string>;
+  /** A chat was opened, by this user or by the other. */
+  chat: Chat;
+  /** Shown once. When all listeners have returned, it counts as arrived, is acknowledged, and `cursor` moves behind it. */
+  message: Message;
+  typing: { userId: string; isTyping: boolean };
+  /** The `status` or the `error` of a message has changed. */
+  receipt: Sent;
+  /** What concerns no promise: an ERROR of the server, garbage from the server (PROTOCOL), a listener that threw (LISTENER). */
+  error: FastChatError;
+}
+
+/**
+ * What went wrong. `code` is one of the protocol's (VALIDATION, MESSAGE_FAILED, USER_NOT_FOUND, CHAT_NOT_OPENED, RATE_LIMITED,
+ * UNAUTHORIZED) or
+ *
+ * - CLOSED: the client has ended for good;
+ * - FORGOTTEN: the receipts of this message are followed no longer, since there are 1,000 newer ones;
+ * - LISTENER: a listener threw, see `cause`;
+ * - PROTOCOL: the server said what no server says;
+ * - UNSUPPORTED: the server can't do this.
+ */
+export class FastChatError extends Error {
+  constructor(code: string, message: string, details?: Record<string, any>, cause?: unknown);
+  readonly code: string;
+  /** What the server added: the field, the limit, what was expected. */
+  readonly details: Record<string, any>;
+}
+
+/** A message on its way. Each change of `status` is a `receipt` event. */
+export class Sent {
+  private constructor();
+  readonly messageId: string;
+  readonly to: string;
+  readonly content: string;
+  readonly status: Status;
+  /** Why it failed; while it is queued, why it has to be sent again. */
+  readonly error: FastChatError | null;
+  /** Resolves when the server has it, on disk; rejects when it never will. */
+  readonly accepted: Promise<Sent>;
+  /** Resolves when a device of the recipient has it. */
+  readonly delivered: Promise<Sent>;
+  /** Resolves when the recipient has read it. Servers and recipients without receipts never say so. */
+  readonly read: Promise<Sent>;
+}
+
+/** A new UUID v4, for a user id or a message id. */
+export function newId(): string;
+
+/** One device of one user. It keeps itself connected from `connect` to `close`. */
+export class FastChat {
+  constructor(options: Options);
+
+  /** As given, and once online as the server writes it. */
+  readonly userId: string;
+  readonly displayName: string;
+  readonly state: State;
+  /** While waiting: when the next attempt is made, on the clock's scale. */
+  readonly retryAt: number | null;
+  /** Why it ended for good. */
+  readonly closed: { code: number; reason: string } | null;
+  /** Where to go on after a page load: keep it, and give it to the next client. */
+  readonly cursor: string | null;
+  /** Who is online: user id -> display name. While not online: who was. */
+  readonly presence: ReadonlyMap<string, string>;
+  /** Chats that were opened since this object was made, by user id. */
+  readonly chats: ReadonlyMap<string, Chat>;
+  /** What the server granted of receipts, resume, history, carbons and presence_delta. */
+  readonly capabilities: ReadonlySet<string>;
+
+  /**
+   * Call `listener` at every event of this name; the function that is returned ends that. A listener that throws stops nothing: it
+   * causes an `error` event with the code LISTENER.
+   */
+  on<Name extends keyof Events>(event: Name, listener: (value: Events[Name]) => void): () => void;
+
+  /** Start. Resolves when it is online for the first time; rejects when it ends for good before. */
+  connect(): Promise<void>;
+
+  /** End for good. What the server has not accepted fails with CLOSED. */
+  close(): void;
+
+  /**
+   * Open a chat; needed once before the first message to somebody. Rejects with USER_NOT_FOUND when the server has never seen this user. If
+   * the server forgets the chat, it is opened again without being asked.
+   */
+  openChat(userId: string, displayName: string): Promise<Chat>;
+
+  /**
+   * Send a message, now or when there is a connection again. Messages to one person arrive in the order of these calls. The same
+   * `messageId` to the same person is the same message: it arrives once.
+   */
+  send(to: string, content: string, options?: { messageId?: string }): Sent;
+
+  /** What was written with somebody, `limit` (1 to 100, else 50) messages at a time. */
+  history(userId: string, page?: { before?: string | null; limit?: number }): Promise<History>;
+
+  /** Tell somebody whether one is typing. Call it at every key: it says no more than the limits allow. */
+  typing(userId: string, isTyping: boolean): void;
+
+  /** Tell the sender that a message has been read. */
+  markRead(messageId: string, from: string): void;
+}

@@ -1,0 +1,828 @@
+// @ts-check
+/**
+ * A client of FastChat for browsers and Node, without dependencies. fastchat.d.ts beside this file says more about what is public.
+ *
+ *     import { FastChat, newId } from "/fastchat.js";
+ *
+ *     const chat = new FastChat({ url: "ws://localhost:8000/ws", userId: newId(), displayName: "Alice" });
+ *     chat.on("message", ({ from, content }) => console.log(from, content));
+ *     await chat.connect();
+ *     await chat.openChat(bob, "Bobby");
+ *     await chat.send(bob, "Hello!").accepted; // the server has it, on disk
+ *
+ * It notices a dead connection, comes back after random delays that grow, goes on where it was, sends again what the server has not
+ * acknowledged, and shows nothing twice.
+ *
+ * Inside: `#attempt` opens a socket and says HELLO, `#online` is what follows HELLO_ACK, `#disconnected` decides what the end of a
+ * connection means, and `#end` is for good. What the server answers (MSG, OPEN_CHAT, HISTORY) waits in a *lane*, one for the messages to
+ * each person and one for each of the other two. Only the first of a lane is on its way at a time, so order survives every failure.
+ *
+ * @module
+ */
+
+/** @typedef {import("./fastchat.d.ts").Events} Events @typedef {import("./fastchat.d.ts").FastChat} Declared */
+
+// Times are in milliseconds.
+const SECOND = 1000;
+const PING_INTERVAL = 15 * SECOND;
+const PONG_TIMEOUT = 5 * SECOND;
+/** From the beginning of an attempt to HELLO_ACK; the server may take 10 s while it restarts a worker. */
+const HELLO_TIMEOUT = 15 * SECOND;
+/** The server answers within 5 s, if only with MESSAGE_FAILED. */
+const ANSWER_TIMEOUT = 15 * SECOND;
+const BACKOFF_FIRST = 0.5 * SECOND;
+const BACKOFF_MAX = 30 * SECOND;
+/** Online for so long, the next reconnection begins with short delays again. */
+const STABLE_AFTER = 10 * SECOND;
+/** Clients of a server that restarts come back within this time, not all at once. */
+const RESTART_SPREAD = 3 * SECOND;
+/** An overloaded server is left alone for so long at least; then as after so many failures. */
+const OVERLOAD_PAUSE = 1 * SECOND;
+const OVERLOAD_TRIES = 3;
+/** What failed is not sent again before this. */
+const AGAIN_AFTER = 0.5 * SECOND;
+const HISTORY_TRIES = 5;
+const IN_FLIGHT_MAX = 64;
+const FRAME_MAX_BYTES = 16 * 1024;
+/** Messages whose receipts are followed; those that are asked about after a reconnection, while younger than any retention. */
+const FOLLOWED_MAX = 1000;
+const ASKED_MAX = 32;
+const ASKED_WITHIN = 12 * 3600 * SECOND;
+/** Messages that are remembered to recognise duplicates, and acknowledgements that wait for a PONG. */
+const REMEMBERED_MAX = 10_000;
+/** The limit is 10 in 60 s, by the server's clock. */
+const TYPING_MAX = 10;
+const TYPING_WINDOW = 61 * SECOND;
+const TYPING_REPEAT = 7 * SECOND;
+const TYPING_EXPIRY = 15 * SECOND;
+
+const CAPABILITIES = ["receipts", "resume", "history", "carbons", "presence_delta"];
+const RESTARTING = [1001, 1012];
+const OVERLOADED = 1013;
+/** Coming back would not help: protocol errors, abuse, replaced by a newer device. */
+const FINAL = [1002, 1003, 1007, 1008, 1009, 4001];
+/** How far a message has come; from 1 on the server has it. */
+const RANK = { failed: 0, queued: 0, sent: 0, stored: 1, accepted: 1, delivered: 2, read: 3 };
+
+/** What went wrong. `code` is one of the protocol's, or CLOSED, FORGOTTEN, LISTENER, PROTOCOL, UNSUPPORTED. */
+export class FastChatError extends Error {
+  /** @param {string} code @param {string} message @param {Record<string, any>} [details] @param {unknown} [cause] */
+  constructor(code, message, details = {}, cause = undefined) {
+    super(message, { cause });
+    this.name = "FastChatError";
+    this.code = code;
+    this.details = details;
+  }
+}
+
+/** A message on its way. Each change of `status` is a `receipt` event. */
+export class Sent {
+  /** @param {string} messageId @param {string} to @param {string} content @param {Promise<Sent>[]} promises */
+  constructor(messageId, to, content, [accepted, delivered, read]) {
+    this.messageId = messageId;
+    this.to = to;
+    this.content = content;
+    /** @type {import("./fastchat.d.ts").Status} */
+    this.status = "queued";
+    /** @type {FastChatError | null} */
+    this.error = null;
+    this.accepted = accepted;
+    this.delivered = delivered;
+    this.read = read;
+  }
+}
+
+/** A new UUID v4, for a user id or a message id. */
+export function newId() {
+  const digit = (/** @type {string} */ place) => ((Math.random() * (place === "x" ? 16 : 4)) | (place === "x" ? 0 : 8)).toString(16);
+  // Only pages from secure origins have randomUUID.
+  return globalThis.crypto?.randomUUID?.() ?? "xxxxxxxx-xxxx-4xxx-yxxx-xxxxxxxxxxxx".replace(/[xy]/g, digit);
+}
+
+/**
+ * One device of one user.
+ * @implements {Declared}
+ */
+export class FastChat {
+  #url;
+  #WebSocket;
+  #clock;
+  #random;
+  /** Event name -> listeners. @type {Map<string, Set<(value: any) => void>>} */
+  #listeners = new Map();
+
+  // -- The connection --
+  /** @type {any} */
+  #socket = null;
+  #started = false;
+  #connected = deferred();
+  /** Attempts since it was online for long enough, and since when it is online. */
+  #tries = 0;
+  #onlineSince = 0;
+  /** Frames received, PINGs sent and PONGs received on this connection. */
+  #heard = 0;
+  #pings = 0;
+  #pongs = 0;
+  #connectTimer;
+  #pingTimer;
+  #pongTimer;
+
+  // -- What waits for the server --
+  /** Name -> {queue: requests, busy: whether the first one is on its way, held: whether it may not be sent yet, timer}. */
+  #lanes = new Map();
+  /** The timer while RATE_LIMITED holds all messages. @type {any} */
+  #limited = null;
+  /** Messages whose status may still change, the oldest first: id and recipient -> {sent, at, accepted, delivered, read}. */
+  #outgoing = new Map();
+  /** MSG_ACKs and READs that no PONG has confirmed, each with the number of PINGs before it. */
+  #unconfirmed = [];
+  /** User id -> promise of an OPEN_CHAT that waits. */
+  #opening = new Map();
+
+  // -- What came --
+  /** Position of the last message; messages that were shown, the oldest first; who is typing to us. */
+  #lastSeq = 0;
+  #seen = new Set();
+  #typists = new Set();
+
+  // -- Typing --
+  /** Who sees us typing -> when we said so; when TYPING was sent; until when the server wants none. */
+  #typingTo = new Map();
+  #typingSent = [];
+  #typingPausedUntil = 0;
+
+  /** @param {import("./fastchat.d.ts").Options} options */
+  constructor({ url, userId, displayName, cursor = null, WebSocket = globalThis.WebSocket, clock, random = Math.random }) {
+    if (!url || !userId || !displayName) throw new TypeError("url, userId and displayName are needed");
+    if (!WebSocket) throw new TypeError("this runtime has no WebSocket: give one as an option, for example that of the package ws");
+    this.#url = url;
+    this.#WebSocket = WebSocket;
+    this.#random = random;
+    this.#clock = clock ?? {
+      now: () => Date.now(),
+      setTimeout: (run, delay) => setTimeout(run, delay),
+      clearTimeout: (timer) => clearTimeout(timer),
+    };
+    this.userId = userId;
+    this.displayName = displayName;
+    this.cursor = cursor;
+    /** @type {import("./fastchat.d.ts").State} */
+    this.state = "closed";
+    /** @type {number | null} */
+    this.retryAt = null;
+    /** @type {{code: number, reason: string} | null} */
+    this.closed = null;
+    /** @type {Map<string, string>} */
+    this.presence = new Map();
+    /** @type {Map<string, import("./fastchat.d.ts").Chat>} */
+    this.chats = new Map();
+    /** @type {Set<string>} */
+    this.capabilities = new Set();
+  }
+
+  /**
+   * Call `listener` at every event of this name; the function that is returned ends that.
+   * @template {keyof Events} Name
+   * @param {Name} event
+   * @param {(value: Events[Name]) => void} listener
+   */
+  on(event, listener) {
+    const listeners = this.#listeners.get(event) ?? new Set();
+    this.#listeners.set(event, listeners.add(listener));
+    return () => void listeners.delete(listener);
+  }
+
+  /** Start. Resolves when it is online for the first time, rejects when it ends for good before. @returns {Promise<void>} */
+  connect() {
+    if (!this.#started && !this.closed) {
+      this.#started = true;
+      globalThis.addEventListener?.("online", this.#networkIsBack);
+      this.#attempt();
+    }
+    return this.#connected.promise;
+  }
+
+  /** End for good. What the server has not accepted fails with CLOSED. */
+  close() {
+    this.#end(1000, "closed by this client");
+  }
+
+  /**
+   * Open a chat; needed once before the first message to somebody.
+   * @param {string} userId
+   * @param {string} displayName
+   * @returns {Promise<import("./fastchat.d.ts").Chat>}
+   */
+  openChat(userId, displayName) {
+    const known = this.#chat(userId);
+    return known ? Promise.resolve(known) : this.#open(userId, displayName);
+  }
+
+  /**
+   * Send a message, now or when there is a connection again. Messages to one person arrive in the order of these calls. The same
+   * `messageId` to the same person is the same message.
+   * @param {string} to
+   * @param {string} content
+   * @param {{messageId?: string}} [options]
+   */
+  send(to, content, { messageId = newId() } = {}) {
+    if (typeof to !== "string" || typeof content !== "string") throw new TypeError("`to` and `content` must be strings");
+    const known = this.#outgoing.get(keyOf(messageId, to));
+    if (known?.sent.content === content) return known.sent;
+    const [accepted, delivered, read] = [deferred(), deferred(), deferred()];
+    const sent = new Sent(messageId, to, content, [accepted.promise, delivered.promise, read.promise]);
+    const outgoing = { sent, at: this.#clock.now(), accepted, delivered, read };
+    let problem = unsendable(to, content, messageId);
+    if (known) problem = new FastChatError("VALIDATION", "this messageId was used for another content");
+    if (this.closed) problem = new FastChatError("CLOSED", this.closed.reason);
+    if (problem) {
+      this.#fail(outgoing, problem);
+      return sent;
+    }
+    this.#outgoing.set(keyOf(messageId, to), outgoing);
+    this.#typingTo.delete(to); // the server ends it, too
+    this.#request(laneOf(to), "MSG", { to, content, message_id: messageId }, outgoing);
+    return sent;
+  }
+
+  /**
+   * What was written with somebody, newest first. `next` is the `before` of the page that follows, null at the end.
+   * @param {string} userId
+   * @param {{before?: string | null, limit?: number}} [page]
+   * @returns {Promise<import("./fastchat.d.ts").History>}
+   */
+  history(userId, { before, limit } = {}) {
+    return this.#request("HISTORY", "HISTORY", { with: userId, before: before ?? undefined, limit });
+  }
+
+  /**
+   * Tell somebody whether one is typing. Call it as often as you like, at every key: it says no more than the limits allow.
+   * @param {string} userId
+   * @param {boolean} isTyping
+   */
+  typing(userId, isTyping) {
+    if (this.state !== "online") return;
+    const now = this.#clock.now();
+    this.#typingSent = this.#typingSent.filter((at) => at > now - TYPING_WINDOW);
+    for (const [peer, at] of this.#typingTo) if (at <= now - TYPING_EXPIRY) this.#typingTo.delete(peer);
+    const said = this.#typingTo.get(userId);
+    let left = TYPING_MAX - this.#typingSent.length;
+    if (isTyping) {
+      if (now - said < TYPING_REPEAT) return;
+      // Everyone who was told `true` will have to be told `false`.
+      left -= this.#typingTo.size + (said === undefined ? 1 : 0);
+    } else if (!this.#typingTo.delete(userId)) return;
+    if (left < 1 || now < this.#typingPausedUntil) return;
+    if (isTyping) this.#typingTo.set(userId, now);
+    this.#typingSent.push(now);
+    this.#write("TYPING", { to: userId, is_typing: isTyping });
+  }
+
+  /**
+   * Tell the sender that a message has been read.
+   * @param {string} messageId
+   * @param {string} from
+   */
+  markRead(messageId, from) {
+    this.#confirm("READ", { message_id: messageId, from });
+  }
+
+  // -- The life of a connection --
+
+  #attempt() {
+    this.#clock.clearTimeout(this.#connectTimer);
+    this.retryAt = null;
+    let socket;
+    try {
+      socket = new this.#WebSocket(this.#url);
+    } catch (error) {
+      this.#end(1006, `this URL can't be opened: ${error}`);
+      return;
+    }
+    this.#socket = socket;
+    this.#heard = this.#pings = this.#pongs = 0;
+    socket.onopen = () => this.#hello();
+    socket.onmessage = ({ data }) => this.#receive(data);
+    socket.onclose = ({ code, reason }) => this.#disconnected(code, reason);
+    socket.onerror = () => {}; // onclose follows
+    this.#awaitHello();
+    this.#become("connecting");
+  }
+
+  #awaitHello() {
+    this.#connectTimer = this.#clock.setTimeout(() => this.#disconnected(1006, "no HELLO_ACK"), HELLO_TIMEOUT);
+  }
+
+  #hello() {
+    const resume = this.cursor === null ? undefined : { cursor: this.cursor };
+    this.#write("HELLO", { user_id: this.userId, display_name: this.displayName, capabilities: CAPABILITIES, resume });
+  }
+
+  #helloRefused(error) {
+    if (error.code === "RATE_LIMITED") {
+      this.#clock.clearTimeout(this.#connectTimer);
+      const again = () => {
+        this.#awaitHello();
+        this.#hello();
+      };
+      this.#connectTimer = this.#clock.setTimeout(again, retryAfter(error));
+    } else if (error.code === "VALIDATION" || error.code === "UNAUTHORIZED") {
+      this.#end(1008, `${error.code}: ${error.message}`);
+    } else {
+      this.#disconnected(1006, error.message);
+    }
+  }
+
+  #online({ user_id: userId, capabilities, cursor, resumed }) {
+    if (this.state !== "connecting") return;
+    this.#clock.clearTimeout(this.#connectTimer);
+    this.#onlineSince = this.#clock.now();
+    this.#pingTimer = this.#clock.setTimeout(() => this.#ping(), PING_INTERVAL);
+    this.capabilities = new Set(Array.isArray(capabilities) ? capabilities : []);
+    if (typeof userId === "string") this.userId = userId; // as the server writes it
+    if (typeof cursor === "string") this.cursor = cursor;
+    if (resumed !== "full" && resumed !== "partial") this.#lastSeq = 0;
+    this.state = "online";
+    for (const { type, data } of this.#unconfirmed.splice(0)) this.#confirm(type, data);
+    if (this.capabilities.has("receipts")) this.#askAgain();
+    this.#emit("state", { state: "online", retryAt: null, closed: null, resumed });
+    this.#connected.resolve(undefined);
+    this.#pump();
+  }
+
+  #ping() {
+    const heard = this.#heard;
+    this.#pings += 1;
+    this.#write("PING", {});
+    this.#clock.clearTimeout(this.#pongTimer);
+    this.#pongTimer = this.#clock.setTimeout(() => {
+      if (this.#heard === heard) this.#disconnected(1006, "the server does not answer");
+    }, PONG_TIMEOUT);
+    this.#pingTimer = this.#clock.setTimeout(() => this.#ping(), PING_INTERVAL);
+  }
+
+  #networkIsBack = () => {
+    if (this.state === "waiting") this.#attempt();
+    else if (this.state === "online") {
+      this.#clock.clearTimeout(this.#pingTimer);
+      this.#ping();
+    }
+  };
+
+  /** The connection has ended, or is given up: of one that does not work the end would be told late or never. */
+  #disconnected(code, reason) {
+    if (FINAL.includes(code)) return this.#end(code, reason);
+    const now = this.#clock.now();
+    if (this.state === "online" && now - this.#onlineSince >= STABLE_AFTER) this.#tries = 0;
+    if (code === OVERLOADED) this.#tries = Math.max(this.#tries, OVERLOAD_TRIES);
+    let delay = this.#backoff(this.#tries, RESTARTING.includes(code) ? RESTART_SPREAD : 0);
+    if (code === OVERLOADED) delay += OVERLOAD_PAUSE;
+    this.#tries += 1;
+    this.#release("waiting");
+    if (this.closed) return; // a listener has closed it
+    this.retryAt = now + delay;
+    this.#connectTimer = this.#clock.setTimeout(() => this.#attempt(), delay);
+    this.#become("waiting");
+  }
+
+  #end(code, reason) {
+    if (this.closed) return;
+    this.closed = { code, reason };
+    this.retryAt = null;
+    this.#release("closed");
+    globalThis.removeEventListener?.("online", this.#networkIsBack);
+    this.#clock.clearTimeout(this.#limited);
+    const error = new FastChatError("CLOSED", reason || `closed with ${code}`, { code });
+    for (const { queue, timer } of this.#lanes.values()) {
+      this.#clock.clearTimeout(timer);
+      for (const request of queue.splice(0)) this.#refuse(request, error);
+    }
+    this.#lanes.clear();
+    for (const { delivered, read } of this.#outgoing.values()) for (const { reject } of [delivered, read]) reject(error);
+    this.#outgoing.clear();
+    this.#connected.reject(error);
+    this.#become("closed");
+  }
+
+  /** Let go of the connection and of all that belongs to it alone. */
+  #release(state) {
+    const socket = this.#socket;
+    this.#socket = null;
+    this.state = state; // what listeners do from here on has to wait
+    for (const timer of [this.#connectTimer, this.#pingTimer, this.#pongTimer]) this.#clock.clearTimeout(timer);
+    if (socket) {
+      // The package ws wants somebody to listen to its errors, and would wait long for a dead server.
+      socket.onopen = socket.onmessage = socket.onclose = socket.onerror = () => {};
+      if (state === "waiting" && socket.terminate) socket.terminate();
+      else socket.close(1000);
+    }
+    this.#typingTo.clear();
+    for (const lane of this.#lanes.values()) {
+      if (!lane.busy) continue;
+      this.#idle(lane);
+      if (state === "waiting") this.#change(lane.queue[0], "queued", null);
+    }
+    for (const userId of this.#typists) this.#emit("typing", { userId, isTyping: false });
+    this.#typists.clear();
+  }
+
+  /** Full jitter. */
+  #backoff(tries, least = 0) {
+    return this.#random() * Math.max(least, Math.min(BACKOFF_MAX, BACKOFF_FIRST * 2 ** tries));
+  }
+
+  // -- Requests --
+
+  /** Put a request into a lane. `outgoing` is the message, and `asks` says that it is repeated only to learn its state. */
+  #request(name, kind, data, outgoing, asks = false) {
+    const request = { kind, data, outgoing, asks, tries: 0, reopened: false, answer: deferred() };
+    if (this.closed) {
+      this.#refuse(request, new FastChatError("CLOSED", this.closed.reason));
+    } else {
+      if (!this.#lanes.has(name)) this.#lanes.set(name, { queue: [], busy: false, held: false, timer: null });
+      this.#lanes.get(name).queue.push(request);
+      this.#pump();
+    }
+    return request.answer.promise;
+  }
+
+  /** Send what may be sent. */
+  #pump() {
+    for (const [name, lane] of this.#lanes) {
+      if (this.state !== "online") return;
+      const request = lane.queue[0];
+      if (!request) this.#lanes.delete(name);
+      if (!request || lane.busy || lane.held) continue;
+      if (request.kind === "HISTORY" && !this.capabilities.has("history")) {
+        this.#failed(lane, new FastChatError("UNSUPPORTED", "this server has no history"));
+        continue;
+      }
+      if (request.kind === "MSG" && (this.#limited !== null || this.#inFlight() >= IN_FLIGHT_MAX)) continue;
+      lane.busy = true;
+      const overdue = new FastChatError("MESSAGE_FAILED", "the server did not answer");
+      lane.timer = this.#clock.setTimeout(() => this.#failed(lane, overdue), ANSWER_TIMEOUT);
+      this.#write(request.kind, request.data);
+      this.#change(request, "sent", null);
+    }
+  }
+
+  #inFlight() {
+    return [...this.#lanes.values()].filter(({ busy, queue }) => busy && queue[0].kind === "MSG").length;
+  }
+
+  #idle(lane) {
+    this.#clock.clearTimeout(lane.timer);
+    lane.busy = lane.held = false;
+  }
+
+  /** The first of this lane is done. */
+  #answered(lane, value) {
+    this.#idle(lane);
+    lane.queue.shift().answer.resolve(value);
+    this.#pump();
+  }
+
+  /** The first of this lane was refused, or not confirmed. */
+  #failed(lane, error) {
+    const request = lane.queue[0];
+    const peer = request.data.to ?? request.data.with;
+    this.#idle(lane);
+    let wait = null;
+    if (error.code === "RATE_LIMITED") wait = retryAfter(error);
+    else if (error.code === "MESSAGE_FAILED" && (request.tries += 1) < (request.kind === "HISTORY" ? HISTORY_TRIES : Infinity))
+      wait = AGAIN_AFTER + this.#backoff(request.tries - 1);
+    const chat = peer && this.#chat(peer);
+    if (request.asks) {
+      lane.queue.shift();
+    } else if (wait !== null) {
+      if (error.code === "RATE_LIMITED" && request.kind === "MSG") this.#limit(wait);
+      else this.#hold(lane, wait);
+      this.#change(request, "queued", error);
+    } else if (error.code === "CHAT_NOT_OPENED" && chat && !request.reopened) {
+      // The server has forgotten the chat.
+      request.reopened = lane.held = true;
+      this.#change(request, "queued", error);
+      const goOn = (failure) => {
+        if (lane.queue[0] !== request || !lane.held) return;
+        lane.held = false;
+        if (failure) this.#failed(lane, failure);
+        else this.#pump();
+      };
+      this.#open(chat.userId, chat.displayName).then(() => goOn(null), goOn);
+    } else {
+      this.#refuse(lane.queue.shift(), error);
+    }
+    this.#pump();
+  }
+
+  /** Let a lane wait. */
+  #hold(lane, delay) {
+    lane.held = true;
+    lane.timer = this.#clock.setTimeout(() => {
+      lane.held = false;
+      this.#pump();
+    }, delay);
+  }
+
+  /** Let all messages wait. */
+  #limit(delay) {
+    this.#clock.clearTimeout(this.#limited);
+    this.#limited = this.#clock.setTimeout(() => {
+      this.#limited = null;
+      this.#pump();
+    }, delay);
+  }
+
+  /** This will never be done. */
+  #refuse(request, error) {
+    request.answer.reject(error);
+    if (request.outgoing && !request.asks) this.#fail(request.outgoing, error);
+  }
+
+  // -- Messages of ours --
+
+  #change({ outgoing, asks }, status, error) {
+    if (!outgoing || asks) return;
+    Object.assign(outgoing.sent, { status, error });
+    this.#emit("receipt", outgoing.sent);
+  }
+
+  #fail({ sent, accepted, delivered, read }, error) {
+    Object.assign(sent, { status: "failed", error });
+    const key = keyOf(sent.messageId, sent.to);
+    if (this.#outgoing.get(key)?.sent === sent) this.#outgoing.delete(key);
+    for (const { reject } of [accepted, delivered, read]) reject(error);
+    this.#emit("receipt", sent);
+  }
+
+  /** The server says how far a message has come. It may say so more than once, and in any order. */
+  #progress(outgoing, status) {
+    const { sent, accepted, delivered, read } = outgoing;
+    const isNews = RANK[status] > RANK[sent.status];
+    if (isNews) {
+      if (RANK[sent.status] === 0) this.#forgetOldest();
+      Object.assign(sent, { status, error: null });
+      for (const { resolve } of [accepted, delivered, read].slice(0, RANK[status])) resolve(sent);
+      if (status === "read") this.#outgoing.delete(keyOf(sent.messageId, sent.to));
+    }
+    const lane = this.#lanes.get(laneOf(sent.to));
+    const place = lane ? lane.queue.findIndex((request) => request.outgoing === outgoing) : -1;
+    if (place === 0) this.#answered(lane, sent);
+    else if (place > 0 && (status === "read" || !lane.queue[place].asks)) lane.queue.splice(place, 1);
+    if (isNews) this.#emit("receipt", sent);
+  }
+
+  #forgetOldest() {
+    if (this.#outgoing.size <= FOLLOWED_MAX) return;
+    const [key, { delivered, read }] = [...this.#outgoing].find(([, { sent }]) => RANK[sent.status] > 0) ?? [null, {}];
+    if (key === null) return;
+    this.#outgoing.delete(key);
+    const error = new FastChatError("FORGOTTEN", `${FOLLOWED_MAX} newer messages are followed instead`);
+    for (const { reject } of [delivered, read]) reject(error);
+  }
+
+  /** Receipts that were missed: the answer to a repeated message is its state now. */
+  #askAgain() {
+    const since = this.#clock.now() - ASKED_WITHIN;
+    const accepted = [...this.#outgoing.values()].filter(({ sent, at }) => RANK[sent.status] > 0 && at >= since);
+    for (const outgoing of accepted.slice(-ASKED_MAX)) {
+      const { to, content, messageId } = outgoing.sent;
+      const lane = this.#lanes.get(laneOf(to));
+      if (lane?.queue.some((request) => request.outgoing === outgoing)) continue;
+      this.#request(laneOf(to), "MSG", { to, content, message_id: messageId }, outgoing, true);
+    }
+  }
+
+  // -- From the server --
+
+  #receive(text) {
+    this.#heard += 1;
+    try {
+      const { type, data } = parse(text);
+      if (type === "HELLO_ACK") this.#online(data);
+      else if (type === "PRESENCE") this.#present(data);
+      else if (type === "CHAT_OPENED") this.#chatOpened(data);
+      else if (type === "MSG") this.#message(data);
+      else if (type === "MSG_ACK") this.#acknowledged(data);
+      else if (type === "HISTORY") this.#historyCame(data);
+      else if (type === "TYPING") this.#typist(data);
+      else if (type === "PONG") this.#pong();
+      else if (type === "ERROR") this.#error(data);
+      // Anything else is what a newer server says.
+    } catch (error) {
+      if (!(error instanceof FastChatError)) throw error;
+      this.#emit("error", error);
+    }
+  }
+
+  #message(data) {
+    const message = readMessage(data, this.userId);
+    const { from, to, messageId, seq } = message;
+    if (message.own) {
+      // The server sends it to all other devices; after a reconnection this one may be taken for another.
+      const outgoing = this.#outgoing.get(keyOf(messageId, to));
+      if (outgoing) this.#progress(outgoing, "accepted");
+      else if (this.#isNew(`${messageId} ${from} ${to}`)) this.#emit("message", message);
+      return;
+    }
+    const passed = seq !== undefined && seq <= this.#lastSeq;
+    if (!passed) {
+      if (this.#isNew(`${messageId} ${from}`)) this.#emit("message", message);
+      if (seq !== undefined) this.#lastSeq = seq;
+      if (typeof data.cursor === "string") this.cursor = data.cursor;
+    }
+    this.#confirm("MSG_ACK", { message_id: messageId, from });
+  }
+
+  #isNew(key) {
+    if (this.#seen.has(key)) return false;
+    this.#seen.add(key);
+    if (this.#seen.size > REMEMBERED_MAX) this.#seen.delete(this.#seen.values().next().value);
+    return true;
+  }
+
+  #acknowledged(data) {
+    const messageId = field(data, "message_id", "string");
+    const status = field(data, "status", "string");
+    if (!(RANK[status] > 0)) return;
+    // A server without receipts does not say to whom.
+    const outgoing = data.to
+      ? this.#outgoing.get(keyOf(messageId, field(data, "to", "string")))
+      : [...this.#outgoing.values()].find(({ sent }) => sent.messageId === messageId);
+    if (outgoing) this.#progress(outgoing, status);
+  }
+
+  #chatOpened(data) {
+    const userId = field(data, "target_user_id", "string");
+    const chat = { chatId: field(data, "chat_id", "string"), userId, displayName: field(data, "target_display_name", "string") };
+    this.chats.set(userId, chat);
+    const lane = this.#lanes.get("OPEN_CHAT");
+    if (lane?.busy && same(lane.queue[0].data.target_user_id, userId)) this.#answered(lane, chat);
+    this.#emit("chat", chat);
+  }
+
+  #historyCame(data) {
+    const peer = field(data, "with", "string");
+    const messages = list(data, "messages").map((message) => readMessage(message, this.userId));
+    const lane = this.#lanes.get("HISTORY");
+    if (lane?.busy && same(lane.queue[0].data.with, peer)) this.#answered(lane, { messages, next: data.next ?? null });
+  }
+
+  #typist(data) {
+    const userId = field(data, "user_id", "string");
+    const isTyping = field(data, "is_typing", "boolean");
+    if (isTyping) this.#typists.add(userId);
+    else this.#typists.delete(userId);
+    this.#emit("typing", { userId, isTyping });
+  }
+
+  #present(data) {
+    const users = list(data, "users").map((user) => ({ ...user, id: field(user, "user_id", "string") }));
+    if (data.delta !== true) this.presence.clear();
+    for (const { id, display_name: name, online } of users) {
+      if (online === false) this.presence.delete(id);
+      else this.presence.set(id, String(name ?? id));
+    }
+    this.#emit("presence", this.presence);
+  }
+
+  #pong() {
+    this.#pongs += 1;
+    this.#unconfirmed = this.#unconfirmed.filter(({ after }) => after >= this.#pongs);
+  }
+
+  #error(data) {
+    const details = data.details ?? {};
+    const error = new FastChatError(field(data, "code", "string"), String(data.message), details);
+    if (this.state === "connecting" && (details.type ?? "HELLO") === "HELLO") return this.#helloRefused(error);
+    if (details.type === "TYPING" && error.code === "RATE_LIMITED") {
+      this.#typingPausedUntil = this.#clock.now() + retryAfter(error);
+      return;
+    }
+    const lane = this.#about(details.message_id, details.type);
+    if (lane) this.#failed(lane, error);
+    else this.#emit("error", error);
+  }
+
+  /** The lane of the request that an ERROR is about, if that is certain. */
+  #about(messageId, type) {
+    const lanes = [...this.#lanes.values()].filter(
+      ({ busy, queue: [first] }) =>
+        busy && (type ?? first.kind) === first.kind && (messageId ?? first.data.message_id) === first.data.message_id,
+    );
+    return lanes.length === 1 ? lanes[0] : null;
+  }
+
+  // -- To the server --
+
+  #write(type, data) {
+    this.#socket?.send(JSON.stringify({ type, data }));
+  }
+
+  /** Say what is not answered, and say it again after a reconnection unless a PONG has shown that it came. */
+  #confirm(type, data) {
+    if (type === "READ" && this.state === "online" && !this.capabilities.has("receipts")) return;
+    this.#unconfirmed.push({ type, data, after: this.#pings });
+    if (this.#unconfirmed.length > REMEMBERED_MAX) this.#unconfirmed.shift();
+    if (this.state === "online") this.#write(type, data);
+  }
+
+  #open(userId, displayName) {
+    const known = this.#opening.get(userId);
+    if (known) return known;
+    const promise = this.#request("OPEN_CHAT", "OPEN_CHAT", { target_user_id: userId, target_display_name: displayName });
+    this.#opening.set(userId, promise);
+    const done = () => void this.#opening.delete(userId);
+    promise.then(done, done);
+    return promise;
+  }
+
+  #chat(userId) {
+    return this.chats.get(userId) ?? this.chats.get(userId.toLowerCase());
+  }
+
+  // -- To the caller --
+
+  #become(state) {
+    this.state = state;
+    this.#emit("state", { state, retryAt: this.retryAt, closed: this.closed });
+  }
+
+  #emit(event, value) {
+    const listeners = [...(this.#listeners.get(event) ?? [])];
+    if (event === "error" && listeners.length === 0) console.warn("FastChat:", value);
+    for (const listener of listeners) {
+      try {
+        listener(value);
+      } catch (cause) {
+        const error = new FastChatError("LISTENER", `a listener of \`${event}\` threw: ${cause}`, {}, cause);
+        if (event === "error") console.error("FastChat:", error);
+        else this.#emit("error", error);
+      }
+    }
+  }
+}
+
+/** A promise to settle by hand. Node would end the program for a rejection that nobody looks at. */
+function deferred() {
+  /** @type {any} */
+  const made = {};
+  made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
+  made.promise.catch(() => {});
+  return made;
+}
+
+// The server writes UUIDs in lower case.
+const keyOf = (messageId, to) => `${messageId} ${to.toLowerCase()}`;
+const laneOf = (to) => `MSG ${to.toLowerCase()}`;
+const same = (one, other) => one.toLowerCase() === other.toLowerCase();
+
+/** What a server could not even answer. */
+function unsendable(to, content, messageId) {
+  const text = JSON.stringify({ type: "MSG", data: { to, content, message_id: messageId } });
+  const size = new TextEncoder().encode(text).length;
+  if (size > FRAME_MAX_BYTES) return new FastChatError("VALIDATION", `the message has ${size} bytes, more than ${FRAME_MAX_BYTES}`);
+  if (/\p{Surrogate}/u.test(content)) return new FastChatError("VALIDATION", "there is half a character in the text");
+  return null;
+}
+
+/** What RATE_LIMITED asks for, in milliseconds. */
+function retryAfter({ details }) {
+  const seconds = details.retry_after;
+  return (seconds > 0 && Number.isFinite(seconds) ? seconds : 5) * SECOND;
+}
+
+function parse(text) {
+  let message = null;
+  try {
+    message = JSON.parse(text);
+  } catch {} // said below
+  return { type: field(message, "type", "string"), data: field(message, "data", "object") };
+}
+
+/** A field that must be there. Throws PROTOCOL. */
+function field(data, name, type) {
+  const value = data?.[name];
+  if (typeof value !== type || value === null) throw new FastChatError("PROTOCOL", `what came has no ${type} \`${name}\``, { data });
+  return value;
+}
+
+function list(data, name) {
+  const value = field(data, name, "object");
+  if (!Array.isArray(value)) throw new FastChatError("PROTOCOL", `\`${name}\` is no list`, { data });
+  return value;
+}
+
+function readMessage(data, userId) {
+  /** @type {import("./fastchat.d.ts").Message} */
+  const message = {
+    from: field(data, "from", "string"),
+    to: field(data, "to", "string"),
+    content: field(data, "content", "string"),
+    messageId: field(data, "message_id", "string"),
+    timestamp: field(data, "timestamp", "string"),
+  };
+  if (Number.isSafeInteger(data.seq)) message.seq = data.seq;
+  if (message.from === userId) message.own = true;
+  return message;
+}

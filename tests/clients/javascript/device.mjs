@@ -1,0 +1,38 @@
+// One client of a real server, led by lines of JSON on its standard input.
+//
+//     node device.mjs FASTCHAT_JS WS_MODULE OPTIONS
+//
+// WS_MODULE is the package ws, or "native" for the WebSocket of Node itself; OPTIONS are those of FastChat, as JSON. A line
+// {"call": method, "args": [...], "as": name} calls a method. What happens is printed as {"event": name, "value": ...}, and what a promise
+// of that name becomes as {"promise": name, "value" or "error": ...}; those of a Sent are name.accepted, name.delivered, name.read.
+// At the end of the input the client is closed.
+
+import { createInterface } from "node:readline";
+import { pathToFileURL } from "node:url";
+
+const [source, ws, options] = process.argv.slice(2);
+const { FastChat } = await import(pathToFileURL(source).href);
+const WebSocket = ws === "native" ? globalThis.WebSocket : (await import(pathToFileURL(ws).href)).WebSocket;
+const chat = new FastChat({ ...JSON.parse(options), WebSocket });
+
+const print = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
+const tell = (event) => (value) => print({ event, value });
+for (const event of ["state", "chat", "message", "typing"]) chat.on(event, tell(event));
+chat.on("presence", (online) => tell("presence")(Object.fromEntries(online)));
+chat.on("receipt", ({ messageId, status, error }) => tell("receipt")({ messageId, status, error: error?.code ?? null }));
+chat.on("error", ({ code, message }) => tell("error")({ code, message }));
+
+function follow(name, promise) {
+  promise.then(
+    (value) => print({ promise: name, value: value instanceof Object && "accepted" in value ? value.status : (value ?? null) }),
+    ({ code, message }) => print({ promise: name, error: { code, message } }),
+  );
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const { call, args = [], as: name = call } = JSON.parse(line);
+  const made = chat[call](...args);
+  if (call === "send") for (const which of ["accepted", "delivered", "read"]) follow(`${name}.${which}`, made[which]);
+  else if (made) follow(name, made);
+}
+chat.close();

@@ -1,0 +1,46 @@
+// A program that uses all of the client, for tsc to check. It is never run.
+
+import { FastChat, FastChatError, Sent, newId } from "./fastchat.js";
+import type { Chat, Clock, Events, History, Message, Options, State, StateChange, Status } from "./fastchat.js";
+
+const clock: Clock = { now: () => Date.now(), setTimeout: (run, delay) => setTimeout(run, delay), clearTimeout };
+const who = { url: "ws://localhost:8000/ws", userId: newId(), displayName: "Alice" };
+const options: Options = { ...who, cursor: null, WebSocket, clock, random: Math.random };
+const chat = new FastChat(options);
+
+const stop: () => void = chat.on("message", (message: Message) => {
+  const position: number | undefined = message.seq;
+  console.log(message.from, message.to, message.content, message.messageId, message.timestamp, position, message.own);
+  if (!message.own) chat.markRead(message.messageId, message.from);
+});
+chat.on("state", ({ state, retryAt, closed, resumed }: StateChange) => console.log(state, retryAt, closed?.code, closed?.reason, resumed));
+chat.on("presence", (online) => console.log(online.get("id")?.toUpperCase()));
+chat.on("chat", (opened: Chat) => console.log(opened.chatId, opened.userId, opened.displayName));
+chat.on("typing", ({ userId, isTyping }) => console.log(userId, isTyping satisfies boolean));
+chat.on("receipt", (sent: Sent) => console.log(sent.status satisfies Status, sent.error?.code));
+chat.on("error", (error: FastChatError) => console.log(error.code, error.message, error.details.field));
+// @ts-expect-error there is no such event
+chat.on("massage", () => {});
+const names: (keyof Events)[] = ["state", "presence", "chat", "message", "typing", "receipt", "error"];
+
+async function use(): Promise<void> {
+  await chat.connect();
+  const opened: Chat = await chat.openChat("id", "Bobby");
+  const sent: Sent = chat.send(opened.userId, "Hello!", { messageId: newId() });
+  const same: Sent = await sent.accepted;
+  await Promise.all([same.delivered, sent.read]);
+  const page: History = await chat.history("id", { before: null, limit: 50 });
+  await chat.history("id", { before: page.next });
+  chat.typing("id", true);
+  const state: State = chat.state;
+  const cursor: string | null = chat.cursor;
+  console.log(state, cursor, chat.presence.size, chat.chats.size, chat.capabilities.has("receipts"));
+  console.log(chat.retryAt, chat.closed?.code, names);
+  // @ts-expect-error it is for reading
+  chat.state = "online";
+  // @ts-expect-error a user id is a string
+  chat.send(7, "Hello!");
+  stop();
+  chat.close();
+}
+void use;

@@ -1,0 +1,483 @@
+"""A server that misbehaves, in memory and in virtual time, and the player of `scenarios.json` for the Python client.
+
+README.md beside this file says what the steps mean; `javascript/play.mjs` is the same for the JavaScript client.
+
+    for scenario in scenarios("python"):
+        play(scenario, make_subject)
+
+`make_subject(loop, network, options)` makes the client under test, wrapped as a `Subject`; it connects through ``network.connect``. The
+event loop's time stands still unless the player moves it, so what takes minutes in a scenario takes milliseconds, and is exact.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+SCENARIOS: Final = Path(__file__).with_name("scenarios.json")
+CAPABILITIES: Final = ["receipts", "resume", "history", "carbons", "presence_delta"]
+#: What the websockets library waits for the other side's close frame, in seconds.
+CLOSE_TIMEOUT: Final = 10.0
+#: Frames of these types are looked for anywhere among those that came, since their order means nothing.
+UNORDERED: Final = frozenset({"MSG_ACK", "READ"})
+
+Data = dict[str, Any]
+Scenario = dict[str, Any]
+
+
+class Closed(Exception):
+    """The connection has ended; with the code and reason of the server's close frame, or 1006."""
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+
+class Failed(AssertionError):
+    """A step of a scenario did not come out as it says."""
+
+
+# -- Virtual time --
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock stands still but for `advance`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = 1_000_000.0
+
+    def time(self) -> float:
+        return self._now
+
+    def settle(self) -> None:
+        """Run all that can run without time passing."""
+        for _ in range(10_000):
+            self.call_soon(self.stop)
+            self.run_forever()
+            if not getattr(self, "_ready") and (self._next() or self._now + 1) > self._now:  # noqa: B009
+                return
+        raise Failed("the client never comes to rest")
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass: timers fire in order, each followed by all that it causes."""
+        until = self._now + seconds
+        self.settle()
+        while (following := self._next()) is not None and following <= until:
+            self._now = max(self._now, following)
+            self.settle()
+        self._now = until
+        self.settle()
+
+    def _next(self) -> float | None:
+        waiting = [timer.when() for timer in getattr(self, "_scheduled") if not timer.cancelled()]  # noqa: B009
+        return min(waiting, default=None)
+
+
+# -- The network --
+
+
+class Frame:
+    """What the client sent."""
+
+    def __init__(self, text: str) -> None:
+        message = json.loads(text)
+        self.type: str = message["type"]
+        self.data: Data = message["data"]
+        self.taken = False
+
+
+class Link:
+    """One connection attempt, and the connection that it becomes. The upper half is the client's, the lower the server's."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.accepted: asyncio.Future[None] = loop.create_future()
+        self.frames: list[Frame] = []
+        self.closed_by_client: int | None = None
+        self.silent = False
+        self.pongs = True
+        self._to_client: asyncio.Queue[str | Closed] = asyncio.Queue()
+        self._ended: Closed | None = None
+
+    # -- For the client --
+
+    async def send(self, text: str) -> None:
+        """Raises Closed when the server has ended the connection."""
+        if self._ended is not None:
+            raise self._ended
+        if self.closed_by_client is not None:
+            raise Failed(f"the client closed, and then sent {text}")
+        frame = Frame(text)
+        if self.silent:
+            return
+        self.frames.append(frame)
+        if frame.type == "PING" and self.pongs:
+            self.tell(json.dumps({"type": "PONG", "data": {"timestamp": "2024-01-01T12:00:00.000Z"}}))
+
+    async def recv(self) -> str:
+        """The next message. Raises Closed at the end, again and again."""
+        if self._ended is not None and self._to_client.empty():
+            raise self._ended
+        came = await self._to_client.get()
+        if isinstance(came, Closed):
+            raise came
+        return came
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Like the websockets library: waits for the other side, and gives up after a while."""
+        if self.closed_by_client is None and self._ended is None:
+            self.closed_by_client = code
+        if self.silent:
+            await asyncio.sleep(CLOSE_TIMEOUT)
+        self._end(Closed(code, reason))
+
+    # -- For the server --
+
+    @property
+    def waiting(self) -> bool:
+        return not self.accepted.done()
+
+    @property
+    def open(self) -> bool:
+        return (
+            self.accepted.done()
+            and not self.accepted.cancelled()
+            and self.accepted.exception() is None
+            and self._ended is None
+            and self.closed_by_client is None
+        )
+
+    def tell(self, text: str) -> None:
+        """Send to the client."""
+        if not self.silent and self._ended is None:
+            self._to_client.put_nowait(text)
+
+    def close_from_server(self, code: int, reason: str) -> None:
+        if not self.silent:
+            self._end(Closed(code, reason))
+
+    def _end(self, closed: Closed) -> None:
+        if self._ended is None:
+            self._ended = closed
+            self._to_client.put_nowait(closed)
+
+
+class Network:
+    """All connection attempts of the client, the newest last."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.links: list[Link] = []
+
+    async def connect(self, url: str) -> Link:
+        """Raises OSError when the server refuses."""
+        link = Link(self._loop)
+        self.links.append(link)
+        try:
+            await link.accepted
+        except asyncio.CancelledError:
+            link.accepted.cancel()
+            raise
+        return link
+
+
+# -- The client under test --
+
+
+class Subject(Protocol):
+    """The client as the player sees it. Names and fields are JavaScript's, as in the scenarios; times are the loop's, in seconds."""
+
+    #: (name, fields) of all events so far, in order.
+    events: list[tuple[str, Data]]
+
+    def call(self, method: str, arguments: list[Any]) -> Any:
+        """Call a method: an awaitable, a Sent, or None."""
+
+    def look(self) -> Data:
+        """`state`, `closed`, `retryAt`, `cursor` and `presence`, as they are now."""
+
+    def look_at_sent(self, sent: Any) -> Data:
+        """`status`, and `error` (the code, or None), of what `send` returned."""
+
+    def promise(self, sent: Any, name: str) -> Awaitable[Any]:
+        """`accepted`, `delivered` or `read` of a Sent."""
+
+    def plain(self, value: Any) -> Any:
+        """What an awaitable returned, as JSON would have it."""
+
+    def error_code(self, error: BaseException) -> str:
+        """The code of what an awaitable raised; the player asks for it only then."""
+
+    def throw_next(self, event: str) -> None:
+        """Let the listener of this event raise an exception the next time, after it has noted the event."""
+
+
+MakeSubject = Callable[[VirtualLoop, Network, Data], Subject]
+
+
+# -- The player --
+
+
+def scenarios(client: str) -> list[Scenario]:
+    """The scenarios for `client`, with ids for names."""
+    content = json.loads(SCENARIOS.read_text())
+    named = {f"@{name}": user_id for name, user_id in content["users"].items()}
+    return [
+        _substitute(scenario, named)
+        for scenario in content["scenarios"]
+        if client in scenario.get("only", [client])
+    ]
+
+
+def play(scenario: Scenario, make_subject: MakeSubject) -> None:
+    """Play one scenario. Raises Failed, which names the step."""
+    loop = VirtualLoop()
+    asyncio.set_event_loop(loop)
+    try:
+        player = _Player(loop, scenario, make_subject)
+        player.run(scenario["steps"], "")
+    finally:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.settle()
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+class _Player:
+    def __init__(self, loop: VirtualLoop, scenario: Scenario, make_subject: MakeSubject) -> None:
+        self.loop = loop
+        self.network = Network(loop)
+        self.users: Mapping[str, str] = json.loads(SCENARIOS.read_text())["users"]
+        number = scenario.get("random", 0.5)
+        options = {
+            "userId": self.users["me"],
+            "displayName": "Me Myself",
+            "cursor": scenario.get("cursor"),
+            "random": lambda: number,
+        }
+        self.subject = make_subject(loop, self.network, options)
+        self.sents: dict[str, Any] = {}
+        self.promises: dict[str, asyncio.Future[Any]] = {}
+        #: How many events of each name have been looked at.
+        self.seen: dict[str, int] = {}
+
+    def run(self, steps: list[Data], place: str) -> None:
+        for number, step in enumerate(steps):
+            self.loop.settle()
+            try:
+                self.step(step, f"{place}{number}.")
+            except Failed as failure:
+                if not failure.args[0].startswith("step "):
+                    raise Failed(f"step {place}{number} {json.dumps(step)}: {failure}") from None
+                raise
+        self.loop.settle()
+
+    def step(self, step: Data, place: str) -> None:
+        if "server" in step:
+            getattr(self, f"server_{step['server']}")(step)
+        elif "client" in step:
+            self.client(step)
+        elif "repeat" in step:
+            for number in range(step["repeat"]):
+                self.run(_substitute(step["steps"], {f"{{{step['as']}}}": str(number)}), f"{place}{number}.")
+        elif "events" in step:
+            self.events(step["events"])
+        elif "sent" in step:
+            self.sent(step)
+        elif "promise" in step:
+            self.promise(step)
+        elif "time" in step:
+            self.loop.advance(step["time"])
+        elif "attempt" in step:
+            self.attempt(*step["attempt"])
+        elif "no_attempt" in step:
+            self.no_attempt(step["no_attempt"])
+        else:
+            self.client_is(step)
+
+    # -- The server --
+
+    @property
+    def link(self) -> Link:
+        if not self.network.links:
+            raise Failed("the client has not tried to connect")
+        return self.network.links[-1]
+
+    def server_accept(self, step: Data) -> None:
+        if not self.link.waiting:
+            raise Failed("no attempt is waiting")
+        self.link.accepted.set_result(None)
+        self.loop.settle()
+
+    def server_refuse(self, step: Data) -> None:
+        if not self.link.waiting:
+            raise Failed("no attempt is waiting")
+        self.link.accepted.set_exception(ConnectionRefusedError("refused by the scenario"))
+
+    def server_greet(self, step: Data) -> None:
+        self.server_accept(step)
+        self.server_expect({"type": "HELLO", "data": step.get("hello", {}), "absent": step.get("absent", [])})
+        ack: Data = {"user_id": self.users["me"], "status": "connected", "capabilities": CAPABILITIES}
+        ack |= {"cursor": "e.0", "resumed": "full"} | step.get("ack", {})
+        kept = {name: value for name, value in ack.items() if value is not None}
+        self.server_send({"type": "HELLO_ACK", "data": kept})
+
+    def server_expect(self, step: Data) -> None:
+        kind, wanted = step["type"], step.get("data", {})
+        waiting = [frame for frame in self.link.frames if frame.type == kind and not frame.taken]
+        if kind not in UNORDERED:
+            waiting = waiting[:1]
+        for frame in waiting:
+            if _contains(frame.data, wanted) and not set(step.get("absent", [])) & frame.data.keys():
+                frame.taken = True
+                return
+        came = [(frame.type, frame.data) for frame in self.link.frames if not frame.taken]
+        raise Failed(f"did not come; not taken are {json.dumps(came)}")
+
+    def server_expect_none(self, step: Data) -> None:
+        left = [f.data for f in self.link.frames if f.type == step["type"] and not f.taken]
+        if left:
+            raise Failed(f"there is {json.dumps(left)}")
+
+    def server_send(self, step: Data) -> None:
+        self.link.tell(json.dumps({"type": step["type"], "data": step["data"]}))
+
+    def server_send_text(self, step: Data) -> None:
+        self.link.tell(step["text"])
+
+    def server_close(self, step: Data) -> None:
+        self.link.close_from_server(step["code"], step.get("reason", ""))
+
+    def server_drop(self, step: Data) -> None:
+        self.link.close_from_server(1006, "")
+
+    def server_silent(self, step: Data) -> None:
+        self.link.silent = True
+
+    def server_pongs(self, step: Data) -> None:
+        self.link.pongs = step["on"]
+
+    def server_connections(self, step: Data) -> None:
+        count = sum(link.open for link in self.network.links)
+        if count != step["open"]:
+            raise Failed(f"{count} are open")
+
+    def server_closed_by_client(self, step: Data) -> None:
+        if self.link.closed_by_client != step["code"]:
+            raise Failed(f"the client closed with {self.link.closed_by_client}")
+
+    # -- The client --
+
+    def client(self, step: Data) -> None:
+        method: str = step["client"]
+        if method == "listener_throws":
+            self.subject.throw_next(step["event"])
+            return
+        made = self.subject.call(method, step.get("args", []))
+        name: str = step.get("as", method)
+        if method == "send":
+            self.sents[name] = made
+        elif made is not None:
+            self.promises[name] = asyncio.ensure_future(made, loop=self.loop)
+        self.loop.settle()
+
+    def sent(self, step: Data) -> None:
+        came = self.subject.look_at_sent(self.sents[step["sent"]])
+        for field in ("status", "error"):
+            if field in step and not _contains(came[field], step[field]):
+                raise Failed(f"it is {json.dumps(came)}")
+
+    def promise(self, step: Data) -> None:
+        name: str = step["promise"]
+        sent, _, which = name.rpartition(".")
+        if name not in self.promises and sent in self.sents:
+            made = self.subject.promise(self.sents[sent], which)
+            self.promises[name] = asyncio.ensure_future(made, loop=self.loop)
+            self.loop.settle()
+        future = self.promises[name]
+        if not future.done():
+            came: Data = {"is": "pending"}
+        elif (error := future.exception()) is not None:
+            came = {"is": "rejected", "error": self.subject.error_code(error)}
+        else:
+            came = {"is": "resolved", "value": self.subject.plain(future.result())}
+        for field in ("is", "error", "value"):
+            if field in step and not _contains(came.get(field), step[field]):
+                raise Failed(f"it is {json.dumps(came)}")
+
+    def events(self, wanted: Mapping[str, list[Data]]) -> None:
+        for name, expected in wanted.items():
+            came = [event for kind, event in self.subject.events if kind == name]
+            fresh = came[self.seen.get(name, 0) :]
+            self.seen[name] = len(came)
+            if not _contains(fresh, expected):
+                raise Failed(f"the events `{name}` are {json.dumps(fresh)}")
+
+    def client_is(self, step: Data) -> None:
+        now = self.subject.look()
+        for field, wanted in step.items():
+            if field == "retryIn":
+                wait = now["retryAt"] - self.loop.time()
+                if not wanted[0] - 1e-6 <= wait <= wanted[1] + 1e-6:
+                    raise Failed(f"the next attempt is in {wait} s")
+            elif field == "presence" and now["presence"] != wanted:
+                raise Failed(f"presence is {json.dumps(now['presence'])}")
+            elif not _contains(now[field], wanted):
+                raise Failed(f"{field} is {json.dumps(now[field])}")
+
+    # -- Time --
+
+    def attempt(self, least: float, most: float) -> None:
+        known, began = len(self.network.links), self.loop.time()
+        if least == 0 and known and self.link.waiting:
+            return  # it came without time passing
+        if least > 0:
+            self.loop.advance(least - 1e-3)
+            if len(self.network.links) > known:
+                raise Failed("the client tried too early")
+        while len(self.network.links) == known:
+            left = began + most - self.loop.time()
+            if left < -2e-3:
+                raise Failed("the client did not try in time")
+            self.loop.advance(min(0.01, max(left, 1e-3)))
+
+    def no_attempt(self, seconds: float) -> None:
+        known = len(self.network.links)
+        self.loop.advance(seconds)
+        if len(self.network.links) > known:
+            raise Failed("the client tried to connect")
+
+
+def _substitute(value: Any, named: Mapping[str, str]) -> Any:
+    """The same, with other words in all strings and keys."""
+    if isinstance(value, str):
+        for name, word in named.items():
+            value = word if value == name else value.replace(name, word) if name.startswith("{") else value
+        return value
+    if isinstance(value, list):
+        return [_substitute(item, named) for item in value]
+    if isinstance(value, dict):
+        return {_substitute(key, named): _substitute(item, named) for key, item in value.items()}
+    return value
+
+
+def _contains(came: Any, wanted: Any) -> bool:
+    """Whether `came` is what a scenario wants: objects may have more fields, ``"*"`` is anything but null."""
+    if wanted == "*":
+        return came is not None
+    if isinstance(wanted, dict):
+        return isinstance(came, dict) and all(
+            name in came and _contains(came[name], value) for name, value in wanted.items()
+        )
+    if isinstance(wanted, list):
+        return (
+            isinstance(came, list)
+            and len(came) == len(wanted)
+            and all(_contains(one, other) for one, other in zip(came, wanted, strict=True))
+        )
+    return bool(came == wanted) and isinstance(came, bool) == isinstance(wanted, bool)

@@ -1,0 +1,180 @@
+"""The Python client as the player of the scenarios wants it: names and fields of JavaScript's, a network in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastchat_client import (
+    Chat,
+    Closed,
+    ConnectionEnded,
+    Connector,
+    FastChat,
+    FastChatError,
+    History,
+    Message,
+    Sent,
+    StateChange,
+    Typing,
+)
+from tests.clients import misbehaving
+from tests.clients.misbehaving import Data, Link, Network, VirtualLoop
+
+URL = "ws://server.invalid/ws"
+
+
+class MemoryTransport:
+    """A connection of the network in memory."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._unsent: asyncio.Queue[str | None] = asyncio.Queue()
+        self._writer = asyncio.ensure_future(self._write())
+
+    def send(self, text: str) -> None:
+        self._unsent.put_nowait(text)
+
+    async def receive(self) -> str:
+        try:
+            return await self._link.recv()
+        except misbehaving.Closed as closed:
+            raise ConnectionEnded(closed.code, closed.reason) from None
+
+    async def close(self, code: int, reason: str) -> None:
+        self._unsent.put_nowait(None)
+        await self._writer
+        await self._link.close(code, reason)
+
+    def abort(self) -> None:
+        self._writer.cancel()
+        self._closing = asyncio.ensure_future(self._link.close(1000))
+
+    async def _write(self) -> None:
+        try:
+            while (text := await self._unsent.get()) is not None:
+                await self._link.send(text)
+        except misbehaving.Closed:
+            pass  # who receives is told
+
+
+class PythonSubject:
+    """See ``misbehaving.Subject``."""
+
+    def __init__(
+        self, loop: VirtualLoop, network: Network, options: Data, connector: Connector | None = None
+    ) -> None:
+        async def connect(url: str) -> MemoryTransport:
+            assert url == URL
+            try:
+                return MemoryTransport(await network.connect(url))
+            except OSError as error:
+                raise ConnectionEnded(1006, str(error)) from None
+
+        self._client = FastChat(
+            URL,
+            options["userId"],
+            options["displayName"],
+            cursor=options["cursor"],
+            connector=connector or connect,
+            random=options["random"],
+        )
+        self.events: list[tuple[str, Data]] = []
+        self._throwing: set[str] = set()
+        for event in ("state", "presence", "chat", "message", "typing", "receipt", "error"):
+            self._listen(event)
+
+    def _listen(self, event: str) -> None:
+        def came(payload: Any) -> None:
+            self.events.append((event, self.plain(payload)))
+            if event in self._throwing:
+                self._throwing.remove(event)
+                raise RuntimeError("thrown by the scenario")
+
+        self._client.on(event, came)
+
+    def call(self, method: str, arguments: list[Any]) -> Any:
+        client = self._client
+        keywords: Data = {}
+        if arguments and isinstance(arguments[-1], dict):
+            *arguments, options = arguments
+            keywords = {{"messageId": "message_id"}.get(name, name): value for name, value in options.items()}
+        methods: dict[str, Callable[..., Any]] = {
+            "connect": client.connect,
+            "close": client.close,
+            "openChat": client.open_chat,
+            "send": client.send,
+            "history": client.history,
+            "typing": client.typing,
+            "markRead": client.mark_read,
+        }
+        return methods[method](*arguments, **keywords)
+
+    def look(self) -> Data:
+        client = self._client
+        return {
+            "state": client.state,
+            "closed": self.plain(client.closed),
+            "retryAt": client.retry_at,
+            "cursor": client.cursor,
+            "presence": dict(client.presence),
+        }
+
+    def look_at_sent(self, sent: Any) -> Data:
+        assert isinstance(sent, Sent)
+        return {"status": sent.status, "error": sent.error.code if sent.error is not None else None}
+
+    def promise(self, sent: Any, name: str) -> Awaitable[Any]:
+        assert isinstance(sent, Sent)
+        return {"accepted": sent.accepted, "delivered": sent.delivered, "read": sent.read}[name]()
+
+    def plain(self, value: Any) -> Any:
+        match value:
+            case Chat():
+                return {
+                    "chatId": value.chat_id,
+                    "userId": value.user_id,
+                    "displayName": value.display_name,
+                }
+            case Closed():
+                return {"code": value.code, "reason": value.reason}
+            case StateChange():
+                return _without_none(
+                    {"state": value.state, "closed": self.plain(value.closed), "resumed": value.resumed}
+                )
+            case Message():
+                return _without_none(
+                    {
+                        "from": value.sender,
+                        "to": value.to,
+                        "content": value.content,
+                        "messageId": value.message_id,
+                        "timestamp": value.timestamp,
+                        "seq": value.seq,
+                        "own": value.own or None,
+                    }
+                )
+            case History():
+                return {"messages": [self.plain(message) for message in value.messages], "next": value.next}
+            case Typing():
+                return {"userId": value.user_id, "isTyping": value.is_typing}
+            case Sent():
+                return {"messageId": value.message_id, "status": value.status}
+            case FastChatError():
+                return {"code": value.code, "message": value.message}
+            case dict():
+                return {"users": value}
+            case _:
+                return value
+
+    def error_code(self, error: BaseException) -> str:
+        assert isinstance(error, FastChatError), f"{error!r} is not the client's"
+        return error.code
+
+    def throw_next(self, event: str) -> None:
+        self._throwing.add(event)
+
+
+def _without_none(data: Data) -> Data:
+    return {name: value for name, value in data.items() if value is not None}

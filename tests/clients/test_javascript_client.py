@@ -1,0 +1,150 @@
+"""The JavaScript client under Node: the shared scenarios, the spread of its reconnections, its types, and its size."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.clients.misbehaving import SCENARIOS
+from tests.clients.node import HERE, WEB, client_module, node, packages
+
+NAMES: Final[list[str]] = [
+    scenario["name"]
+    for scenario in json.loads(SCENARIOS.read_text())["scenarios"]
+    if "javascript" in scenario.get("only", ["javascript"])
+]
+CLIENTS: Final = 1000
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The client, as Node can import it."""
+    return client_module(tmp_path_factory.mktemp("client"))
+
+
+@pytest.fixture(scope="module")
+def played(client: Path) -> dict[str, str | None]:
+    """Scenario -> how it failed. All are played by one Node: starting one takes longer than all of them."""
+    lines = run("play.mjs", client, SCENARIOS).splitlines()
+    return {line["name"]: line["failure"] for line in map(json.loads, lines)}
+
+
+def run(script: str, *arguments: object) -> str:
+    """What a script in `javascript/` prints; AssertionError when it fails."""
+    command = [node(), str(HERE / script), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scenario(name: str, played: dict[str, str | None]) -> None:
+    assert name in played, "Node ended before it came to this scenario"
+    assert played[name] is None, played[name]
+
+
+# -- How the clients of a restarted server come back --
+
+
+def delays(
+    client: Path, code: int, failures: int, random: object = "real", count: int = CLIENTS
+) -> list[float]:
+    """Seconds until each of `count` clients tries again, after a close with `code` and so many failed attempts."""
+    found: list[float] = json.loads(run("back_off.mjs", client, count, code, failures, random))
+    assert len(found) == count
+    return found
+
+
+@pytest.mark.parametrize(
+    ("code", "failures", "begin", "end"),
+    [
+        (1012, 0, 0, 3),
+        (1001, 0, 0, 3),
+        (1012, 4, 0, 8),
+        (1013, 0, 1, 5),
+        (1006, 0, 0, 0.5),
+        (1006, 3, 0, 4),
+        (1006, 7, 0, 30),
+    ],
+)
+def test_a_thousand_clients_spread_over_the_whole_interval(
+    client: Path, code: int, failures: int, begin: float, end: float
+) -> None:
+    """Each tenth of the interval gets 5 to 15 % of the clients, and nobody comes outside of it."""
+    spread = delays(client, code, failures)
+    assert begin <= min(spread)
+    assert max(spread) <= end
+    tenths = Counter(int((delay - begin) / (end - begin) * 10) for delay in spread)
+    assert sorted(tenths) == list(range(10))
+    assert all(0.05 * CLIENTS <= tenth <= 0.15 * CLIENTS for tenth in tenths.values()), tenths
+
+
+@pytest.mark.parametrize(
+    ("random", "code", "failures", "delay"),
+    [
+        (0, 1006, 0, 0),
+        (0, 1012, 0, 0),
+        (0, 1013, 0, 1),
+        (0, 1006, 12, 0),
+        (0.9999999, 1006, 0, 0.5),
+        (0.9999999, 1006, 12, 30),
+        (0.9999999, 1012, 0, 3),
+        (0.9999999, 1012, 12, 30),
+        (0.9999999, 1013, 0, 5),
+        (0.9999999, 1013, 12, 30),
+    ],
+)
+def test_the_extremes_of_random(client: Path, random: float, code: int, failures: int, delay: float) -> None:
+    assert delays(client, code, failures, random, count=1) == [pytest.approx(delay, abs=1e-3)]
+
+
+# -- What it is --
+
+
+def test_it_depends_on_nothing_and_is_small() -> None:
+    text = (WEB / "fastchat.js").read_text()
+    assert not [line for line in text.splitlines() if line.startswith("import ") or "require(" in line]
+    assert len(text.encode()) < 33_000
+
+
+# The code itself is plain JavaScript: what it gives no type may be anything.
+@pytest.mark.parametrize(
+    ("files", "options"),
+    [
+        (["uses.ts", "fastchat.d.ts"], {}),
+        (["fastchat.js"], {"allowJs": True, "checkJs": True, "noImplicitAny": False}),
+    ],
+    ids=["declarations", "code"],
+)
+def test_types(tmp_path: Path, files: list[str], options: dict[str, bool]) -> None:
+    """tsc, in strict mode, finds nothing wrong with the declarations and a program that uses all of them, nor with the code."""
+    compiler = packages() / "typescript" / "bin" / "tsc"
+    for source in (WEB / "fastchat.js", WEB / "fastchat.d.ts", HERE / "uses.ts"):
+        (tmp_path / source.name).write_text(source.read_text())
+    strict = {
+        "noEmit": True,
+        "strict": True,
+        "target": "es2022",
+        "module": "es2022",
+        "moduleResolution": "bundler",
+    }
+    where = {"lib": ["es2022", "dom", "dom.iterable"], "types": []}
+    (tmp_path / "tsconfig.json").write_text(
+        json.dumps({"files": files, "compilerOptions": {**strict, **where, **options}})
+    )
+    done = subprocess.run([node(), str(compiler)], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_lock_file_names_no_registry() -> None:
+    """The packages come from whatever registry npm is set to; what they contain is held by their checksums."""
+    lock = (HERE / "package-lock.json").read_text()
+    found = [package for path, package in json.loads(lock)["packages"].items() if path]
+    assert found
+    assert all(package["integrity"] for package in found)
+    assert "://" not in lock
