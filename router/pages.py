@@ -1,15 +1,15 @@
-"""Everything on the public port that is not the chat: a page that says what this is, and ``/healthz``.
+"""Everything on the public port that is not the chat itself: the chat page and its files, and ``/healthz``.
 
 Served by aiohttp from sockets that a front has accepted and only peeked at. Every answer ends its connection: otherwise a proxy's next
 request on the same connection, one for the chat perhaps, would come here instead of to the front.
+
+Browsers keep the page's files, and ask each time whether they are still the same (``Cache-Control: no-cache`` and an ETag): a new
+version is seen at once, and an old one costs a 304 without a body.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import html
 import logging
 import socket
 from collections.abc import Awaitable, Callable
@@ -18,6 +18,8 @@ from typing import Final
 from aiohttp import web
 
 from core.logs import fields
+from router.origin import split_host
+from router.web_files import INDEX, WebFile, read_web_files
 
 _log = logging.getLogger("fastchat.front")
 
@@ -28,55 +30,85 @@ _STOP_SECONDS: Final = 0.5
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_STYLE: Final = """
-:root { color-scheme: light dark; font: 100%/1.6 system-ui, sans-serif; }
-body { max-width: 40rem; margin: 0 auto; padding: 2rem 1rem; overflow-wrap: anywhere; }
-h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 1rem; }
-h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
-code, pre { font: .9rem/1.5 ui-monospace, monospace; }
-pre { white-space: pre-wrap; margin: .5rem 0; padding: .75rem 1rem; border: 1px solid #8886; border-radius: .5rem; }
-"""
-_PAGE: Final = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>FastChat</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-<h1>FastChat</h1>
-<p>A chat server for two people at a time: JSON messages over WebSocket. It is running.</p>
-<h2>Connect</h2>
-<p>The WebSocket is at</p>
-<pre>{url}</pre>
-<p>The first message says who you are; the user id is a UUID v4 of your own.</p>
-<pre>{{"type": "HELLO", "data": {{"user_id": "0b5a1f0e-6a5c-4f0e-9d5e-0d6f3c1a7b42", "display_name": "Ada"}}}}</pre>
-<p>The answer is <code>HELLO_ACK</code>, then <code>PRESENCE</code> with everybody who is online. Then open a chat with
-<code>OPEN_CHAT</code> and write with <code>MSG</code>.</p>
-<h2>Operate</h2>
-<p><a href="/healthz">/healthz</a> answers while this server takes connections.</p>
-</main>
-</body>
-</html>
-"""
-_POLICY: Final = "; ".join(
-    (
-        "default-src 'none'",
-        f"style-src 'sha256-{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
+#: What every answer carries, unless it says something else.
+_HEADERS: Final = {
+    "Server": "FastChat",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+#: What the page has no use for, so that nothing that gets into it has either.
+_PERMISSIONS: Final = ", ".join(
+    f"{feature}=()"
+    for feature in (
+        "accelerometer",
+        "camera",
+        "display-capture",
+        "geolocation",
+        "gyroscope",
+        "magnetometer",
+        "microphone",
+        "midi",
+        "payment",
+        "serial",
+        "usb",
     )
 )
 
 
-async def _index(request: web.Request) -> web.Response:
-    # The client's own word for this server, since only the client knows how it got here.
-    url = f"ws://{request.host}/ws"
-    text = _PAGE.format(style=_STYLE, url=html.escape(url))
-    return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": _POLICY})
+def content_security_policy(host: str) -> str:
+    """What the chat page may do: load its own files, and talk to the host that it came from, which the client calls `host`.
+
+    Newer browsers take `'self'` for the WebSocket of the same host too; older ones want its URL. A `host` that is none is left out.
+    """
+    own = f" ws://{host} wss://{host}" if split_host(host) is not None else ""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            f"connect-src 'self'{own}",
+            "img-src 'self' data:",
+            "base-uri 'none'",
+            "form-action 'self'",
+            "frame-ancestors 'none'",
+        )
+    )
+
+
+def _serve_file(file: WebFile) -> Handler:
+    """A handler that answers with `file`, or with 304 to a client that has it."""
+
+    async def serve(request: web.Request) -> web.Response:
+        encodings = request.headers.get("Accept-Encoding", "")
+        gzipped = file.gzipped if _accepts_gzip(encodings) else None
+        variant = gzipped or file.plain
+        headers = {
+            "Cache-Control": "no-cache",
+            "Content-Security-Policy": content_security_policy(request.headers.get("Host", "")),
+            "ETag": f'"{variant.etag}"',
+            "Permissions-Policy": _PERMISSIONS,
+            "Vary": "Accept-Encoding",
+        }
+        known = request.if_none_match or ()
+        if any(etag.value in (variant.etag, "*") for etag in known):
+            return web.Response(status=304, headers=headers)
+        headers["Content-Type"] = file.content_type
+        if gzipped is not None:
+            headers["Content-Encoding"] = "gzip"
+        return web.Response(body=variant.body, headers=headers)
+
+    return serve
+
+
+def _accepts_gzip(header: str) -> bool:
+    """Whether an Accept-Encoding names gzip, and not with a weight of 0."""
+    for entry in header.lower().split(","):
+        coding, _, parameters = entry.partition(";")
+        if coding.strip() == "gzip":
+            return parameters.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
 
 
 async def _health(request: web.Request) -> web.Response:
@@ -88,17 +120,19 @@ async def _say_where(request: web.Request, handler: Handler) -> web.StreamRespon
     try:
         return await handler(request)
     except web.HTTPNotFound:
-        return web.Response(status=404, text="There is nothing at this path. The chat is at /ws.\n")
+        return web.Response(
+            status=404, text="There is nothing at this path. The chat is at /, its WebSocket at /ws.\n"
+        )
 
 
 async def _last_answer(request: web.Request, response: web.StreamResponse) -> None:
     """Called for every answer before it is written."""
     response.force_close()
     response.headers["Connection"] = "close"
-    response.headers["Server"] = "FastChat"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Referrer-Policy"] = "no-referrer"
-    response.headers["Cache-Control"] = "no-store"
+    for name, value in _HEADERS.items():
+        # `setdefault` would keep the Server line that aiohttp has put there.
+        if name == "Server" or name not in response.headers:
+            response.headers[name] = value
 
 
 class PageServer:
@@ -106,7 +140,8 @@ class PageServer:
 
     def __init__(self) -> None:
         application = web.Application(middlewares=[_say_where])
-        application.router.add_get("/", _index)
+        for name, file in read_web_files().items():
+            application.router.add_get("/" if name == INDEX else f"/{name}", _serve_file(file))
         application.router.add_get("/healthz", _health)
         application.on_response_prepare.append(_last_answer)
         self._runner = web.AppRunner(

@@ -16,7 +16,7 @@ from mypyc.build import mypycify
 from setuptools import Distribution
 
 _CORE: Final = Path(__file__).parents[1] / "core"
-#: Protocols with positional-only arguments, enumerations, pydantic's models, logging's handlers and tables to read: nothing in them takes time.
+#: Protocols with positional-only arguments, enumerations, models of pydantic, handlers of logging, and tables: nothing that takes time.
 _AS_IT_IS: Final = (
     "__init__.py",
     "catalogue.py",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
+import gzip
 import re
+from pathlib import Path
 
 import pytest
 
+from router.web_files import WEB, read_web_files, without_comments
 from tests.router.front_process import HEAD, FrontProcess
 
 
@@ -22,28 +23,141 @@ def ask(front: FrontProcess, line: str, *fields: str, body: bytes = b"") -> tupl
     return int(head.split(b" ", 2)[1]), head.decode(), answer
 
 
-def test_the_page_says_what_this_is_and_how_to_connect(front: FrontProcess) -> None:
-    status, head, body = ask(front, "GET / HTTP/1.1")
+def fields(head: str, name: str) -> list[str]:
+    """The values of all header fields of this name."""
+    return re.findall(rf"^{name}: (.*?)\r?$", head, re.IGNORECASE | re.MULTILINE)
+
+
+def field(head: str, name: str) -> str:
+    """The value of a header field that is there once."""
+    found = fields(head, name)
+    assert len(found) == 1, f"{name} is there {len(found)} times in {head}"
+    return found[0]
+
+
+FILES = [
+    ("/", "text/html; charset=utf-8"),
+    ("/app.js", "text/javascript; charset=utf-8"),
+    ("/fastchat.js", "text/javascript; charset=utf-8"),
+    ("/chat.css", "text/css; charset=utf-8"),
+    ("/icon.svg", "image/svg+xml; charset=utf-8"),
+]
+EVERY_FILE = pytest.mark.parametrize(("path", "content_type"), FILES)
+
+
+@EVERY_FILE
+def test_the_files_of_the_page(front: FrontProcess, path: str, content_type: str) -> None:
+    status, head, body = ask(front, f"GET {path} HTTP/1.1")
     assert status == 200
-    assert "Content-Type: text/html; charset=utf-8" in head
-    assert b"ws://localhost:8000/ws" in body
-    assert b'name="viewport"' in body
-    assert b"<script" not in body
-    assert b"http://" not in body
-    assert b"https://" not in body
+    assert field(head, "Content-Type") == content_type
+    assert int(field(head, "Content-Length")) == len(body)
+    body.decode()
+    assert field(head, "X-Content-Type-Options") == "nosniff"
+    assert field(head, "Referrer-Policy") == "no-referrer"
+    assert "microphone=()" in field(head, "Permissions-Policy")
+    assert field(head, "Server") == "FastChat"
 
 
-def test_the_page_may_load_nothing_and_its_style_is_the_only_one(front: FrontProcess) -> None:
+@EVERY_FILE
+def test_browsers_keep_them_and_ask_whether_they_are_the_same(
+    front: FrontProcess, path: str, content_type: str
+) -> None:
+    _, head, body = ask(front, f"GET {path} HTTP/1.1")
+    assert field(head, "Cache-Control") == "no-cache"
+    etag = field(head, "ETag")
+    assert re.fullmatch(r'"[0-9a-f]{20}"', etag)
+    for known in (etag, f'"something-else", {etag}', f"W/{etag}", "*"):
+        status, head, nothing = ask(front, f"GET {path} HTTP/1.1", f"If-None-Match: {known}")
+        assert (status, nothing) == (304, b""), known
+        assert field(head, "ETag") == etag
+        assert field(head, "Cache-Control") == "no-cache"
+        assert "default-src 'none'" in field(head, "Content-Security-Policy")
+    for other in ('"something else"', etag.replace('"', ""), "nonsense", ""):
+        status, _, again = ask(front, f"GET {path} HTTP/1.1", f"If-None-Match: {other}")
+        assert (status, again) == (200, body), other
+
+
+def test_gzip_for_who_wants_it(front: FrontProcess) -> None:
+    _, head, plain = ask(front, "GET /fastchat.js HTTP/1.1")
+    assert fields(head, "Content-Encoding") == []
+    assert field(head, "Vary") == "Accept-Encoding"
+    for accepted in ("gzip", "br, GZIP;q=0.5", "deflate, gzip; q=1.0"):
+        _, zipped_head, zipped = ask(front, "GET /fastchat.js HTTP/1.1", f"Accept-Encoding: {accepted}")
+        assert field(zipped_head, "Content-Encoding") == "gzip"
+        assert gzip.decompress(zipped) == plain
+        assert len(zipped) < len(plain) / 2
+        etag = field(zipped_head, "ETag")
+        assert etag != field(head, "ETag"), "other bytes, another name"
+        status, _, _ = ask(
+            front, "GET /fastchat.js HTTP/1.1", f"Accept-Encoding: {accepted}", f"If-None-Match: {etag}"
+        )
+        assert status == 304
+    for refused in ("br", "gzip;q=0", "gzip; q=0.000", "identity", ""):
+        _, head, body = ask(front, "GET /fastchat.js HTTP/1.1", f"Accept-Encoding: {refused}")
+        assert (fields(head, "Content-Encoding"), body) == ([], plain), refused
+
+
+def test_the_page_may_load_its_own_files_and_talk_to_its_own_server(front: FrontProcess) -> None:
     _, head, body = ask(front, "GET / HTTP/1.1")
-    style = body.partition(b"<style>")[2].partition(b"</style>")[0]
-    digest = base64.b64encode(hashlib.sha256(style).digest()).decode()
-    assert f"Content-Security-Policy: default-src 'none'; style-src 'sha256-{digest}';" in head
-    assert b"style=" not in body
+    assert field(head, "Content-Security-Policy") == (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' ws://localhost:8000 wss://localhost:8000;"
+        " img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    )
+    page = body.decode()
+    assert not re.search(r"<script(?![^>]* src=)|<style|\sstyle=|\son\w+=|javascript:", page)
+    loaded = re.findall(r'(?:src|href)="(/[^"?]*)', page)
+    for path in loaded:
+        assert ask(front, f"GET {path} HTTP/1.1")[0] == 200, path
+    assert "http://" not in page
+    assert "https://" not in page
 
 
-def test_what_the_client_calls_the_server_is_escaped(front: FrontProcess) -> None:
-    answer = front.http(b"GET / HTTP/1.1\r\nHost: <b>&\r\n\r\n")
-    assert b"<b>" not in answer
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example; script-src *",
+        "a b",
+        "<b>&",
+        "x'none'",
+        "localhost:99999",
+        "localhost:8000 https:",
+        "[::g]",
+    ],
+)
+def test_what_the_client_calls_the_server_can_not_loosen_the_policy(front: FrontProcess, host: str) -> None:
+    head = front.http(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()).partition(b"\r\n\r\n")[0]
+    assert b"Content-Security-Policy: " in head or b" 400 " in head
+    assert host.encode() not in head
+    if b" 200 " in head:
+        assert b"connect-src 'self'; img-src" in head
+
+
+def test_scripts_are_served_without_their_comments_and_with_their_line_numbers(front: FrontProcess) -> None:
+    for path in sorted(WEB.glob("*.js")):
+        _, _, body = ask(front, f"GET /{path.name} HTTP/1.1")
+        source, served = path.read_text().splitlines(), body.decode().splitlines()
+        assert len(served) <= len(source)
+        assert len(body) < 0.9 * path.stat().st_size
+        for number, line in enumerate(served):
+            assert line in ("", source[number]), f"{path.name}:{number + 1}"
+            if line == "" and source[number]:
+                in_comment = source[number].lstrip().startswith(("//", "/*", "*"))
+                assert in_comment, f"{path.name}:{number + 1} is gone: {source[number]}"
+
+
+def test_comments_within_a_line_stay() -> None:
+    text = "a /* b */\n/* c */ d\n  /** e\n * f */\ng // h\n// i\n/** @type {x} */ (j)\n/* k */\n"
+    assert without_comments(text, ".js") == "a /* b */\n/* c */ d\n\n\ng // h\n\n/** @type {x} */ (j)\n\n"
+    assert without_comments("/* a\nb */\nc { d: url(//e) }\n", ".css") == "\n\nc { d: url(//e) }\n"
+    assert without_comments("<!-- a -->\n// b\n", ".html") == "<!-- a -->\n// b\n"
+
+
+def test_only_files_with_a_known_suffix_are_served(tmp_path: Path) -> None:
+    for name in ("a.js", "b.css", ".hidden", "c.py", "d.js~", "e"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "f.js").mkdir()
+    (tmp_path / "f.js" / "g.js").write_text("x")
+    assert sorted(read_web_files(tmp_path)) == ["a.js", "b.css"]
 
 
 def test_health(front: FrontProcess) -> None:
@@ -53,7 +167,29 @@ def test_health(front: FrontProcess) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/nothing", "/ws/", "/%77s", "/../ws", "//ws", "http://localhost/ws", "/ws;a"]
+    "path",
+    [
+        "/nothing",
+        "/ws/",
+        "/%77s",
+        "/../ws",
+        "//ws",
+        "http://localhost/ws",
+        "/ws;a",
+        "/index.html",
+        "/app.js/",
+        "/APP.JS",
+        "/app.js%00",
+        "/../pages.py",
+        "/..%2fpages.py",
+        "/%2e%2e/pages.py",
+        "/.%2e/web/app.js",
+        "/web/app.js",
+        "/dashboard/",
+        "/static/../../../../etc/passwd",
+        "//etc/passwd",
+        "/..\\pages.py",
+    ],
 )
 def test_anything_else_is_404(front: FrontProcess, path: str) -> None:
     status, head, body = ask(front, f"GET {path} HTTP/1.1")
@@ -63,13 +199,13 @@ def test_anything_else_is_404(front: FrontProcess, path: str) -> None:
 
 
 def test_head_has_no_body(front: FrontProcess) -> None:
-    for path in ("/", "/healthz"):
+    for path in ("/", "/app.js", "/healthz"):
         status, head, body = ask(front, f"HEAD {path} HTTP/1.1")
         assert (status, body) == (200, b"")
         assert "Content-Length: " in head
 
 
-@pytest.mark.parametrize("path", ["/", "/healthz"])
+@pytest.mark.parametrize("path", ["/", "/app.js", "/healthz"])
 def test_other_methods_are_405(front: FrontProcess, path: str) -> None:
     status, head, _ = ask(front, f"POST {path} HTTP/1.1", "Content-Length: 3", body=b"a=b")
     assert status == 405

@@ -6,11 +6,14 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from tests.system.harness import Server, StartServer
+
+if TYPE_CHECKING:
+    from tests.system.browser import Browser
 
 #: The servers that fixtures have started in this test process and not stopped yet.
 SERVERS: Final = pytest.StashKey[list[Server]]()
@@ -71,3 +74,23 @@ def start_server(pytestconfig: pytest.Config, tmp_path: Path) -> Iterator[StartS
             return started.enter_context(_running(pytestconfig, server))
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """One browser for the module."""
+    # Only here, since it takes a while, and few tests need it.
+    from tests.system.browser import running_browser
+
+    with running_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Iterator[Browser]:
+    """The browser, without anybody in it; nothing may have gone wrong on any page at the end."""
+    try:
+        yield chromium
+        chromium.assert_well()
+    finally:
+        chromium.close_visitors()

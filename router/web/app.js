@@ -1,0 +1,155 @@
+// @ts-check
+/** The page: asks who one is, then brings together the messenger, the list of people, the conversation and the connection bar. */
+
+import { Composer } from "./composer.js";
+import { ConnectionBar } from "./connection_bar.js";
+import { Conversation } from "./conversation.js";
+import { announce, avatar, button, byId, nameOf } from "./dom.js";
+import { askName, setUpIdentity } from "./identity.js";
+import { Messenger } from "./messenger.js";
+import { PeopleList } from "./people.js";
+import { Person } from "./storage.js";
+import { isUserId } from "./text.js";
+
+/** @typedef {import("./chats.js").Chat} Chat */
+
+const person = new Person(new URLSearchParams(location.search));
+if (!person.userId) person.introduce(await askName());
+byId("app").hidden = false;
+
+/** The chat that is open. @type {Chat | null} */
+let current = null;
+let isScheduled = false;
+
+const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`;
+const messenger = new Messenger(person, url, {
+  changed: schedule,
+  state: (state) => connection.show(state.state, state),
+  news(chat, item) {
+    if (chat === current && document.visibilityState === "visible") announce(`${chat.name}: ${item.content}`);
+    else announce(`New message from ${chat.name}`);
+  },
+});
+const connection = new ConnectionBar(() => messenger.tryNow());
+const people = new PeopleList(schedule);
+const conversation = new Conversation({
+  older: (chat) => messenger.loadOlder(chat),
+  seen: (chat, item) => messenger.seen(chat, item),
+  retry: (chat, item) => messenger.retry(chat, item),
+  remove(chat, item) {
+    messenger.remove(chat, item);
+    schedule();
+    composer.field.focus();
+  },
+});
+const composer = new Composer({
+  send(userId, text) {
+    messenger.send(messenger.chats.with(userId), text);
+    conversation.newKey = null;
+    conversation.toEnd();
+  },
+  typing: (userId, isTyping) => messenger.client.typing(userId, isTyping),
+  draft: (userId, text) => person.saveDraft(userId, text),
+});
+
+const showName = setUpIdentity(person, () => {
+  person.tabs?.postMessage({ name: person.name });
+  messenger.restart();
+});
+
+// -- Drawing --
+
+/** Draw soon; once, however much changes until then. */
+function schedule() {
+  if (isScheduled) return;
+  isScheduled = true;
+  // A hidden page draws no frames, but its title counts.
+  if (document.visibilityState === "visible") requestAnimationFrame(draw);
+  else setTimeout(draw, 200);
+}
+
+function draw() {
+  isScheduled = false;
+  const { chats, isOnline } = messenger;
+  people.render(chats, current?.id ?? null, isOnline);
+  showName();
+  const own = byId("me-state");
+  own.textContent = isOnline ? "Online" : messenger.client.state === "closed" ? "Disconnected" : "Connecting…";
+  own.className = isOnline ? "online" : "";
+  document.title = `${chats.unread ? `(${chats.unread}) ` : ""}${current ? `${current.name} · ` : ""}FastChat`;
+  if (current) drawChat(current);
+}
+
+/** @param {Chat} chat */
+function drawChat(chat) {
+  const isHere = messenger.isOnline && messenger.chats.online.has(chat.id);
+  const heading = byId("peer-name");
+  if (heading.textContent !== chat.name) {
+    heading.replaceChildren(nameOf(chat.name));
+    byId("peer-avatar").replaceChildren(avatar(chat.id, chat.name));
+  }
+  const state = byId("peer-state");
+  state.textContent = chat.isTyping ? "typing…" : isHere ? "Online" : messenger.isOnline ? "Offline" : "";
+  state.className = chat.isTyping || isHere ? "online" : "";
+  conversation.render();
+  conversation.setTop(topOf(chat), chat.problem ? [button("Try again", () => tryAgain(chat), "inline")] : []);
+  if (chat.problem || !messenger.isOnline) return;
+  if (chat.isLoaded) conversation.askForOlder();
+  else void messenger.load(chat);
+}
+
+/** @param {Chat} chat @returns {string} what stands above the oldest message */
+function topOf(chat) {
+  if (chat.problem) return chat.problem;
+  if (chat.thread.next === null && !chat.isLoading) {
+    return chat.thread.items.length ? "This is where your chat begins." : `Say hello to ${chat.name}.`;
+  }
+  return chat.isLoading && messenger.isOnline ? "Loading messages…" : "";
+}
+
+/** @param {Chat} chat */
+function tryAgain(chat) {
+  chat.problem = "";
+  schedule();
+}
+
+// -- Going from chat to chat: the fragment of the URL says which one is open --
+
+function navigate() {
+  const id = location.hash.slice(1);
+  const left = current?.id ?? null;
+  const isChat = isUserId(id) && id !== person.userId;
+  document.body.dataset.view = isChat ? "chat" : "list";
+  byId("chat").hidden = !isChat;
+  byId("nothing").hidden = isChat;
+  if (!isChat) {
+    current = null;
+    composer.close();
+    conversation.hide();
+    draw();
+    if (left) people.focus(left);
+    return;
+  }
+  if (id === left) return;
+  current = messenger.chats.with(id);
+  current.problem = "";
+  conversation.show(current);
+  draw();
+  composer.open(id, current.name, person.loadDraft(id));
+  // On a touch screen a field that gets the focus brings the keyboard along.
+  if (matchMedia("(pointer: coarse)").matches) byId("peer-name").focus();
+  else composer.field.focus();
+}
+
+addEventListener("hashchange", navigate);
+addEventListener("pagehide", () => composer.keepDraft());
+addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || !current || document.querySelector("dialog[open]") || event.isComposing) return;
+  location.hash = "";
+});
+document.addEventListener("visibilitychange", schedule);
+// Days change, and what is held by a limit counts down.
+setInterval(schedule, 1000);
+
+messenger.start();
+navigate();

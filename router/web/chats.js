@@ -1,0 +1,154 @@
+// @ts-check
+/** All chats of the person: names, last words, what is unread; and who is online. Knows nothing of the document. */
+
+import { Thread } from "./thread.js";
+
+/** @typedef {import("./thread.js").Message} Message */
+/**
+ * What is kept of a chat in the browser.
+ * @typedef {object} ChatRecord
+ * @property {string} id the other person's user id
+ * @property {string} name
+ * @property {boolean} opened whether the server has said that the chat is open
+ * @property {{content: string, at: number, own: boolean} | null} last
+ * @property {number[]} unread times of the messages that have not been seen
+ * @property {number} readAt time of the latest message that has been seen
+ */
+
+/** Times of unread messages kept for one chat at most. */
+const UNREAD_MAX = 999;
+
+export class Chat {
+  /** @param {ChatRecord} record @param {string} me */
+  constructor(record, me) {
+    this.record = record;
+    this.id = record.id;
+    this.thread = new Thread(me);
+    this.isTyping = false;
+    /** Whether the newest messages are here, are on their way, or why they can't be had. */
+    this.isLoaded = false;
+    this.isLoading = false;
+    this.problem = "";
+  }
+
+  /** @returns {string} */
+  get name() {
+    return this.record.name;
+  }
+
+  /** @returns {number} how many messages have not been seen */
+  get unread() {
+    return this.record.unread.length;
+  }
+
+  /** @returns {boolean} whether there is something to come back to */
+  get hasWords() {
+    return this.record.last !== null;
+  }
+
+  /** Somebody has written: the last words of this chat, unless they are older than what we have. @param {string} content @param {number} at @param {boolean} own */
+  saw(content, at, own) {
+    const last = this.record.last;
+    if (!last || at >= last.at) this.record.last = { content: content.slice(0, 120), at, own };
+  }
+
+  /** Everything up to this time has been seen. @param {number} at @returns {boolean} whether that is new */
+  readUpTo(at) {
+    if (at <= this.record.readAt) return false;
+    this.record.readAt = at;
+    this.record.unread = this.record.unread.filter((time) => time > at);
+    return true;
+  }
+}
+
+export class Chats {
+  /** @param {string} me @param {ChatRecord[]} records */
+  constructor(me, records) {
+    this.me = me;
+    /** @type {Map<string, Chat>} */
+    this.byId = new Map();
+    for (const record of records) {
+      const { id, name, opened = true, last = null, unread = [], readAt = 0 } = record;
+      this.byId.set(id, new Chat({ id, name, opened, last, unread, readAt }, me));
+    }
+    /** user id -> name of everybody who is online but us. @type {Map<string, string>} */
+    this.online = new Map();
+  }
+
+  /** The chat with somebody, a new one if need be. @param {string} id @param {string} [name] @returns {Chat} */
+  with(id, name) {
+    let chat = this.byId.get(id);
+    if (!chat) {
+      const record = { id, name: name || this.online.get(id) || "Unknown", opened: false, last: null, unread: [], readAt: 0 };
+      chat = new Chat(record, this.me);
+      this.byId.set(id, chat);
+    } else if (name) {
+      chat.record.name = name;
+    }
+    return chat;
+  }
+
+  /** @param {Map<string, string>} users everybody who is online */
+  setOnline(users) {
+    this.online = new Map([...users].filter(([id]) => id !== this.me));
+    for (const [id, name] of this.online) {
+      const chat = this.byId.get(id);
+      if (chat) chat.record.name = name;
+    }
+  }
+
+  /**
+   * A message that came live.
+   * @param {Message} message
+   * @returns {{chat: Chat, item: import("./thread.js").Item, isNew: boolean}} `isNew`: it is for us, and nobody here has seen it
+   */
+  arrive(message) {
+    const own = message.from === this.me;
+    const chat = this.with(own ? message.to : message.from);
+    const known = chat.thread.byKey.has(chat.thread.keyOf(message));
+    const item = chat.thread.arrive(message);
+    chat.record.opened = true;
+    chat.saw(item.content, item.at, own);
+    // Who answers has read, on whichever device.
+    if (own) chat.readUpTo(item.at);
+    const isNew = !own && !known && item.at > chat.record.readAt;
+    if (isNew) {
+      item.unseen = true;
+      const { unread } = chat.record;
+      if (!unread.includes(item.at)) chat.record.unread = [...unread, item.at].slice(-UNREAD_MAX);
+    }
+    return { chat, item, isNew };
+  }
+
+  /** @returns {number} messages that have not been seen, in all chats */
+  get unread() {
+    let sum = 0;
+    for (const chat of this.byId.values()) sum += chat.unread;
+    return sum;
+  }
+
+  /** @returns {ChatRecord[]} what to keep */
+  records() {
+    return [...this.byId.values()].filter((chat) => chat.hasWords || chat.record.opened).map((chat) => chat.record);
+  }
+
+  /**
+   * What the list of people shows.
+   * @param {string} search part of a name; empty for all
+   * @param {string | null} current the chat that is open, which is never left out
+   * @returns {{chats: Chat[], others: {id: string, name: string}[]}} chats with the latest words first; everybody else by name
+   */
+  list(search, current) {
+    const wanted = search.trim().toLocaleLowerCase();
+    /** @param {string} name */
+    const matches = (name) => name.toLocaleLowerCase().includes(wanted);
+    const chats = [...this.byId.values()]
+      .filter((chat) => (chat.hasWords || chat.id === current) && matches(chat.name))
+      .sort((a, b) => (b.record.last?.at ?? Infinity) - (a.record.last?.at ?? Infinity) || 0);
+    const others = [...this.online]
+      .map(([id, name]) => ({ id, name }))
+      .filter(({ id, name }) => !(this.byId.get(id)?.hasWords || id === current) && matches(name))
+      .sort((a, b) => a.name.localeCompare(b.name) || (a.id < b.id ? -1 : 1));
+    return { chats, others };
+  }
+}

@@ -1,0 +1,89 @@
+// @ts-check
+/** Who one is: the name at the beginning, and the dialog to change it, to be found, to try it as two, and to be forgotten. */
+
+import { announce, avatar, byId, nameOf } from "./dom.js";
+import { problemOfName } from "./text.js";
+
+/** @typedef {import("./storage.js").Person} Person */
+
+/**
+ * Let a form take a name.
+ * @param {string} id of the form, whose input and paragraph for problems are `id`-name and `id`-problem
+ * @param {(name: string) => void} accept
+ */
+function nameForm(id, accept) {
+  const input = /** @type {HTMLInputElement} */ (byId(`${id}-name`));
+  const problem = byId(`${id}-problem`);
+  const check = () => {
+    problem.textContent = problemOfName(input.value);
+    input.setAttribute("aria-invalid", String(problem.textContent !== ""));
+    return !problem.textContent;
+  };
+  input.addEventListener("input", () => problem.textContent && check());
+  byId(id).addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (check()) accept(input.value);
+    else input.focus();
+  });
+  return input;
+}
+
+/** Ask for a name. @returns {Promise<string>} */
+export function askName() {
+  byId("welcome").hidden = false;
+  return new Promise((resolve) => {
+    nameForm("welcome-form", (name) => {
+      byId("welcome").hidden = true;
+      resolve(name);
+    }).focus();
+  });
+}
+
+/**
+ * The button with one's own name, and the dialog behind it.
+ * @param {Person} person
+ * @param {() => void} renamed
+ * @returns {() => void} shows the name as it is now, which another tab may have changed
+ */
+export function setUpIdentity(person, renamed) {
+  const dialog = /** @type {HTMLDialogElement} */ (byId("settings"));
+  const link = /** @type {HTMLInputElement} */ (byId("link"));
+  let shown = "";
+  const show = () => {
+    if (shown !== person.name) byId("me-name").replaceChildren(avatar(person.userId, person.name), nameOf(person.name));
+    shown = person.name;
+  };
+  const input = nameForm("settings-form", (name) => {
+    dialog.close();
+    if (name.trim() === person.name) return;
+    person.introduce(name);
+    renamed();
+  });
+  byId("me").addEventListener("click", () => {
+    input.value = person.name;
+    byId("settings-form-problem").textContent = "";
+    byId("ends").hidden = !person.isPrivate;
+    link.value = `${location.origin}/#${person.userId}`;
+    dialog.showModal();
+  });
+  byId("close").addEventListener("click", () => dialog.close());
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog) dialog.close();
+  });
+  byId("copy").addEventListener("click", async () => {
+    link.select();
+    const copied = await navigator.clipboard?.writeText(link.value).then(() => true, () => false);
+    byId("copied").textContent = copied ? "Copied." : "Copy it from the field.";
+    announce(byId("copied").textContent ?? "");
+  });
+  byId("forget").addEventListener("click", () => {
+    if (byId("forget").dataset.sure !== "yes") {
+      byId("forget").dataset.sure = "yes";
+      byId("forget").textContent = "Really forget? Your chats can't be found again";
+      return;
+    }
+    person.forget();
+    location.replace(location.pathname + location.search);
+  });
+  return show;
+}

@@ -1,0 +1,140 @@
+// @ts-check
+/** The list of chats and of people who are online. Each entry is a link to its chat, so a click with Ctrl opens it in a tab of its own. */
+
+import { avatar, byId, make, nameOf, quiet, setChildren } from "./dom.js";
+import { shortWhen } from "./text.js";
+
+/** @typedef {import("./chats.js").Chats} Chats */
+/** @typedef {import("./chats.js").Chat} Chat */
+
+/** Entries from which the list has a search field. */
+const SEARCH_FROM = 8;
+
+export class PeopleList {
+  /** @param {() => void} changed called when the search changes what is to be shown */
+  constructor(changed) {
+    this.list = byId("people");
+    this.empty = byId("nobody");
+    this.search = /** @type {HTMLInputElement} */ (byId("search"));
+    /** @type {Map<string, {element: HTMLLIElement, signature: string}>} */
+    this.entries = new Map();
+    this.headings = { chats: heading("Chats"), others: heading("Online now"), before: heading("Were online") };
+    this.search.addEventListener("input", changed);
+    this.list.addEventListener("keydown", (event) => this.move(event));
+    this.search.addEventListener("keydown", (event) => {
+      if (event.key === "ArrowDown") this.move(event);
+    });
+  }
+
+  /**
+   * @param {Chats} chats
+   * @param {string | null} current the chat that is open
+   * @param {boolean} isConnected whether it is known who is online
+   */
+  render(chats, current, isConnected) {
+    const searching = this.search.value.trim() !== "";
+    const { chats: mine, others } = chats.list(this.search.value, current);
+    const all = searching || mine.length + others.length >= SEARCH_FROM;
+    byId("search-field").hidden = !all;
+    const wanted = [];
+    if (mine.length) wanted.push(this.headings.chats);
+    for (const chat of mine) wanted.push(this.chat(chat, chats.online.has(chat.id) && isConnected, chat.id === current));
+    if (others.length) wanted.push(isConnected ? this.headings.others : this.headings.before);
+    for (const { id, name } of others) wanted.push(this.person(id, name, isConnected));
+    const focused = this.links().indexOf(/** @type {HTMLAnchorElement} */ (document.activeElement));
+    setChildren(this.list, wanted);
+    // Whoever has the focus may leave; it goes to the entry that takes the place.
+    const left = this.links();
+    if (focused >= 0 && !this.list.contains(document.activeElement)) (left[Math.min(focused, left.length - 1)] ?? byId("me")).focus();
+    const shown = new Set(wanted);
+    for (const [id, { element }] of this.entries) if (!shown.has(element)) this.entries.delete(id);
+    const text = byId("nobody-text");
+    this.empty.hidden = others.length > 0 || (mine.length > 0 && !searching);
+    if (searching) text.textContent = mine.length ? "Nobody else of that name." : "Nobody of that name.";
+    else text.textContent = isConnected ? "Nobody else is here yet." : "Who is here will show when you are connected.";
+    byId("nobody-help").hidden = searching || !isConnected;
+  }
+
+  /** Put the focus on a chat's entry, or on the first. @param {string | null} id */
+  focus(id) {
+    const entry = id === null ? undefined : this.entries.get(id);
+    const link = entry?.element.querySelector("a") ?? this.list.querySelector("a") ?? byId("me");
+    /** @type {HTMLElement} */ (link).focus();
+  }
+
+  /** @param {Chat} chat @param {boolean} isOnline @param {boolean} isCurrent @returns {HTMLLIElement} */
+  chat(chat, isOnline, isCurrent) {
+    const { last, unread } = chat.record;
+    const when = last ? shortWhen(last.at, Date.now()) : "";
+    const words = chat.isTyping ? "typing…" : (last?.content ?? "No messages yet");
+    const signature = JSON.stringify([chat.name, isOnline, isCurrent, when, words, last?.own, unread.length, chat.isTyping]);
+    return this.entry(chat.id, signature, (link) => {
+      if (isCurrent) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+      const preview = make("span", chat.isTyping ? "preview typing" : "preview");
+      preview.dir = "auto";
+      if (last?.own && !chat.isTyping) preview.append("You: ");
+      preview.append(words);
+      const second = make("span", "row", preview);
+      if (unread.length) {
+        const badge = make("span", "badge", unread.length > 99 ? "99+" : String(unread.length));
+        badge.append(quiet(` ${unread.length === 1 ? "message" : "messages"} not read`));
+        second.append(badge);
+      }
+      const first = make("span", "row", nameOf(chat.name), make("span", "when", when));
+      link.replaceChildren(disc(chat.id, chat.name, isOnline), make("span", "lines", first, second));
+    });
+  }
+
+  /** @param {string} id @param {string} name @param {boolean} isOnline @returns {HTMLLIElement} */
+  person(id, name, isOnline) {
+    return this.entry(id, `${name} ${isOnline}`, (link) => {
+      link.removeAttribute("aria-current");
+      link.replaceChildren(disc(id, name, isOnline), make("span", "lines", make("span", "row", nameOf(name))));
+    });
+  }
+
+  /** @param {string} id @param {string} signature what it shows @param {(link: HTMLAnchorElement) => void} fill @returns {HTMLLIElement} */
+  entry(id, signature, fill) {
+    let entry = this.entries.get(id);
+    if (!entry) {
+      const link = make("a", "person");
+      link.href = `#${id}`;
+      entry = { element: make("li", "", link), signature: "" };
+      this.entries.set(id, entry);
+    }
+    if (entry.signature !== signature) {
+      entry.signature = signature;
+      fill(/** @type {HTMLAnchorElement} */ (entry.element.firstChild));
+    }
+    return entry.element;
+  }
+
+  links() {
+    return [...this.list.querySelectorAll("a")];
+  }
+
+  /** Arrow keys, Home and End go from entry to entry. @param {KeyboardEvent} event */
+  move(event) {
+    const links = this.links();
+    const at = links.indexOf(/** @type {HTMLAnchorElement} */ (document.activeElement));
+    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: links.length - 1 }[event.key];
+    if (to === undefined || event.ctrlKey || event.altKey || event.metaKey) return;
+    event.preventDefault();
+    if (to < 0 && !byId("search-field").hidden) this.search.focus();
+    else links[Math.max(0, Math.min(to, links.length - 1))]?.focus();
+  }
+}
+
+/** @param {string} text @returns {HTMLLIElement} */
+function heading(text) {
+  return make("li", "heading", make("h2", "", text));
+}
+
+/** @param {string} id @param {string} name @param {boolean} isOnline @returns {HTMLElement} */
+function disc(id, name, isOnline) {
+  const element = make("span", "disc", avatar(id, name));
+  if (isOnline) element.append(make("span", "dot"), quiet("Online: "));
+  return element;
+}
+

@@ -1,0 +1,152 @@
+// @ts-check
+/**
+ * What a person keeps in this browser: who they are, their chats, drafts, and messages that the server does not have yet.
+ *
+ * All tabs with the same person share it, and are devices of one user. `/?person=NAME` is another person of this browser; `/?person=new`
+ * is one of the tab's own, who is gone when the tab is closed. Where the browser keeps nothing, everything lasts as long as the page.
+ */
+
+import { newId } from "./fastchat.js";
+import { isUserId, problemOfName } from "./text.js";
+
+/** @typedef {import("./chats.js").ChatRecord} ChatRecord */
+/** @typedef {{messageId: string, to: string, content: string, at: number}} Unsent */
+
+const PERSON = /^[A-Za-z0-9_-]{1,32}$/;
+const PRIVATE = "new";
+
+/** Storage that lasts as long as the page. @returns {Storage} */
+function memory() {
+  /** @type {Map<string, string>} */
+  const kept = new Map();
+  return /** @type {Storage} */ ({
+    get length() {
+      return kept.size;
+    },
+    key: (index) => [...kept.keys()][index] ?? null,
+    getItem: (key) => kept.get(key) ?? null,
+    setItem: (key, value) => void kept.set(key, value),
+    removeItem: (key) => void kept.delete(key),
+    clear: () => kept.clear(),
+  });
+}
+
+/** @param {boolean} ofTab @returns {Storage} the browser's storage, if it lets us write */
+function open(ofTab) {
+  try {
+    const storage = ofTab ? window.sessionStorage : window.localStorage;
+    storage.setItem("fastchat", "");
+    storage.removeItem("fastchat");
+    return storage;
+  } catch {
+    return memory();
+  }
+}
+
+export class Person {
+  /** @param {URLSearchParams} parameters of the page's URL */
+  constructor(parameters) {
+    const asked = parameters.get("person") ?? parameters.get("user") ?? "";
+    const which = PERSON.test(asked) ? asked : "";
+    /** Whether this person ends with the tab. */
+    this.isPrivate = which === PRIVATE;
+    this.storage = open(this.isPrivate);
+    this.prefix = `fastchat:${which}:`;
+    const identity = this.read("identity");
+    const valid = isUserId(identity?.userId) && typeof identity.name === "string" && !problemOfName(identity.name);
+    this.userId = valid ? identity.userId : "";
+    this.name = valid ? identity.name : "";
+    /** Other tabs of this person hear what is said here. */
+    this.tabs = "BroadcastChannel" in window ? new BroadcastChannel(`${this.prefix}${this.isPrivate}`) : null;
+  }
+
+  /** Become somebody, or change one's name. @param {string} name */
+  introduce(name) {
+    this.userId ||= newId();
+    this.name = name.trim().normalize("NFC");
+    this.write("identity", { userId: this.userId, name: this.name });
+  }
+
+  /** Remove everything about this person from the browser. */
+  forget() {
+    for (const key of this.keys("")) this.storage.removeItem(this.prefix + key);
+    this.userId = "";
+  }
+
+  // -- Chats, and the position in the mailbox up to which they are true --
+
+  /** @returns {{cursor: string | undefined, chats: ChatRecord[]}} */
+  loadChats() {
+    const stored = this.read("chats");
+    if (stored?.userId !== this.userId || !Array.isArray(stored.chats)) return { cursor: undefined, chats: [] };
+    const chats = stored.chats.filter((/** @type {any} */ chat) => isUserId(chat?.id) && typeof chat.name === "string");
+    return { cursor: typeof stored.cursor === "string" ? stored.cursor : undefined, chats };
+  }
+
+  /** Both at once: a cursor without what came before it would lose that. @param {string | undefined} cursor @param {ChatRecord[]} chats */
+  saveChats(cursor, chats) {
+    this.write("chats", { userId: this.userId, cursor, chats });
+  }
+
+  // -- Messages that the server has not confirmed; one entry each, so that tabs don't overwrite each other's --
+
+  /** @returns {Unsent[]} in the order in which they were written */
+  loadUnsent() {
+    const unsent = this.keys("unsent:").map((key) => this.read(key));
+    return unsent.filter((entry) => isUserId(entry?.to) && typeof entry.content === "string").sort((a, b) => a.at - b.at);
+  }
+
+  /** @param {Unsent} entry */
+  saveUnsent(entry) {
+    this.write(`unsent:${entry.messageId}`, entry);
+  }
+
+  /** @param {string} messageId */
+  dropUnsent(messageId) {
+    this.storage.removeItem(`${this.prefix}unsent:${messageId}`);
+  }
+
+  // -- Drafts --
+
+  /** @param {string} userId @returns {string} */
+  loadDraft(userId) {
+    const draft = this.read(`draft:${userId}`);
+    return typeof draft === "string" ? draft : "";
+  }
+
+  /** @param {string} userId @param {string} text */
+  saveDraft(userId, text) {
+    if (text) this.write(`draft:${userId}`, text);
+    else this.storage.removeItem(`${this.prefix}draft:${userId}`);
+  }
+
+  // -- The browser's storage --
+
+  /** @param {string} start @returns {string[]} */
+  keys(start) {
+    const keys = [];
+    for (let index = 0; index < this.storage.length; index++) {
+      const key = this.storage.key(index);
+      if (key?.startsWith(this.prefix + start)) keys.push(key.slice(this.prefix.length));
+    }
+    return keys;
+  }
+
+  /** @param {string} key @returns {any} null when there is nothing, or nothing that can be read */
+  read(key) {
+    try {
+      return JSON.parse(this.storage.getItem(this.prefix + key) ?? "null");
+    } catch {
+      return null;
+    }
+  }
+
+  /** @param {string} key @param {unknown} value */
+  write(key, value) {
+    try {
+      this.storage.setItem(this.prefix + key, JSON.stringify(value));
+    } catch {
+      // The storage is full. The chat goes on; what could not be kept is asked of the server again after a reload.
+    }
+  }
+}
