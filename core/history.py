@@ -176,7 +176,7 @@ def _merge(mine: Page, theirs: Page, limit: int) -> tuple[list[bytes], str | Non
     first = second = 0
     while first < len(mine) or second < len(theirs):
         take_mine = second == len(theirs) or (
-            first < len(mine) and mine[first][1][_TIMESTAMP:] >= theirs[second][1][_TIMESTAMP:]
+            first < len(mine) and _when(mine[first][1]) >= _when(theirs[second][1])
         )
         data = mine[first][1] if take_mine else theirs[second][1]
         room -= len(data) + 1
@@ -193,3 +193,8 @@ def _merge(mine: Page, theirs: Page, limit: int) -> tuple[list[bytes], str | Non
         else:
             second += 1
     return messages, None
+
+
+def _when(data: bytes) -> tuple[bytes, bytes]:
+    """What messages of both are ordered by: what crossed within a millisecond stands in the same order for both sides, by sender."""
+    return data[_TIMESTAMP:], data

@@ -76,6 +76,19 @@ def test_d14_both_directions_newest_first(pair: Pair) -> None:
     assert bob.one("HISTORY") == {"with": pair.ann, "messages": received, "next": None}
 
 
+def test_d14_what_crossed_stands_in_the_same_order_for_both(pair: Pair) -> None:
+    ann, bob = pair.chatting("history")
+    for number in range(3):
+        ann.msg(pair.bob, f"a{number}", settle=False)
+        bob.msg(pair.ann, f"b{number}", settle=False)
+    pair.world.settle()
+    ann.take()
+    bob.take()
+    seen = everything(ann, pair.bob)
+    assert seen == everything(bob, pair.ann, limit=2)
+    assert sorted(seen) == ["a0", "a1", "a2", "b0", "b1", "b2"]
+
+
 def test_d14_a_chat_in_which_nobody_wrote(pair: Pair) -> None:
     ann, _ = pair.chatting("history")
     assert page(ann, pair.bob) == ([], None)
