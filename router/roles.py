@@ -19,6 +19,8 @@ _REPORT_SECONDS_MIN: Final = 0.1
 
 FRONT: Final = "front"
 WORKER: Final = "worker"
+#: Seconds without a report, of which there is one a second, after which something is wrong.
+_SILENCE_MAX: Final = 10.0
 
 
 class Role:
@@ -56,6 +58,9 @@ class Role:
         if self.child is None or not self.child.ready:
             return [f"it is {self.state}"]
         stats, problems = self.child.stats, []
+        silent = 0.0 if self.child.reported_at is None else time.monotonic() - self.child.reported_at
+        if silent > _SILENCE_MAX:
+            problems.append(f"it has not reported for {silent:.0f} s: it hangs, or gets no CPU time")
         if stats.get(STORE_FAILING):
             problems.append("its store can't write, so messages to its users are refused: see its log")
         if stats.get(MEMORY_FULL):

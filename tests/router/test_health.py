@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import cast
@@ -14,10 +15,13 @@ from router.health import Health, Phase
 from router.roles import FRONT, WORKER, Role
 
 
-def role(kind: str, index: int, stats: Mapping[str, float] | None = None, ready: bool = True) -> Role:
-    """A place with a process that has reported this."""
+def role(
+    kind: str, index: int, stats: Mapping[str, float] | None = None, ready: bool = True, silent: float = 0.5
+) -> Role:
+    """A place with a process that has reported this so many seconds ago."""
     filled = Role(kind, index)
-    filled.child = cast(Child, SimpleNamespace(ready=ready, stats=stats or {}))
+    reported_at = time.monotonic() - silent
+    filled.child = cast(Child, SimpleNamespace(ready=ready, stats=stats or {}, reported_at=reported_at))
     return filled
 
 
@@ -45,6 +49,14 @@ def test_what_a_worker_reports_is_a_reason_and_its_problem(stats: Mapping[str, f
     assert ill.status == "degraded"
     assert ill.reasons() == [f"worker 3: {ailing.problems[0]}"]
     assert not ill.is_ready()
+
+
+def test_a_process_that_does_not_report_has_a_problem() -> None:
+    """It was stopped, or hangs: it is still there, and nobody of its users can be served."""
+    ill = health(role(WORKER, 0), role(WORKER, 1, silent=11.0), role(FRONT, 0))
+    assert ill.reasons() == ["worker 1: it has not reported for 11 s: it hangs, or gets no CPU time"]
+    assert health(role(WORKER, 0), role(FRONT, 0, silent=11.0)).status == "degraded"
+    assert health(role(WORKER, 0, silent=9.0), role(FRONT, 0)).is_ready()
 
 
 def test_several_problems_are_all_told() -> None:
