@@ -220,8 +220,9 @@ def test_100000_messages_wait_for_a_slow_reader(tmp_path: Path) -> None:
 def make_room(server: Server, recipient: str) -> None:
     """The recipient acknowledges a message."""
     with RawClient.upgraded(server.port, recipient, "Reader") as client:
-        client.hello()
+        client.hello(capabilities=["history"])
         first = client.receive("MSG")
         client.say("MSG_ACK", message_id=first["message_id"], **{"from": first["from"]})
-        client.say("PING")
-        client.receive("PONG", timeout=60.0)  # behind the messages that are on their way
+        # The store is asked which message that is, and then for this: with the answer, the one before it counts.
+        client.say("HISTORY", limit=1, **{"with": first["from"]})
+        client.receive("HISTORY", timeout=60.0)
