@@ -23,6 +23,9 @@ SHAPE =
 PROCESSES =
 RESULTS = bench/results/load
 UI_PORT = 8089
+# How long `make fuzz` takes for all targets together, and which of them it tries out (see docs/fuzzing.md).
+MINUTES = 10
+TARGET = all
 # Whom `make who` and `make kick` are about.
 USER_ID =
 ARGS =
@@ -30,7 +33,7 @@ ARGS =
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup run status who kick test check manual load load-ui bench bench-compare bench-guard test-compiled docs clean FORCE
+.PHONY: help setup run status who kick test check audit manual load load-ui bench bench-compare bench-guard fuzz test-compiled docs clean FORCE
 
 # The tests call `make run` themselves: what was meant for this make must not reach that one.
 unexport MAKEFLAGS MFLAGS MAKELEVEL
@@ -64,6 +67,9 @@ check: $(VENV)/.installed-dev ## check style, formatting, types and who imports 
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+audit: $(VENV)/.made-for ## ask PyPI whether weaknesses are known of the packages in requirements.lock; needs the network
+	@exec $(BIN)/python scripts/audit.py $(ARGS)
+
 manual: $(VENV)/.installed-run ## walk two users through all flows of a running server: URL=ws://localhost:8000/ws
 	@exec $(BIN)/python scripts/manual_test.py $(URL)
 
@@ -82,6 +88,9 @@ bench-compare: $(COMPILED_CORE)/.done ## the same beside a C relay, uWebSockets.
 
 bench-guard: $(VENV)/.installed-dev ## count the instructions of a message beside the budget, under valgrind: ARGS=--update sets the budget
 	@exec $(BIN)/python -m bench.guard $(ARGS)
+
+fuzz: $(VENV)/.installed-fuzz ## throw inputs at the code that strangers reach: MINUTES=60 TARGET=message
+	@exec $(BIN)/python -m fuzz --minutes $(MINUTES) --target $(TARGET)
 
 docs: $(VENV)/.installed-run ## write the protocol reference, docs/protocol.md and docs/protocol.schema.json, from the tables in core/
 	@exec $(BIN)/python scripts/protocol_reference.py
@@ -146,6 +155,9 @@ install = $(lock); if $(is_new); then exit; fi; \
 
 $(VENV)/.installed-run: pyproject.toml requirements.lock $(VENV)/.made-for
 	@$(install) . && mv $(VENV)/.began $@
+
+$(VENV)/.installed-fuzz: pyproject.toml requirements.lock $(VENV)/.made-for
+	@$(install) '.[dev,fuzz]' && cp -p $(VENV)/.began $(VENV)/.installed-run && cp -p $(VENV)/.began $(VENV)/.installed-dev && mv $(VENV)/.began $@
 
 $(VENV)/.installed-dev: pyproject.toml requirements.lock $(VENV)/.made-for
 	@$(install) '.[dev]' && cp -p $(VENV)/.began $(VENV)/.installed-run && mv $(VENV)/.began $@

@@ -136,6 +136,10 @@ class TurnClock:
         """Formatted anew for each caller, as the worker's clock does."""
         return format_timestamp(self.milliseconds)
 
+    def seconds(self) -> float:
+        """The same in seconds since 1970."""
+        return self.milliseconds / 1000
+
 
 class Client:
     """One device of one user."""

@@ -7,6 +7,7 @@
 | | stats | stats | counters and gauges by name, about once a second |
 | supervisor -> child | stop | code, reason | close every connection with this close code, then exit 0 |
 | | log_level | level | log from this level on (``core.logs``) |
+| | reload_keys | | read the keys of tokens again (``core.token_keys``) |
 | supervisor -> worker | worker_gone | worker, generation | that worker process is dead; its users are offline unless they come back |
 | supervisor -> worker | ask | id, what, user | an operator wants to know something of a user, or have it done (``core.answers``) |
 | worker -> supervisor | answer | id, answer | what there is to tell, some time later, and not in the order of the questions |
@@ -26,6 +27,7 @@ REFUSED: Final = "refused"
 STATS: Final = "stats"
 STOP: Final = "stop"
 LOG_LEVEL: Final = "log_level"
+RELOAD_KEYS: Final = "reload_keys"
 WORKER_GONE: Final = "worker_gone"
 ASK: Final = "ask"
 ANSWER: Final = "answer"

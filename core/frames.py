@@ -7,6 +7,7 @@ Source: RFC 6455, sections 5.2 (base framing), 5.5 (control frames) and 7.4 (sta
 
 from __future__ import annotations
 
+import codecs
 import struct
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -56,6 +57,7 @@ CLIENT_HEADER_MAX: Final = 14
 PEEK_BYTES: Final = MESSAGE_MAX_BYTES + CLIENT_HEADER_MAX
 
 _KNOWN_OPCODES: Final = frozenset(Opcode)
+_INCREMENTAL_UTF8: Final = codecs.getincrementaldecoder("utf-8")
 #: Status codes that may stand in a Close frame (RFC 6455 section 7.4, IANA registry).
 _CLOSE_CODES: Final = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
 
@@ -105,6 +107,35 @@ def parse_frame(data: bytes | memoryview, max_payload: int = MESSAGE_MAX_BYTES) 
         return NeedMore(size)
     mask = bytes(data[header : header + 4])
     return Frame(opcode, final, apply_mask(bytes(data[header + 4 : size]), mask), size)
+
+
+class Fragments:
+    """A text message that comes in fragments: puts it together (RFC 6455, 5.4).
+
+    What can't become a message any more is refused at the fragment that spoils it, not at the last one (8.1).
+    """
+
+    __slots__ = ("_decoder", "_max", "_payload")
+
+    def __init__(self, max_payload: int = MESSAGE_MAX_BYTES) -> None:
+        self._max = max_payload
+        # One piece of memory: a list of many small fragments would take many times the size of the message.
+        self._payload = bytearray()
+        self._decoder = _INCREMENTAL_UTF8()
+
+    def add(self, payload: bytes, final: bool) -> None:
+        """The next fragment. Raises FrameError when all together are too many bytes (1009), or no UTF-8 (1007)."""
+        if len(self._payload) + len(payload) > self._max:
+            raise FrameError(CloseCode.MESSAGE_TOO_BIG, f"a message has at most {self._max} bytes")
+        self._payload += payload
+        try:
+            self._decoder.decode(payload, final)
+        except UnicodeDecodeError:
+            raise FrameError(CloseCode.INVALID_UTF8, "a text message must be UTF-8") from None
+
+    def message(self) -> bytes:
+        """All that has been added."""
+        return bytes(self._payload)
 
 
 def apply_mask(payload: bytes, mask: bytes) -> bytes:

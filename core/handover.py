@@ -7,6 +7,7 @@ connection's label and the bytes that the front had to take out of the kernel (`
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import Final, NamedTuple
 
@@ -16,8 +17,8 @@ IN_FLIGHT_MAX: Final = 128
 #: The largest ticket: header, user id, address, label, and one message of 16 KiB.
 TICKET_MAX_BYTES: Final = 17 * 1024
 
-_VERSION: Final = 2
-_HEADER: Final = struct.Struct("!BIBBBBH")
+_VERSION: Final = 3
+_HEADER: Final = struct.Struct("!BIBBBBHd")
 _ADOPTED: Final = struct.Struct("!I")
 
 
@@ -28,7 +29,7 @@ class Ticket(NamedTuple):
     number: int
     #: As the first message says; the worker checks that.
     user_id: str
-    #: The client's address as text, for logs.
+    #: The client's address as text, for logs and limits.
     address: str
     #: Invalid messages that the client has sent within the last minute.
     strikes: int
@@ -36,13 +37,17 @@ class Ticket(NamedTuple):
     carried: bytes
     #: What the connection is called in logs, from the front on.
     label: str = ""
+    #: When the token expires that has proven who it is, in seconds since 1970; 0 where none has to.
+    expires: float = 0.0
 
 
 def encode_ticket(ticket: Ticket) -> bytes:
     """A ticket as one SEQPACKET message."""
     user_id, address, label = ticket.user_id.encode(), ticket.address.encode(), ticket.label.encode()
     sizes = (len(user_id), len(address), len(label))
-    header = _HEADER.pack(_VERSION, ticket.number, *sizes, ticket.strikes, len(ticket.carried))
+    header = _HEADER.pack(
+        _VERSION, ticket.number, *sizes, ticket.strikes, len(ticket.carried), ticket.expires
+    )
     return header + user_id + address + label + ticket.carried
 
 
@@ -50,11 +55,13 @@ def decode_ticket(data: bytes) -> Ticket:
     """The inverse of `encode_ticket`. Raises ValueError when it is not one: the two ends run different versions."""
     if len(data) < _HEADER.size:
         raise ValueError(f"a hand-over ticket has at least {_HEADER.size} bytes, this one has {len(data)}")
-    version, number, user_size, address_size, label_size, strikes, carried_size = _HEADER.unpack_from(data)
+    version, number, user_size, address_size, label_size, strikes, carried_size, expires = (
+        _HEADER.unpack_from(data)
+    )
     address_start = _HEADER.size + user_size
     label_start = address_start + address_size
     carried_start = label_start + label_size
-    if version != _VERSION or len(data) != carried_start + carried_size:
+    if version != _VERSION or len(data) != carried_start + carried_size or not 0.0 <= expires < math.inf:
         raise ValueError(
             f"not a hand-over ticket of version {_VERSION}, but one of {data[0]}, {len(data)} bytes long"
         )
@@ -65,6 +72,7 @@ def decode_ticket(data: bytes) -> Ticket:
         strikes,
         data[carried_start:],
         data[label_start:carried_start].decode(),
+        expires,
     )
 
 

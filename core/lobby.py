@@ -3,10 +3,13 @@
 Who a connection belongs to is not known yet, so nothing but PING is answered with anything but an error; the first valid HELLO ends
 it. The caller peeks at the socket: a message that `receive` calls a HELLO must be left where it is (the worker will read it
 again), every other one has been dealt with here and must be consumed.
+
+Where a token has to prove who the client is (D5), a HELLO without a valid one is not a valid HELLO; after three of them it is over.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 from core import codec
@@ -22,6 +25,7 @@ from core.protocol import (
     Refusal,
 )
 from core.ratelimit import SlidingWindow, TokenBucket, ping_limited
+from core.tokens import TRIES, TokenVerifier
 from core.validation import Hello, Validator
 
 #: All message types that there are.
@@ -32,17 +36,36 @@ class Lobby:
     """One connection before HELLO."""
 
     __slots__ = (
+        "_bearer",
         "_pings",
         "_pings_per_second",
         "_strikes",
+        "_tokens",
+        "_tries",
         "_validator",
+        "expires",
         "refused",
         "refused_field",
+        "refused_token",
         "refused_type",
     )
 
-    def __init__(self, validator: Validator, now: float, pings_per_second: float = PING_PER_SECOND) -> None:
+    def __init__(
+        self,
+        validator: Validator,
+        now: float,
+        pings_per_second: float = PING_PER_SECOND,
+        tokens: TokenVerifier | None = None,
+        bearer: str | None = None,
+    ) -> None:
+        """`tokens` checks what proves who a client is, where something has to; `bearer` is the token that came with the upgrade."""
         self._validator = validator
+        self._tokens = tokens
+        self._bearer = bearer
+        #: HELLOs without a valid token.
+        self._tries = 0
+        #: Until when the token of the last HELLO holds, in seconds since 1970; 0 where none has to.
+        self.expires = 0.0
         self._pings_per_second = pings_per_second
         self._pings = TokenBucket(pings_per_second, PING_BURST, now)
         self._strikes = SlidingWindow(STRIKES_PER_MINUTE)
@@ -51,24 +74,34 @@ class Lobby:
         #: Then also the type of the message and the field that is wrong, for logs.
         self.refused_type = OTHER
         self.refused_field: str | None = None
+        #: And why its token was refused, if that is why: one of ``core.tokens.REASONS``.
+        self.refused_token: str | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the connection is to be closed with 1008 once the last answer is written: too many HELLOs without a valid token."""
+        return self._tries >= TRIES
 
     def strikes(self, now: float) -> int:
         """Invalid messages of the last minute, which count on after the hand-over (D25)."""
         return self._strikes.recent(now)
 
-    def receive(self, payload: bytes, now: float, timestamp: bytes) -> Hello | bytes:
+    def receive(self, payload: bytes, now: float, timestamp: bytes, wall: float = math.inf) -> Hello | bytes:
         """What the text message `payload` means: a valid HELLO, or the frame to answer with.
 
-        `timestamp` is the time of day for PONG. Raises FrameError when the connection is to be closed: invalid UTF-8 (1007), or too
-        many messages that break the rules (1008).
+        `timestamp` is the time of day for PONG, `wall` the same in seconds since 1970. Raises FrameError when the connection is to be
+        closed: invalid UTF-8 (1007), or too many messages that break the rules (1008).
         """
         kind: str | None = None
         data: dict[str, Any] = {}
-        self.refused = None
+        self.refused = self.refused_token = None
         try:
             kind, data = codec.decode(payload)
             if kind == MessageType.HELLO:
-                return self._validator.hello(data)
+                hello = self._validator.hello(data)
+                if self._tokens is not None:
+                    self._prove(self._tokens, data.get("token"), hello.user_id, wall)
+                return hello
             if kind == MessageType.PING:
                 wait = self._pings.retry_after(now)
                 if wait:
@@ -88,3 +121,12 @@ class Lobby:
                     CloseCode.POLICY_VIOLATION, "too many invalid messages in a minute"
                 ) from None
             return codec.error(refusal, kind, data.get("message_id"))
+
+    def _prove(self, tokens: TokenVerifier, token: Any, user_id: str, wall: float) -> None:
+        try:
+            self.expires = tokens.prove(self._bearer if token is None else token, user_id, wall)
+        except Refusal as refusal:
+            if refusal.code == ErrorCode.UNAUTHORIZED:
+                self._tries += 1
+                self.refused_token = refusal.details["reason"]
+            raise

@@ -16,6 +16,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic, sleep
 from typing import Any, Final
 
+from core.addresses import host_of
 from core.log_throttle import Kind, Throttle
 
 #: Lines that may wait, of 4 KiB at most and a tenth of that as a rule.
@@ -205,5 +206,5 @@ def _kind(record: logging.LogRecord) -> tuple[Kind, str | None]:
     code, user, address = given.get("code"), given.get("user"), given.get("address")
     # Only the first line: asyncio goes on with the numbers of objects. And a client has as many ports as it likes.
     sentence = str(record.msg).partition("\n")[0][:_SENTENCE_MAX]
-    who = str(user) if user else str(address).rpartition(":")[0] if address else None
+    who = str(user) if user else host_of(str(address)) if address else None
     return Kind(record.name, record.levelno, sentence, code if isinstance(code, int) else None), who

@@ -55,7 +55,7 @@ REQUIRED: Final = ("time", "level", "process", "component", "event")
 FIELDS: Final = {
     "connection": "which connection: the number of the front's process that accepted it, and a count",
     "user": "user id, as HELLO said",
-    "address": "address and port that the connection came from; behind a proxy that is the proxy",
+    "address": "address and port that the connection came from; behind a trusted proxy the address that it tells, without a port",
     "code": "WebSocket close code",
     "reason": "why, in the server's or the operating system's words",
     "type": "type of the message that is answered with ERROR; `other` for one that there is not",

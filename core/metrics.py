@@ -122,6 +122,8 @@ _TABLE: Final = (
     Metric("front_accepted_total", Kind.COUNTER, Source.FRONT, "Connections accepted."),
     Metric("front_accept_pauses_total", Kind.COUNTER, Source.FRONT, "Times that nothing could be accepted, for want of descriptors."),
     Metric("front_refused_total", Kind.COUNTER, Source.FRONT, "Requests answered with an error.", ("status",)),
+    Metric("front_limited_total", Kind.COUNTER, Source.FRONT, "Connections refused since they were too many, by the limit.", ("limit",)),
+    Metric("front_tokens_refused_total", Kind.COUNTER, Source.FRONT, "HELLO refused for its token, by what was wrong with it.", ("reason",)),
     Metric("front_page_requests_total", Kind.COUNTER, Source.FRONT, "Connections passed to the page server."),
     Metric("front_upgrades_total", Kind.COUNTER, Source.FRONT, "Connections upgraded to WebSocket."),
     Metric("front_closed_total", Kind.COUNTER, Source.FRONT, "Connections closed by the front after the upgrade.", ("code",)),

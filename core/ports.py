@@ -136,3 +136,6 @@ class Clock(Protocol):
 
     def timestamp(self) -> bytes:
         """UTC in ISO 8601 with milliseconds and Z, 24 bytes (D19)."""
+
+    def seconds(self) -> float:
+        """The same in seconds since 1970, as tokens have it."""

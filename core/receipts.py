@@ -33,12 +33,14 @@ _STATUS: Final[dict[int, str]] = {
 class Receipts:
     """The receipts from and to the users of one shard."""
 
-    __slots__ = ("_again", "_shard")
+    __slots__ = ("_again", "_owed", "_shard")
 
     def __init__(self, shard: Shard) -> None:
         self._shard = shard
         #: (when, recipient, (sender, message id) of messages): acknowledgements to be saved again. In order of time.
         self._again: deque[tuple[float, str, list[tuple[str, str]]]] = deque()
+        #: (recipient, sender, message id) of those of which the sender has been told neither `delivered` nor, since, `read`.
+        self._owed: set[tuple[str, str, str]] = set()
 
     # -- At the recipient's shard --
 
@@ -60,6 +62,7 @@ class Receipts:
         """Acknowledgements of these (sender, message id) are durable; or could not be saved, and are to be saved again."""
         if failure is not None:
             self._again.append((now + _AGAIN, recipient, messages))
+            self._owed.update((recipient, *message) for message in messages)
             return
         for sender, message_id in messages:
             self._route(sender, recipient, message_id, ReceiptFlag.DELIVERED)
@@ -70,7 +73,19 @@ class Receipts:
             _, recipient, messages = self._again.popleft()
             user = self._shard.users.get(recipient)
             if user is not None:
-                self._shard.store.save_acknowledged(user, partial(self.delivered, recipient, messages))
+                self._shard.store.save_acknowledged(
+                    user, partial(self._delivered_at_last, recipient, messages)
+                )
+            else:
+                self._owed.difference_update((recipient, *message) for message in messages)
+
+    def _delivered_at_last(
+        self, recipient: str, messages: list[tuple[str, str]], failure: str | None, now: float
+    ) -> None:
+        """What has been read meanwhile is past being delivered, and its sender knows."""
+        owed = [message for message in messages if (recipient, *message) in self._owed]
+        self._owed.difference_update((recipient, *message) for message in owed)
+        self.delivered(recipient, owed, failure, now)
 
     def _found(
         self,
@@ -100,7 +115,9 @@ class Receipts:
         if failure is not None:
             message.read = False
         elif message.receipts:
-            self._route(message.sender, message.user.user_id, message.message_id, ReceiptFlag.READ)
+            recipient = message.user.user_id
+            self._owed.discard((recipient, message.sender, message.message_id))
+            self._route(message.sender, recipient, message.message_id, ReceiptFlag.READ)
 
     def _route(self, sender: str, recipient: str, message_id: str, flag: ReceiptFlag) -> None:
         shard = self._shard

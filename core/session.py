@@ -33,6 +33,7 @@ from core.protocol import (
     Refusal,
 )
 from core.ratelimit import SlidingWindow, TokenBucket, ping_limited
+from core.tokens import TRIES, TRIES_REASON
 from core.user import Close
 from core.waiting_line import EVERYTHING, WaitingLine
 
@@ -88,6 +89,7 @@ class Session:
         "_paused",
         "_pings",
         "_strikes",
+        "_token_tries",
         "awaits_page",
         "capabilities",
         "carbons",
@@ -100,6 +102,8 @@ class Session:
         "confirm_seq",
         "connection",
         "cursor",
+        "expires",
+        "expiry_due",
         "hello_deadline",
         "in_flight",
         "missed_through",
@@ -117,7 +121,15 @@ class Session:
         "user",
     )
 
-    def __init__(self, shard: Shard, connection: Connection, claimed: str, strikes: int, now: float) -> None:
+    def __init__(
+        self,
+        shard: Shard,
+        connection: Connection,
+        claimed: str,
+        strikes: int,
+        now: float,
+        expires: float = 0.0,
+    ) -> None:
         self.shard = shard
         self.connection: Connection = connection
         #: The user id that the front read from HELLO.
@@ -129,6 +141,12 @@ class Session:
         self.since = now
         self.hello_deadline = now + HELLO_DEADLINE
         self._first = True
+        # -- Proof (D5) --
+        #: Until when a token proves who this is, in seconds since 1970; 0 where none has to. And the second in which something is due.
+        self.expires = expires
+        self.expiry_due = 0
+        #: New tokens in a row that were no good.
+        self._token_tries = 0
         # -- Limits of this connection --
         self._pings = TokenBucket(shard.settings.pings_per_second, PING_BURST, now)
         #: Invalid messages; most clients never need it.
@@ -286,6 +304,32 @@ class Session:
             else:
                 self.connection.resume_reading()
 
+    # -- Proof --
+
+    def renew(self, token: Any, now: float) -> None:
+        """HELLO came with another token. Raises Refusal when it is no good, and FrameError(1008) after three such in a row."""
+        tokens = self.shard.tokens
+        if tokens is None or token is None:
+            return
+        wall = self.shard.clock.seconds()
+        try:
+            expires = tokens.prove(token, self.claimed, wall)
+        except Refusal as refusal:
+            self._token_tries += 1
+            if self._token_tries < TRIES:
+                raise
+            self.refuse(refusal, MessageType.HELLO, None, now)
+            raise FrameError(CloseCode.POLICY_VIOLATION, TRIES_REASON) from None
+        self._token_tries = 0
+        if expires > self.expires and not self.closed:
+            self.expires = expires
+            self.shard.expiries.watch(self, wall)
+
+    def tell_expiry(self, notice: Refusal) -> None:
+        """The token expires soon."""
+        self.shard.errors[MessageType.HELLO, notice.code] += 1
+        self.connection.send(codec.error(notice, MessageType.HELLO))
+
     def _unknown(self, kind: str) -> Refusal:
         may_say = [
             known
@@ -362,6 +406,9 @@ def _hello(session: Session, data: dict[str, Any], now: float) -> None:
         raise Refusal(
             ErrorCode.UNAUTHORIZED, "this connection belongs to another user; open a new one", field="user_id"
         )
+    if not first:
+        # The front has looked at the first one, before it handed the connection over.
+        session.renew(data.get("token"), now)
     session.shard.greetings.hello(session, hello, now)
 
 

@@ -80,12 +80,56 @@ class Settings(BaseSettings):
         description="MiB past which a worker takes no more connections; 0: its share of four fifths of the machine's memory",
     )
     user_ids: Literal["uuid4", "any"] = Field("uuid4", description="which user ids are accepted")
-    auth: Literal["none"] | None = Field(
-        None, description="none: identity is what HELLO says, and is not proven"
+    auth: Literal["none", "jwt"] | None = Field(
+        None,
+        description="none: identity is what HELLO says, and is not proven; jwt: a signed token proves it",
+    )
+    jwt_key: str | None = Field(
+        None,
+        repr=False,
+        json_schema_extra=SECRET,
+        description="key of tokens: the secret of HS256, else a key in PEM; better in a file than in a flag, which others see",
+    )
+    jwt_key_file: Path | None = Field(None, description="file with that key, in place of it")
+    jwt_jwks_file: Path | None = Field(
+        None, description="file with a JSON Web Key Set, in place of it; SIGHUP reads it again"
+    )
+    jwt_algorithm: Literal["HS256", "RS256", "ES256", "EdDSA"] = Field(
+        "HS256", description="the one algorithm with which tokens may be signed"
+    )
+    jwt_audience: str = Field("", description="`aud` that a token must name, one of these, by commas")
+    jwt_issuer: str = Field("", description="`iss` that a token must have, one of these, by commas")
+    jwt_leeway: float = Field(
+        10.0,
+        ge=0,
+        le=300,
+        allow_inf_nan=False,
+        description="seconds by which the clocks of server and issuer may differ",
     )
     allowed_origins: str = Field(
         "",
         description="origins that browsers may connect from, separated by commas; * and https://*.example.com work",
+    )
+    trusted_proxies: str = Field(
+        "", description="addresses and networks, by commas, whose X-Forwarded-For is believed; default: none"
+    )
+    max_connections: int = Field(
+        0, ge=0, le=10_000_000, description="connections of the chat in all; 0: no limit"
+    )
+    connections_per_ip: int = Field(
+        0, ge=0, le=10_000_000, description="connections from an IPv4 address or IPv6 /64; 0: no limit"
+    )
+    connection_rate_per_ip: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="new connections a second from there, with a burst of three times that; 0: no limit",
+    )
+    half_open_per_ip: int | None = Field(
+        None,
+        ge=0,
+        le=1_000_000,
+        description="connections from there that have not said HELLO; 0: no limit; default: 256, but no limit for this machine",
     )
     presence: Literal["auto", "everyone", "contacts"] = Field(
         "auto", description="whose presence a user sees"

@@ -28,6 +28,7 @@ from core.envelope import (
     record_head,
     unpack_envelope,
 )
+from core.expiry import Expiries
 from core.frames import FrameError
 from core.greetings import Greetings
 from core.history import Histories
@@ -42,6 +43,7 @@ from core.receipts import Receipts
 from core.requests import Request, Requests, refusal
 from core.session import Session, command_table
 from core.settings import Settings
+from core.tokens import TokenVerifier
 from core.typing_indicator import TypingIndicators
 from core.user import User
 from core.validation import Validator
@@ -58,8 +60,16 @@ class Shard:
     """One worker's part of FastChat, without any I/O."""
 
     def __init__(
-        self, index: int, generation: int, settings: Settings, bus: Bus, store: Store, clock: Clock
+        self,
+        index: int,
+        generation: int,
+        settings: Settings,
+        bus: Bus,
+        store: Store,
+        clock: Clock,
+        tokens: TokenVerifier | None = None,
     ) -> None:
+        """`tokens` checks what proves who a client is, where something has to."""
         self.index = index
         self.generation = generation
         self.settings = settings
@@ -68,6 +78,9 @@ class Shard:
         self.store = store
         self.clock = clock
         self.validator = Validator(settings.user_ids)
+        #: Another one takes its place when the keys are read again.
+        self.tokens = tokens
+        self.expiries = Expiries(self)
         self.receipts = Receipts(self)
         self.delivery = Delivery(store, self.receipts)
         self.greetings = Greetings(self)
@@ -118,9 +131,17 @@ class Shard:
             if worker != self.index:
                 self._exchange_presence(worker)
 
-    def connect(self, connection: Connection, claimed: str, strikes: int, now: float) -> Session:
-        """A new session on a connection whose first message will be HELLO of `claimed`, after `strikes` invalid ones."""
-        return Session(self, connection, claimed, strikes, now)
+    def connect(
+        self, connection: Connection, claimed: str, strikes: int, now: float, expires: float = 0.0
+    ) -> Session:
+        """A new session on a connection whose first message will be HELLO of `claimed`, after `strikes` invalid ones.
+
+        `expires` is when the token expires that has proven it, in seconds since 1970; 0 when none had to.
+        """
+        session = Session(self, connection, claimed, strikes, now, expires)
+        if expires:
+            self.expiries.watch(session, self.clock.seconds())
+        return session
 
     def close(self, session: Session, code: int, reason: str, now: float) -> None:
         """End a session from this side."""
@@ -132,6 +153,8 @@ class Shard:
 
     def detach(self, session: Session, now: float) -> None:
         """A session has ended; called once by `Session.on_closed`."""
+        if session.expires:
+            self.expiries.forget(session)
         user = session.user
         if user is None or session not in user.sessions:
             return
@@ -221,6 +244,8 @@ class Shard:
             self.counters["unconfirmed_total"] += 1
             self.settle(ticket, Outcome.FAILED, "", now)
         self.typing.tick(now)
+        if self.tokens is not None:
+            self.expiries.tick(self.clock.seconds(), now)
         self.delivery.tick(now)
         self.receipts.tick(now)
         self.presence.tick(now)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
@@ -174,6 +175,40 @@ def _log_level(
 
     answer = _talk(admin, run_dir, lambda server: server.ask(LOG_LEVEL, level=level))
     _print([f"the log level is {answer['level']}"])
+
+
+@app.command("token", context_settings=_TAKES_SETTINGS)
+def _token(
+    context: typer.Context,
+    user: UserId,
+    name: Annotated[str | None, typer.Option(help="A claim `name`.", show_default=False)] = None,
+    minutes: Annotated[float, typer.Option(min=0.01, max=525_600, help="How long it is valid.")] = 60.0,
+) -> None:
+    """Make a token for a user, for development.
+
+    It is signed with the server's own key, that is what FASTCHAT_JWT_KEY or FASTCHAT_JWT_KEY_FILE say, which has to be a secret or a
+    private key. Takes the flags of `fastchat serve`.
+    """
+    from core.protocol import Refusal
+    from core.settings import ConfigurationError, load_settings
+    from core.token_keys import load_keys
+    from core.tokens import make_token
+    from core.validation import Validator
+
+    try:
+        settings = load_settings(os.environ, context.args, f"{_PROGRAM} token")
+        user_id = Validator(settings.user_ids).user_id(user, "USER")
+        keys = load_keys(settings, Path.read_bytes)
+    except ConfigurationError as error:
+        _give_up(error)
+    except Refusal as refusal:
+        _give_up(ConfigurationError(refusal.message))
+    token = make_token(keys, settings, user_id, name, time(), 60.0 * minutes)
+    if token is None:
+        _give_up(
+            ConfigurationError("the server's key is a public one: who has the private key makes the tokens")
+        )
+    _print([token])
 
 
 @_config.command("check", context_settings=_TAKES_SETTINGS)

@@ -41,18 +41,20 @@ from core.control import (
     PACKET_MAX_BYTES,
     READY,
     REFUSED,
+    RELOAD_KEYS,
     STATS,
     STOP,
     decode_control,
     encode_control,
 )
-from core.logs import configure_logging, set_log_level
+from core.logs import configure_logging, fields, set_log_level
 from core.protocol import CloseCode
 from core.settings import ConfigurationError, Settings, load_settings
 from router.acceptor import Acceptor
 from router.pages import PageServer
 from router.peeked_socket import now
 from router.reception import DEFAULT_LIMITS, Limits, Reception
+from router.worker_counts import WorkerCounts
 
 _log = logging.getLogger("fastchat.front")
 
@@ -76,6 +78,9 @@ class Front:
         self._control = control
         self._pages = PageServer()
         self._reception = Reception(settings, self._loop, self._pages, limits)
+        self._counts: WorkerCounts | None = None
+        if settings.connections_per_ip or settings.max_connections:
+            self._counts = WorkerCounts(str(settings.run_dir), settings.workers, self._reception.addresses)
         self._acceptor = Acceptor(self._loop, listeners, self._reception.welcome, self._reception.count)
         self._stopped: asyncio.Future[tuple[int, str]] = self._loop.create_future()
         self._next_stats = 0.0
@@ -87,6 +92,8 @@ class Front:
         )
         self._loop.add_reader(self._control.fileno(), self._read_control)
         await self._pages.start()
+        if self._counts is not None:
+            self._counts.start()
         self._acceptor.start()
         self._tick()
         # What was made so far lives as long as the process: the collector need not look at it again and again.
@@ -102,6 +109,8 @@ class Front:
             await asyncio.sleep(_STOP_LOOK)
         self._reception.cut_short()
         await self._pages.stop()
+        if self._counts is not None:
+            await self._counts.stop()
 
     def _tick(self) -> None:
         self._loop.call_later(_TICK, self._tick)  # first of all, since time must go on whatever happens below
@@ -137,6 +146,16 @@ class Front:
                 self._stop(message["code"], message["reason"])
             elif message["op"] == LOG_LEVEL:
                 set_log_level(message["level"])
+            elif message["op"] == RELOAD_KEYS:
+                self._reload_keys()
+
+    def _reload_keys(self) -> None:
+        try:
+            self._reception.reload_keys()
+        except ConfigurationError as error:
+            _log.error(
+                "the keys stay as they are, since the new ones are no good", extra=fields(reason=str(error))
+            )
 
 
 def main(arguments: Sequence[str] | None = None, limits: Limits = DEFAULT_LIMITS) -> int:

@@ -13,10 +13,17 @@ from http import HTTPStatus
 from core.logs import fields
 from core.metrics import series
 from router import upgrade
-from router.peeked_socket import PeekedSocket, format_address
+from router.address_limits import Denial
+from router.peeked_socket import PeekedSocket, format_address, now
 from router.upgrade import HEAD_END, HEAD_MAX_BYTES, Route
 
 _log = logging.getLogger("fastchat.front")
+
+
+def too_many(denial: Denial) -> upgrade.Answer:
+    """The answer to a connection that is too much."""
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    return upgrade.refusal(status, denial.sentence, Retry_After=str(denial.retry_after))
 
 
 class Handshake(PeekedSocket):
@@ -36,6 +43,7 @@ class Handshake(PeekedSocket):
                 self._answer(data[: head_end + len(HEAD_END)])
             case Route.PAGE:
                 self.release()
+                self.leave()
                 self.set_mark(1)
                 self.reception.serve_page(self.socket)
             case Route.TOO_LARGE:
@@ -68,10 +76,31 @@ class Handshake(PeekedSocket):
         if answer.status != HTTPStatus.SWITCHING_PROTOCOLS:
             self._refuse(answer)
             return
+        denial = self._place(answer.forwarded)
+        if denial is not None:
+            self.deny(denial)
+            return
         self.consume(len(head))
         if self.write(answer.wire):
             self.forget()
-            self.reception.enter_lobby(self.socket, self.address, self._mark)
+            place, self.place = self.place, None
+            self.reception.enter_lobby(self.socket, self.address, self._mark, answer.bearer, place)
+
+    def _place(self, forwarded: tuple[str, ...]) -> Denial | None:
+        """Find out where the client is, if a proxy stands for it, and whether there is room for it."""
+        reception = self.reception
+        if self.place is None:
+            self.address = (reception.proxies.client(self.address[0], forwarded), 0)
+            entered = reception.addresses.enter(self.address[0], now())
+            if isinstance(entered, Denial):
+                return entered
+            self.place = entered
+        return reception.addresses.is_full()
+
+    def deny(self, denial: Denial) -> None:
+        """Answer that it is too much."""
+        self.reception.count_denial(denial, self.address)
+        self._refuse(too_many(denial))
 
     def _refuse(self, answer: upgrade.Answer) -> None:
         self.reception.count(series("front_refused_total", status=str(answer.status)))

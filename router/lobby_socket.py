@@ -27,13 +27,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from core import frames
-from core.frames import PEEK_BYTES, Frame, FrameError, NeedMore, Opcode, parse_frame
+from core.frames import PEEK_BYTES, Fragments, Frame, FrameError, NeedMore, Opcode, parse_frame
 from core.handover import Ticket
 from core.lobby import Lobby
 from core.logs import close_level, fields
 from core.metrics import series
-from core.protocol import MESSAGE_MAX_BYTES, CloseCode
+from core.protocol import CloseCode
 from core.timestamps import format_timestamp
+from core.tokens import TRIES_REASON
 from core.validation import Hello
 from router.peeked_socket import PeekedSocket, format_address, is_connected, now
 
@@ -55,14 +56,21 @@ class LobbySocket(PeekedSocket):
     __slots__ = ("_assembled", "_carried", "_hello_at", "_lobby", "_queue", "label", "number", "user_id")
 
     def __init__(
-        self, reception: Reception, client: socket.socket, address: Any, mark: int, label: str
+        self,
+        reception: Reception,
+        client: socket.socket,
+        address: Any,
+        mark: int,
+        label: str,
+        bearer: str | None = None,
     ) -> None:
+        """`bearer` is the token that came with the upgrade."""
         super().__init__(reception, client, address, mark)
         #: What the connection is called in logs, also by its worker.
         self.label = label
-        self._lobby = Lobby(reception.validator, now(), reception.pings_per_second)
+        self._lobby = Lobby(reception.validator, now(), reception.pings_per_second, reception.tokens, bearer)
         #: The fragments so far of a message whose last fragment has not come.
-        self._assembled: bytearray | None = None
+        self._assembled: Fragments | None = None
 
         # -- From HELLO on --
         #: As HELLO said.
@@ -98,7 +106,7 @@ class LobbySocket(PeekedSocket):
                         self._said_hello(outcome, b"")
                         return
                     consumed += frame.size
-                    if not self.write(outcome):
+                    if not self._answer(outcome):
                         return
                 else:
                     consumed += frame.size
@@ -131,31 +139,41 @@ class LobbySocket(PeekedSocket):
                 raise FrameError(
                     CloseCode.PROTOCOL_ERROR, "a new message began before the last fragment of the one before"
                 )
-            self._assembled = bytearray()
+            self._assembled = Fragments()
         elif self._assembled is None:
             raise FrameError(CloseCode.PROTOCOL_ERROR, "a continuation without a message that it continues")
-        self._assembled += frame.payload
-        if len(self._assembled) > MESSAGE_MAX_BYTES:
-            raise FrameError(CloseCode.MESSAGE_TOO_BIG, f"a message has at most {MESSAGE_MAX_BYTES} bytes")
+        self._assembled.add(frame.payload, frame.final)
         if not frame.final:
             return True
-        message = bytes(self._assembled)
+        message = self._assembled.message()
         self._assembled = None
         outcome = self._receive(message)
         if isinstance(outcome, Hello):
             self.consume(consumed)
             self._said_hello(outcome, frames.client_frame(Opcode.TEXT, message))
             return False
-        return self.write(outcome)
+        return self._answer(outcome)
+
+    def _answer(self, frame: bytes) -> bool:
+        """Write it. False when the lobby ends here."""
+        written = self.write(frame)
+        if written and self._lobby.is_over:
+            raise FrameError(CloseCode.POLICY_VIOLATION, TRIES_REASON)
+        return written
 
     def _receive(self, message: bytes) -> Hello | bytes:
-        outcome = self._lobby.receive(message, now(), format_timestamp(time.time_ns() // 1_000_000))
+        wall = time.time_ns()
+        timestamp = format_timestamp(wall // 1_000_000)
+        outcome = self._lobby.receive(message, now(), timestamp, wall / 1_000_000_000)
         if self._lobby.refused is not None:
             self.reception.count(series("front_errors_total", code=self._lobby.refused))
+            if self._lobby.refused_token is not None:
+                self.reception.count(series("front_tokens_refused_total", reason=self._lobby.refused_token))
             if _log.isEnabledFor(logging.DEBUG):
                 wrong, kind = self._lobby.refused_field, self._lobby.refused_type
+                error, why = self._lobby.refused, self._lobby.refused_token
                 self._tell(
-                    logging.DEBUG, "a message was refused", type=kind, error=self._lobby.refused, field=wrong
+                    logging.DEBUG, "a message was refused", type=kind, error=error, field=wrong, reason=why
                 )
         return outcome
 
@@ -163,6 +181,11 @@ class LobbySocket(PeekedSocket):
         self.release()
         self.set_mark(1)
         self.user_id = hello.user_id
+        denial = None if self.place is None else self.reception.addresses.said_hello(self.place)
+        if denial is not None:
+            self.reception.count_denial(denial, self.address)
+            self.end(CloseCode.TRY_AGAIN_LATER, denial.sentence)
+            return
         self._carried = carried
         self._queue = self.reception.queue_of(hello.user_id)
         self._hello_at = now()
@@ -174,11 +197,14 @@ class LobbySocket(PeekedSocket):
     def ticket(self, number: int) -> Ticket:
         """What goes to the worker with the socket."""
         address, strikes = format_address(self.address), self._lobby.strikes(now())
-        return Ticket(number, self.user_id, address, strikes, self._carried, self.label)
+        return Ticket(number, self.user_id, address, strikes, self._carried, self.label, self._lobby.expires)
 
     def adopted(self) -> None:
         """The worker has it: our copy goes, and only ours."""
         self.reception.waits.cancel(self)
+        place, self.place = self.place, None
+        if place is not None and self._queue is not None and self.number is not None:
+            self.reception.addresses.handed_over(place, self._queue.worker, self.number)
         self.reception.handover_seconds.record(now() - self._hello_at)
         self.socket.close()
 

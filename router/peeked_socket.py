@@ -24,9 +24,11 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from core import addresses
 from core.logs import fields
 
 if TYPE_CHECKING:
+    from router.address_limits import Place
     from router.reception import Reception
 
 _log = logging.getLogger("fastchat.front")
@@ -48,15 +50,17 @@ class PeekedSocket:
     A subclass defines `look`, `forget` (leave all lists that the connection is in) and `fail` (a bug of ours struck).
     """
 
-    __slots__ = ("_final", "_mark", "address", "descriptor", "reception", "socket")
+    __slots__ = ("_final", "_mark", "address", "descriptor", "place", "reception", "socket")
 
     def __init__(self, reception: Reception, client: socket.socket, address: Any, mark: int = 1) -> None:
-        """`client` is non-blocking and has SO_RCVLOWAT `mark`; `address` is as ``accept`` returned it."""
+        """`client` is non-blocking and has SO_RCVLOWAT `mark`; `address` is the client's, and its port or 0 if that is not known."""
         self.reception = reception
         self.socket = client
         self.address = address
         #: The number of the socket; it stays readable here after the socket was closed, for lists and logs.
         self.descriptor = client.fileno()
+        #: What it takes up among the connections from its address; None when that is not known yet, or given back.
+        self.place: Place | None = None
         #: SO_RCVLOWAT as it is now.
         self._mark = mark
         #: The client is known to send no more, so what is there is all that there will be.
@@ -124,18 +128,27 @@ class PeekedSocket:
             return False
         self.reception.count("front_not_read_total")
         self.release()
+        self.leave()
         reset(self.socket)
         return False
 
     def finish(self, last_words: bytes) -> None:
         """Write the last thing that the client gets, and close once it had the time to read it."""
         self.release()
+        self.leave()
         self.reception.linger(self.socket, last_words)
 
     def close(self) -> None:
         """Close the socket without a word. Harmless when it is closed already."""
         self.release()
+        self.leave()
         self.socket.close()
+
+    def leave(self) -> None:
+        """Give back what it takes up among the connections from its address. Harmless when that was done already."""
+        place, self.place = self.place, None
+        if place is not None:
+            self.reception.addresses.leave(place)
 
     def release(self) -> None:
         """Leave the event loop and all lists; the socket stays open and is the caller's."""
@@ -171,9 +184,8 @@ def reset(client: socket.socket) -> None:
 
 
 def format_address(address: Any) -> str:
-    """``127.0.0.1:40000`` or ``[::1]:40000``."""
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    """``127.0.0.1:40000`` or ``[::1]:40000``; without the port when a proxy stands between, and it is not known."""
+    return addresses.format_address(address[0], address[1])
 
 
 def now() -> float:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import resource
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from core.settings import PREFIX, ConfigurationError, Settings
+from core.tokens import load_verifier
 from router import listeners
 from router.origin import OriginPolicy
+from router.trusted_proxies import TrustedProxies
 
 #: File descriptors for each process: a worker keeps half of these for itself and for sockets on their way to it.
 DESCRIPTORS_MIN: Final = 1024
@@ -26,6 +29,8 @@ class Checked(NamedTuple):
 def check_settings(settings: Settings) -> Checked:
     """Everything about the settings that can be checked without opening or creating anything."""
     OriginPolicy(settings.allowed_origins)
+    TrustedProxies(settings.trusted_proxies)
+    check_authentication(settings)
     addresses = listeners.addresses_of("HOST", settings.host)
     exposed = check_exposure(settings.host, listeners.are_loopback(addresses), settings.auth)
     warnings = [exposed] if exposed is not None else []
@@ -51,14 +56,26 @@ def raise_descriptor_limit() -> None:
         )
 
 
+def check_authentication(settings: Settings) -> None:
+    """The keys of tokens are good; and where there are some, they are used."""
+    if settings.auth == "jwt":
+        load_verifier(settings, Path.read_bytes)
+        return
+    for name in ("jwt_key", "jwt_key_file", "jwt_jwks_file"):
+        if getattr(settings, name) is not None:
+            raise ConfigurationError(
+                f"{PREFIX}{name.upper()} is set, but nobody has to have a token: set {PREFIX}AUTH=jwt"
+            )
+
+
 def check_exposure(host: str, loopback: bool, auth: str | None) -> str | None:
     """What an operator must know who opens the public port to other machines (D5): a warning, or None."""
     if loopback:
         return None
     if auth is None:
         raise ConfigurationError(
-            f"{PREFIX}HOST: {host!r} lets other machines connect, and nothing proves who a client is; say that you know with"
-            f" {PREFIX}AUTH=none, or listen on localhost"
+            f"{PREFIX}HOST: {host!r} lets other machines connect, and nothing proves who a client is; let tokens do that with"
+            f" {PREFIX}AUTH=jwt, say that you know with {PREFIX}AUTH=none, or listen on localhost"
         )
     if auth == "none":
         return f"anybody who can connect to {host} can be any user: {PREFIX}AUTH is none"

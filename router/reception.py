@@ -8,28 +8,38 @@ accept -> Handshake -> LobbySocket -> a worker
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections import defaultdict
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from core.logs import fields
 from core.metrics import SECONDS, Histogram, series
 from core.placement import Placement
 from core.protocol import HELLO_DEADLINE, WORKER_PATIENCE
 from core.settings import Settings
+from core.tokens import REASONS, load_verifier
 from core.validation import Validator
+from router.address_limits import DENIALS, AddressLimits, Denial, Place
 from router.deadlines import Deadlines
 from router.handover_queue import HandoverQueue
-from router.handshake import Handshake
+from router.handshake import Handshake, too_many
 from router.lingering import Lingering
 from router.lobby_socket import LobbySocket
 from router.origin import OriginPolicy
 from router.pages import PageServer
-from router.peeked_socket import PeekedSocket, now
+from router.peeked_socket import PeekedSocket, format_address, now, reset
+from router.trusted_proxies import TrustedProxies
+
+_log = logging.getLogger("fastchat.front")
 
 #: Seconds between two looks at who has gone while waiting for a worker.
 _SWEEP: Final = 1.0
+#: Clients that are told why they are turned away, before the front only resets.
+_TURNED_AWAY_MAX: Final = 512
 
 
 class Limits(NamedTuple):
@@ -47,7 +57,7 @@ DEFAULT_LIMITS: Final = Limits()
 
 
 class Reception:
-    """All that a front knows about its connections. Raises ConfigurationError when the allowed origins are none."""
+    """All that a front knows about its connections. Raises ConfigurationError for settings that can't be used."""
 
     def __init__(
         self,
@@ -62,6 +72,11 @@ class Reception:
         self.origins = OriginPolicy(settings.allowed_origins)
         self.validator = Validator(settings.user_ids)
         self.pings_per_second = settings.pings_per_second
+        self._settings = settings
+        #: Checks what proves who a client is; None where nothing has to.
+        self.tokens = load_verifier(settings, Path.read_bytes)
+        self.proxies = TrustedProxies(settings.trusted_proxies)
+        self.addresses = AddressLimits(settings)
         #: The close code and reason that everybody gets, once this front is on its way out.
         self.stopping: tuple[int, str] | None = None
 
@@ -74,6 +89,9 @@ class Reception:
         ]
         self._lingering = Lingering(loop)
         self._counters: defaultdict[str, int] = defaultdict(int)
+        # From 0 on: of a counter that is not there before its first step, Prometheus does not see that step.
+        self._counters |= {series("front_limited_total", limit=denial.limit): 0 for denial in DENIALS}
+        self._counters |= {series("front_tokens_refused_total", reason=reason): 0 for reason in REASONS}
         #: From HELLO until the worker had the socket.
         self.handover_seconds = Histogram(SECONDS)
         self._next_sweep = 0.0
@@ -90,16 +108,46 @@ class Reception:
     def welcome(self, client: socket.socket, address: Any) -> None:
         """A client was accepted; its socket does not block."""
         self.count("front_accepted_total")
+        place = None
+        if not self.proxies.trusts(address[0]):
+            # For whom else it speaks, a trusted proxy says in its request.
+            entered = self.addresses.enter(address[0], now())
+            if isinstance(entered, Denial):
+                self._turn_away(client, address, entered)
+                return
+            place = entered
         handshake = Handshake(self, client, address)
+        handshake.place = place
         self.heads.start(handshake, now())
         handshake.watch()
 
-    def enter_lobby(self, client: socket.socket, address: Any, mark: int) -> None:
-        """A client was upgraded; SO_RCVLOWAT of its socket is `mark`."""
+    def _turn_away(self, client: socket.socket, address: Any, denial: Denial) -> None:
+        """There is no room for a client that was just accepted."""
+        self.count_denial(denial, address)
+        if len(self._lingering) >= _TURNED_AWAY_MAX:
+            # Whoever sends that many gets no answers: waiting for it to have read them would take up what is to be kept.
+            reset(client)
+            return
+        answer = too_many(denial)
+        self.count(series("front_refused_total", status=str(answer.status)))
+        self.linger(client, answer.wire)
+
+    def count_denial(self, denial: Denial, address: Any) -> None:
+        """A connection was too much."""
+        self.count(series("front_limited_total", limit=denial.limit))
+        if _log.isEnabledFor(logging.DEBUG):
+            about = fields(address=format_address(address), reason=denial.sentence)
+            _log.debug("a connection was too much", extra=about)
+
+    def enter_lobby(
+        self, client: socket.socket, address: Any, mark: int, bearer: str | None, place: Place | None
+    ) -> None:
+        """A client was upgraded, with the token `bearer`; SO_RCVLOWAT of its socket is `mark`."""
         self.count("front_upgrades_total")
         # Unique among all processes that run at the same time; the client keeps it for as long as the connection lasts.
         label = f"{self._pid}-{self._counters['front_upgrades_total']}"
-        visitor = LobbySocket(self, client, address, mark, label)
+        visitor = LobbySocket(self, client, address, mark, label, None if self.tokens is None else bearer)
+        visitor.place = place
         self.hellos.start(visitor, now())
         visitor.watch()
         visitor.set_mark(1)
@@ -117,6 +165,10 @@ class Reception:
     def queue_of(self, user_id: str) -> HandoverQueue:
         """The queue to the worker that owns this user."""
         return self._queues[self._placement.worker_of(user_id)]
+
+    def reload_keys(self) -> None:
+        """Read the keys of tokens again. Raises ConfigurationError, and keeps those that it has, when the new ones are no good."""
+        self.tokens = load_verifier(self._settings, Path.read_bytes)
 
     # -- What happens by the passing of time --
 

@@ -26,6 +26,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import setproctitle
@@ -36,12 +37,14 @@ from core.control import (
     EXIT_BOOT_FAILURE,
     EXIT_CONFIGURATION,
     LOG_LEVEL,
+    RELOAD_KEYS,
     STOP,
     WORKER_GONE,
 )
 from core.logs import configure_logging, fields, set_log_level
 from core.protocol import CloseCode
 from core.settings import PREFIX, ConfigurationError, Settings, load_settings
+from core.tokens import load_verifier
 from router import listeners, preflight
 from router.admin import AdminServer
 from router.build import fastchat_version
@@ -57,6 +60,7 @@ from router.recorder import Recorder
 from router.restart_policy import GiveUp
 from router.roles import FRONT, WORKER, Role
 from router.run_directory import OPERATOR_SOCKET, RunDirectory, create_run_directory
+from router.service_manager import ServiceManager
 
 _log = logging.getLogger("fastchat.supervisor")
 
@@ -114,6 +118,8 @@ class Supervisor:
         self._admin: AdminServer | None = None
         self._operators: OperatorSocket | None = None
         self._health = Health(self._roles, self._phase)
+        #: Who started this process and wants to know how it is, such as systemd.
+        self._service_manager = ServiceManager(self._loop, self._in_a_line)
         #: What the processes use.
         self._usage = ProcessUsage()
         #: The history that the dashboard shows.
@@ -129,9 +135,8 @@ class Supervisor:
         """Serve until told to stop; the exit code. Raises ConfigurationError when the server can't be started like this, and CannotBoot."""
         for number in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(number, self._signalled, number)
-        self._loop.add_signal_handler(
-            signal.SIGHUP, _log.info, "SIGHUP is ignored: settings are read at the start only"
-        )
+        self._loop.add_signal_handler(signal.SIGHUP, self._service_manager.reload, self._reload)
+        self._service_manager.start()
         try:
             prepare = self._loop.create_task(self._prepare())
             await asyncio.wait((prepare, self._end), return_when=asyncio.FIRST_COMPLETED)
@@ -145,7 +150,9 @@ class Supervisor:
                     self._start(role)
             return await self._end
         finally:
+            self._service_manager.stopping()
             await self._shut_down()
+            self._service_manager.close()
             for number in (signal.SIGINT, signal.SIGTERM):
                 # Everything is done: one more Ctrl-C must not turn a good end into a bad one.
                 self._loop.remove_signal_handler(number)
@@ -185,6 +192,8 @@ class Supervisor:
                 "admin_port": listeners.port_of(admin),
                 "data_dir": data_directory,
                 "run_dir": self._run_directory.path,
+                "jwt_key_file": _absolute(settings.jwt_key_file),
+                "jwt_jwks_file": _absolute(settings.jwt_jwks_file),
             }
         )
         inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
@@ -267,6 +276,7 @@ class Supervisor:
             return
         self._announced = True
         self._announce()
+        self._service_manager.ready()
 
     def _announce(self) -> None:
         settings = self._settings
@@ -324,6 +334,21 @@ class Supervisor:
             _log.warning("%s again: ending all processes at once", number.name)
             for child in self._children():
                 child.signal(signal.SIGKILL)
+
+    def _reload(self) -> None:
+        """SIGHUP: settings are read at the start only, but the keys of tokens may be others now."""
+        if self._settings.auth != "jwt":
+            _log.info("SIGHUP is ignored: settings are read at the start only")
+            return
+        try:
+            load_verifier(self._settings, Path.read_bytes)
+        except ConfigurationError as error:
+            sentence = "SIGHUP: the keys stay as they are, since the new ones are no good"
+            _log.error(sentence, extra=fields(reason=str(error)))
+            return
+        for child in self._children():
+            child.say(RELOAD_KEYS)
+        _log.info("SIGHUP: the keys of tokens are read again")
 
     async def _shut_down(self) -> None:
         """Nothing of the server is left when this returns."""
@@ -391,6 +416,16 @@ class Supervisor:
             return Phase.STOPPING
         return Phase.SERVING if self._announced else Phase.STARTING
 
+    def _in_a_line(self) -> str:
+        """The state of everything, for the service manager."""
+        settings = self._settings
+        if self._preparing is not None:
+            return f"starting: making the files for {settings.workers} workers"
+        if self._phase() is not Phase.SERVING:
+            return self._phase()
+        serving = f"serving on port {settings.port}, workers={settings.workers} fronts={settings.fronts}"
+        return "; ".join(self._health.reasons()) or serving
+
     def status(self) -> dict[str, Any]:
         """The state of everything, as JSON takes it; `status` is what `/healthz` says, `reasons` what `/readyz` does."""
         shown = self._settings.model_dump(mode="json", include=set(_SHOWN))
@@ -426,6 +461,11 @@ def serve(arguments: Sequence[str]) -> int:
 
 async def _run(settings: Settings) -> int:
     return await Supervisor(settings).run()
+
+
+def _absolute(path: Path | None) -> Path | None:
+    """The same for a child, which has another working directory."""
+    return None if path is None else path.absolute()
 
 
 def _ignore(child: Child) -> None:

@@ -2,7 +2,7 @@
 
 `route` looks at the first bytes of a connection and says whether this is for the chat, for the page server, not HTTP at all, or whether
 more has to come. For the chat, `answer` checks the complete head with websockets' `ServerProtocol` and a few rules of ours on top.
-Sources: RFC 6455 section 4.2, RFC 9110 section 15, RFC 9112 sections 2 and 3.
+Sources: RFC 6455 section 4.2, RFC 6750 section 2.1, RFC 9110 section 15, RFC 9112 sections 2 and 3.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ HEAD_END: Final = b"\r\n\r\n"
 #: The one version of the protocol that there is (RFC 6455 section 4.1).
 WEBSOCKET_VERSION: Final = "13"
 
+#: Characters of a reason that are told; a few bytes of a request become four times as many.
+_CAUSE_MAX: Final = 300
 _TOKEN: Final = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 
 # websockets logs each handshake; refusals are counted instead, and what a client sends is not for the log.
@@ -53,6 +55,9 @@ class Answer(NamedTuple):
 
     status: int
     wire: bytes
+    #: After 101, what the request says of the client: the token of ``Authorization: Bearer``, and all X-Forwarded-For, in their order.
+    bearer: str | None = None
+    forwarded: tuple[str, ...] = ()
 
 
 def route(data: bytes, head_end: int) -> Route:
@@ -92,7 +97,9 @@ def answer(head: bytes, origins: OriginPolicy) -> Answer:
     if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
         return _not_accepted(response, protocol.handshake_exc)
     protocol.send_response(response)
-    return Answer(response.status_code, b"".join(protocol.data_to_send()))
+    wire = b"".join(protocol.data_to_send())
+    forwarded = tuple(request.headers.get_all("X-Forwarded-For"))
+    return Answer(response.status_code, wire, _bearer(request.headers), forwarded)
 
 
 def refusal(status: HTTPStatus, sentence: str, **headers: str) -> Answer:
@@ -138,6 +145,15 @@ def _check(headers: Headers, origins: OriginPolicy) -> Answer | None:
     return None
 
 
+def _bearer(headers: Headers) -> str | None:
+    """The token of the one Authorization header, if it has one (RFC 6750, 2.1)."""
+    values = headers.get_all("Authorization")
+    if len(values) != 1:
+        return None
+    scheme, _, token = values[0].partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
 def _not_parsed(protocol: ServerProtocol) -> Answer:
     """The request is no HTTP; websockets answers only where a line or the list of headers is too long."""
     written = b"".join(protocol.data_to_send())
@@ -155,7 +171,8 @@ def _not_accepted(response: Response, error: Exception | None) -> Answer:
 
 
 def _cause(error: BaseException | None) -> str:
-    """The innermost reason, in visible ASCII: some of it is what the client sent."""
+    """The innermost reason, in visible ASCII and not at any length: some of it is what the client sent."""
     while error is not None and error.__cause__ is not None:
         error = error.__cause__
-    return ascii(str(error))[1:-1]
+    reason = ascii(str(error))[1:-1]
+    return reason if len(reason) <= _CAUSE_MAX else f"{reason[:_CAUSE_MAX]}..."

@@ -15,6 +15,7 @@ import uvloop
 from core.control import EXIT_BOOT_FAILURE, REFUSED
 from core.logs import configure_logging
 from core.settings import ConfigurationError, Settings, load_settings
+from workers.connection import Connection
 from workers.control import ControlPipe
 from workers.worker import Worker
 
@@ -25,8 +26,11 @@ _OLDER: Final = 4
 _NEVER: Final = 1_000_000_000
 
 
-def main() -> int:
-    """Run one worker; the exit code says whether it stopped in order (0) or could not boot (3)."""
+def main(connection_type: type[Connection] = Connection) -> int:
+    """Run one worker; the exit code says whether it stopped in order (0) or could not boot (3).
+
+    Only the tests of RFC 6455 have another type of connection, and a program of their own that calls this.
+    """
     parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
     parser.add_argument("--index", type=int, required=True, help="which worker this is, from 0")
     parser.add_argument(
@@ -40,15 +44,21 @@ def main() -> int:
         settings = load_settings(os.environ)
         configure_logging(f"worker-{arguments.index}", settings.log_level, settings.log_format)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, arguments.index, arguments.generation, control))
+            runner.run(_serve(settings, arguments.index, arguments.generation, control, connection_type))
     except (ConfigurationError, OSError) as error:
         control.say(REFUSED, reason=str(error))
         return EXIT_BOOT_FAILURE
     return 0
 
 
-async def _serve(settings: Settings, index: int, generation: int, control: ControlPipe) -> None:
-    worker = Worker(settings, index, generation, control)
+async def _serve(
+    settings: Settings,
+    index: int,
+    generation: int,
+    control: ControlPipe,
+    connection_type: type[Connection],
+) -> None:
+    worker = Worker(settings, index, generation, control, connection_type)
     # What was made while booting lives as long as the process: the collector need not look at it again and again. What is made later goes
     # when the last one who knows it does, so a small look at what is new is enough: at everybody who is here, it takes a tenth of a second.
     gc.collect()

@@ -2,8 +2,8 @@
 
 picows wants to see an upgrade itself, so `_AdoptedProtocol` feeds it a canned request and lets it answer with nothing; from then on it
 parses frames for `Connection`. Two more things of picows are in the way, and replaced: its logger, of which it would make a child for
-each connection, and which is the only one to hear at once why it can't parse on (`_ParserLog`); and its closing of the transport 10 ms
-after a parse error, which would cut off the Close frame (`_Underlay`).
+each connection, and which is the only one to hear at once why it can't parse on (`_ParserLog`); and what it writes and closes by itself
+after a parse error, which it does before it hands over the last good frame (`_Underlay`).
 
 `WSProtocol`'s constructor may change with any version: hence the narrow pin in pyproject.toml.
 """
@@ -21,7 +21,7 @@ from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithLis
 from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]
 
 from core.logs import fields
-from core.protocol import MESSAGE_MAX_BYTES, CloseCode
+from core.protocol import CloseCode
 from core.shard import BUG_REASON
 
 if TYPE_CHECKING:
@@ -41,26 +41,26 @@ _CANNED_REQUEST: Final = (
 
 
 class _Underlay:
-    """What picows takes for its transport: writes go through, but closing is `Connection`'s business."""
+    """What picows takes for its transport: nothing goes out here, since writing and closing are `Connection`'s business."""
 
-    __slots__ = ("_stream", "write")
+    __slots__ = ("_stream",)
 
     def __init__(self, stream: asyncio.Transport) -> None:
         self._stream = stream
-        self.write = stream.write
 
     def get_extra_info(self, name: str) -> Any:
         """The socket; picows asks for the two addresses only to log them, and the event loop would keep them."""
         return self._stream.get_extra_info(name) if name == "socket" else None
 
     def get_write_buffer_size(self) -> int:
-        return self._stream.get_write_buffer_size()
+        """Not 0, or picows would write to the socket itself."""
+        return 1
 
-    def writelines(self, pieces: list[bytes]) -> None:
-        self._stream.writelines(pieces)
+    def write(self, data: bytes) -> None:
+        """The answer to the canned request, which is empty; and a Close frame after a parse error, which comes too early."""
 
     def close(self) -> None:
-        """picows does this 10 ms after it has sent a Close frame; `Connection._finish` has seen to it already."""
+        """picows does this 10 ms after a parse error; `Connection._finish` has seen to it already."""
 
     def abort(self) -> None:
         self._stream.abort()
@@ -133,7 +133,7 @@ class _AdoptedProtocol(WSProtocol):  # type: ignore[misc]
             1.0,
             WSAutoPingStrategy.PING_WHEN_IDLE,
             False,  # enable_auto_pong: a ping is a sign of life that Connection must see
-            MESSAGE_MAX_BYTES,
+            connection.message_max,
             None,  # extra_headers
             _READ_BUFFER_BYTES,
         )

@@ -15,11 +15,11 @@ import logging
 import os
 import socket
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
-from core.frames import FrameError, Opcode, close_answer, close_payload, server_frame
+from core.frames import Fragments, FrameError, Opcode, close_answer, close_frame, server_frame
 from core.handover import Ticket
 from core.logs import close_level, fields
 from core.metrics import OTHER
@@ -60,7 +60,6 @@ class Connection(WSListener):
         "_dirty",
         "_fd",
         "_fragments",
-        "_fragments_size",
         "_frames",
         "_frames_size",
         "_linger_until",
@@ -74,13 +73,19 @@ class Connection(WSListener):
         "session",
     )
 
+    #: Bytes of a message, and bytes that may wait for a client (D25, D29). Only the tests of RFC 6455 have others.
+    message_max: ClassVar[int] = MESSAGE_MAX_BYTES
+    outbox_max: ClassVar[int] = OUTBOX_MAX_BYTES
+
     def __init__(self, worker: Worker, ticket: Ticket, now: float) -> None:
         self._worker = worker
         #: The client's address, and what the connection is called, for logs.
         self.address = ticket.address
         self.label = ticket.label
         self.last_heard = now
-        self.session: Session = worker.shard.connect(self, ticket.user_id, ticket.strikes, now)
+        self.session: Session = worker.shard.connect(
+            self, ticket.user_id, ticket.strikes, now, ticket.expires
+        )
         # -- Set once the socket is adopted --
         self._transport: WSTransport | None = None
         #: The event loop's own transport, beneath picows.
@@ -88,8 +93,7 @@ class Connection(WSListener):
         self._fd = -1
         # -- Receiving --
         #: The fragments of an unfinished text message (RFC 6455, 5.4).
-        self._fragments: list[bytes] | None = None
-        self._fragments_size = 0
+        self._fragments: Fragments | None = None
         #: Whether a heartbeat ping has been sent since the client was last heard.
         self._pinged = False
         # -- Sending --
@@ -149,7 +153,7 @@ class Connection(WSListener):
         if stream is None or self._linger_until is not None:
             return
         waiting = stream.get_write_buffer_size()
-        if waiting > OUTBOX_MAX_BYTES:
+        if waiting > self.outbox_max:
             self._worker.shard.close(
                 self.session, CloseCode.TRY_AGAIN_LATER, "you read too slowly; reconnect", now
             )
@@ -203,8 +207,7 @@ class Connection(WSListener):
             elif frame.fin:
                 self._receive(frame.get_payload_as_bytes(), now)
             else:
-                self._fragments = []
-                self._fragments_size = 0
+                self._fragments = Fragments(self.message_max)
                 self._add_fragment(frame, now)
         elif kind == _CONTINUATION:
             if self._fragments is None:
@@ -225,7 +228,7 @@ class Connection(WSListener):
             self._finish(code, answer[2:].decode())
             self._worker.turn.schedule()
         elif kind == _BINARY:
-            self._fail(CloseCode.UNSUPPORTED_DATA, "messages are text, not binary")
+            self._receive_binary(frame, now)
         else:
             self.session.pong(frame.get_payload_as_bytes(), now)
             self._worker.turn.schedule()
@@ -270,15 +273,17 @@ class Connection(WSListener):
     def _add_fragment(self, frame: WSFrame, now: float) -> None:
         fragments = self._fragments
         assert fragments is not None, "the caller has begun a message"
-        self._fragments_size += frame.payload_size
-        if self._fragments_size > MESSAGE_MAX_BYTES:
-            self._fail(CloseCode.MESSAGE_TOO_BIG, _TOO_BIG)
+        try:
+            fragments.add(frame.get_payload_as_bytes(), frame.fin)
+        except FrameError as error:
+            self._fail(error.code, error.reason)
             return
-        if frame.payload_size:
-            fragments.append(frame.get_payload_as_bytes())
         if frame.fin:
             self._fragments = None
-            self._receive(b"".join(fragments), now)
+            self._receive(fragments.message(), now)
+
+    def _receive_binary(self, frame: WSFrame, now: float) -> None:
+        self._fail(CloseCode.UNSUPPORTED_DATA, "messages are text, not binary")
 
     def _receive(self, payload: bytes, now: float) -> None:
         try:
@@ -293,14 +298,20 @@ class Connection(WSListener):
     # -- Ending --
 
     def parser_failed(self, code: int, reason: str) -> None:
-        """picows can't read what the client sends; `reason` is in its words, which are not all meant for clients."""
-        if self._linger_until is not None:
-            return
+        """picows can't read what the client sends; `reason` is in its words, which are not all meant for clients.
+
+        It says so before it hands over the frame in front of the bad one; that frame comes first.
+        """
         if code == CloseCode.MESSAGE_TOO_BIG:
             reason = _TOO_BIG
         elif "CLOSE" in reason:
             reason = "the body of a Close frame is a code that may be sent, and a reason in UTF-8"
-        self._fail(code, reason)
+        self.pause_reading()
+        asyncio.get_running_loop().call_soon(self._give_up, code, reason)
+
+    def _give_up(self, code: int, reason: str) -> None:
+        if self._linger_until is None:
+            self._fail(code, reason)
 
     def _fail(self, code: int, reason: str) -> None:
         self._worker.shard.close(self.session, code, reason, monotonic())
@@ -314,8 +325,8 @@ class Connection(WSListener):
         if transport is None or stream is None:
             self._linger_until = 0.0
             return
+        self._frames.append(close_frame(code, reason))
         self._write_frames()
-        transport.send_close(code, close_payload(code, reason)[2:])  # type: ignore[arg-type]  # any number will do
         self._linger_until = monotonic() + LINGER_SECONDS
         self._fragments = None
         if stream.is_closing():

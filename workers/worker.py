@@ -10,16 +10,19 @@ import socket
 import time
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from core.answers import answer
-from core.control import ANSWER, ASK, LOG_LEVEL, MEMORY_FULL, READY, STATS, STOP, WORKER_GONE
+from core.control import ANSWER, ASK, LOG_LEVEL, MEMORY_FULL, READY, RELOAD_KEYS, STATS, STOP, WORKER_GONE
 from core.handover import IN_FLIGHT_MAX, Ticket, endpoint
 from core.logs import fields, set_log_level
 from core.protocol import CloseCode
-from core.settings import Settings
+from core.settings import ConfigurationError, Settings
 from core.shard import Shard
 from core.timestamps import format_timestamp
+from core.tokens import load_verifier
+from workers.address_counts import AddressCounts, needed
 from workers.adoption import adopt
 from workers.bus import ZmqBus
 from workers.connection import Connection
@@ -54,16 +57,28 @@ class SystemClock:
         """UTC in ISO 8601 with milliseconds and Z, 24 bytes."""
         return format_timestamp(time.time_ns() // 1_000_000)
 
+    def seconds(self) -> float:
+        """The same in seconds since 1970."""
+        return time.time()
+
 
 class Worker:
     """The composition root. What `Connection` needs of it is public."""
 
-    def __init__(self, settings: Settings, index: int, generation: int, control: ControlPipe) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        index: int,
+        generation: int,
+        control: ControlPipe,
+        connection_type: type[Connection] = Connection,
+    ) -> None:
         """Opens the store and the bus. Raises ConfigurationError or OSError when what they need can't be used."""
         assert settings.run_dir is not None, "the supervisor fills it in"
         run_dir = str(settings.run_dir)
         self._loop = asyncio.get_running_loop()
         self._control = control
+        self._connection_type = connection_type
         self._stopped: asyncio.Future[tuple[int, str]] = self._loop.create_future()
         #: Set when the last connection has gone after the order to stop.
         self._empty = asyncio.Event()
@@ -82,7 +97,11 @@ class Worker:
         self.wheel = TimerWheel(time.monotonic())
         self._bus = ZmqBus(run_dir, index, generation, settings.workers)
         self._store = self._new_store(settings, index)
-        self.shard = Shard(index, generation, settings, self._bus, self._store, SystemClock())
+        self._settings = settings
+        tokens = load_verifier(settings, Path.read_bytes)
+        self.shard = Shard(index, generation, settings, self._bus, self._store, SystemClock(), tokens)
+        #: Where connections come from, when a limit asks for it.
+        self._counts = AddressCounts(run_dir, index) if needed(settings) else None
         self._store.listen(self.shard.messages.appended, self.shard.purged, self.shard.strangers)
         self._store.start()
         self.turn.attach(self._end_turn, self.shard.messages.written)
@@ -113,6 +132,8 @@ class Worker:
         self._bus.listen(loop, self._receive_envelope)
         self.shard.start()
         self.turn.schedule()
+        if self._counts is not None:
+            await self._counts.start()
         self._queue = HandoverQueue(self._queue_path, loop, self._adopt, self._room)
         self._tick()
         self._control.say(READY)
@@ -134,6 +155,8 @@ class Worker:
         self.shard.tick(now)
         self.wheel.turn(now)
         self.turn.schedule()
+        if self._counts is not None:
+            self._counts.tick()
         if self._queue is not None:
             self._queue.room_again()
         unheard = self.shard.presence.unheard
@@ -194,6 +217,8 @@ class Worker:
         return self._connections_max - len(self.connections) - len(self._adopting)
 
     def _adopt(self, ticket: Ticket, client: socket.socket) -> None:
+        if self._counts is not None:
+            self._counts.enter(ticket)
         task = self._loop.create_task(self._take(ticket, client))
         self._adopting.add(task)
         task.add_done_callback(self._taken)
@@ -204,7 +229,7 @@ class Worker:
 
     async def _take(self, ticket: Ticket, client: socket.socket) -> None:
         client.setblocking(False)
-        connection = Connection(self, ticket, time.monotonic())
+        connection = self._connection_type(self, ticket, time.monotonic())
         refused = self._memory.full
         if refused:
             self._refused += 1
@@ -219,6 +244,8 @@ class Worker:
             )
             _log.info("a client was gone before it could be taken over", extra=about)
             client.close()
+            if self._counts is not None and connection not in self.connections:
+                self._counts.leave(ticket.address)
             return
         if refused:
             reason = "this server has no memory for more; reconnect later"
@@ -230,6 +257,8 @@ class Worker:
 
     def forget(self, connection: Connection) -> None:
         """A connection is gone."""
+        if self._counts is not None and connection in self.connections:
+            self._counts.leave(connection.address)
         self.connections.discard(connection)
         self.unread.discard(connection)
         self._note_empty()
@@ -255,10 +284,20 @@ class Worker:
             self._stop(message["code"], message["reason"])
         elif message["op"] == LOG_LEVEL:
             set_log_level(message["level"])
+        elif message["op"] == RELOAD_KEYS:
+            self._reload_keys()
         elif message["op"] == ASK:
             tell = partial(self._answer, message["id"])
             answer(self.shard, message["what"], message["user"], tell, time.monotonic())
             self.turn.schedule()
+
+    def _reload_keys(self) -> None:
+        try:
+            self.shard.tokens = load_verifier(self._settings, Path.read_bytes)
+        except ConfigurationError as error:
+            _log.error(
+                "the keys stay as they are, since the new ones are no good", extra=fields(reason=str(error))
+            )
 
     def _answer(self, number: int, told: dict[str, Any]) -> None:
         self._control.say(ANSWER, id=number, answer=told)
@@ -272,6 +311,8 @@ class Worker:
     async def _close_all(self, code: int, reason: str) -> None:
         if self._queue is not None:
             self._queue.close()
+        if self._counts is not None:
+            self._counts.close()
         now = time.monotonic()
         for connection in list(self.connections):
             self.shard.close(connection.session, code, reason, now)

@@ -102,6 +102,7 @@ class Promises(RuleBasedStateMachine):
                 assert not user.busy
                 assert (user.pins, user.in_flight, user.parked, user.mailbox.reserved) == (0, 0, [], 0)
         for client in self.live():
+            assert client.broken == 0
             assert client.reading
             assert client.session.in_flight == 0
             assert client.histories_asked == 0

@@ -1,9 +1,9 @@
 """Any sequence of what users, workers, stores and the bus can do, and what users rely on through all of it.
 
-Four users on one to three workers say HELLO with any capabilities, resume, open chats, write, repeat themselves, type, acknowledge, read,
-ask for history, read slowly, answer pings and leave; workers are killed, stores are slow or fail, old messages are purged, ways are
-full; and nothing is settled in between unless the machine says so. In the end all troubles cease, and the promises are checked against
-what each connection saw and what the stores have.
+Four users on one to three workers say HELLO with any capabilities, and again, resume, open chats, write, repeat themselves, type,
+acknowledge, read, ask for history, ping, talk nonsense, read slowly, answer pings and leave; workers are killed, stores are slow or fail,
+old messages are purged, ways are full; and nothing is settled in between unless the machine says so. In the end all troubles cease, and the
+promises are checked against what each connection saw and what the stores have.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from core import mailbox
-from core.protocol import CAPABILITIES, CONFIRM_TIMEOUT, PRESENCE_GRACE, TYPING_EXPIRY
+from core.protocol import (
+    CAPABILITIES,
+    CONFIRM_TIMEOUT,
+    PRESENCE_GRACE,
+    STRIKES_PER_MINUTE,
+    TYPING_EXPIRY,
+)
 from tests.core.promises import Promises
 from tests.core.watchful import Saying, Sayings, Watchful
 from tests.core.world import World
@@ -170,6 +176,51 @@ class ChatMachine(Promises):
     def type_something(self, pick: int, is_typing: bool, now: bool) -> None:
         """To wherever it goes."""
         self.live()[pick % len(self.live())].typing(is_typing, settle=now)
+        self.finish(now)
+
+    @precondition(lambda self: self.live())
+    @rule(pick=_PICK, peer=_PICK, is_typing=st.booleans(), now=_NOW)
+    def type_to(self, pick: int, peer: int, is_typing: bool, now: bool) -> None:
+        """To somebody in particular, chat or not (D17)."""
+        client = self.live()[pick % len(self.live())]
+        others = [user for user in self.users if user != client.user_id]
+        client.typing(is_typing, settle=now, to=others[peer % 3])
+        self.finish(now)
+
+    @precondition(lambda self: self.live())
+    @rule(pick=_PICK, now=_NOW)
+    def rename(self, pick: int, now: bool) -> None:
+        """HELLO again on the same connection, with another name; who resumes would get everything again (D3)."""
+        client = self.live()[pick % len(self.live())]
+        if not client.greeted or "resume" in client.capabilities:
+            return
+        name = self.names[client.user_id] = f"Other {pick}"
+        client.hello(name, now, capabilities=sorted(client.capabilities))
+        self.finish(now)
+
+    @precondition(lambda self: self.live())
+    @rule(pick=_PICK, count=st.integers(1, 8), now=_NOW)
+    def ping(self, pick: int, count: int, now: bool) -> None:
+        """More often than one may, perhaps: the answer is PONG or RATE_LIMITED (D23)."""
+        client = self.live()[pick % len(self.live())]
+        for _ in range(count):
+            client.say("PING", False)
+        self.finish(now)
+
+    @precondition(lambda self: self.live())
+    @rule(
+        pick=_PICK,
+        payload=st.sampled_from([b"", b"[", b"[1]", b'{"type":7}', b'{"type":"NONSENSE","data":{}}']),
+        now=_NOW,
+    )
+    def say_nonsense(self, pick: int, payload: bytes, now: bool) -> None:
+        """Answered, each time, and nothing else comes of it (D25)."""
+        client = self.live()[pick % len(self.live())]
+        client.nonsense += 1
+        # Other things are against the rules too, and count as well.
+        if client.nonsense <= STRIKES_PER_MINUTE // 2:
+            client.broken += 1
+            client.say_bytes(payload, now)
         self.finish(now)
 
     @precondition(lambda self: self.live())

@@ -13,6 +13,7 @@ from websockets.frames import Opcode as OtherOpcode
 
 from core.frames import (
     PEEK_BYTES,
+    Fragments,
     Frame,
     FrameError,
     NeedMore,
@@ -230,3 +231,49 @@ def test_d25_a_close_is_answered_with_its_own_code_or_with_what_was_wrong(
     if code in (1002, 1007):
         assert answer == close_payload(code, answer[2:].decode())
         assert answer[2:]
+
+
+# -- Fragments --
+
+
+@given(st.text(max_size=200), st.lists(st.integers(0, 800), max_size=8))
+def test_fragments_are_put_together(text: str, cuts: list[int]) -> None:
+    """Cut anywhere, also in the middle of a character."""
+    payload = text.encode()
+    ends = [*sorted(cut % (len(payload) + 1) for cut in cuts), len(payload)]
+    fragments, start = Fragments(), 0
+    for index, end in enumerate(ends):
+        fragments.add(payload[start:end], index == len(ends) - 1)
+        start = end
+    assert fragments.message() == payload
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(b"", b"\xff"), (b"\xed\xa0", b"\x80"), (b"x\xf4", b"\x90"), (b"\xc3", b"x")]
+)
+def test_d25_the_fragment_that_spoils_a_message_is_refused(first: bytes, second: bytes) -> None:
+    """RFC 6455, 8.1: at once, though more may follow."""
+    fragments = Fragments()
+    fragments.add(first, False)
+    with pytest.raises(FrameError) as caught:
+        fragments.add(second, False)
+    assert caught.value.code == 1007
+
+
+def test_d25_a_message_that_ends_within_a_character_is_refused() -> None:
+    fragments = Fragments()
+    fragments.add(b"\xc3", False)
+    with pytest.raises(FrameError) as caught:
+        fragments.add(b"", True)
+    assert caught.value.code == 1007
+
+
+def test_d25_all_fragments_together_have_a_limit() -> None:
+    fragments = Fragments()
+    for _ in range(16):
+        fragments.add(b"x" * 1024, False)
+    fragments.add(b"", False)
+    with pytest.raises(FrameError) as caught:
+        fragments.add(b"x", True)
+    assert caught.value.code == 1009
+    assert len(fragments.message()) == MESSAGE_MAX_BYTES

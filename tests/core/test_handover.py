@@ -28,6 +28,7 @@ _TICKETS = st.builds(
     label=st.text("0123456789-", max_size=30),
     strikes=st.integers(0, 20),
     carried=st.binary(max_size=500) | st.integers(0, MESSAGE_MAX_BYTES).map(bytes),
+    expires=st.floats(0, 2**40),
 )
 
 

@@ -561,3 +561,30 @@ def test_d12_what_is_stored_is_found_while_a_repeat_of_it_is_on_its_way_to_the_s
     assert {(ONE, "delivered"), (TWO, "delivered"), (TWO, "read")} <= set(ann.statuses())
     bob.leave()
     assert not pair.come(pair.bob).contents()
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_d11_delivered_does_not_follow_read(pair: Pair, failures: int) -> None:
+    """Found by ``test_any_sequence``: the acknowledgement could not be saved, the reading could, and the former is tried again."""
+    ann, bob = chatting(pair)
+    ann.msg(pair.bob, message_id=ONE)
+    ann.take()
+    store = pair.world.store_of(pair.bob)
+    store.fail_next = 1
+    bob.say("READ", message_id=ONE, **{"from": pair.ann})
+    assert ann.statuses() == [(ONE, "read")]
+    store.fail_next = failures - 1
+    pair.world.pass_time(3.0)
+    assert ann.statuses() == []
+    assert store.records[pair.bob].acknowledged[0] == 1
+
+
+def test_d11_delivered_is_told_once_it_can_be_saved(pair: Pair) -> None:
+    ann, bob = chatting(pair)
+    ann.msg(pair.bob, message_id=ONE)
+    ann.take()
+    pair.world.store_of(pair.bob).fail_next = 2
+    bob.say("MSG_ACK", message_id=ONE)
+    assert ann.statuses() == []
+    pair.world.pass_time(3.0)
+    assert ann.statuses() == [(ONE, "delivered")]

@@ -82,6 +82,9 @@ class Watchful(Device):
         self.online: dict[str, str] = {}
         self.typing_shown: dict[str, bool] = {}
         self.histories_asked = 0
+        #: Messages sent that break a rule, which all must be answered; more than the limit of a minute would end the connection.
+        self.broken = 0
+        self.nonsense = 0
         #: (message id) -> (what could set a state back, the state it was told last)
         self.states: dict[str, tuple[object, int]] = {}
         #: Its own cursor and position; the connection that it resumes and where that was; where HELLO_ACK said that it begins.
@@ -175,9 +178,12 @@ class Watchful(Device):
         self.states[saying.message_id] = now, state
 
     def _on_error(self, data: dict[str, Any], message: dict[str, Any]) -> None:
-        kind = data["details"]["type"]
-        assert kind in ("HELLO", "OPEN_CHAT", "MSG", "TYPING", "HISTORY")
-        if kind == "MSG":
+        kind = data["details"].get("type")
+        assert kind in (None, "HELLO", "OPEN_CHAT", "MSG", "TYPING", "HISTORY", "PING", "NONSENSE")
+        if kind in (None, "NONSENSE"):
+            assert data["code"] == "VALIDATION"
+            self.broken -= 1
+        elif kind == "MSG":
             self.answers.append((data["details"]["message_id"], message))
         elif kind == "HISTORY":
             assert data["code"] in ("CHAT_NOT_OPENED", "MESSAGE_FAILED")
@@ -194,6 +200,9 @@ class Watchful(Device):
 
     def _on_typing(self, data: dict[str, Any], message: dict[str, Any]) -> None:
         self.typing_shown[data["user_id"]] = data["is_typing"]
+
+    def _on_pong(self, data: dict[str, Any], message: dict[str, Any]) -> None:
+        assert set(data) == {"timestamp"}
 
     def _on_presence(self, data: dict[str, Any], message: dict[str, Any]) -> None:
         assert ("delta" in data) <= ("presence_delta" in self.capabilities)

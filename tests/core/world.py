@@ -14,6 +14,7 @@ import json
 import random
 import uuid
 from collections import deque
+from datetime import datetime
 from typing import Any, Final
 
 from core.envelope import pack_envelope
@@ -36,6 +37,9 @@ class FixedClock:
 
     def timestamp(self) -> bytes:
         return self.now
+
+    def seconds(self) -> float:
+        return datetime.fromisoformat(self.now.decode()).timestamp()
 
 
 class RecordingBus:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from core.settings import ConfigurationError
-from router.preflight import check_exposure
+from core.settings import ConfigurationError, Settings
+from router.preflight import check_exposure, check_settings
 
 
 @pytest.mark.parametrize(("loopback", "auth"), [(True, None), (True, "none"), (False, "jwt")])
@@ -21,3 +23,27 @@ def test_d5_exposure_without_proof_has_to_be_asked_for() -> None:
     warning = check_exposure("0.0.0.0", False, "none")
     assert warning is not None
     assert "any user" in warning
+
+
+def settings(**values: Any) -> Settings:
+    return Settings(port=0, admin_port=0, workers=1, **values)
+
+
+def test_d5_tokens_with_a_key_need_no_word_about_exposure() -> None:
+    checked = check_settings(settings(host="0.0.0.0", auth="jwt", jwt_key="k" * 32))
+    assert checked.warnings == []
+
+
+@pytest.mark.parametrize("auth", [None, "none"])
+@pytest.mark.parametrize("name", ["jwt_key", "jwt_key_file", "jwt_jwks_file"])
+def test_d5_a_key_without_tokens_is_a_mistake(auth: str | None, name: str) -> None:
+    """Who sets a key believes that tokens are asked for."""
+    with pytest.raises(ConfigurationError, match=f"FASTCHAT_{name.upper()} is set.*FASTCHAT_AUTH=jwt"):
+        check_settings(settings(auth=auth, **{name: "x" * 40}))
+
+
+def test_d5_tokens_without_a_key_and_proxies_that_are_none_stop_the_start() -> None:
+    with pytest.raises(ConfigurationError, match="tokens need a key"):
+        check_settings(settings(auth="jwt"))
+    with pytest.raises(ConfigurationError, match="FASTCHAT_TRUSTED_PROXIES"):
+        check_settings(settings(trusted_proxies="proxy.example"))

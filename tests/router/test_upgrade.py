@@ -201,3 +201,10 @@ def test_a_refusal_says_how_long_it_is_and_that_the_connection_ends() -> None:
         b"HTTP/1.1 404 Not Found\r\nRetry-After: 1\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 9\r\n"
         b"X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\nNothing.\n",
     )
+
+
+@pytest.mark.parametrize("octet", ["\x00", "\xff", "x"])
+def test_a_refusal_is_short_whatever_came(octet: str) -> None:
+    """Found by `fuzz`: of a bad header the answer showed every byte, in four characters each."""
+    head = request("GET /ws HTTP/1.1", f"{octet * 4000} : x")
+    assert len(answer(head, OriginPolicy()).wire) < 1024

@@ -37,13 +37,16 @@ class ChatClient:
         *,
         origin: str | None = None,
         headers: Mapping[str, str] | None = None,
+        **connection: Any,
     ) -> None:
+        """`connection` is what `websockets` and asyncio take beyond that: ``ssl``, ``local_addr`` ..."""
         self.url = url
         self.user_id = user_id or str(uuid4())
         self.name = name
         self.inbox: list[Message] = []
         self._origin = origin
         self._headers = headers
+        self._connection = connection
 
     async def __aenter__(self) -> Self:
         #: The connection itself, for what only a frame can do.
@@ -55,6 +58,7 @@ class ChatClient:
             max_size=None,
             ping_interval=None,
             proxy=None,
+            **self._connection,
         )
         return self
 

@@ -201,6 +201,34 @@ def test_what_was_sent_before_a_close_still_counts(worker: WorkerProcess, client
         assert other.receive("MSG")["content"] == "last words"
 
 
+#: What picows itself refuses: it says so before it hands over the frame that stands in front.
+UNREADABLE = {
+    "unmasked": (client_frame(TEXT, b"{}", mask=False), 1002),
+    "opcode": (client_frame(3), 1002),
+    "too long": (client_frame(TEXT, b"x" * 16385), 1009),
+    "wrong code": (client_frame(CLOSE, b"\x03\xec"), 1002),
+}
+
+
+@pytest.mark.parametrize(("data", "code"), UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_what_was_sent_before_a_broken_frame_still_counts(
+    worker: WorkerProcess, client: RawClient, data: bytes, code: int
+) -> None:
+    """In the same segment: the message is delivered, and the ping answered."""
+    with worker.chatter() as other:
+        client.say("OPEN_CHAT", target_user_id=other.user_id, target_display_name="Bob")
+        client.receive("CHAT_OPENED")
+        client.send(text("MSG", to=other.user_id, content="last words") + client_frame(PING, b"x") + data)
+        client.pong(b"x")
+        assert client.closed()[0] == code
+        assert other.receive("MSG")["content"] == "last words"
+
+
+def test_a_second_close_in_the_same_segment_is_ignored(client: RawClient) -> None:
+    client.send(client_frame(CLOSE, b"\x03\xe8") + client_frame(CLOSE))
+    assert client.closed()[0] == 1000
+
+
 def test_a_client_that_does_not_answer_our_close_is_ended_all_the_same(client: RawClient) -> None:
     """And what it goes on sending does not turn the Close frame into a reset."""
     client.send(client_frame(BINARY, b""))

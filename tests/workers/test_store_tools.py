@@ -569,7 +569,8 @@ def test_a_number_of_workers_that_is_none(directory: Path, workers: str) -> None
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["check", "--help"], ["export", "--help"], ["purge", "--help"]]
+    "arguments",
+    [["--help"], *([tool, "--help"] for tool in ("check", "export", "backup", "restore", "purge"))],
 )
 def test_help(arguments: list[str]) -> None:
     result = tool(*arguments)

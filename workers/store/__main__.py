@@ -20,12 +20,13 @@ from core.logs import configure_logging
 from core.placement import WORKERS_MAX
 from core.settings import PREFIX, ConfigurationError
 
-#: `check` has found damage.
+#: `check`, or what `backup` and `restore` do last, has found damage.
 EXIT_DAMAGED: Final = 1
 
 _EPILOG: Final = """\
-DATA_DIR is what FASTCHAT_DATA_DIR or DATA= says, by default ./data. `check` and `export` only read, and may run beside a server; `purge`
-and `prepare` need it to be stopped. Exit codes: 0 done, 1 damage found by `check`, 2 it can't be done, and a sentence says why.
+DATA_DIR is what FASTCHAT_DATA_DIR or DATA= says, by default ./data. `check`, `export` and `backup` only read there, and may run beside a
+server; `purge`, `prepare` and `restore` need it to be stopped. Exit codes: 0 done, 1 damage found by `check` or in a copy, 2 it can't be
+done, and a sentence says why.
 """
 _CHECK: Final = """\
 Look for damage: files that are missing or broken, users who are in the wrong file, messages that are missing or belong to nobody. Each
@@ -34,6 +35,14 @@ problem is one line on standard output; a summary follows. Beside a running serv
 _EXPORT: Final = """\
 Write everything that is stored about a user to standard output, one JSON object a line: the user, the user's chats, then the messages sent
 and received, by time. `type` says which it is. Beside a running server, what comes meanwhile may be missing.
+"""
+_BACKUP: Final = """\
+Copy everything to a new directory, and check the copy. Beside a running server too: whatever was acknowledged when the tool was started is
+in the copy. A copy that could not be finished is removed.
+"""
+_RESTORE: Final = """\
+Make a data directory of a backup, and check it. DATA_DIR must not exist: move the old one away first. To copy the files by hand will not
+do: clients that ask to resume would miss messages.
 """
 _PURGE: Final = """\
 Delete a user for good: name, chats, mailbox, and in the mailboxes of all others what this user sent. The server must be stopped. Files
@@ -69,6 +78,11 @@ def main(words: Sequence[str] | None = None) -> int:
             from workers.store.export import export
 
             export(directory, arguments.user_id, sys.stdout)
+        elif arguments.tool in ("backup", "restore"):
+            from workers.store.backup import backup, restore
+
+            copy = backup if arguments.tool == "backup" else restore
+            return EXIT_DAMAGED if copy(directory, arguments.target, sys.stdout) else 0
         else:
             from workers.store.purge import purge
 
@@ -92,13 +106,21 @@ def _parser() -> argparse.ArgumentParser:
     for name, description in (
         ("check", _CHECK),
         ("export", _EXPORT),
+        ("backup", _BACKUP),
+        ("restore", _RESTORE),
         ("purge", _PURGE),
         ("prepare", _PREPARE),
     ):
         tool = tools.add_parser(
             name, help=description.partition(".")[0].partition(":")[0], description=description
         )
+        if name == "restore":
+            tool.add_argument("directory", type=Path, metavar="BACKUP", help="what `backup` has made")
+            tool.add_argument("target", type=Path, metavar="DATA_DIR", help="the new data directory")
+            continue
         tool.add_argument("directory", type=Path, metavar="DATA_DIR", help="the server's data directory")
+        if name == "backup":
+            tool.add_argument("target", type=Path, metavar="BACKUP", help="the new directory of the copy")
         if name in ("export", "purge"):
             tool.add_argument("user_id", metavar="USER_ID", help="the user's id")
         if name == "prepare":

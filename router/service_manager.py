@@ -1,0 +1,142 @@
+"""Tells systemd, or another service manager with its protocol, how far the server is and that it is alive: sd_notify(3).
+
+Whoever started the server names a datagram socket in NOTIFY_SOCKET, and in WATCHDOG_USEC how long it waits for a sign of life before it
+ends the server and starts it again. Without them nothing is sent. A sign of life is sent by the event loop of the supervisor itself, at
+half of that time, so one that hangs sends none; how the workers are does not matter to it, since the supervisor mends them better.
+
+Until the server is ready each beat asks for more time to start: files for another number of workers may take minutes, and a loop that
+hangs meanwhile asks for none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, MutableMapping
+from contextlib import suppress
+from typing import Final
+
+from core.logs import fields
+
+_log = logging.getLogger("fastchat.supervisor")
+
+#: Seconds between two beats when nobody watches: the state may have changed.
+_BEAT: Final = 10.0
+#: Seconds that starting may take from the last beat on.
+_MORE_TIME: Final = 60.0
+#: Bytes of a state: a line in what ``systemctl status`` shows.
+_STATE_MAX_BYTES: Final = 500
+_MICROSECONDS: Final = 1_000_000
+
+
+class ServiceManager:
+    """Whoever has started the server, if that is to be told. `describe` tells the server's state in a line.
+
+    The variables are taken out of `environ`: they are meant for this process and for none that it starts.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        describe: Callable[[], str],
+        environ: MutableMapping[str, str] = os.environ,
+    ) -> None:
+        self._loop = loop
+        self._describe = describe
+        self._address = _address(environ.pop("NOTIFY_SOCKET", ""))
+        watchdog = _watchdog(environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", ""))
+        #: Seconds from one beat to the next.
+        self._interval = watchdog / 2 if watchdog is not None else _BEAT
+        self._is_watched = watchdog is not None
+        self._is_ready = False
+        #: What could not be sent when it was due: it goes first at the next beat.
+        self._unsent: list[str] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._socket: socket.socket | None = None
+
+    def start(self) -> None:
+        """Begin with the beats."""
+        if self._address is not None:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.setblocking(False)
+            self._beat()
+
+    def ready(self) -> None:
+        """The server is ready."""
+        self._is_ready = True
+        self._tell("READY=1", self._state())
+
+    def reload(self, action: Callable[[], None]) -> None:
+        """Do what reads again something that was read at the start."""
+        if self._is_ready:
+            self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        action()
+        if self._is_ready:
+            self.ready()
+
+    def stopping(self) -> None:
+        """The server has begun to end; signs of life go on until `close`."""
+        self._describe = lambda: "stopping"
+        self._tell("STOPPING=1", self._state())
+
+    def close(self) -> None:
+        """End the beats."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _beat(self) -> None:
+        self._timer = self._loop.call_later(self._interval, self._beat)
+        unsent, self._unsent = self._unsent, []
+        for text in unsent:
+            self._tell(text)
+        words = [self._state()]
+        if self._is_watched:
+            words.append("WATCHDOG=1")
+        if not self._is_ready:
+            words.append(f"EXTEND_TIMEOUT_USEC={int(max(_MORE_TIME, 2 * self._interval) * _MICROSECONDS)}")
+        self._tell(*words, again=False)
+
+    def _state(self) -> str:
+        line = " ".join(self._describe().split())
+        return "STATUS=" + line.encode()[:_STATE_MAX_BYTES].decode(errors="ignore")
+
+    def _tell(self, *words: str, again: bool = True) -> None:
+        """Send at once, without waiting for anybody. What a later beat does not say anyway is kept when there is no room for it."""
+        if self._socket is None or self._address is None:
+            return
+        text = "\n".join(words)
+        try:
+            self._socket.sendto(text.encode(), self._address)
+        except BlockingIOError:
+            if again:
+                self._unsent.append(text)
+        except OSError as error:
+            # Nobody is there to hear it, which does no harm to those who chat.
+            _log.debug("the service manager can't be told", extra=fields(reason=error.strerror))
+
+
+def _address(name: str) -> bytes | None:
+    """The address of a unix socket; None for nobody. ``@`` begins a name that is in no directory, see unix(7)."""
+    if name.startswith("@"):
+        return b"\0" + os.fsencode(name[1:])
+    if name.startswith("/"):
+        return os.fsencode(name)
+    if name:
+        _log.warning("NOTIFY_SOCKET is neither a path nor begins with @: the service manager is told nothing")
+    return None
+
+
+def _watchdog(microseconds: str, process: str) -> float | None:
+    """Seconds within which a sign of life is expected from this process; None if it is not."""
+    if process and process != str(os.getpid()):
+        return None
+    with suppress(ValueError):
+        if (watchdog := int(microseconds)) > 0:
+            return watchdog / _MICROSECONDS
+    return None

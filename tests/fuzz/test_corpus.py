@@ -1,0 +1,167 @@
+"""Every input of the corpus, and some thousands made from them in the same way in every run; without atheris (see ``docs/fuzzing.md``).
+
+One that failed once becomes a test of its own beside the code that it is about, and a file of the corpus.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from core.envelope import unpack_envelope
+from core.frames import Frame, parse_frame
+from core.handover import decode_ticket
+from fuzz.target import CORPUS, NAMES, load, seeds
+from fuzz.targets import envelope, frames, handover, sanitize, upgrade
+from router.upgrade import Answer, Route
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+#: Inputs of the short run, about two seconds each.
+SHORT = {
+    "lobby": 15_000,
+    "message": 8_000,
+    "session": 400,
+    "frames": 1_500,
+    "upgrade": 4_000,
+    "envelope": 15_000,
+    "handover": 15_000,
+    "sanitize": 4_000,
+}
+#: Targets that are about messages: at least half of their inputs have to get past the JSON decoder.
+ABOUT_MESSAGES = ("lobby", "message", "session")
+
+
+@pytest.fixture(autouse=True)
+def where_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails is written below the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_corpus(name: str) -> None:
+    """Nothing in it fails, some of it gets past what the target says, and some does not."""
+    target = load(name)
+    past = [target.check(data) for data in seeds(name)]
+    assert len(past) >= 5
+    assert {True, False} == set(past) or name == "session"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_short_run(name: str) -> None:
+    """From a seed that is always the same; each input may be made from any of those before it."""
+    target, pool, rng, past = load(name), seeds(name), Random(7), 0
+    for _ in range(SHORT[name]):
+        data = target.mutate(rng.choice(pool), rng)
+        if rng.randrange(50) == 0:
+            pool.append(data)
+        past += target.check(data)
+    assert past > 0
+    if name in ABOUT_MESSAGES:
+        assert past >= SHORT[name] / 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_seed_makes_the_same_inputs(name: str) -> None:
+    target, (first, *_) = load(name), seeds(name)
+    assert [target.mutate(first, Random(seed)) for seed in range(50)] == [
+        target.mutate(first, Random(seed)) for seed in range(50)
+    ]
+
+
+def test_every_target_has_a_corpus_and_nothing_else_has() -> None:
+    assert {path.name for path in CORPUS.iterdir()} == set(NAMES)
+
+
+# -- That a target would notice --
+
+
+@dataclass
+class Broken:
+    """Something that works as it should but for one thing."""
+
+    name: str
+    place: Any
+    attribute: str
+    instead: Callable[..., Any]
+
+
+def _drop_last(data: bytes) -> Any:
+    worker, generation, records = unpack_envelope(data)
+    return worker, generation, iter(list(records)[:-1])
+
+
+def _never_final(data: bytes) -> Any:
+    outcome = parse_frame(data)
+    return outcome._replace(final=False) if isinstance(outcome, Frame) else outcome
+
+
+def _let_through(text: str) -> str:
+    return text
+
+
+def _crash(*_: object) -> Any:
+    raise KeyError("a field that nobody expected")
+
+
+BROKEN = {
+    "the lobby crashes": Broken("lobby", "core.validation", "display_name", _crash),
+    "a field rule crashes": Broken("message", "core.validation", "content", _crash),
+    "a field rule crashes in the middle of a story": Broken(
+        "session", "core.validation", "message_id", _crash
+    ),
+    "markup gets through": Broken("session", "core.validation", "sanitize_text", _let_through),
+    "control characters stay": Broken("sanitize", sanitize, "sanitize_text", _let_through),
+    "the last fragment is never seen": Broken("frames", frames, "parse_frame", _never_final),
+    "everybody is upgraded": Broken(
+        "upgrade", upgrade, "answer", lambda head, policy: Answer(101, b"HTTP/1.1 101 \r\n\r\n")
+    ),
+    "everything is for the chat": Broken("upgrade", upgrade, "route", lambda data, end: Route.INCOMPLETE),
+    "a record is lost": Broken("envelope", envelope, "unpack_envelope", _drop_last),
+    "a ticket names somebody else": Broken(
+        "handover", handover, "decode_ticket", lambda data: decode_ticket(data)._replace(user_id="x")
+    ),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
+def test_what_is_wrong_is_noticed(broken: Broken, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an input of the corpus already."""
+    place = importlib.import_module(broken.place) if isinstance(broken.place, str) else broken.place
+    target = load(broken.name)
+    monkeypatch.setattr(place, broken.attribute, broken.instead)
+    with pytest.raises((AssertionError, KeyError)):
+        for data in seeds(broken.name):
+            target.check(data)
+
+
+# -- The program --
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("atheris") is None, reason="needs atheris: pip install -e '.[fuzz]'"
+)
+def test_make_fuzz(tmp_path: Path) -> None:
+    """What ``make fuzz`` starts: it says how many inputs there were, how many got past, and which lines they reached."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "fuzz", "--target", "handover", "--minutes", "0", "--runs", "3000"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "handover: 3,000 inputs" in ended.stdout
+    assert "past the ticket" in ended.stdout
+    assert "core.handover: " in ended.stdout
+    assert list((tmp_path / "build" / "fuzz" / "handover" / "corpus").iterdir())

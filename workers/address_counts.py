@@ -1,0 +1,146 @@
+"""How many connections this worker has from where, told to the fronts (``core.counting``).
+
+Only with a limit that needs it. A connection costs a line in a table of places, and nothing while it lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from contextlib import suppress
+from typing import Final, cast
+
+from core.addresses import host_of, place_of
+from core.counting import counts_endpoint, encode_counts
+from core.handover import Ticket
+from core.logs import fields
+from core.settings import Settings
+
+_log = logging.getLogger("fastchat.worker")
+
+#: Bytes that wait for a front which does not read. It is stuck, and gets everything anew when it connects again.
+_UNSENT_MAX: Final = 16 * 1024 * 1024
+#: Bytes that a front says.
+_GREETING_MAX: Final = 32
+
+
+class AddressCounts:
+    """Counts, and tells every front that listens. `start` it, and call `tick` several times a second."""
+
+    def __init__(self, run_dir: str, worker: int) -> None:
+        self._path = counts_endpoint(run_dir, worker)
+        self._server: asyncio.Server | None = None
+        self._fronts: set[_Front] = set()
+        self._total = 0
+        self._places: dict[str, int] = {}
+        #: Places whose number was not told yet; and whether anything was not.
+        self._changed: set[str] = set()
+        self._news = False
+        #: Front -> number of the last ticket.
+        self._last: dict[str, int] = {}
+
+    async def start(self) -> None:
+        """Listen for fronts. Raises OSError."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._path)
+        self._server = await asyncio.get_running_loop().create_unix_server(lambda: _Front(self), self._path)
+        os.chmod(self._path, 0o600)
+
+    def close(self) -> None:
+        """Tell nobody any more."""
+        if self._server is not None:
+            self._server.close()
+        for front in list(self._fronts):
+            front.end()
+
+    def enter(self, ticket: Ticket) -> None:
+        """A connection was taken from a front."""
+        self._last[ticket.label.partition("-")[0]] = ticket.number
+        self._count(ticket.address, 1)
+
+    def leave(self, address: str) -> None:
+        """A connection that was taken has ended."""
+        self._count(address, -1)
+
+    def tick(self) -> None:
+        """Tell what has changed."""
+        if not self._news:
+            return
+        changes = {place: self._places.get(place, 0) for place in self._changed}
+        self._changed.clear()
+        self._news = False
+        for front in list(self._fronts):
+            front.tell(self._total, changes, self._last.get(front.name))
+
+    def joined(self, front: _Front) -> None:
+        """A front has said who it is."""
+        self._fronts.add(front)
+        front.tell(self._total, self._places, self._last.get(front.name))
+
+    def left(self, front: _Front) -> None:
+        """A front has gone."""
+        self._fronts.discard(front)
+        if not any(other.name == front.name for other in self._fronts):
+            self._last.pop(front.name, None)
+
+    def _count(self, address: str, step: int) -> None:
+        place = place_of(host_of(address))
+        number = self._places.get(place, 0) + step
+        if number > 0:
+            self._places[place] = number
+        else:
+            self._places.pop(place, None)
+        self._total += step
+        self._changed.add(place)
+        self._news = True
+
+
+class _Front(asyncio.Protocol):
+    """A front that listens."""
+
+    def __init__(self, counts: AddressCounts) -> None:
+        self._counts = counts
+        self._greeting = b""
+        self._transport: asyncio.Transport | None = None
+        #: As labels of its connections begin.
+        self.name = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's is one in all but name.
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self.name:
+            return
+        self._greeting += data
+        if b"\n" in self._greeting:
+            self.name = self._greeting.partition(b"\n")[0].decode(errors="replace")
+            self._counts.joined(self)
+        elif len(self._greeting) > _GREETING_MAX:
+            self.end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._counts.left(self)
+
+    def tell(self, total: int, places: dict[str, int], last: int | None) -> None:
+        """Write how many there are."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        transport.writelines(list(encode_counts(total, places, last)))
+        waiting = transport.get_write_buffer_size()
+        if waiting > _UNSENT_MAX:
+            _log.error("a front does not listen to the counts", extra=fields(count=waiting))
+            self.end()
+
+    def end(self) -> None:
+        """Close the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def needed(settings: Settings) -> bool:
+    """Whether there is a limit for which workers have to count."""
+    return bool(settings.connections_per_ip or settings.max_connections)
