@@ -186,7 +186,6 @@ def adapted(site: str, directory: Path, upstream: int, port: int, plain_port: in
         (r"listen \[::\]:80\b", f"listen 127.0.0.2:{plain_port}", 2),
         (r"listen \[::\]:443\b", f"listen 127.0.0.2:{port}", 2),
         (r"server 127\.0\.0\.1:8000\b", f"server 127.0.0.1:{upstream}", 1),
-        (r"/var/lib/nginx/fastchat\b", "cache", 1),
         (r"/var/log/nginx/access\.log\b", "access.log", 2),
         (r"/var/www/html\b", str(directory / "html"), 1),
         (rf"/etc/letsencrypt/live/{NAME}/fullchain\.pem", str(directory / "certificate.pem"), 1),

@@ -231,7 +231,9 @@ def test_plain_http_is_sent_to_tls(nginx: Nginx) -> None:
 def test_page_through_nginx(nginx: Nginx) -> None:
     status, head, body = nginx.ask("/")
     assert status == 200
-    assert f"wss://{NAME}:{nginx.port}/ws".encode() in body
+    assert b"<title>" in body
+    # The page may connect to the address by which the client knows this server.
+    assert f" wss://{NAME}:{nginx.port};" in head
     for field in (
         "Strict-Transport-Security: max-age=31536000",
         "Server: nginx",
@@ -264,25 +266,14 @@ def test_page_by_http_2(nginx: Nginx) -> None:
     )
     page, _, how = done.stdout.rpartition("\n")
     assert how == "2 200"
-    assert f"wss://{NAME}:{nginx.port}/ws" in page
+    assert "<title>" in page
 
 
-def test_pages_are_kept_by_nginx_as_long_as_they_say(nginx: Nginx) -> None:
-    """A crowd that loads the page does not reach FastChat; what says `no-store` always does."""
-    crowd = {"User-Agent": "crowd"}
-    nginx.ask("/")
-    for number in range(10):
-        assert nginx.ask(f"/?{number}", crowd)[0] == 200
-    for _ in range(3):
-        assert nginx.ask("/healthz", crowd)[0] == 200
-
-    def lines() -> list[str]:
-        return [
-            line for line in (nginx.directory / "access.log").read_text().splitlines() if '"crowd"' in line
-        ]
-
-    wait_until(lambda: len(lines()) == 13, "the requests to be in the log")
-    assert [" HIT " in line for line in lines()] == [True] * 10 + [False] * 3
+def test_browsers_ask_whether_a_file_has_changed(nginx: Nginx) -> None:
+    status, head, body = nginx.ask("/fastchat.js")
+    assert (status, b"export class FastChat" in body) == (200, True)
+    etag = next(line.partition(": ")[2] for line in head.split("\r\n") if line.lower().startswith("etag: "))
+    assert nginx.ask("/fastchat.js", {"If-None-Match": etag})[0] == 304
 
 
 @pytest.mark.parametrize("path", ["/status", "/metrics", "/readyz", "/dashboard", "/ws/", "/../status"])
