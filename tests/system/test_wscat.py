@@ -51,6 +51,16 @@ def typed(wscat: str, url: str, *lines: str) -> list[str]:
     return [line for line in shown.stdout.splitlines() if line]
 
 
+def typed_until(wscat: str, url: str, expected: tuple[str, ...], *lines: str) -> list[str]:
+    """What wscat shows for these lines; they are typed again if it was not ready for the first ones yet, as on a machine that is busy."""
+    shown: list[str] = []
+    for _ in range(4):
+        shown = typed(wscat, url, *lines)
+        if all(any(part in line for line in shown) for part in expected):
+            break
+    return shown
+
+
 def test_the_first_example_is_greeted(wscat: str, any_ids: Server, tmp_path: Path) -> None:
     """D1: ``FASTCHAT_USER_IDS=any`` lets the document's "connect and send HELLO" run as it stands."""
     shown = typed(
@@ -70,16 +80,23 @@ def test_the_second_example_needs_hello(wscat: str, any_ids: Server) -> None:
 
 def test_the_document_s_flows_by_hand(wscat: str, any_ids: Server) -> None:
     """HELLO, OPEN_CHAT, MSG, TYPING and PING, typed by hand to somebody who was here before."""
-    typed(wscat, any_ids.url, '{"type":"HELLO","data":{"user_id":"bob-1","display_name":"Bob"}}')
-    shown = typed(
+    typed_until(
         wscat,
         any_ids.url,
+        ('"HELLO_ACK"',),
+        '{"type":"HELLO","data":{"user_id":"bob-1","display_name":"Bob"}}',
+    )
+    answers = ('"HELLO_ACK"', '"CHAT_OPENED"', '"MSG_ACK","data":{"message_id":"m-1"', '"PONG"')
+    shown = typed_until(
+        wscat,
+        any_ids.url,
+        answers,
         '{"type":"HELLO","data":{"user_id":"alice-1","display_name":"Alice"}}',
         '{"type":"OPEN_CHAT","data":{"target_user_id":"bob-1","target_display_name":"Bob"}}',
         '{"type":"MSG","data":{"to":"bob-1","content":"Hello!","message_id":"m-1"}}',
         '{"type":"TYPING","data":{"is_typing":true}}',
         '{"type":"PING","data":{}}',
     )
-    for expected in ('"HELLO_ACK"', '"CHAT_OPENED"', '"MSG_ACK","data":{"message_id":"m-1"', '"PONG"'):
+    for expected in answers:
         assert any(expected in line for line in shown), (expected, shown)
     assert not any('"ERROR"' in line for line in shown), shown

@@ -108,6 +108,9 @@ def prepare(directory: Path, workers: int) -> Layout:
                 + ": restore the data directory from a backup, all of it at once"
             )
         (directory / UNFINISHED_NAME).unlink(missing_ok=True)
+        for left in directory.glob("etilqs_*"):
+            # SQLite removes its temporary files as soon as it has opened them; a kill may come in between.
+            left.unlink(missing_ok=True)
         for generation in generations(directory):
             if held is None or generation != held.generation:
                 remove_generation(directory, generation)
