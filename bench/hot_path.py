@@ -237,7 +237,7 @@ class Cast:
         if bus.records:
             turn, bus.records = bus.records, {}
             for worker, records in turn.items():
-                self._in_transit[worker].append(pack_envelope(index, shard.generation, records))
+                self._in_transit[worker].append(pack_envelope(index, shard.generation, now, records))
             busy = True
         shard.messages.written(now)
         return busy or shard.ready

@@ -133,7 +133,7 @@ def record_fields(record: bytes, count: int) -> list[bytes]:
     return fields
 
 
-def pack_envelope(worker: int, generation: int, records: list[bytes], sent_at: float = 0.0) -> bytes:
+def pack_envelope(worker: int, generation: int, sent_at: float, records: list[bytes]) -> bytes:
     """One envelope with all records that one loop turn produced for one destination, at `sent_at` on the machine's monotonic clock."""
     parts = [_ENVELOPE.pack(_VERSION, worker, generation, sent_at)]
     for record in records:
@@ -142,20 +142,15 @@ def pack_envelope(worker: int, generation: int, records: list[bytes], sent_at: f
     return b"".join(parts)
 
 
-def unpack_envelope(envelope: bytes) -> tuple[int, int, Iterator[bytes]]:
-    """The sender's worker number and generation, and the records. Raises ValueError for what is no envelope of this version."""
+def unpack_envelope(envelope: bytes) -> tuple[int, int, float, Iterator[bytes]]:
+    """The sender's worker number and generation, when it was sent, and the records.
+
+    Raises ValueError for what is no envelope of this version.
+    """
     if len(envelope) < _ENVELOPE.size or envelope[0] != _VERSION:
         raise ValueError(f"not an envelope of version {_VERSION}: {envelope[:16]!r}")
-    _, worker, generation, _ = _ENVELOPE.unpack_from(envelope)
-    return worker, generation, _records(envelope)
-
-
-def envelope_sent_at(envelope: bytes) -> float | None:
-    """When an envelope was sent; None for what is no envelope of this version."""
-    if len(envelope) < _ENVELOPE.size or envelope[0] != _VERSION:
-        return None
-    sent_at: float = _ENVELOPE.unpack_from(envelope)[3]
-    return sent_at
+    _, worker, generation, sent_at = _ENVELOPE.unpack_from(envelope)
+    return worker, generation, sent_at, _records(envelope)
 
 
 def _records(envelope: bytes) -> Iterator[bytes]:

@@ -101,7 +101,7 @@ def parse_frame(data: bytes | memoryview, max_payload: int = MESSAGE_MAX_BYTES) 
         if length < 65536 or length >> 63:
             raise FrameError(CloseCode.PROTOCOL_ERROR, "the length is not in its shortest form")
     if length > max_payload:
-        raise FrameError(CloseCode.MESSAGE_TOO_BIG, f"a message has at most {MESSAGE_MAX_BYTES} bytes")
+        raise FrameError(CloseCode.MESSAGE_TOO_BIG, f"a message has at most {max_payload} bytes")
     size = header + 4 + length
     if available < size:
         return NeedMore(size)

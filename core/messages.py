@@ -122,9 +122,9 @@ class Messages:
             )
         else:
             self.sent_far += 1
-            fields = (user.user_id.encode(), recipient.encode(), message_id.encode(), frame)
+            carried = (user.user_id.encode(), recipient.encode(), message_id.encode(), frame)
             shard.bus.send(
-                owner, pack_record(RecordKind.MESSAGE, flags, request.ticket, request.deadline, *fields)
+                owner, pack_record(RecordKind.MESSAGE, flags, request.ticket, request.deadline, *carried)
             )
 
     def accept(

@@ -34,7 +34,7 @@ from core.greetings import Greetings
 from core.history import Histories
 from core.logs import fields
 from core.messages import Messages
-from core.metrics import BUS, LOCAL, OTHER, series
+from core.metrics import BUS, LOCAL, OTHER, SECONDS, Histogram, series
 from core.placement import Placement
 from core.ports import Bus, Clock, Connection, Found, Store, nobody_waits
 from core.presence import Presence
@@ -97,6 +97,8 @@ class Shard:
         self.errors[MessageType.MSG, ErrorCode.MESSAGE_FAILED] = 0
         #: What else has happened how often: series of ``core.metrics``.
         self.counters: defaultdict[str, int] = defaultdict(int)
+        #: How long envelopes from other shards were on their way.
+        self._bus_seconds = Histogram(SECONDS)
         #: Why connections were closed; texts of ours, and some of them of libraries.
         self._close_reasons: set[str] = set()
         self.requests = Requests(generation)
@@ -172,7 +174,8 @@ class Shard:
         Raises ValueError for what can't be read, since the two run different versions, and whatever a bug raises; but first the other
         records of the envelope are handled, which are other people's.
         """
-        worker, generation, records = unpack_envelope(envelope)
+        worker, generation, sent_at, records = unpack_envelope(envelope)
+        self._bus_seconds.record(max(0.0, now - sent_at))
         problem: Exception | None = None
         for record in records:
             head = record_head(record)
@@ -312,6 +315,7 @@ class Shard:
         stats["users"] = len(self.users)
         stats["online"] = len(self.presence)
         stats["requests"] = len(self.requests)
+        stats["bus_seconds"] = self._bus_seconds.report()
         stats["bus_unheard"] = self.presence.unheard
         return stats
 

@@ -16,8 +16,7 @@ from typing import Any, Final
 
 import zmq
 
-from core.envelope import envelope_sent_at, pack_envelope
-from core.metrics import SECONDS, Histogram
+from core.envelope import pack_envelope
 
 #: Envelopes that may wait at each end. An envelope is a whole loop turn's worth, so this is seconds of traffic.
 _HIGH_WATER_MARK: Final = 1000
@@ -66,8 +65,6 @@ class ZmqBus:
         self._records_sent = 0
         self._received_count = 0
         self._refused = 0
-        #: How long envelopes were on their way here, in seconds.
-        self._delays = Histogram(SECONDS)
 
     def listen(self, loop: asyncio.AbstractEventLoop, received: Callable[[bytes, float], None]) -> None:
         """Give every envelope that comes to `received`, with the time."""
@@ -91,7 +88,6 @@ class ZmqBus:
             "bus_records_total": self._records_sent,
             "bus_received_total": self._received_count,
             "bus_refused_total": self._refused,
-            "bus_seconds": self._delays.report(),
         }
 
     def flush(self) -> list[tuple[int, list[bytes]]]:
@@ -104,7 +100,7 @@ class ZmqBus:
         for worker, records in turn.items():
             try:
                 self._outboxes[worker].send(
-                    pack_envelope(self._index, self._generation, records, now), zmq.NOBLOCK
+                    pack_envelope(self._index, self._generation, now, records), zmq.NOBLOCK
                 )
                 self._sent += 1
                 self._records_sent += len(records)
@@ -135,8 +131,5 @@ class ZmqBus:
             except zmq.Again:
                 return
             self._received_count += 1
-            sent_at = envelope_sent_at(envelope)
-            if sent_at is not None:
-                self._delays.record(max(0.0, monotonic() - sent_at))
             self._received(envelope, now)
         self._loop.call_soon(self._read)

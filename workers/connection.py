@@ -220,9 +220,9 @@ class Connection(WSListener):
             payload = frame.get_payload_as_bytes()
             answer = close_answer(payload)
             code = int.from_bytes(answer[:2], "big") if answer else CloseCode.NORMAL
-            self._worker.shard.count_close("client", int(code) if code in _CLIENT_CODES else OTHER, "")
-            self.session.note_close("client", int(code), payload[2:].decode(errors="replace"), now)
             known = int(code) if code in _CLIENT_CODES else None
+            self._worker.shard.count_close("client", OTHER if known is None else known, "")
+            self.session.note_close("client", int(code), payload[2:].decode(errors="replace"), now)
             self._tell(logging.DEBUG, "a connection was closed by its client", code=known)
             self.session.on_closed(now)
             self._finish(code, answer[2:].decode())

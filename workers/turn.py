@@ -41,7 +41,7 @@ class Turn:
         self._work: Callable[[float], bool] | None = None
         self._written: Callable[[float], None] | None = None
 
-    def attach(self, work: Callable[[float], bool], written: Callable[[float], None] | None = None) -> None:
+    def attach(self, work: Callable[[float], bool], written: Callable[[float], None]) -> None:
         """`work` is done before the connections are flushed, and says whether there is more to do in another turn; `written` after that."""
         self._work = work
         self._written = written
@@ -65,7 +65,7 @@ class Turn:
         return {"turn_seconds": self._durations.report(), "longest_turn_seconds": longest}
 
     def _end(self) -> None:
-        assert self._work is not None, "attach() comes first"
+        assert self._work is not None and self._written is not None, "attach() comes first"
         self._scheduled = False
         now = monotonic()
         try:
@@ -80,8 +80,7 @@ class Turn:
             except Exception:
                 _log.exception("bug while writing to a client; the others are not affected")
         now = monotonic()
-        if self._written is not None:
-            self._written(now)
+        self._written(now)
         took = now - self._began
         self._durations.record(took)
         if took > self._longest:

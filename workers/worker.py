@@ -229,13 +229,13 @@ class Worker:
 
     async def _take(self, ticket: Ticket, client: socket.socket) -> None:
         client.setblocking(False)
-        connection = self._connection_type(self, ticket, time.monotonic())
+        now = time.monotonic()
+        connection = self._connection_type(self, ticket, now)
         refused = self._memory.full
         if refused:
             self._refused += 1
-            connection.session.abandon(
-                time.monotonic()
-            )  # so that the HELLO that comes along makes no user of it
+            # So that the HELLO that comes along makes no user of it.
+            connection.session.abandon(now)
         try:
             await adopt(connection, client, ticket.carried)
         except OSError as error:

@@ -7,7 +7,6 @@ from random import Random
 from typing import Final
 
 from core.envelope import (
-    envelope_sent_at,
     pack_envelope,
     pack_record,
     record_fields,
@@ -20,13 +19,11 @@ from fuzz.target import Target
 
 def check(data: bytes) -> bool:
     """Whether it is read to its end."""
-    sent_at = envelope_sent_at(data)
     try:
-        worker, generation, each = unpack_envelope(data)
+        worker, generation, sent_at, each = unpack_envelope(data)
         records = list(each)
     except ValueError:
         return False
-    assert sent_at is not None
     for record in records:
         head = record_head(record)
         for count in range(1, 5):
@@ -38,7 +35,7 @@ def check(data: bytes) -> bool:
             if head.deadline == head.deadline:  # not so NaN, whose bits need not survive
                 assert pack_record(*head, *fields) == record
     if sent_at == sent_at:
-        assert pack_envelope(worker, generation, records, sent_at) == data
+        assert pack_envelope(worker, generation, sent_at, records) == data
     return True
 
 
@@ -46,7 +43,7 @@ def mutate(data: bytes, rng: Random) -> bytes:
     """Change bytes, or a length so that it fits or nearly fits."""
     if rng.randrange(3):
         records = [_record(rng) for _ in range(rng.choice((0, 1, 1, 2, 5)))]
-        data = pack_envelope(rng.randrange(64), rng.getrandbits(64), records, rng.random())
+        data = pack_envelope(rng.randrange(64), rng.getrandbits(64), rng.random(), records)
         if rng.randrange(3) == 0:
             return data
         if rng.randrange(2) and records:

@@ -10,7 +10,6 @@ from core.envelope import (
     Outcome,
     Record,
     RecordKind,
-    envelope_sent_at,
     pack_envelope,
     pack_record,
     record_fields,
@@ -53,23 +52,25 @@ def test_a_record_with_too_few_fields_is_refused() -> None:
 
 
 @settings(max_examples=40)
-@given(st.integers(0, 2**16 - 1), st.integers(0, 2**64 - 1), _RECORDS)
-def test_an_envelope_comes_out_as_it_went_in(worker: int, generation: int, records: list[bytes]) -> None:
-    """All records in their order, and who sent them: the worker and its generation (D26)."""
-    sender, its_generation, carried = unpack_envelope(pack_envelope(worker, generation, records))
-    assert (sender, its_generation) == (worker, generation)
+@given(st.integers(0, 2**16 - 1), st.integers(0, 2**64 - 1), st.floats(allow_nan=False), _RECORDS)
+def test_an_envelope_comes_out_as_it_went_in(
+    worker: int, generation: int, sent_at: float, records: list[bytes]
+) -> None:
+    """All records in their order, who sent them, the worker and its generation (D26), and when."""
+    *head, carried = unpack_envelope(pack_envelope(worker, generation, sent_at, records))
+    assert head == [worker, generation, sent_at]
     assert list(carried) == records
 
 
 @settings(max_examples=40)
-@given(_RECORDS, st.integers(len(pack_envelope(0, 0, [])), 300))
+@given(_RECORDS, st.integers(len(pack_envelope(0, 0, 0.0, [])), 300))
 def test_an_envelope_that_is_cut_is_refused(records: list[bytes], size: int) -> None:
     """What came whole before the cut is still read: the records are handled one by one."""
-    ends = [len(pack_envelope(1, 2, records[:count])) for count in range(len(records) + 1)]
-    envelope = pack_envelope(1, 2, records)[:size]
+    ends = [len(pack_envelope(1, 2, 0.0, records[:count])) for count in range(len(records) + 1)]
+    envelope = pack_envelope(1, 2, 0.0, records)[:size]
     read = []
     try:
-        for record in unpack_envelope(envelope)[2]:
+        for record in unpack_envelope(envelope)[3]:
             read.append(record)
         assert len(envelope) in ends
     except ValueError as error:
@@ -78,11 +79,11 @@ def test_an_envelope_that_is_cut_is_refused(records: list[bytes], size: int) -> 
     assert read == records[: sum(end <= len(envelope) for end in ends) - 1]
 
 
-@given(st.binary(max_size=80) | st.binary(max_size=60).map(lambda tail: pack_envelope(0, 0, []) + tail))
+@given(st.binary(max_size=80) | st.binary(max_size=60).map(lambda tail: pack_envelope(0, 0, 0.0, []) + tail))
 def test_any_bytes_are_an_envelope_or_refused(data: bytes) -> None:
     """Nothing but ValueError comes out, and whatever is read has at least a head."""
     try:
-        for record in unpack_envelope(data)[2]:
+        for record in unpack_envelope(data)[3]:
             record_head(record)
     except ValueError:
         pass
@@ -98,9 +99,3 @@ def test_the_numbers_on_the_bus_do_not_change() -> None:
     """Two releases side by side during a restart must mean the same by them."""
     assert [kind.value for kind in RecordKind] == list(range(1, 13))
     assert [outcome.value for outcome in Outcome] == list(range(1, 14))
-
-
-def test_an_envelope_says_when_it_was_sent() -> None:
-    assert envelope_sent_at(pack_envelope(1, 2, [], 12.5)) == 12.5
-    for no_envelope in (b"", b"\x03", b"\xff" * 40):
-        assert envelope_sent_at(no_envelope) is None

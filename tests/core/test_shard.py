@@ -370,7 +370,7 @@ def test_an_envelope_of_another_version_is_an_error_that_says_so() -> None:
     """ValueError, whatever it is that can't be read: the caller logs it and goes on."""
     world = World(2)
     shard = world.shards[0]
-    for envelope in (b"", b"\xff" * 40, pack_envelope(1, 7, [pack_record(99, 0, 0, 0.0)])):
+    for envelope in (b"", b"\xff" * 40, pack_envelope(1, 7, 0.0, [pack_record(99, 0, 0, 0.0)])):
         with pytest.raises(ValueError, match=r"."):
             shard.receive_envelope(envelope, world.now)
 
@@ -383,7 +383,7 @@ def test_records_are_handled_in_order_and_those_before_a_bad_one_count() -> None
     good = [pack_record(RecordKind.TYPING, flag, 0, 0.0, *fields) for flag in (1, 0)]
     with pytest.raises(ValueError, match="99"):
         pair.world.shards[1].receive_envelope(
-            pack_envelope(0, 7, [*good, pack_record(99, 0, 0, 0.0)]), pair.world.now
+            pack_envelope(0, 7, 0.0, [*good, pack_record(99, 0, 0, 0.0)]), pair.world.now
         )
     pair.world.settle()
     assert bob.typists() == [(pair.ann, True), (pair.ann, False)]
@@ -401,7 +401,7 @@ def test_records_about_users_who_are_not_here_are_ignored() -> None:
         pack_record(RecordKind.RENAMED, 0, 0, 0.0, *fields, b"New Name"),
         pack_record(RecordKind.RESULT, 1, 12345, 0.0, b"Bob Ray"),
     ]
-    pair.world.shards[1].receive_envelope(pack_envelope(0, 7, records), pair.world.now)
+    pair.world.shards[1].receive_envelope(pack_envelope(0, 7, 0.0, records), pair.world.now)
     pair.world.settle()
     assert pair.bob not in pair.world.shards[1].users
     assert pair.world.device(pair.bob).hello().kinds() == ["HELLO_ACK", "PRESENCE"]

@@ -284,7 +284,7 @@ class World:
                 shard.undeliverable(worker, turn, self.now)
             elif worker not in self.cut_off:
                 way = self.in_transit.setdefault((index, worker), deque())
-                way.append(pack_envelope(index, shard.generation, turn, self.now))
+                way.append(pack_envelope(index, shard.generation, self.now, turn))
         shard.messages.written(self.now)
         return busy
 

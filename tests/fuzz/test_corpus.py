@@ -96,8 +96,8 @@ class Broken:
 
 
 def _drop_last(data: bytes) -> Any:
-    worker, generation, records = unpack_envelope(data)
-    return worker, generation, iter(list(records)[:-1])
+    worker, generation, sent_at, records = unpack_envelope(data)
+    return worker, generation, sent_at, iter(list(records)[:-1])
 
 
 def _never_final(data: bytes) -> Any:

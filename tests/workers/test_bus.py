@@ -29,7 +29,7 @@ class Inbox:
         bus.listen(asyncio.get_running_loop(), self._received)
 
     def _received(self, envelope: bytes, now: float) -> None:
-        worker, generation, records = unpack_envelope(envelope)
+        worker, generation, _, records = unpack_envelope(envelope)
         self.envelopes.append((worker, generation, [record_head(record).ticket for record in records]))
         self._news.set()
 

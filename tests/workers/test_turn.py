@@ -32,7 +32,7 @@ def run(scenario: Callable[[Turn, list[str]], None], more: int = 0, turns: int =
 
     async def main() -> None:
         turn = Turn(asyncio.get_running_loop())
-        turn.attach(work)
+        turn.attach(work, lambda now: None)
         scenario(turn, log)
         log.append("end of the scenario")
         for _ in range(turns):
