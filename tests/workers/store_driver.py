@@ -215,3 +215,7 @@ class StoreDriver:
     ) -> list[tuple[int, bytes]]:
         found: list[tuple[int, bytes]] = self._ask(self.store.history, user_id, peer, before, limit)
         return found
+
+
+#: Makes a driver of the store under test; takes settings.
+Make = Callable[..., StoreDriver]

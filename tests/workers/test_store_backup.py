@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from collections.abc import Callable
 from contextlib import closing
@@ -15,27 +14,13 @@ import pytest
 
 from core.layout import Layout
 from core.settings import ConfigurationError
-from tests.workers.store_files import connect, content, fill, layout_of, shards
+from tests.workers.store_files import connect, content, layout_of, shards
 from workers.store import backup as module
 from workers.store.__main__ import main
 from workers.store.backup import backup, restore
 from workers.store.data_directory import read_layout
 
 Tool = Callable[[Path, Path, StringIO], int]
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory with ten users on three workers."""
-    directory = tmp_path_factory.mktemp("original")
-    fill(directory, 3, users=10, messages=400)
-    return directory
-
-
-@pytest.fixture
-def directory(original: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be changed."""
-    return shutil.copytree(original, tmp_path / "data")
 
 
 def epochs(directory: Path) -> dict[str, str]:
