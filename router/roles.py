@@ -21,6 +21,9 @@ FRONT: Final = "front"
 WORKER: Final = "worker"
 #: Seconds without a report, of which there is one a second, after which something is wrong.
 _SILENCE_MAX: Final = 10.0
+#: Looks at a process, one a second, after which one that has not reported between any two of them hangs. Looks are counted and not seconds,
+#: since a supervisor that was itself stopped for a while has heard nobody, and that is not their fault.
+SILENT_LOOKS_MAX: Final = 30
 
 
 class Role:
@@ -40,6 +43,9 @@ class Role:
         #: How often it was started again, and how the last process before this one ended.
         self.restarts = 0
         self.last_end: str | None = None
+        #: How many looks ago the process reported last, and when that was.
+        self._silent_looks = 0
+        self._reported_at: float | None = None
 
     @property
     def state(self) -> str:
@@ -72,6 +78,16 @@ class Role:
                 f"it has not heard from {stats[BUS_UNHEARD]:g} of the other workers since they, or it, started"
             )
         return problems
+
+    def hangs(self) -> bool:
+        """Look at it, once a second: whether its process, which did report once, has been silent for so long that it will not come back."""
+        reported_at = None if self.child is None else self.child.reported_at
+        if reported_at is None or reported_at != self._reported_at:
+            self._reported_at = reported_at
+            self._silent_looks = 0
+        else:
+            self._silent_looks += 1
+        return self._silent_looks >= SILENT_LOOKS_MAX
 
     def _messages_per_second(self) -> float:
         """MSG from clients, between the last two reports."""

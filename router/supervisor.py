@@ -58,7 +58,7 @@ from router.operator_socket import OperatorSocket
 from router.process_usage import ProcessUsage
 from router.recorder import Recorder
 from router.restart_policy import GiveUp
-from router.roles import FRONT, WORKER, Role
+from router.roles import FRONT, SILENT_LOOKS_MAX, WORKER, Role
 from router.run_directory import OPERATOR_SOCKET, RunDirectory, create_run_directory
 from router.service_manager import ServiceManager
 
@@ -69,6 +69,8 @@ _BOOT_PATIENCE: Final = 60.0
 #: Seconds that workers have for hearing each other before the ready line, and between two looks.
 _BUS_PATIENCE: Final = 5.0
 _BUS_RETRY: Final = 0.02
+#: Seconds between two looks at children that may hang.
+_LOOK: Final = 1.0
 #: Seconds that fronts, then workers, have for telling their clients and ending; they take less than half of it.
 _STOP_PATIENCE: Final = 5.0
 #: Seconds within which a second signal is the first one again, by another way: make passes on what the whole group gets.
@@ -137,6 +139,7 @@ class Supervisor:
             self._loop.add_signal_handler(number, self._signalled, number)
         self._loop.add_signal_handler(signal.SIGHUP, self._service_manager.reload, self._reload)
         self._service_manager.start()
+        self._loop.call_later(_LOOK, self._look)
         try:
             prepare = self._loop.create_task(self._prepare())
             await asyncio.wait((prepare, self._end), return_when=asyncio.FIRST_COMPLETED)
@@ -293,6 +296,17 @@ class Supervisor:
             about = fields(pid=child.pid, seconds=_BOOT_PATIENCE)
             _log.error("%s did not boot in time and is killed", child.name, extra=about)
             child.signal(signal.SIGKILL)
+
+    def _look(self) -> None:
+        """A child that hangs is ended: only another one can serve its users."""
+        if self._end.done():
+            return  # who does not stop in time is ended then
+        self._loop.call_later(_LOOK, self._look)
+        for role in self._roles:
+            if role.hangs() and role.child is not None:
+                about = fields(pid=role.child.pid, seconds=SILENT_LOOKS_MAX)
+                _log.error("%s has not reported for too long and is killed", role.name, extra=about)
+                role.child.signal(signal.SIGKILL)
 
     def _ended(self, role: Role, child: Child) -> None:
         role.child = None

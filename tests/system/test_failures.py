@@ -185,6 +185,27 @@ async def test_a_killed_front(start_server: StartServer) -> None:
         assert (await alice.message(bob, "still here"))["status"] == "delivered"
 
 
+@run_async
+async def test_children_that_hang_are_replaced(start_server: StartServer) -> None:
+    """After half a minute, by themselves: their users get in again, and the others have stayed."""
+    server = start_server()
+    async with ChatClient(server.url, user_on_worker(0, 2)) as other:
+        await other.hello()
+        hanging = {title: server.child(title) for title in ("worker 1", "front 0")}
+        for pid in hanging.values():
+            os.kill(pid, signal.SIGSTOP)
+        async with asyncio.timeout(120.0):
+            while not all(replaced(server, title, pid) for title, pid in hanging.items()):
+                await other.drain()
+                await asyncio.sleep(0.5)
+        for title in hanging:
+            assert f"{title} has not reported for too long and is killed" in server.output()
+        client = await reconnect(server, user_on_worker(1, 2))
+        await other.open_chat(client)
+        assert (await other.message(client, "You are back."))["status"] == "delivered"
+        await client.websocket.close()
+
+
 @pytest.mark.parametrize("kind", ["worker 0", "front 0"])
 @run_async
 async def test_a_child_that_hangs_does_not_keep_the_server_from_stopping(
