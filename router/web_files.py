@@ -1,8 +1,8 @@
 """The files of the chat page, read once: a request can only ever name one of them, never a path on the disk.
 
 What is served is what stands directly in ``router/web`` with one of the suffixes below. Each file carries a strong ETag made from its
-bytes, and a compressed form where that is smaller. Comments are for readers of the source, and a third of it: browsers get the scripts and
-styles without, each line where it was.
+bytes, and a compressed form where that is smaller. Comments and indentation are for readers of the source, and nearly half of it: browsers
+get the scripts and styles without, each line where it was.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ _COMMENTS: Final = {
     ".css": re.compile(r"^[ \t]*/\*(?:(?!\*/).)*\*/[ \t]*$", re.DOTALL | re.MULTILINE),
     ".js": re.compile(r"^[ \t]*(?:/\*(?:(?!\*/).)*\*/|//[^\n]*)[ \t]*$", re.DOTALL | re.MULTILINE),
 }
+#: What lines begin with, for the eye.
+_INDENTATION: Final = re.compile(r"^[ \t]+", re.MULTILINE)
 #: Characters of a digest in an ETag: enough that two versions never share one.
 _DIGEST_LENGTH: Final = 20
 #: Bytes below which compressing costs more than it saves.
@@ -60,17 +62,20 @@ def read_web_files(directory: Path = WEB) -> dict[str, WebFile]:
     }
 
 
-def without_comments(text: str, suffix: str) -> str:
-    """The text of a file without the comments that fill their lines; every other line keeps its number.
+def for_browsers(text: str, suffix: str) -> str:
+    """The text of a file without the comments that fill their lines, and without indentation; every other line keeps its number.
 
-    No string or template of ours spans lines, so nothing else can look like such a comment.
+    No string or template of ours spans lines, so nothing else can look like such a comment, and no space at the beginning of a line is
+    part of one.
     """
     comments = _COMMENTS.get(suffix)
-    return text if comments is None else comments.sub(lambda found: "\n" * found[0].count("\n"), text)
+    if comments is None:
+        return text
+    return _INDENTATION.sub("", comments.sub(lambda found: "\n" * found[0].count("\n"), text))
 
 
 def _read(path: Path, content_type: str) -> WebFile:
-    body = without_comments(path.read_text(encoding="utf-8"), path.suffix).encode()
+    body = for_browsers(path.read_text(encoding="utf-8"), path.suffix).encode()
     etag = hashlib.sha256(body).hexdigest()[:_DIGEST_LENGTH]
     # mtime=0: the same file is the same bytes in every front.
     smaller = gzip.compress(body, mtime=0) if len(body) >= _COMPRESS_FROM else body
