@@ -24,6 +24,7 @@ from core.protocol import (
     MessageType,
     Resumed,
 )
+from core.tokens import EXPIRES, REASONS
 
 Schema = dict[str, Any]
 
@@ -142,6 +143,9 @@ _MSG_FIELDS: Final = (
     Field("timestamp", _TIMESTAMP, "when the server took it"),
 )
 
+#: What ERROR says of a token.
+_TOKEN_REASONS: Final = (*REASONS, EXPIRES)
+
 _PRESENCE_ENTRY: Final = (
     Field("user_id", _USER_ID, "who"),
     Field("display_name", _NAME, "the name of the last HELLO"),
@@ -192,6 +196,20 @@ _DETAILS: Final = (
         "after this the limit allows it",
         required=False,
     ),
+    Field(
+        "reason",
+        _both(
+            "one of " + ", ".join(f"`{reason}`" for reason in _TOKEN_REASONS), {"enum": list(_TOKEN_REASONS)}
+        ),
+        "what is the matter with the token; `expires`: nothing yet",
+        required=False,
+    ),
+    Field(
+        "expires_in",
+        _both("seconds", {"type": "integer", "minimum": 0}),
+        "how long the token still holds; HELLO with a new one keeps the connection",
+        required=False,
+    ),
 )
 
 # -- Messages --
@@ -199,7 +217,7 @@ _DETAILS: Final = (
 FROM_CLIENT: Final = (
     Message(
         MessageType.HELLO,
-        "Who this is; the first message of a connection, within 10 s. Answered by HELLO_ACK and PRESENCE. Again: another name.",
+        "Who this is; the first message of a connection, within 10 s. Answered by HELLO_ACK and PRESENCE. Again: a new name or token.",
         (
             Field("user_id", _USER_ID, "the user's own, kept for ever"),
             Field("display_name", _NAME, "what others see"),
@@ -218,6 +236,12 @@ FROM_CLIENT: Final = (
                 "go on behind this message",
                 required=False,
                 capability=Capability.RESUME,
+            ),
+            Field(
+                "token",
+                _STRING,
+                "where the server asks for proof: a JSON Web Token whose `sub` is the user id; again with a new one before it expires",
+                required=False,
             ),
         ),
     ),

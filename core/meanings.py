@@ -59,7 +59,9 @@ ERRORS: Final = (
     ErrorMeaning(ErrorCode.CHAT_NOT_OPENED, "there is no chat with this user", "OPEN_CHAT first"),
     ErrorMeaning(ErrorCode.RATE_LIMITED, "too many of these", "again after `details.retry_after` seconds"),
     ErrorMeaning(
-        ErrorCode.UNAUTHORIZED, "before HELLO, or HELLO as somebody else", "HELLO; a new connection"
+        ErrorCode.UNAUTHORIZED,
+        "before HELLO, or HELLO as somebody else; HELLO without a token that proves it, or the token expires soon: `details.reason`",
+        "HELLO; a new connection; HELLO with a new token",
     ),
 )
 
@@ -75,8 +77,8 @@ CLOSES: Final = (
     CloseMeaning(CloseCode.INVALID_UTF8, "a text that is not UTF-8", _BUG),
     CloseMeaning(
         CloseCode.POLICY_VIOLATION,
-        "no HELLO within 10 s, or too many invalid messages",
-        "don't come back by itself",
+        "no HELLO within 10 s, or too many invalid messages; `no valid token in three tries`, or `token expired`",
+        "don't come back by itself, but with a new token",
     ),
     CloseMeaning(CloseCode.MESSAGE_TOO_BIG, "a message is too long", _BUG),
     CloseMeaning(CloseCode.INTERNAL_ERROR, "a bug of the server", _BACK_OFF),

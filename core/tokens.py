@@ -48,6 +48,9 @@ REASONS: Final = (
     *("expired", "early", "issuer", "audience", "claims", "subject"),
 )
 
+#: The same when nothing is wrong yet, but its time is nearly over.
+EXPIRES: Final = "expires"
+
 _FORM: Final = re.compile(r"([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
 
 
@@ -163,7 +166,7 @@ def expiry_notice(seconds: float) -> Refusal:
         ErrorCode.UNAUTHORIZED,
         "the token expires soon: say HELLO with a new one, or this connection will be closed",
         field="token",
-        reason="expires",
+        reason=EXPIRES,
         expires_in=max(0, math.floor(seconds)),
     )
 

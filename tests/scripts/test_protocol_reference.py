@@ -15,9 +15,13 @@ from jsonschema import Draft202012Validator
 from core.catalogue import ERROR_DETAILS, FROM_CLIENT, FROM_SERVER, Message
 from core.lobby import Lobby
 from core.protocol import CAPABILITIES, ErrorCode, MessageType
+from core.settings import Settings
+from core.tokens import REASONS, load_verifier
 from core.validation import Hello, Validator
 from scripts import protocol_reference
-from tests.core.world import Device, Pair, World, payload_of
+from tests.core.test_expiry import NOON, Dial, come, token
+from tests.core.token_forge import SECRET, forge, private_key
+from tests.core.world import TIMESTAMP, Device, Pair, World, payload_of
 from tests.protocol_schema import is_message, problem, strange
 
 NO_LIMITS: Final = {
@@ -28,6 +32,10 @@ NO_LIMITS: Final = {
     "history_per_minute": 0,
     "pings_per_second": 0,
 }
+
+
+#: Asks for tokens as a server does.
+VERIFIER: Final = load_verifier(Settings(auth="jwt", jwt_key=SECRET, jwt_leeway=0.0), Path.read_bytes)
 
 
 # -- The files --
@@ -179,12 +187,27 @@ def be_refused(pair: Pair) -> None:
     bob.say("HELLO", user_id="nobody", display_name="X")
 
 
+def prove_it() -> None:
+    """Come with a token, be told that it ends soon, bring one that is no good, then a good one."""
+    world = World(1)
+    user = world.user_on(0)
+    for shard in world.shards:
+        shard.tokens = VERIFIER
+        shard.clock = Dial(world)
+    device = come(world, user, 20.0)
+    world.pass_time(11.0)
+    device.hello(token="a.b.c")  # noqa: S106 - it is none
+    device.hello(token=token(user, 600.0))
+    assert device.kinds()[:3] == ["ERROR", "ERROR", "HELLO_ACK"]
+
+
 @pytest.mark.parametrize("far", [False, True], ids=["same-shard", "other-shard"])
 def test_what_is_said_is_what_the_schema_says(far: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole conversations, with all capabilities and with none. Every type and every field of the catalogue comes up."""
     recorder = Recorder(monkeypatch)
     converse(Pair(far, **NO_LIMITS))
     be_refused(Pair(far))
+    prove_it()
     expected = named(FROM_CLIENT, "fromClient") | named(FROM_SERVER, "fromServer")
     assert recorder.seen == expected
     assert recorder.details == {field.name for field in ERROR_DETAILS}
@@ -194,6 +217,8 @@ def test_what_is_said_is_what_the_schema_says(far: bool, monkeypatch: pytest.Mon
 
 # -- What is refused --
 
+#: When the token of `RIGHT` expires, in seconds since 1970.
+EXPIRES: Final = NOON
 _UUID: Final = "4a1d9f0e-6a5c-4f0e-9d5e-0d6f3c1a7b42"
 #: Right and wrong values of every kind of field, some of them only just.
 VALUES: Final[list[Any]] = [
@@ -266,6 +291,7 @@ RIGHT: Final[dict[str, Any]] = {
     "resume": {"cursor": "c"},
     "before": "1.2",
     "limit": 7,
+    "token": forge({"sub": _UUID, "exp": EXPIRES}),
 }
 
 
@@ -308,13 +334,58 @@ def compare(message: Any, refused: bool) -> None:
 
 
 def the_front_refuses(message: Any) -> bool:
-    """Whether a front would not take this for a HELLO."""
-    answer = Lobby(Validator(), 0.0).receive(json.dumps(message).encode(), 0.0, b"2024-01-01T12:00:00.000Z")
-    return not isinstance(answer, Hello)
+    """Whether a front that wants tokens would not take this for a HELLO. Whose token it is, a schema can't say."""
+    lobby = Lobby(Validator(), 0.0, tokens=VERIFIER)
+    answer = lobby.receive(json.dumps(message).encode(), 0.0, TIMESTAMP, EXPIRES - 60.0)
+    return not isinstance(answer, Hello) and lobby.refused_token is None
 
 
 HELLO: Final = next(row for row in FROM_CLIENT if row.type == MessageType.HELLO)
 OTHERS: Final = [row for row in FROM_CLIENT if row is not HELLO]
+
+
+def wrong_tokens() -> Iterator[tuple[str, str | None]]:
+    """A reason, and a token that is refused for it."""
+    claims = {"sub": _UUID, "exp": EXPIRES}
+    yield "missing", None
+    yield "malformed", "a.b"
+    yield "algorithm", forge(claims, private_key("ES256"), "ES256")
+    yield "signature", forge(claims, SECRET + "!")
+    yield "expired", forge(claims | {"exp": EXPIRES - 600.0})
+    yield "early", forge(claims | {"nbf": EXPIRES})
+    yield "issuer", forge(claims | {"iss": "somebody"})
+    yield "audience", forge(claims | {"aud": "shop"})
+    yield "claims", forge({"sub": _UUID})
+    yield "subject", forge(claims | {"sub": _UUID.replace("a", "b")})
+
+
+def test_every_reason_is_one_of_the_schema() -> None:
+    """Those for which a front refuses a token, and the one of the worker when a token expires soon."""
+    reasons = next(field for field in ERROR_DETAILS if field.name == "reason").type.given["enum"]
+    assert reasons == [*REASONS, "expires"]
+    tokens = load_verifier(Settings(auth="jwt", jwt_key=SECRET, jwt_issuer="id"), Path.read_bytes)
+    for reason, wrong in wrong_tokens():
+        message = {"type": HELLO.type, "data": right(HELLO) | {"token": wrong}}
+        lobby = Lobby(Validator(), 0.0, tokens=tokens if reason == "issuer" else VERIFIER)
+        answer = lobby.receive(json.dumps(message).encode(), 0.0, TIMESTAMP, EXPIRES - 60.0)
+        assert isinstance(answer, bytes)
+        text = payload_of(answer)
+        assert json.loads(text)["data"]["details"]["reason"] == reason
+        assert strange("fromServer", text) is None, text
+        said = json.loads(text)
+        said["data"]["details"]["reason"] = "because"
+        assert not is_message("fromServer", said)
+    # A key that is not known can only be named in a Key Set.
+    assert {reason for reason, _ in wrong_tokens()} == {*REASONS} - {"key"}
+
+
+def test_a_right_hello_is_taken() -> None:
+    """With its token, and not without."""
+    for proof, accepted in ((RIGHT["token"], True), (None, False)):
+        message = {"type": HELLO.type, "data": right(HELLO) | {"token": proof}}
+        lobby = Lobby(Validator(), 0.0, tokens=VERIFIER)
+        answer = lobby.receive(json.dumps(message).encode(), 0.0, TIMESTAMP, EXPIRES - 60.0)
+        assert isinstance(answer, Hello) is accepted
 
 
 def test_the_front_refuses_what_the_schema_refuses() -> None:
