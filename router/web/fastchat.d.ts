@@ -12,6 +12,8 @@ export interface Options {
   userId: string;
   /** The name that others see, 3 to 50 characters. */
   displayName: string;
+  /** What proves who one is, where the server wants that: a JSON Web Token whose `sub` is the user id. Others ignore it. */
+  token?: Token | null;
   /** The `cursor` of an earlier client of this user: the messages after it come first. */
   cursor?: string | null;
   /** Where there is no global WebSocket (Node before 22): that of the package ws, for example. */
@@ -20,6 +22,23 @@ export interface Options {
   clock?: Clock;
   /** Another source of numbers from 0 up to 1 than Math.random, for tests. */
   random?: () => number;
+}
+
+/**
+ * A token, or a function that gives one, at once or as a promise, and is asked before each HELLO: at each connection, and when the token is
+ * about to run out. It has 15 s. If it fails, that is an `error` event (TOKEN), and it is asked again after a while; so it is when the
+ * server refuses its token as `expired` or `early`, or the token has run out. A token that is no function is told to run out by an `error`
+ * event (UNAUTHORIZED with `details.expires_in`, in seconds): see `renew`. When it is refused or has run out, the client has ended.
+ */
+export type Token = string | (() => string | Promise<string>);
+
+/** Why a client has ended for good. */
+export interface Closed {
+  /** A close code; 1008 when HELLO was refused. */
+  code: number;
+  reason: string;
+  /** Why the server has refused the token, in one word: `missing`, `malformed`, `signature`, `expired` ... or has let it run out (`expired`). */
+  refused?: string;
 }
 
 export interface Clock {
@@ -74,8 +93,8 @@ export interface StateChange {
   state: State;
   /** While waiting: when the next attempt is made, on the clock's scale. */
   retryAt: number | null;
-  /** When closed for good: the close code, and why. */
-  closed: { code: number; reason: string } | null;
+  /** When closed for good: why. */
+  closed: Closed | null;
   /**
    * When online: `full` if nothing can have been missed; `partial` if what was missed is in part older than the server keeps; `reset` if
    * only messages come that no device of this user has acknowledged, as without a cursor. After the last two, look at the history.
@@ -95,7 +114,7 @@ export interface Events {
   typing: { userId: string; isTyping: boolean };
   /** The `status` or the `error` of a message has changed. */
   receipt: Sent;
-  /** What concerns no promise: an ERROR of the server, garbage from the server (PROTOCOL), a listener that threw (LISTENER). */
+  /** What concerns no promise: an ERROR of the server, garbage from it (PROTOCOL), a listener that threw (LISTENER), no token (TOKEN). */
   error: FastChatError;
 }
 
@@ -107,6 +126,7 @@ export interface Events {
  * - FORGOTTEN: the receipts of this message are followed no longer, since there are 1,000 newer ones;
  * - LISTENER: a listener threw, see `cause`;
  * - PROTOCOL: the server said what no server says;
+ * - TOKEN: the function `token` failed, did not answer in time, or gave no token; see `cause`;
  * - UNSUPPORTED: the server can't do this.
  */
 export class FastChatError extends Error {
@@ -147,7 +167,7 @@ export class FastChat {
   /** While waiting: when the next attempt is made, on the clock's scale. */
   readonly retryAt: number | null;
   /** Why it ended for good. */
-  readonly closed: { code: number; reason: string } | null;
+  readonly closed: Closed | null;
   /** Where to go on after a page load: keep it, and give it to the next client. */
   readonly cursor: string | null;
   /** Who is online: user id -> display name. While not online: who was. */
@@ -165,6 +185,12 @@ export class FastChat {
 
   /** Start. Resolves when it is online for the first time; rejects when it ends for good before. */
   connect(): Promise<void>;
+
+  /**
+   * Go on with another token: the server gets it on the connection that is there, which stays as it is, or else with the next one. If it
+   * is refused, that is as if it had been the option.
+   */
+  renew(token: Token): void;
 
   /** End for good. What the server has not accepted fails with CLOSED. */
   close(): void;

@@ -14,7 +14,7 @@
  * acknowledged, and shows nothing twice.
  *
  * Inside: `#attempt` opens a socket and says HELLO, `#online` is what follows HELLO_ACK, `#disconnected` decides what the end of a
- * connection means, and `#end` is for good. What the server answers (MSG, OPEN_CHAT, HISTORY) waits in a *lane*, one for the messages to
+ * connection means, and `#end` is for good; before each HELLO `#ask` gets a token, if there is one. What the server answers (MSG, OPEN_CHAT, HISTORY) waits in a *lane*, one for the messages to
  * each person and one for each of the other two. Only the first of a lane is on its way at a time, so order survives every failure.
  *
  * @module
@@ -28,6 +28,8 @@ const PING_INTERVAL = 15 * SECOND;
 const PONG_TIMEOUT = 5 * SECOND;
 /** From the beginning of an attempt to HELLO_ACK; the server may take 10 s while it restarts a worker. */
 const HELLO_TIMEOUT = 15 * SECOND;
+/** For a function that is asked for a token. */
+const TOKEN_TIMEOUT = 15 * SECOND;
 /** The server answers within 5 s, if only with MESSAGE_FAILED. */
 const ANSWER_TIMEOUT = 15 * SECOND;
 const BACKOFF_FIRST = 0.5 * SECOND;
@@ -61,10 +63,14 @@ const RESTARTING = [1001, 1012];
 const OVERLOADED = 1013;
 /** Coming back would not help: protocol errors, abuse, replaced by a newer device. */
 const FINAL = [1002, 1003, 1007, 1008, 1009, 4001];
+/** The reason of 1008 when a token has run out, and why one is refused that a newer one may replace. */
+const TOKEN_EXPIRED = "token expired";
+const OF_NOW = ["expired", "early"];
+const TOKEN = /^[!-~]{1,8192}$/;
 /** How far a message has come; from 1 on the server has it. */
 const RANK = { failed: 0, queued: 0, sent: 0, stored: 1, accepted: 1, delivered: 2, read: 3 };
 
-/** What went wrong. `code` is one of the protocol's, or CLOSED, FORGOTTEN, LISTENER, PROTOCOL, UNSUPPORTED. */
+/** What went wrong. `code` is one of the protocol's, or CLOSED, FORGOTTEN, LISTENER, PROTOCOL, TOKEN, UNSUPPORTED. */
 export class FastChatError extends Error {
   /** @param {string} code @param {string} message @param {Record<string, any>} [details] @param {unknown} [cause] */
   constructor(code, message, details = {}, cause = undefined) {
@@ -127,6 +133,13 @@ export class FastChat {
   #pingTimer;
   #pongTimer;
 
+  // -- Who proves who this is: nobody, a string, or a function --
+  #token;
+  /** The question for a token that is not answered yet, its timer or that of the next, and how often renewing failed. @type {object | null} */
+  #question = null;
+  #tokenTimer;
+  #renewals = 0;
+
   // -- What waits for the server --
   /** Name -> {queue: requests, busy: whether the first one is on its way, held: whether it may not be sent yet, timer}. */
   #lanes = new Map();
@@ -152,8 +165,9 @@ export class FastChat {
   #typingPausedUntil = 0;
 
   /** @param {import("./fastchat.d.ts").Options} options */
-  constructor({ url, userId, displayName, cursor = null, WebSocket = globalThis.WebSocket, clock, random = Math.random }) {
+  constructor({ url, userId, displayName, token = null, cursor = null, WebSocket = globalThis.WebSocket, clock, random = Math.random }) {
     if (!url || !userId || !displayName) throw new TypeError("url, userId and displayName are needed");
+    this.#token = token === null ? null : checked(token);
     if (!WebSocket) throw new TypeError("this runtime has no WebSocket: give one as an option, for example that of the package ws");
     this.#url = url;
     this.#WebSocket = WebSocket;
@@ -170,7 +184,7 @@ export class FastChat {
     this.state = "closed";
     /** @type {number | null} */
     this.retryAt = null;
-    /** @type {{code: number, reason: string} | null} */
+    /** @type {import("./fastchat.d.ts").Closed | null} */
     this.closed = null;
     /** @type {Map<string, string>} */
     this.presence = new Map();
@@ -200,6 +214,15 @@ export class FastChat {
       this.#attempt();
     }
     return this.#connected.promise;
+  }
+
+  /**
+   * Go on with another token, on the connection that is there.
+   * @param {import("./fastchat.d.ts").Token} token
+   */
+  renew(token) {
+    this.#token = checked(token);
+    if (this.state === "online") this.#renew();
   }
 
   /** End for good. What the server has not accepted fails with CLOSED. */
@@ -292,6 +315,11 @@ export class FastChat {
   #attempt() {
     this.#clock.clearTimeout(this.#connectTimer);
     this.retryAt = null;
+    this.#ask((token) => this.#dial(token), this.#noToken);
+    if (!this.closed) this.#become("connecting");
+  }
+
+  #dial(token) {
     let socket;
     try {
       socket = new this.#WebSocket(this.#url);
@@ -301,37 +329,96 @@ export class FastChat {
     }
     this.#socket = socket;
     this.#heard = this.#pings = this.#pongs = 0;
-    socket.onopen = () => this.#hello();
+    socket.onopen = () => this.#hello(token);
     socket.onmessage = ({ data }) => this.#receive(data);
     socket.onclose = ({ code, reason }) => this.#disconnected(code, reason);
     socket.onerror = () => {}; // onclose follows
     this.#awaitHello();
-    this.#become("connecting");
   }
 
   #awaitHello() {
     this.#connectTimer = this.#clock.setTimeout(() => this.#disconnected(1006, "no HELLO_ACK"), HELLO_TIMEOUT);
   }
 
-  #hello() {
-    const resume = this.cursor === null ? undefined : { cursor: this.cursor };
-    this.#write("HELLO", { user_id: this.userId, display_name: this.displayName, capabilities: CAPABILITIES, resume });
+  #hello(token) {
+    // While online it only brings a new token: nothing is to come again.
+    const resume = this.cursor === null || this.state === "online" ? undefined : { cursor: this.cursor };
+    const who = { user_id: this.userId, display_name: this.displayName, token: token ?? undefined };
+    this.#write("HELLO", { ...who, capabilities: CAPABILITIES, resume });
   }
 
   #helloRefused(error) {
-    if (error.code === "RATE_LIMITED") {
+    const { reason } = error.details;
+    if (error.code === "RATE_LIMITED" && this.state === "online") {
+      this.#renewAfter(retryAfter(error));
+    } else if (error.code === "RATE_LIMITED") {
       this.#clock.clearTimeout(this.#connectTimer);
-      const again = () => {
+      const hello = (token) => {
         this.#awaitHello();
-        this.#hello();
+        this.#hello(token);
       };
-      this.#connectTimer = this.#clock.setTimeout(again, retryAfter(error));
+      this.#connectTimer = this.#clock.setTimeout(() => this.#ask(hello, this.#noToken), retryAfter(error));
+    } else if (typeof this.#token === "function" && error.code === "UNAUTHORIZED" && OF_NOW.includes(reason)) {
+      this.#noToken(error);
     } else if (error.code === "VALIDATION" || error.code === "UNAUTHORIZED") {
-      this.#end(1008, `${error.code}: ${error.message}`);
+      this.#end(1008, `${error.code}: ${error.message}`, typeof reason === "string" ? reason : undefined);
     } else {
       this.#disconnected(1006, error.message);
     }
   }
+
+  // -- Tokens --
+
+  /**
+   * Get a token, null where there is none to say, and go on with it; but not when the attempt or the connection is over by then.
+   * @param {(token: string | null) => void} goOn
+   * @param {(error: FastChatError) => void} fail
+   */
+  #ask(goOn, fail) {
+    this.#clock.clearTimeout(this.#tokenTimer);
+    this.#question = null;
+    const source = this.#token;
+    if (typeof source !== "function") return goOn(source);
+    const question = (this.#question = {});
+    const settle = (token, problem, cause) => {
+      if (this.#question !== question) return;
+      this.#question = null;
+      this.#clock.clearTimeout(this.#tokenTimer);
+      if (problem) fail(new FastChatError("TOKEN", problem, {}, cause));
+      else goOn(token);
+    };
+    this.#tokenTimer = this.#clock.setTimeout(() => settle(null, "the function `token` did not answer in time"), TOKEN_TIMEOUT);
+    new Promise((resolve) => resolve(source())).then(
+      (token) => settle(token, isToken(token) ? "" : "the function `token` did not give a token"),
+      (cause) => settle(null, "the function `token` failed", cause),
+    );
+  }
+
+  /** An attempt has failed for want of a token. */
+  #noToken = (error) => {
+    this.#emit("error", error);
+    if (!this.closed) this.#disconnected(1006, error.message);
+  };
+
+  /** Say HELLO with a new token on the same connection; what goes wrong before that does not end it. */
+  #renew() {
+    const hello = (token) => {
+      this.#renewals = 0;
+      this.#hello(token);
+    };
+    this.#ask(hello, (error) => {
+      this.#renewAfter(AGAIN_AFTER + this.#backoff(this.#renewals));
+      this.#renewals += 1;
+      this.#emit("error", error);
+    });
+  }
+
+  #renewAfter(delay) {
+    this.#clock.clearTimeout(this.#tokenTimer);
+    this.#tokenTimer = this.#clock.setTimeout(() => this.#renew(), delay);
+  }
+
+  // -- From HELLO_ACK on --
 
   #online({ user_id: userId, capabilities, cursor, resumed }) {
     if (this.state !== "connecting") return;
@@ -371,7 +458,9 @@ export class FastChat {
 
   /** The connection has ended, or is given up: of one that does not work the end would be told late or never. */
   #disconnected(code, reason) {
-    if (FINAL.includes(code)) return this.#end(code, reason);
+    const isExpired = code === 1008 && reason === TOKEN_EXPIRED;
+    if (FINAL.includes(code) && !(isExpired && typeof this.#token === "function"))
+      return this.#end(code, reason, isExpired ? "expired" : undefined);
     const now = this.#clock.now();
     if (this.state === "online" && now - this.#onlineSince >= STABLE_AFTER) this.#tries = 0;
     if (code === OVERLOADED) this.#tries = Math.max(this.#tries, OVERLOAD_TRIES);
@@ -385,9 +474,9 @@ export class FastChat {
     this.#become("waiting");
   }
 
-  #end(code, reason) {
+  #end(code, reason, refused) {
     if (this.closed) return;
-    this.closed = { code, reason };
+    this.closed = refused ? { code, reason, refused } : { code, reason };
     this.retryAt = null;
     this.#release("closed");
     globalThis.removeEventListener?.("online", this.#networkIsBack);
@@ -409,7 +498,9 @@ export class FastChat {
     const socket = this.#socket;
     this.#socket = null;
     this.state = state; // what listeners do from here on has to wait
-    for (const timer of [this.#connectTimer, this.#pingTimer, this.#pongTimer]) this.#clock.clearTimeout(timer);
+    for (const timer of [this.#connectTimer, this.#pingTimer, this.#pongTimer, this.#tokenTimer]) this.#clock.clearTimeout(timer);
+    this.#question = null;
+    this.#renewals = 0;
     if (socket) {
       // The package ws wants somebody to listen to its errors, and would wait long for a dead server.
       socket.onopen = socket.onmessage = socket.onclose = socket.onerror = () => {};
@@ -694,7 +785,14 @@ export class FastChat {
   #error(data) {
     const details = data.details ?? {};
     const error = new FastChatError(field(data, "code", "string"), String(data.message), details);
-    if (this.state === "connecting" && (details.type ?? "HELLO") === "HELLO") return this.#helloRefused(error);
+    const isAboutToken = this.#token !== null && error.code === "UNAUTHORIZED" && details.type === "HELLO";
+    if (isAboutToken && Number.isFinite(details.expires_in)) {
+      if (typeof this.#token !== "function") this.#emit("error", error);
+      else if (!this.#question && this.state === "online") this.#renew();
+      return;
+    }
+    if (this.state === "connecting" ? (details.type ?? "HELLO") === "HELLO" : this.#token !== null && details.type === "HELLO")
+      return this.#helloRefused(error);
     if (details.type === "TYPING" && error.code === "RATE_LIMITED") {
       this.#typingPausedUntil = this.#clock.now() + retryAfter(error);
       return;
@@ -770,6 +868,14 @@ function deferred() {
   made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
   made.promise.catch(() => {});
   return made;
+}
+
+const isToken = (value) => typeof value === "string" && TOKEN.test(value);
+
+/** The option `token`. What it is, is never shown. */
+function checked(token) {
+  if (typeof token !== "function" && !isToken(token)) throw new TypeError("`token` must be 1 to 8192 visible ASCII characters, or a function");
+  return token;
 }
 
 // The server writes UUIDs in lower case.

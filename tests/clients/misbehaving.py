@@ -24,6 +24,9 @@ CLOSE_TIMEOUT: Final = 10.0
 #: Frames of these types are looked for anywhere among those that came, since their order means nothing.
 UNORDERED: Final = frozenset({"MSG_ACK", "READ"})
 
+#: How all tokens of scenarios begin: nothing that is shown may have it.
+SECRET: Final = "secret-"  # noqa: S105 - of the tests
+
 Data = dict[str, Any]
 Scenario = dict[str, Any]
 
@@ -50,6 +53,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._now = 1_000_000.0
+        #: The scenario is over, so everything is to stop.
+        self.is_ending = False
 
     def time(self) -> float:
         return self._now
@@ -197,6 +202,9 @@ class Subject(Protocol):
     def call(self, method: str, arguments: list[Any]) -> Any:
         """Call a method: an awaitable, a Sent, or None."""
 
+    def shown(self) -> str:
+        """All that the client has shown of itself: events, errors with their causes, its own representation."""
+
     def look(self) -> Data:
         """`state`, `closed`, `retryAt`, `cursor` and `presence`, as they are now."""
 
@@ -214,6 +222,9 @@ class Subject(Protocol):
 
     def throw_next(self, event: str) -> None:
         """Let the listener of this event raise an exception the next time, after it has noted the event."""
+
+    def close_at(self, event: str) -> None:
+        """Let the listener of this event close the client the next time."""
 
 
 MakeSubject = Callable[[VirtualLoop, Network, Data], Subject]
@@ -240,7 +251,10 @@ def play(scenario: Scenario, make_subject: MakeSubject) -> None:
     try:
         player = _Player(loop, scenario, make_subject)
         player.run(scenario["steps"], "")
+        if SECRET in player.subject.shown():
+            raise Failed("a token is shown")
     finally:
+        loop.is_ending = True
         for task in asyncio.all_tasks(loop):
             task.cancel()
         loop.settle()
@@ -253,10 +267,15 @@ class _Player:
         self.loop = loop
         self.network = Network(loop)
         self.users: Mapping[str, str] = json.loads(SCENARIOS.read_text())["users"]
-        number = scenario.get("random", 0.5)
+        number, token = scenario.get("random", 0.5), scenario.get("token")
+        #: What the function for tokens answers, how often it was asked, and its answers that are still to come, by number.
+        self.answers: list[Any] = token if isinstance(token, list) else []
+        self.asked = 0
+        self.questions: dict[int, asyncio.Future[Any]] = {}
         options = {
             "userId": self.users["me"],
             "displayName": "Me Myself",
+            "token": self.token_of if isinstance(token, list) else token,
             "cursor": scenario.get("cursor"),
             "random": lambda: number,
         }
@@ -373,10 +392,33 @@ class _Player:
 
     # -- The client --
 
+    def token_of(self) -> Any:
+        """The next answer of the function that is the option `token`."""
+        answer = self.answers[min(self.asked, len(self.answers) - 1)]
+        number, self.asked = self.asked, self.asked + 1
+        if answer == "throws":
+            raise RuntimeError("thrown by the scenario")
+        if answer != "rejects" and answer != "later" and not isinstance(answer, dict):
+            return answer
+        promise: asyncio.Future[Any] = self.loop.create_future()
+        if answer == "rejects":
+            promise.set_exception(RuntimeError("rejected by the scenario"))
+        elif answer == "later":
+            self.questions[number] = promise
+        else:
+            promise.set_result(answer["promise"])
+        return _stubborn(promise)
+
     def client(self, step: Data) -> None:
         method: str = step["client"]
         if method == "listener_throws":
             self.subject.throw_next(step["event"])
+            return
+        if method == "close_at":
+            self.subject.close_at(step["event"])
+            return
+        if method == "answer":
+            self.questions[step["question"]].set_result(step["token"])
             return
         made = self.subject.call(method, step.get("args", []))
         name: str = step.get("as", method)
@@ -421,7 +463,10 @@ class _Player:
     def client_is(self, step: Data) -> None:
         now = self.subject.look()
         for field, wanted in step.items():
-            if field == "retryIn":
+            if field == "asked":
+                if self.asked != wanted:
+                    raise Failed(f"it was asked {self.asked} times")
+            elif field == "retryIn":
                 wait = now["retryAt"] - self.loop.time()
                 if not wanted[0] - 1e-6 <= wait <= wanted[1] + 1e-6:
                     raise Failed(f"the next attempt is in {wait} s")
@@ -451,6 +496,16 @@ class _Player:
         self.loop.advance(seconds)
         if len(self.network.links) > known:
             raise Failed("the client tried to connect")
+
+
+async def _stubborn(promise: asyncio.Future[Any]) -> Any:
+    """What comes of a promise, for somebody who does not stop when told to."""
+    while True:
+        try:
+            return await asyncio.shield(promise)
+        except asyncio.CancelledError:
+            if promise.cancelled() or asyncio.get_running_loop().is_ending:  # type: ignore[attr-defined]
+                raise
 
 
 def _substitute(value: Any, named: Mapping[str, str]) -> Any:

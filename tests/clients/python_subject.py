@@ -76,18 +76,26 @@ class PythonSubject:
             URL,
             options["userId"],
             options["displayName"],
+            token=options["token"],
             cursor=options["cursor"],
             connector=connector or connect,
             random=options["random"],
         )
         self.events: list[tuple[str, Data]] = []
         self._throwing: set[str] = set()
+        self._closing: set[str] = set()
+        self._closes: list[asyncio.Future[None]] = []
+        self._payloads: list[object] = []
         for event in ("state", "presence", "chat", "message", "typing", "receipt", "error"):
             self._listen(event)
 
     def _listen(self, event: str) -> None:
         def came(payload: Any) -> None:
             self.events.append((event, self.plain(payload)))
+            self._payloads.append(payload)
+            if event in self._closing:
+                self._closing.remove(event)
+                self._closes.append(asyncio.ensure_future(self._client.close()))
             if event in self._throwing:
                 self._throwing.remove(event)
                 raise RuntimeError("thrown by the scenario")
@@ -108,8 +116,18 @@ class PythonSubject:
             "history": client.history,
             "typing": client.typing,
             "markRead": client.mark_read,
+            "renew": client.renew,
         }
         return methods[method](*arguments, **keywords)
+
+    def shown(self) -> str:
+        client, shown = self._client, [repr(self.events)]
+        for payload in [client, client.closed, *self._payloads]:
+            shown += [repr(payload), str(payload)]
+            while isinstance(payload, BaseException):
+                shown.append(f"{payload!r} {payload}")
+                payload = payload.__cause__ or payload.__context__
+        return "\n".join(shown)
 
     def look(self) -> Data:
         client = self._client
@@ -138,7 +156,7 @@ class PythonSubject:
                     "displayName": value.display_name,
                 }
             case Closed():
-                return {"code": value.code, "reason": value.reason}
+                return _without_none({"code": value.code, "reason": value.reason, "refused": value.refused})
             case StateChange():
                 return _without_none(
                     {"state": value.state, "closed": self.plain(value.closed), "resumed": value.resumed}
@@ -162,7 +180,7 @@ class PythonSubject:
             case Sent():
                 return {"messageId": value.message_id, "status": value.status}
             case FastChatError():
-                return {"code": value.code, "message": value.message}
+                return {"code": value.code, "message": value.message, "details": dict(value.details)}
             case dict():
                 return {"users": value}
             case _:
@@ -174,6 +192,9 @@ class PythonSubject:
 
     def throw_next(self, event: str) -> None:
         self._throwing.add(event)
+
+    def close_at(self, event: str) -> None:
+        self._closing.add(event)
 
 
 def _without_none(data: Data) -> Data:

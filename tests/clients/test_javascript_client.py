@@ -109,7 +109,7 @@ def test_the_extremes_of_random(client: Path, random: float, code: int, failures
 def test_it_depends_on_nothing_and_is_small() -> None:
     text = (WEB / "fastchat.js").read_text()
     assert not [line for line in text.splitlines() if line.startswith("import ") or "require(" in line]
-    assert len(text.encode()) < 33_000
+    assert len(text.encode()) < 38_000
 
 
 # The code itself is plain JavaScript: what it gives no type may be anything.

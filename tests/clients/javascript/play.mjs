@@ -6,6 +6,7 @@
 
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
+import { inspect } from "node:util";
 import { Network, VirtualClock, settle } from "./virtual.mjs";
 
 const CAPABILITIES = ["receipts", "resume", "history", "carbons", "presence_delta"];
@@ -19,8 +20,11 @@ const NOTED = {
   message: (event) => event,
   typing: (event) => event,
   receipt: ({ messageId, status }) => ({ messageId, status }),
-  error: ({ code, message }) => ({ code, message }),
+  error: ({ code, message, details }) => ({ code, message, details }),
 };
+
+/** How all tokens of scenarios begin: nothing that is shown may have it. */
+const SECRET = "secret-";
 
 class Failed extends Error {}
 
@@ -58,9 +62,13 @@ class Player {
   sents = {};
   promises = {};
   throwNext = new Set();
+  closeNext = new Set();
   windowListeners = new Map();
+  /** How often the function for tokens was asked, and those of its promises that are still to be settled, by number. */
+  asked = 0;
+  questions = [];
 
-  constructor(FastChat, me, { random = 0.5, cursor = null }) {
+  constructor(FastChat, me, { random = 0.5, cursor = null, token = null }) {
     this.me = me;
     const { clock, network } = this;
     globalThis.addEventListener = (event, listener) => this.windowListeners.set(event, listener);
@@ -69,6 +77,7 @@ class Player {
       url: "ws://server.test/ws",
       userId: me,
       displayName: "Me Myself",
+      token: Array.isArray(token) ? () => this.tokenOf(token) : token,
       cursor,
       WebSocket: network.WebSocket,
       clock,
@@ -77,6 +86,7 @@ class Player {
     for (const [name, note] of Object.entries(NOTED))
       this.chat.on(name, (event) => {
         this.events.push([name, structuredClone(note(event))]);
+        if (this.closeNext.delete(name)) this.chat.close();
         if (this.throwNext.delete(name)) throw new Error("thrown by the scenario");
       });
   }
@@ -184,9 +194,21 @@ class Player {
 
   // -- The client --
 
-  client({ client: method, args = [], as: name = method, event }) {
+  /** The next answer of the function that is the option `token`. */
+  tokenOf(answers) {
+    const answer = answers[Math.min(this.asked, answers.length - 1)];
+    const number = this.asked++;
+    if (answer === "throws") throw new Error("thrown by the scenario");
+    if (answer === "rejects") return Promise.reject(new Error("rejected by the scenario"));
+    if (answer === "later") return new Promise((resolve, reject) => (this.questions[number] = { resolve, reject }));
+    return answer?.promise === undefined ? answer : Promise.resolve(answer.promise);
+  }
+
+  client({ client: method, args = [], as: name = method, event, question, token }) {
     if (method === "network_online") this.windowListeners.get("online")?.();
     else if (method === "listener_throws") this.throwNext.add(event);
+    else if (method === "close_at") this.closeNext.add(event);
+    else if (method === "answer") this.questions[question].resolve(token);
     else {
       const made = this.chat[method](...args);
       if (method === "send") this.sents[name] = made;
@@ -229,7 +251,9 @@ class Player {
 
   checkClient(step) {
     for (const [name, wanted] of Object.entries(step)) {
-      if (name === "retryIn") {
+      if (name === "asked") {
+        if (this.asked !== wanted) throw new Failed(`it was asked ${this.asked} times`);
+      } else if (name === "retryIn") {
         const wait = (this.chat.retryAt - this.clock.now()) / 1000;
         if (wait < wanted[0] - 1e-6 || wait > wanted[1] + 1e-6) throw new Failed(`the next attempt is in ${wait} s`);
       } else if (name === "presence") {
@@ -244,6 +268,7 @@ class Player {
   async attempt(least, most) {
     const known = this.network.links.length;
     const began = this.clock.now();
+    if (least === 0 && this.network.links.at(-1)?.waiting) return; // it came without time passing
     if (least > 0) {
       await this.clock.advance(least * 1000 - 1);
       if (this.network.links.length > known) throw new Failed("the client tried too early");
@@ -280,6 +305,7 @@ for (const scenario of scenarios) {
     player.chat.close();
     await settle();
     if (player.clock.waiting > 0) throw new Failed(`${player.clock.waiting} timers are left after close()`);
+    if (inspect([player.events, player.chat], { depth: 9, showHidden: true }).includes(SECRET)) throw new Failed("a token is shown");
     if (player.windowListeners.size > 0) throw new Failed("a listener of the browser's events is left after close()");
     if (unexpected) throw unexpected;
   } catch (error) {

@@ -1,11 +1,12 @@
 // A program that uses all of the client, for tsc to check. It is never run.
 
 import { FastChat, FastChatError, Sent, newId } from "./fastchat.js";
-import type { Chat, Clock, Events, History, Message, Options, State, StateChange, Status } from "./fastchat.js";
+import type { Chat, Clock, Closed, Events, History, Message, Options, State, StateChange, Status, Token } from "./fastchat.js";
 
 const clock: Clock = { now: () => Date.now(), setTimeout: (run, delay) => setTimeout(run, delay), clearTimeout };
 const who = { url: "ws://localhost:8000/ws", userId: newId(), displayName: "Alice" };
-const options: Options = { ...who, cursor: null, WebSocket, clock, random: Math.random };
+const token: Token = async () => (await fetch("/token")).text();
+const options: Options = { ...who, token, cursor: null, WebSocket, clock, random: Math.random };
 const chat = new FastChat(options);
 
 const stop: () => void = chat.on("message", (message: Message) => {
@@ -35,7 +36,12 @@ async function use(): Promise<void> {
   const state: State = chat.state;
   const cursor: string | null = chat.cursor;
   console.log(state, cursor, chat.presence.size, chat.chats.size, chat.capabilities.has("receipts"));
-  console.log(chat.retryAt, chat.closed?.code, names);
+  const closed: Closed | null = chat.closed;
+  console.log(chat.retryAt, closed?.code, closed?.refused, names);
+  chat.renew("another.token.there");
+  chat.renew(() => "another.token.there");
+  // @ts-expect-error a token is a string
+  chat.renew(() => 7);
   // @ts-expect-error it is for reading
   chat.state = "online";
   // @ts-expect-error a user id is a string

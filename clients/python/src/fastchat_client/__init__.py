@@ -4,6 +4,7 @@ The public names are these; modules with a leading underscore are not for use.
 """
 
 from fastchat_client._events import Listener
+from fastchat_client._tokens import Token, TokenSource
 from fastchat_client._transport import ConnectionEnded, Connector, Transport
 from fastchat_client.client import FastChat
 from fastchat_client.models import (
@@ -33,6 +34,8 @@ __all__ = [
     "State",
     "StateChange",
     "Status",
+    "Token",
+    "TokenSource",
     "Transport",
     "Typing",
 ]

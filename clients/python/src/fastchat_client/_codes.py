@@ -47,8 +47,13 @@ FORGOTTEN: Final = "FORGOTTEN"
 UNSUPPORTED: Final = "UNSUPPORTED"
 LISTENER: Final = "LISTENER"
 PROTOCOL: Final = "PROTOCOL"
+TOKEN: Final = "TOKEN"  # noqa: S105 - the name of an error
 
 CAPABILITIES: Final = ("receipts", "resume", "history", "carbons", "presence_delta")
+
+#: The reason of a close with 1008 when a token has run out, and why one is refused in whose place a newer one may be accepted.
+TOKEN_EXPIRED: Final = "token expired"  # noqa: S105 - a sentence of the server's
+REFUSED_FOR_NOW: Final = frozenset({"expired", "early"})
 
 #: Bytes of a message, more of which the server answers by closing.
 MESSAGE_MAX_BYTES: Final = 16 * 1024

@@ -4,19 +4,31 @@
                  |           |          |
                  +-----------+----------+-> closed
 
-In: `start`, `opened`, `received`, `lost`, `tick` at the time that `deadline` names, and `close`. Out: the calls of `Outside`. All times are
-seconds of any clock that does not go back. What is said on the connection is `Conversation`'s.
+In: `start`, `opened`, `received`, `lost`, `tick` at the time that `deadline` names, `answered` and `not_answered` after `Outside.ask`,
+`renew` and `close`. Out: the calls of `Outside`. All times are seconds of any clock that does not go back. What is said on the connection
+is `Conversation`'s.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
-from fastchat_client import _wire
+from fastchat_client import _backoff, _wire
 from fastchat_client._backoff import Backoff, Random
-from fastchat_client._codes import CAPABILITIES, CLOSED, FINAL_CLOSE_CODES, RATE_LIMITED, CloseCode
+from fastchat_client._codes import (
+    CAPABILITIES,
+    CLOSED,
+    FINAL_CLOSE_CODES,
+    RATE_LIMITED,
+    REFUSED_FOR_NOW,
+    TOKEN_EXPIRED,
+    UNAUTHORIZED,
+    CloseCode,
+)
 from fastchat_client._conversation import Conversation
+from fastchat_client._tokens import ANSWER_TIMEOUT, no_token
 from fastchat_client._wire import decode, encode
 from fastchat_client.models import Closed, FastChatError, State, StateChange
 
@@ -42,17 +54,36 @@ class Outside(Protocol):
     def abort(self) -> None:
         """End the connection, or the attempt, at once. Nothing of it is reported any more."""
 
+    def ask(self) -> None:
+        """Ask for a token; then `answered` or `not_answered` must be called, unless it is asked again or `stop_asking` is called before."""
+
+    def stop_asking(self) -> None:
+        """The answer is not wanted any more."""
+
     def emit(self, event: str, payload: object) -> None:
         """Tell the listeners. After those of a `message`, `Conversation.shown` must be called, one message after the other."""
 
 
 class Machine:
-    """One client. Raises FastChatError(VALIDATION) when the identity is no text, or too long."""
+    """One client. Raises FastChatError(VALIDATION) when the identity is no text, or too long.
+
+    `token` is what HELLO says to prove it, None for nothing; with `asks` it is asked for before each HELLO.
+    """
 
     def __init__(
-        self, outside: Outside, user_id: str, display_name: str, cursor: str | None, random: Random
+        self,
+        outside: Outside,
+        user_id: str,
+        display_name: str,
+        cursor: str | None,
+        random: Random,
+        token: str | None = None,
+        asks: bool = False,
     ) -> None:
         self._outside = outside
+        self._random = random
+        self._token = token
+        self._asks = asks
         self._identity: dict[str, Any] = {
             "user_id": user_id,
             "display_name": display_name,
@@ -66,7 +97,8 @@ class Machine:
         #: With `waiting`: when to try again.
         self.retry_at: float | None = None
         self.has_been_online = False
-        # -- Of this connection; infinity is never --
+        # -- Of this connection or attempt; infinity is never --
+        self._is_open = False
         self._online_since = math.inf
         #: While connecting: when to give up, and when to say HELLO (again).
         self._give_up_at = math.inf
@@ -74,6 +106,10 @@ class Machine:
         #: While online: when to say PING, and when something must have come.
         self._ping_at = math.inf
         self._dead_at = math.inf
+        #: When a token is asked for again, and until when there has to be one; how often that has failed in a row while online.
+        self._ask_at = math.inf
+        self._answer_by = math.inf
+        self._renewals = 0
 
     # -- From the connection --
 
@@ -83,6 +119,7 @@ class Machine:
 
     def opened(self, now: float) -> None:
         """There is a connection."""
+        self._is_open = True
         self._greet()
 
     def received(self, text: str, now: float) -> None:
@@ -90,7 +127,9 @@ class Machine:
         self._dead_at = math.inf
         try:
             kind, data = decode(text)
-            if self.conversation.online and kind != "HELLO_ACK":
+            if kind == "ERROR" and self._is_about_token(data):
+                self._hear_of_token(_wire.error(data), now)
+            elif self.conversation.online and kind != "HELLO_ACK":
                 self.conversation.receive(kind, data, now)
             elif kind == "HELLO_ACK":
                 self._greeted(data, now)
@@ -103,8 +142,9 @@ class Machine:
         """The connection has ended, or the attempt has failed: 1006 if there is no close code."""
         online_for = now - self._online_since if self.conversation.online else 0.0
         self._forget_connection()
-        if code in FINAL_CLOSE_CODES:
-            self._end(Closed(code, reason))
+        has_expired = code == CloseCode.POLICY_VIOLATION and reason == TOKEN_EXPIRED
+        if code in FINAL_CLOSE_CODES and not (has_expired and self._asks):
+            self._end(Closed(code, reason, "expired" if has_expired else None))
         else:
             self.retry_at = now + self._backoff.next(code, online_for)
             self._change("waiting", Closed(code, reason))
@@ -113,7 +153,14 @@ class Machine:
 
     def deadline(self, now: float) -> float | None:
         """When to call `tick`; None if there is nothing to wait for."""
-        times = [self._give_up_at, self._greet_at, self._ping_at, self._dead_at]
+        times = [
+            self._give_up_at,
+            self._greet_at,
+            self._ping_at,
+            self._dead_at,
+            self._ask_at,
+            self._answer_by,
+        ]
         if self.retry_at is not None:
             times.append(self.retry_at)
         earliest = min(*times, *self.conversation.deadlines(now))
@@ -125,8 +172,12 @@ class Machine:
             silent = "no HELLO_ACK" if self.state == "connecting" else "no PONG"
             self._outside.abort()
             self.lost(CloseCode.ABNORMAL, f"{silent} in time", now)
-        elif now >= self._greet_at:
-            self._greet()
+        elif now >= self._answer_by:
+            self._outside.stop_asking()
+            self.not_answered(no_token("did not answer in time"), now)
+        elif now >= self._greet_at or now >= self._ask_at:
+            self._greet_at = self._ask_at = math.inf
+            self._prove(now)
         elif self.retry_at is not None and now >= self.retry_at:
             self._attempt(now)
         elif self.conversation.online:
@@ -134,7 +185,31 @@ class Machine:
                 self._ping(now)
             self.conversation.pump(now)
 
+    # -- From who is asked for tokens --
+
+    def answered(self, token: str, now: float) -> None:
+        """A token has come."""
+        self._answer_by = math.inf
+        self._token = token
+        self._go_on(now)
+
+    def not_answered(self, error: FastChatError, now: float) -> None:
+        """None has come. An attempt has failed by that; a connection goes on, and it is asked again."""
+        self._answer_by = math.inf
+        self._outside.emit("error", error)
+        if self.conversation.online:
+            self._ask_at = now + _backoff.again(self._random, self._renewals)
+            self._renewals += 1
+        else:
+            self._drop(error, now)
+
     # -- From the user of the client --
+
+    def renew(self, token: str | None, asks: bool, now: float) -> None:
+        """Go on with another token."""
+        self._token, self._asks = token, asks
+        if self.conversation.online:
+            self._prove(now)
 
     def retry(self, now: float) -> None:
         """Do not wait any longer before the next attempt: the network is back, perhaps."""
@@ -152,15 +227,39 @@ class Machine:
 
     def _attempt(self, now: float) -> None:
         self.retry_at = None
-        self._give_up_at = now + GREETING_TIMEOUT
         self._change("connecting")
-        self._outside.open()
+        self._prove(now)
+
+    def _prove(self, now: float) -> None:
+        """Go on when there is the token that the next HELLO is to say; at once, if nobody is to be asked for one."""
+        self._outside.stop_asking()
+        self._ask_at = self._answer_by = math.inf
+        if self._asks:
+            self._give_up_at = math.inf
+            self._answer_by = now + ANSWER_TIMEOUT
+            self._outside.ask()
+        else:
+            self._go_on(now)
+
+    def _go_on(self, now: float) -> None:
+        """The token is there: connect, or say HELLO on the connection that is there."""
+        self._renewals = 0
+        if not self.conversation.online:
+            self._give_up_at = now + GREETING_TIMEOUT
+        if self._is_open:
+            self._greet()
+        else:
+            self._outside.open()
 
     def _greet(self) -> None:
-        self._greet_at = math.inf
+        data = dict(self._identity)
+        if self._token is not None:
+            data["token"] = self._token
         cursor = self.conversation.inbox.cursor
-        resume = {} if cursor is None else {"resume": {"cursor": cursor}}
-        self._outside.write(encode("HELLO", self._identity | resume))
+        # While online it only brings a new token: nothing is to come again.
+        if cursor is not None and not self.conversation.online:
+            data["resume"] = {"cursor": cursor}
+        self._outside.write(encode("HELLO", data))
 
     def _greeted(self, data: dict[str, Any], now: float) -> None:
         if self.conversation.online:
@@ -177,13 +276,44 @@ class Machine:
     def _not_greeted(self, error: FastChatError, now: float) -> None:
         """The server did not accept HELLO."""
         wait = error.details.get("retry_after")
+        reason = error.details.get("reason")
         if error.code == RATE_LIMITED and isinstance(wait, (int, float)):
             self._greet_at = now + wait
-            self._give_up_at = self._greet_at + GREETING_TIMEOUT
+            if not self.conversation.online:
+                self._give_up_at = self._greet_at + GREETING_TIMEOUT
+        elif self._asks and error.code == UNAUTHORIZED and reason in REFUSED_FOR_NOW:
+            self._outside.emit("error", error)
+            self._drop(error, now)
         else:
             self._outside.close(CloseCode.NORMAL, "")
             self._forget_connection()
-            self._end(Closed(CloseCode.POLICY_VIOLATION, str(error)))
+            refused = reason if error.code == UNAUTHORIZED and isinstance(reason, str) else None
+            self._end(Closed(CloseCode.POLICY_VIOLATION, str(error), refused))
+
+    def _drop(self, error: FastChatError, now: float) -> None:
+        """The attempt has failed, or the connection is of no use any more."""
+        self._outside.abort()
+        self.lost(CloseCode.ABNORMAL, error.message, now)
+
+    def _is_about_token(self, data: dict[str, Any]) -> bool:
+        """Whether an ERROR that is no answer to the first HELLO of a connection is about the token."""
+        details = data.get("details")
+        if (
+            (self._token is None and not self._asks)
+            or not isinstance(details, dict)
+            or details.get("type") != "HELLO"
+        ):
+            return False
+        return self.conversation.online or _announces_end(data.get("code"), details)
+
+    def _hear_of_token(self, error: FastChatError, now: float) -> None:
+        """It expires soon, or HELLO with a new one was refused."""
+        if not _announces_end(error.code, error.details):
+            self._not_greeted(error, now)
+        elif not self._asks:
+            self._outside.emit("error", error)
+        elif self.conversation.online and self._answer_by == math.inf:
+            self._prove(now)
 
     def _ping(self, now: float) -> None:
         self._ping_at = now + PING_INTERVAL
@@ -193,6 +323,10 @@ class Machine:
 
     def _forget_connection(self) -> None:
         self._online_since = self._give_up_at = self._greet_at = self._ping_at = self._dead_at = math.inf
+        self._ask_at = self._answer_by = math.inf
+        self._renewals = 0
+        self._is_open = False
+        self._outside.stop_asking()
         if self.conversation.online:
             self.conversation.lost()
 
@@ -205,6 +339,11 @@ class Machine:
     def _change(self, state: State, lost: Closed | None = None) -> None:
         self.state = state
         self._outside.emit("state", StateChange(state, self.retry_at, self.closed, lost))
+
+
+def _announces_end(code: Any, details: Mapping[str, Any]) -> bool:
+    """Whether an ERROR says that the token expires soon."""
+    return code == UNAUTHORIZED and type(details.get("expires_in")) in (int, float)
 
 
 def closed_error(closed: Closed) -> FastChatError:

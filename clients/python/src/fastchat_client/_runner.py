@@ -7,8 +7,9 @@ from collections import deque
 
 from fastchat_client._events import Events
 from fastchat_client._machine import Machine, closed_error
+from fastchat_client._tokens import TokenSource, get_token
 from fastchat_client._transport import ConnectionEnded, Connector, Transport
-from fastchat_client.models import Message
+from fastchat_client.models import FastChatError, Message
 
 
 class Runner:
@@ -22,6 +23,10 @@ class Runner:
     def __init__(self, url: str, connector: Connector) -> None:
         self._url = url
         self._connector = connector
+        #: Whom to ask for tokens.
+        self.token_source: TokenSource | None = None
+        #: Asks.
+        self._asker: asyncio.Task[None] | None = None
         self.events = Events(self._shown)
         #: What the listeners are still to be told, and whether that is being done.
         self._untold: deque[tuple[str, object]] = deque()
@@ -105,6 +110,18 @@ class Runner:
         if transport is not None:
             transport.abort()
 
+    def ask(self) -> None:
+        """Ask for a token."""
+        assert self._loop is not None, "not started"
+        assert self.token_source is not None, "nobody to ask"
+        self._asker = self._loop.create_task(self._ask(self.token_source))
+
+    def stop_asking(self) -> None:
+        """The answer is not wanted any more."""
+        asker, self._asker = self._asker, None
+        if asker is not None:
+            asker.cancel()
+
     def emit(self, event: str, payload: object) -> None:
         """Tell the listeners, once the machine has returned."""
         self._untold.append((event, payload))
@@ -126,6 +143,21 @@ class Runner:
             self.abort()
             machine.lost(ended.code, ended.reason, self.now())
             self.settle()
+
+    async def _ask(self, source: TokenSource) -> None:
+        """Live as long as one question; what it is answered when it is not wanted any more is ignored."""
+        try:
+            answer: str | FastChatError = await get_token(source)
+        except FastChatError as error:
+            answer = error
+        if self._asker is not asyncio.current_task():
+            return
+        self._asker = None
+        if isinstance(answer, str):
+            self._machine.answered(answer, self.now())
+        else:
+            self._machine.not_answered(answer, self.now())
+        self.settle()
 
     def _forget(self) -> Transport | None:
         """The connection is no concern of the machine's any more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
@@ -11,6 +12,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from fastchat_client._codes import CloseCode
+
+#: What `websockets` logs, but for the frames, which it would at DEBUG: they hold the token, and what people write.
+_log = logging.getLogger("fastchat_client.websocket")
+_log.setLevel(logging.INFO)
 
 #: Bytes of the largest message that is taken from the server. Its lists of people grow with the number of chats.
 RECEIVE_MAX_BYTES: Final = 16 * 1024 * 1024
@@ -103,6 +108,7 @@ async def connect_websocket(url: str) -> Transport:
             open_timeout=None,
             close_timeout=CLOSE_TIMEOUT,
             max_size=RECEIVE_MAX_BYTES,
+            logger=_log,
         )
     except (OSError, WebSocketException, ValueError, OverflowError, EOFError) as error:
         raise ConnectionEnded(CloseCode.ABNORMAL, f"{type(error).__name__}: {error}") from None

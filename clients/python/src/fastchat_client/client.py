@@ -13,6 +13,7 @@ from fastchat_client._events import Listener, NotShown
 from fastchat_client._machine import Machine, closed_error
 from fastchat_client._requests import Done
 from fastchat_client._runner import Runner
+from fastchat_client._tokens import Token, split
 from fastchat_client._transport import Connector, connect_websocket
 from fastchat_client.models import Chat, Closed, FastChatError, History, Message, Sent, State
 
@@ -30,6 +31,12 @@ class FastChat:
     client of this user on this device. `connector` and `random` are for tests; time is the event loop's. Raises FastChatError(VALIDATION)
     when what identifies the user is no text or too long to be sent, and ValueError when `url` does not begin with ``ws://`` or ``wss://``.
     All methods belong to one event loop.
+
+    `token` proves who the user is, where the server wants that: a JSON Web Token whose `sub` is `user_id`, or a function (or coroutine
+    function) that gives one and is asked before each HELLO: at each connection, and when the token is about to run out. It has 15
+    seconds. If it fails, the event `error` tells it (TOKEN), and it is asked again after a while; so it is when the server refuses its
+    token as ``expired`` or ``early``, or the token has run out. A string that is about to run out is told by `error` (UNAUTHORIZED, with
+    `expires_in` in its details): see `renew`. When it is refused or has run out, the client is closed, and `closed.refused` says why.
     """
 
     def __init__(
@@ -38,6 +45,7 @@ class FastChat:
         user_id: str,
         display_name: str,
         *,
+        token: Token | None = None,
         cursor: str | None = None,
         connector: Connector = connect_websocket,
         random: Callable[[], float] = _random.random,
@@ -47,7 +55,9 @@ class FastChat:
         self.url = url
         self.display_name = display_name
         self._runner = Runner(url, connector)
-        self._machine = Machine(self._runner, user_id, display_name, cursor, random)
+        said, self._runner.token_source = split(token)
+        asks = self._runner.token_source is not None
+        self._machine = Machine(self._runner, user_id, display_name, cursor, random, said, asks)
         self._runner.run(self._machine)
         self._conversation = self._machine.conversation
 
@@ -83,6 +93,15 @@ class FastChat:
         self._machine.close()
         self._runner.settle()
         await self._runner.finished()
+
+    def renew(self, token: Token) -> None:
+        """Go on with another token: said on the connection that is there, which stays as it is, or else on the next one.
+
+        If it is refused, that is as if it had been the option. Raises FastChatError(VALIDATION) when it can be no token.
+        """
+        said, self._runner.token_source = split(token)
+        self._machine.renew(said, self._runner.token_source is not None, self._runner.now())
+        self._runner.settle()
 
     def retry(self) -> None:
         """Try to connect at once, instead of at `retry_at`: for programs that notice that the network is back."""
