@@ -35,10 +35,21 @@ WHERE = pytest.mark.parametrize("where", ["same shard", "other shard"])
 class Device:
     """A client in a Node of its own; a context manager."""
 
-    def __init__(self, command: list[str], url: str, user_id: str, name: str) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        url: str,
+        user_id: str,
+        name: str,
+        token: str | Callable[[], str | None] | None = None,
+    ) -> None:
+        """`token` is a token, or who is asked for one and answers None when there is none."""
         self.user_id = user_id
         self.name = name
-        options = {"url": url, "userId": user_id, "displayName": name}
+        self._token = token
+        asks = {"ask": True} if callable(token) else token
+        options = {"url": url, "userId": user_id, "displayName": name, "token": asks}
+        self._writing = threading.Lock()
         #: (event, value), in order.
         self.events: list[tuple[str, Any]] = []
         #: Name -> {"value": ...} or {"error": ...}.
@@ -68,10 +79,7 @@ class Device:
 
     def call(self, method: str, *arguments: object, name: str | None = None) -> None:
         """Call a method of the client."""
-        line = json.dumps({"call": method, "args": arguments, "as": name or method})
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{line}\n")
-        self._process.stdin.flush()
+        self._write({"call": method, "args": arguments, "as": name or method})
 
     def send(self, to: Device, content: str) -> None:
         """Send a message of which the content is also the id and the name."""
@@ -106,12 +114,21 @@ class Device:
     def states(self) -> list[str]:
         return [change["state"] for change in self.came("state")]
 
+    def _write(self, said: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        with self._writing:
+            self._process.stdin.write(f"{json.dumps(said)}\n")
+            self._process.stdin.flush()
+
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             said = json.loads(line)
             if "event" in said:
                 self.events.append((said["event"], said["value"]))
+            elif "ask" in said:
+                assert callable(self._token)
+                self._write({"answer": said["ask"], "token": self._token()})
             else:
                 self.promises[said["promise"]] = said
 
@@ -130,10 +147,10 @@ def command(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @contextmanager
-def devices(command: list[str], url: str, *people: tuple[str, str]) -> Iterator[list[Device]]:
-    """Clients that are online; in the end they are closed, and nothing went wrong unnoticed."""
+def devices(command: list[str], url: str, *people: tuple[Any, ...]) -> Iterator[list[Device]]:
+    """Clients that are online, each with what `Device` takes; in the end they are closed, and nothing went wrong unnoticed."""
     with ExitStack() as stack:
-        made = [stack.enter_context(Device(command, url, user_id, name)) for user_id, name in people]
+        made = [stack.enter_context(Device(command, url, *person)) for person in people]
         yield made
     for device in made:
         assert device.came("error") == [], f"{device.name} was told of errors"
