@@ -10,11 +10,12 @@ import { Messenger } from "./messenger.js";
 import { PeopleList } from "./people.js";
 import { Person } from "./storage.js";
 import { isUserId } from "./text.js";
+import { takeToken } from "./token.js";
 
 /** @typedef {import("./chats.js").Chat} Chat */
 
-const person = new Person(new URLSearchParams(location.search));
-if (!person.userId) person.introduce(await askName());
+const person = new Person(new URLSearchParams(location.search), takeToken());
+if (!person.name) person.introduce(await askName(person.token !== ""));
 byId("app").hidden = false;
 
 /** The chat that is open. @type {Chat | null} */
@@ -25,12 +26,13 @@ const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}
 const messenger = new Messenger(person, url, {
   changed: schedule,
   state: (state) => connection.show(state.state, state),
+  expires: (seconds) => connection.expires(seconds),
   news(chat, item) {
     if (chat === current && document.visibilityState === "visible") announce(`${chat.name}: ${item.content}`);
     else announce(`New message from ${chat.name}`);
   },
 });
-const connection = new ConnectionBar(() => messenger.tryNow());
+const connection = new ConnectionBar(() => messenger.tryNow(), useToken);
 const people = new PeopleList(schedule);
 const conversation = new Conversation({
   older: (chat) => messenger.loadOlder(chat),
@@ -56,6 +58,17 @@ const showName = setUpIdentity(person, () => {
   person.tabs?.postMessage({ name: person.name });
   messenger.restart();
 });
+
+/** @param {string} token from the field, or from a link that was opened in this tab */
+function useToken(token) {
+  if (!person.prove(token)) {
+    location.reload(); // as its user
+    return;
+  }
+  connection.renewed();
+  messenger.renew();
+  (current ? composer.field : byId("me")).focus();
+}
 
 // -- Drawing --
 
@@ -116,6 +129,8 @@ function tryAgain(chat) {
 // -- Going from chat to chat: the fragment of the URL says which one is open --
 
 function navigate() {
+  const token = takeToken();
+  if (token) useToken(token);
   const id = location.hash.slice(1);
   const left = current?.id ?? null;
   const isChat = isUserId(id) && id !== person.userId;

@@ -2,6 +2,7 @@
 /** Says how the connection is, when it is not well: calmly, in words, and with what can be done about it. */
 
 import { announce, byId } from "./dom.js";
+import { tokenIn } from "./token.js";
 
 /** Milliseconds for which a connection may be away without a word. */
 const CALM = 900;
@@ -9,11 +10,22 @@ const CALM = 900;
 const SUSPICIOUS = 3;
 const REPLACED = 4001;
 
+/** What is said of a token that the server does not take, by its word for why. */
+const REFUSED = new Map([
+  ["missing", "This server wants to know who you are, by a token."],
+  ["expired", "Your token has run out. What you write waits for a new one."],
+]);
+/** How the server says that a user id, which only a token can bring along, is none that it knows. */
+const NO_USER = "VALIDATION: `user_id`";
+
 /** @typedef {"connecting" | "online" | "waiting" | "closed"} State */
 
 export class ConnectionBar {
-  /** @param {() => void} act called by the button: try at once, or begin anew */
-  constructor(act) {
+  /**
+   * @param {() => void} act called by the button: try at once, or begin anew
+   * @param {(token: string) => void} use called with the token that was given
+   */
+  constructor(act, use) {
     this.bar = byId("connection");
     this.text = byId("connection-text");
     this.button = /** @type {HTMLButtonElement} */ (byId("connection-act"));
@@ -29,16 +41,34 @@ export class ConnectionBar {
     /** @type {number | undefined} */
     this.timer = undefined;
     this.since = Date.now();
+    /** When the token of the connection ends, if it is about to; else 0. */
+    this.endsAt = 0;
+    this.form = byId("proof");
+    this.field = /** @type {HTMLInputElement} */ (byId("proof-token"));
+    this.form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const token = tokenIn(this.field.value);
+      byId("proof-problem").textContent = token ? "" : "This is not a token: one has three parts, with dots between them.";
+      this.field.setAttribute("aria-invalid", String(!token));
+      if (!token) {
+        this.field.focus();
+        return;
+      }
+      this.field.value = "";
+      use(token);
+    });
   }
 
   /**
    * @param {State} state
-   * @param {{retryAt?: number, closed?: {code: number, reason: string} | null}} more `retryAt` in milliseconds since 1970
+   * @param {{retryAt?: number, closed?: import("./fastchat.d.ts").Closed | null}} more `retryAt` in milliseconds since 1970
    */
   show(state, more) {
     if (this.state === "online" && state !== "online") this.since = Date.now();
     this.state = state;
     this.retryAt = more.retryAt ?? 0;
+    this.endsAt = 0;
+    this.form.hidden = true;
     if (state === "waiting" && ++this.failures >= SUSPICIOUS && !this.wasOnline) void this.findOut();
     if (state === "online") {
       if (this.isTold) announce("Connected again.");
@@ -47,14 +77,12 @@ export class ConnectionBar {
       this.failures = 0;
     }
     if (state === "closed" && more.closed) {
-      const { code, reason } = more.closed;
+      const { code, reason, refused } = more.closed;
       const why = reason ? `: ${reason}` : "";
-      this.say(
-        code === REPLACED
-          ? "You are connected in more places than the server allows, so this one was disconnected."
-          : `The server has ended the connection (${code}${why}).`,
-        code === REPLACED ? "Use it here" : "Connect again",
-      );
+      this.isTold = false;
+      if (refused || reason.startsWith(NO_USER)) this.ask(REFUSED.get(refused ?? "") ?? `The server does not take your token: ${reason.replace(/^\w+: /, "")}.`);
+      else if (code === REPLACED) this.say("You are connected in more places than the server allows, so this one was disconnected.", "Use it here");
+      else this.say(`The server has ended the connection (${code}${why}).`, "Connect again");
     }
     this.tick();
   }
@@ -63,11 +91,14 @@ export class ConnectionBar {
   tick() {
     window.clearTimeout(this.timer);
     const isCalm = this.state === "connecting" || this.state === "waiting";
-    if (!isCalm) {
+    if (this.endsAt) {
+      this.ask(`Your token ends in ${Math.max(0, Math.ceil((this.endsAt - Date.now()) / 1000))} s. With a new one you stay connected.`);
+    } else if (!isCalm) {
       this.bar.hidden = this.state === "online";
       return;
+    } else if (Date.now() - this.since >= CALM) {
+      this.sayWaiting();
     }
-    if (Date.now() - this.since >= CALM) this.sayWaiting();
     this.timer = window.setTimeout(() => this.tick(), this.bar.hidden ? CALM : 1000 - (Date.now() % 1000) + 1);
   }
 
@@ -80,9 +111,34 @@ export class ConnectionBar {
     this.button.hidden = this.state !== "waiting";
   }
 
+  /** The token of the connection ends in so many seconds. @param {number} seconds */
+  expires(seconds) {
+    this.endsAt = Date.now() + 1000 * seconds;
+    this.isTold = false;
+    this.tick();
+  }
+
+  /** Another token is there. */
+  renewed() {
+    this.endsAt = 0;
+    this.since = Date.now();
+    this.isTold = false;
+    this.bar.hidden = true;
+    announce("The new token is used.");
+  }
+
+  /** Ask for a token. @param {string} text why */
+  ask(text) {
+    this.say(text, "");
+    this.button.hidden = true;
+    this.form.hidden = false;
+    if (document.activeElement === document.body && this.state === "closed") this.field.focus();
+  }
+
   /** @param {string} text @param {string} act */
   say(text, act) {
-    if (!this.isTold) announce(this.state === "closed" || !this.wasOnline ? text : "The connection is lost. Reconnecting.");
+    const isLost = this.wasOnline && (this.state === "connecting" || this.state === "waiting");
+    if (!this.isTold) announce(isLost ? "The connection is lost. Reconnecting." : text);
     this.isTold = true;
     this.text.textContent = text;
     this.button.textContent = act;

@@ -28,9 +28,10 @@ function nameForm(id, accept) {
   return input;
 }
 
-/** Ask for a name. @returns {Promise<string>} */
-export function askName() {
+/** Ask for a name. @param {boolean} isProven whether a token says who it is @returns {Promise<string>} */
+export function askName(isProven) {
   byId("welcome").hidden = false;
+  byId("no-account").hidden = isProven;
   return new Promise((resolve) => {
     nameForm("welcome-form", (name) => {
       byId("welcome").hidden = true;

@@ -15,6 +15,7 @@ import { FastChat, newId } from "./fastchat.js";
  * @typedef {object} MessengerEvents
  * @property {() => void} changed
  * @property {(state: any) => void} state the connection has another one
+ * @property {(seconds: number) => void} expires so long the token of the connection still holds
  * @property {(chat: Chat, item: Item) => void} news somebody has written to us
  */
 
@@ -75,6 +76,12 @@ export class Messenger {
     this.start();
   }
 
+  /** Go on with the token that the person has now. */
+  renew() {
+    if (this.isOnline) this.client.renew(this.person.token);
+    else this.restart();
+  }
+
   /** Try to connect at once, if the next try is still to come. */
   tryNow() {
     if (this.client.state === "closed") this.restart();
@@ -84,7 +91,7 @@ export class Messenger {
   /** @param {string | null} cursor @returns {FastChat} */
   newClient(cursor) {
     const { person } = this;
-    const client = new FastChat({ url: this.url, userId: person.userId, displayName: person.name, cursor });
+    const client = new FastChat({ url: this.url, userId: person.userId, displayName: person.name, token: person.token || null, cursor });
     /** @param {keyof import("./fastchat.d.ts").Events} event @param {(value: any) => void} listener */
     const on = (event, listener) => {
       client.on(event, (value) => {
@@ -116,7 +123,10 @@ export class Messenger {
       if (chat) chat.isTyping = isTyping;
     });
     on("receipt", (sent) => this.receipt(sent));
-    on("error", (error) => console.warn("FastChat:", error.code, error.message));
+    on("error", ({ code, message, details }) => {
+      if (Number.isFinite(details.expires_in)) this.events.expires(details.expires_in);
+      else console.warn("FastChat:", code, message);
+    });
     return client;
   }
 
@@ -272,9 +282,7 @@ export class Messenger {
     if (error.code === "UNSUPPORTED") {
       chat.isLoaded = true;
       chat.thread.next = null;
-      return;
-    }
-    chat.problem = PROBLEMS.get(error.code) ?? `This did not work: ${error.message}.`;
+    } else chat.problem = PROBLEMS.get(error.code) ?? `This did not work: ${error.message}.`;
   }
 
   // -- Keeping --

@@ -4,16 +4,21 @@
  *
  * All tabs with the same person share it, and are devices of one user. `/?person=NAME` is another person of this browser; `/?person=new`
  * is one of the tab's own, who is gone when the tab is closed. Where the browser keeps nothing, everything lasts as long as the page.
+ *
+ * A token is kept for its tab only, and makes its user the person of the tab. Other users than the one whom the browser knows have a part
+ * of the storage for themselves: what one of them has written and not sent must not go out in the name of another.
  */
 
 import { newId } from "./fastchat.js";
 import { isUserId, problemOfName } from "./text.js";
+import { claimsOf, tokenIn } from "./token.js";
 
 /** @typedef {import("./chats.js").ChatRecord} ChatRecord */
 /** @typedef {{messageId: string, to: string, content: string, at: number}} Unsent */
 
 const PERSON = /^[A-Za-z0-9_-]{1,32}$/;
 const PRIVATE = "new";
+const TOKEN = "fastchat-token";
 
 /** Storage that lasts as long as the page. @returns {Storage} */
 function memory() {
@@ -44,24 +49,63 @@ function open(ofTab) {
 }
 
 export class Person {
-  /** @param {URLSearchParams} parameters of the page's URL */
-  constructor(parameters) {
+  /** @param {URLSearchParams} parameters of the page's URL @param {string} token that came with it; empty if none did */
+  constructor(parameters, token) {
     const asked = parameters.get("person") ?? parameters.get("user") ?? "";
     const which = PERSON.test(asked) ? asked : "";
     /** Whether this person ends with the tab. */
     this.isPrivate = which === PRIVATE;
     this.storage = open(this.isPrivate);
-    this.prefix = `fastchat:${which}:`;
-    const identity = this.read("identity");
-    const valid = isUserId(identity?.userId) && typeof identity.name === "string" && !problemOfName(identity.name);
-    this.userId = valid ? identity.userId : "";
-    this.name = valid ? identity.name : "";
+    this.tab = open(true);
+    this.prefix = "";
+    this.userId = "";
+    this.name = "";
+    /** What proves it; empty if nothing does. */
+    this.token = "";
+    /** Whether they have said their name only now. */
+    this.isNew = false;
+    this.recall(`fastchat:${which}:`);
+    this.prove(token || tokenIn(this.tab.getItem(TOKEN) ?? ""), true);
     /** Other tabs of this person hear what is said here. */
     this.tabs = "BroadcastChannel" in window ? new BroadcastChannel(`${this.prefix}${this.isPrivate}`) : null;
   }
 
+  /** @param {string} prefix of the keys of whoever it is */
+  recall(prefix) {
+    this.prefix = prefix;
+    const identity = this.read("identity");
+    const valid = isUserId(identity?.userId) && typeof identity.name === "string" && !problemOfName(identity.name);
+    this.userId = valid ? identity.userId : "";
+    this.name = valid ? identity.name : "";
+  }
+
+  /**
+   * Have this token in this tab from now on.
+   * @param {string} token
+   * @param {boolean} [become] whether to become its user; else the page has to be loaded again for that
+   * @returns {boolean} whether it is the token of this person
+   */
+  prove(token, become = false) {
+    if (!token) return false;
+    put(this.tab, TOKEN, token);
+    const { userId, name } = claimsOf(token);
+    if (userId !== this.userId) {
+      const prefix = `fastchat:@${userId}:`;
+      const key = `${prefix}identity`;
+      // Who has just said their name need not say it again.
+      if (this.isNew && !this.storage.getItem(key)) put(this.storage, key, JSON.stringify({ userId, name: this.name }));
+      if (!become) return false;
+      this.recall(prefix);
+      this.userId = userId;
+      if (!this.name && name) this.introduce(name);
+    }
+    this.token = token;
+    return true;
+  }
+
   /** Become somebody, or change one's name. @param {string} name */
   introduce(name) {
+    this.isNew = !this.userId;
     this.userId ||= newId();
     this.name = name.trim().normalize("NFC");
     this.write("identity", { userId: this.userId, name: this.name });
@@ -70,6 +114,7 @@ export class Person {
   /** Remove everything about this person from the browser. */
   forget() {
     for (const key of this.keys("")) this.storage.removeItem(this.prefix + key);
+    this.tab.removeItem(TOKEN);
     this.userId = "";
   }
 
@@ -143,10 +188,15 @@ export class Person {
 
   /** @param {string} key @param {unknown} value */
   write(key, value) {
-    try {
-      this.storage.setItem(this.prefix + key, JSON.stringify(value));
-    } catch {
-      // The storage is full. The chat goes on; what could not be kept is asked of the server again after a reload.
-    }
+    put(this.storage, this.prefix + key, JSON.stringify(value));
+  }
+}
+
+/** @param {Storage} storage @param {string} key @param {string} value */
+function put(storage, key, value) {
+  try {
+    storage.setItem(key, value);
+  } catch {
+    // The storage is full. The chat goes on; what could not be kept is asked of the server again after a reload.
   }
 }
