@@ -12,7 +12,7 @@ const REPLACED = 4001;
 
 /** What is said of a token that the server does not take, by its word for why. */
 const REFUSED = new Map([
-  ["missing", "This server wants to know who you are, by a token."],
+  ["missing", "This server wants a token that proves who you are."],
   ["expired", "Your token has run out. What you write waits for a new one."],
 ]);
 /** How the server says that a user id, which only a token can bring along, is none that it knows. */

@@ -23,7 +23,7 @@ __all__ = ["axe"]  # a fixture of test_chat_page_safety
 
 #: Seconds that a token of these tests holds which has to end; it is announced when half of that is over.
 SHORT: Final = 6.0
-WANTED: Final = "This server wants to know who you are, by a token."
+WANTED: Final = "This server wants a token that proves who you are."
 RUN_OUT: Final = "Your token has run out. What you write waits for a new one."
 
 
