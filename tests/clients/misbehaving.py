@@ -463,7 +463,10 @@ class _Player:
     def client_is(self, step: Data) -> None:
         now = self.subject.look()
         for field, wanted in step.items():
-            if field == "asked":
+            if field == "attempts":
+                if len(self.network.links) != wanted:
+                    raise Failed(f"it has tried {len(self.network.links)} times")
+            elif field == "asked":
                 if self.asked != wanted:
                     raise Failed(f"it was asked {self.asked} times")
             elif field == "retryIn":

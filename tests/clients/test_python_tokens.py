@@ -16,6 +16,7 @@ from tests.clients.python_subject import URL, MemoryTransport
 
 ME: Final = "11111111-1111-4111-8111-aaaaaaaaaaaa"
 ACK: Final = f'{{"type":"HELLO_ACK","data":{{"user_id":"{ME}","status":"connected"}}}}'
+NOTICE: Final = '{"type":"ERROR","data":{"code":"UNAUTHORIZED","message":"it ends","details":{"type":"HELLO","expires_in":9}}}'
 SECRET: Final = "header.payload-of-a-secret.signature"  # noqa: S105 - of the tests
 
 
@@ -170,6 +171,32 @@ def test_another_token_at_any_time(make_stage: MakeStage) -> None:
     stage.client.renew(coroutine)
     stage.loop.advance(20.0)
     assert len(stage.network.links) == 2
+    assert stage.errors == []
+
+
+def test_a_function_in_the_place_of_a_string(make_stage: MakeStage) -> None:
+    """That the string runs out is no news then, while the function is asked and after it."""
+    answers: list[asyncio.Future[str]] = []
+
+    async def ask() -> str:
+        answers.append(asyncio.get_running_loop().create_future())
+        return await answers[-1]
+
+    stage = make_stage("first")
+    stage.connect()
+    assert stage.greet() == "first"
+    stage.client.renew(ask)
+    stage.loop.settle()
+    for _ in range(2):
+        stage.network.links[-1].tell(NOTICE)
+        stage.loop.settle()
+    assert len(answers) == 1
+    answers[0].set_result("second")
+    stage.loop.settle()
+    assert [hello["token"] for hello in stage.hellos] == ["first", "second"]
+    stage.network.links[-1].tell(NOTICE)
+    stage.loop.settle()
+    assert len(answers) == 2
     assert stage.errors == []
 
 

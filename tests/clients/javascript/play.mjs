@@ -198,6 +198,7 @@ class Player {
   tokenOf(answers) {
     const answer = answers[Math.min(this.asked, answers.length - 1)];
     const number = this.asked++;
+    if (answer === "closes") this.chat.close();
     if (answer === "throws") throw new Error("thrown by the scenario");
     if (answer === "rejects") return Promise.reject(new Error("rejected by the scenario"));
     if (answer === "later") return new Promise((resolve, reject) => (this.questions[number] = { resolve, reject }));
@@ -251,7 +252,9 @@ class Player {
 
   checkClient(step) {
     for (const [name, wanted] of Object.entries(step)) {
-      if (name === "asked") {
+      if (name === "attempts") {
+        if (this.network.links.length !== wanted) throw new Failed(`it has tried ${this.network.links.length} times`);
+      } else if (name === "asked") {
         if (this.asked !== wanted) throw new Failed(`it was asked ${this.asked} times`);
       } else if (name === "retryIn") {
         const wait = (this.chat.retryAt - this.clock.now()) / 1000;

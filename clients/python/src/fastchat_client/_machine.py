@@ -276,19 +276,19 @@ class Machine:
     def _not_greeted(self, error: FastChatError, now: float) -> None:
         """The server did not accept HELLO."""
         wait = error.details.get("retry_after")
-        reason = error.details.get("reason")
+        said = error.details.get("reason")
+        reason = said if error.code == UNAUTHORIZED and isinstance(said, str) else None
         if error.code == RATE_LIMITED and isinstance(wait, (int, float)):
             self._greet_at = now + wait
             if not self.conversation.online:
                 self._give_up_at = self._greet_at + GREETING_TIMEOUT
-        elif self._asks and error.code == UNAUTHORIZED and reason in REFUSED_FOR_NOW:
+        elif self._asks and reason in REFUSED_FOR_NOW:
             self._outside.emit("error", error)
             self._drop(error, now)
         else:
             self._outside.close(CloseCode.NORMAL, "")
             self._forget_connection()
-            refused = reason if error.code == UNAUTHORIZED and isinstance(reason, str) else None
-            self._end(Closed(CloseCode.POLICY_VIOLATION, str(error), refused))
+            self._end(Closed(CloseCode.POLICY_VIOLATION, str(error), reason))
 
     def _drop(self, error: FastChatError, now: float) -> None:
         """The attempt has failed, or the connection is of no use any more."""
@@ -324,7 +324,6 @@ class Machine:
     def _forget_connection(self) -> None:
         self._online_since = self._give_up_at = self._greet_at = self._ping_at = self._dead_at = math.inf
         self._ask_at = self._answer_by = math.inf
-        self._renewals = 0
         self._is_open = False
         self._outside.stop_asking()
         if self.conversation.online:
