@@ -15,7 +15,9 @@ import { takeToken } from "./token.js";
 /** @typedef {import("./chats.js").Chat} Chat */
 
 const person = new Person(new URLSearchParams(location.search), takeToken());
-if (!person.name) person.introduce(await askName(person.token !== ""));
+// Who is still asked for a name may open a link with a token in this tab.
+addEventListener("hashchange", () => byId("app").hidden && location.hash.startsWith("#token=") && location.reload());
+if (!person.name) person.introduce(await askName());
 byId("app").hidden = false;
 
 /** The chat that is open. @type {Chat | null} */

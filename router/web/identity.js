@@ -28,10 +28,9 @@ function nameForm(id, accept) {
   return input;
 }
 
-/** Ask for a name. @param {boolean} isProven whether a token says who it is @returns {Promise<string>} */
-export function askName(isProven) {
+/** Ask for a name. @returns {Promise<string>} */
+export function askName() {
   byId("welcome").hidden = false;
-  byId("no-account").hidden = isProven;
   return new Promise((resolve) => {
     nameForm("welcome-form", (name) => {
       byId("welcome").hidden = true;

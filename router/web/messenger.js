@@ -78,8 +78,7 @@ export class Messenger {
 
   /** Go on with the token that the person has now. */
   renew() {
-    if (this.isOnline) this.client.renew(this.person.token);
-    else this.restart();
+    return this.isOnline ? this.client.renew(this.person.token) : this.restart();
   }
 
   /** Try to connect at once, if the next try is still to come. */
@@ -132,8 +131,9 @@ export class Messenger {
 
   /** @param {any} state */
   stateChanged(state) {
+    if (this.isOnline) this.person.isNew = false;
     // What happened meanwhile, such as what another device has sent, is in the history.
-    if (state.state === "online") for (const chat of this.chats.byId.values()) chat.isLoaded = false;
+    if (this.isOnline) for (const chat of this.chats.byId.values()) chat.isLoaded = false;
     this.events.state(state);
   }
 

@@ -62,7 +62,7 @@ export class Person {
     this.name = "";
     /** What proves it; empty if nothing does. */
     this.token = "";
-    /** Whether they have said their name only now. */
+    /** Whether they have said their name only now, and no server has taken them for anybody yet. */
     this.isNew = false;
     this.recall(`fastchat:${which}:`);
     this.prove(token || tokenIn(this.tab.getItem(TOKEN) ?? ""), true);
@@ -91,9 +91,7 @@ export class Person {
     const { userId, name } = claimsOf(token);
     if (userId !== this.userId) {
       const prefix = `fastchat:@${userId}:`;
-      const key = `${prefix}identity`;
-      // Who has just said their name need not say it again.
-      if (this.isNew && !this.storage.getItem(key)) put(this.storage, key, JSON.stringify({ userId, name: this.name }));
+      if (this.isNew) this.moveTo(prefix, userId);
       if (!become) return false;
       this.recall(prefix);
       this.userId = userId;
@@ -101,6 +99,18 @@ export class Person {
     }
     this.token = token;
     return true;
+  }
+
+  /** Who has just said their name, and perhaps written something, turns out to be this user. @param {string} prefix @param {string} userId */
+  moveTo(prefix, userId) {
+    this.write("identity", { userId, name: this.name });
+    for (const key of this.keys("")) {
+      const value = this.storage.getItem(this.prefix + key) ?? "";
+      this.storage.removeItem(this.prefix + key);
+      if (key !== "chats" && this.storage.getItem(prefix + key) === null) put(this.storage, prefix + key, value);
+    }
+    this.prefix = prefix;
+    this.userId = "";
   }
 
   /** Become somebody, or change one's name. @param {string} name */

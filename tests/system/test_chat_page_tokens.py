@@ -11,15 +11,12 @@ from typing import Any, Final
 from uuid import uuid4
 
 import pytest
-from playwright.sync_api import WebSocket, WebSocketRoute, expect
+from playwright.sync_api import WebSocket, expect
 
 from tests.core.token_forge import SECRET, encode, forge
-from tests.system.browser import DESKTOP, PATIENCE, PHONE, Browser, Tab, Visitor, page_url
+from tests.system.browser import PATIENCE, Browser, Tab, page_url
 from tests.system.harness import Server, StartServer
 from tests.system.servers import shared_server
-from tests.system.test_chat_page_safety import SCRIPTS, assert_accessible, assert_only_text, axe
-
-__all__ = ["axe"]  # a fixture of test_chat_page_safety
 
 #: Seconds that a token of these tests holds which has to end; it is announced when half of that is over.
 SHORT: Final = 6.0
@@ -104,7 +101,6 @@ def test_a_link_without_a_name(browser: Browser, server: Server) -> None:
     """Who has none is asked for it, once."""
     user = str(uuid4())
     tab = browser.visitor(page_url(server)).tab(f"#token={token(user.upper())}")
-    expect(tab.page.get_by_text("No account")).to_be_hidden()
     tab.join("Said It Myself")
     assert user_of(tab) == user
     again = Tab(tab.page.context.new_page(), browser.problems)
@@ -211,6 +207,60 @@ def test_the_field(browser: Browser, server: Server) -> None:
     expect(tab.bar).to_be_hidden()
     expect(tab.page.locator("#me-name .name")).to_have_text("Barbara Liskov")
     assert user_of(tab) == user
+
+
+def test_what_was_written_before_the_first_token(browser: Browser, server: Server) -> None:
+    """By somebody who opened a friend's link: it is sent, the draft stays, and nobody else is left in the browser."""
+    friend = come(browser, server, "Friend")
+    user = str(uuid4())
+    tab = browser.visitor(page_url(server)).tab(f"#{user_of(friend)}")
+    tab.page.get_by_label("What is your name?").fill("Newcomer")
+    tab.page.keyboard.press("Enter")
+    expect(tab.bar).to_contain_text(WANTED)
+    tab.write("written at once")
+    tab.field.fill("a draft")
+    field(tab).fill(token(user))
+    field(tab).press("Enter")
+    tab.wait_online()
+    tab.wait_status("written at once", "Delivered")
+    expect(tab.field).to_have_value("a draft")
+    assert user_of(tab) == user
+    assert {key.rpartition(":")[0] for key in kept(tab)} <= {f"fastchat:@{user}", f"fastchat:@{user}:draft"}
+    friend.open_chat("Newcomer")
+    friend.wait_texts("written at once")
+
+
+def test_what_was_written_by_somebody_else_stays_theirs(browser: Browser, start_server: StartServer) -> None:
+    """Who was online without a token does not become the user of a link that is opened in the same tab."""
+    server = start_server()
+    friend = browser.join(page_url(server), "Friend")
+    tab = browser.join(page_url(server), "Known Here")
+    tab.open_chat("Friend")
+    tab.field.fill("a draft")
+    made = token(str(uuid4()), name="Another One")
+    tab.page.evaluate("token => { location.hash = `token=${token}` }", made)
+    expect(tab.page.locator("#me-name .name")).to_have_text("Another One", timeout=PATIENCE)
+    tab.open_chat("Friend")
+    expect(tab.field).to_have_value("")
+    again = Tab(tab.page.context.new_page(), browser.problems)
+    again.page.goto(page_url(server))
+    again.wait_online()
+    expect(again.page.locator("#me-name .name")).to_have_text("Known Here")
+    again.open_chat("Friend")
+    expect(again.field).to_have_value("a draft")
+    expect(friend.person("Another One")).to_be_visible()
+    browser.assert_well()
+    browser.close_visitors()
+
+
+def test_a_link_where_a_name_is_asked_for(browser: Browser, server: Server) -> None:
+    """Opened in a tab that has the page already."""
+    tab = browser.visitor(page_url(server)).tab()
+    expect(tab.page.get_by_label("What is your name?")).to_be_visible()
+    tab.page.evaluate("token => { location.hash = `token=${token}` }", token(str(uuid4()), name="Late Link"))
+    tab.wait_online()
+    expect(tab.page.locator("#me-name .name")).to_have_text("Late Link")
+    assert tab.page.url == page_url(server)
 
 
 def test_who_was_here_without_a_token_stays_who_it_is(browser: Browser, tmp_path: Path) -> None:
@@ -379,86 +429,3 @@ def test_a_new_token_that_is_refused(browser: Browser, server: Server) -> None:
     field(tab).press("Enter")
     tab.wait_online()
     expect(tab.bar).to_be_hidden()
-
-
-# -- Safety --
-
-
-def test_scripts_in_tokens(browser: Browser, server: Server) -> None:
-    """As the name, as the subject, as the token, and in what the server says of it: text, or nothing at all."""
-    for script in (script for script in SCRIPTS[::6] if not script.isidentifier()):
-        visitor = browser.visitor(page_url(server))
-        tab = visitor.tab(f"#token={forge({'sub': script, 'name': script, 'exp': time.time() + 600})}")
-        expect(tab.page.get_by_label("What is your name?")).to_be_visible()
-        assert_only_text(tab)
-        assert tab.page.url == page_url(server)
-        tab.page.goto("about:blank")
-        tab.page.goto(f"{page_url(server)}#token={script}")
-        expect(tab.page.get_by_label("What is your name?")).to_be_visible()
-        assert tab.page.url == page_url(server)
-        assert tab.page.evaluate("sessionStorage.length") == 0
-
-    script = "<img src=x onerror=alert(6)>"
-
-    def refuse(route: WebSocketRoute) -> None:
-        details = {"type": "HELLO", "reason": script}
-        error = {"code": "UNAUTHORIZED", "message": script, "details": details}
-        route.on_message(lambda _: route.send(json.dumps({"type": "ERROR", "data": error})))
-
-    visitor = browser.visitor(page_url(server))
-    visitor.context.route_web_socket("**/ws", refuse)
-    tab = visitor.tab(f"#token={token(str(uuid4()), name=script)}")
-    expect(tab.bar).to_contain_text(f"The server does not take your token: {script}.")
-    expect(tab.page.locator("#me-name .name")).to_have_text(script)
-    field(tab).fill(script)
-    field(tab).press("Enter")
-    assert_only_text(tab)
-
-
-def test_a_server_that_wants_no_token(browser: Browser, start_server: StartServer) -> None:
-    """Does not look at it; its user is still the one of the tab, and only of that."""
-    server = start_server()
-    user = str(uuid4())
-    visitor: Visitor = browser.visitor(page_url(server))
-    tab = visitor.tab(f"#token={forge({'sub': user, 'name': 'Not Looked At'}, SECRET + '!')}")
-    tab.wait_online()
-    assert user_of(tab) == user
-    plain = visitor.tab()
-    plain.join("Without One")
-    assert user_of(plain) != user
-    expect(plain.person("Not Looked At")).to_be_visible()
-    browser.assert_well()
-    browser.close_visitors()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("screen", ["desktop", "phone"])
-def test_axe_finds_nothing_in_the_question(
-    browser: Browser, server: Server, axe: str, scheme: str, screen: str
-) -> None:
-    """For a token that is missing, about to end, and no good; by keyboard alone, and without anything beyond the edge of the screen."""
-    size = DESKTOP if screen == "desktop" else PHONE
-    options: dict[str, Any] = {"viewport": size, "color_scheme": scheme, "reduced_motion": "reduce"}
-    tab = browser.visitor(page_url(server), **options).tab()
-    tab.page.get_by_label("What is your name?").fill("Looking")
-    tab.page.keyboard.press("Enter")
-    expect(field(tab)).to_be_focused()
-    assert_accessible(tab, axe, "no token")
-    tab.page.keyboard.type("no token")
-    tab.page.keyboard.press("Tab")
-    expect(tab.bar.get_by_role("button", name="Use it")).to_be_focused()
-    tab.page.keyboard.press("Enter")
-    expect(tab.bar.get_by_role("alert")).not_to_be_empty()
-    assert_accessible(tab, axe, "no token that is one")
-    assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    soon = come(browser, server, f"Soon {scheme} {screen}", SHORT, **options)
-    expect(soon.bar).to_contain_text("Your token ends in", timeout=PATIENCE)
-    assert_accessible(soon, axe, "a token that ends")
-    expect(soon.bar).to_contain_text(RUN_OUT, timeout=PATIENCE)
-    assert_accessible(soon, axe, "a token that has ended")
-    for each in (tab, soon):
-        box = field(each).bounding_box()
-        assert box is not None
-        assert box["width"] >= 150
-        assert box["x"] >= 0
-        assert box["x"] + box["width"] <= size["width"]
