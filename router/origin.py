@@ -3,7 +3,8 @@
 A browser tells with Origin which page opens the connection; other clients send none. By default a page may connect when it comes from
 this machine (localhost, a loopback address), or from the very host that it connects to. The latter only where the host can't be
 a name under somebody else's control: an attacker may point a domain of his at this server (DNS rebinding), and then Origin and Host
-agree. So names count only when the operator listed them.
+agree. So names count only when the operator listed them, and with the scheme that he listed: a page of http://chat.example.com may be the
+work of anybody on the way to its reader, whatever https://chat.example.com is.
 """
 
 from __future__ import annotations
@@ -75,15 +76,15 @@ def parse_origin(value: str) -> Origin | None:
 class OriginPolicy:
     """What FASTCHAT_ALLOWED_ORIGINS means. Raises ConfigurationError for an entry that is not an origin."""
 
-    __slots__ = ("_any", "_exact", "_hosts", "_subdomains")
+    __slots__ = ("_any", "_exact", "_own", "_subdomains")
 
     def __init__(self, allowed_origins: str = "") -> None:
         self._any = False
         self._exact: set[Origin] = set()
         #: (scheme, ``.example.com``, port) of entries such as ``https://*.example.com``.
         self._subdomains: set[Origin] = set()
-        #: Hosts of the exact entries: as the request's own Host they are trusted with any port.
-        self._hosts: set[str] = set()
+        #: Scheme and host of the exact entries: pages of the request's own Host are trusted with any port.
+        self._own: set[tuple[str, str]] = set()
         for entry in filter(None, map(str.strip, allowed_origins.split(","))):
             self._add(entry)
 
@@ -114,13 +115,10 @@ class OriginPolicy:
             self._subdomains.add(origin._replace(host=f".{origin.host}"))
         else:
             self._exact.add(origin)
-            self._hosts.add(origin.host)
+            self._own.add((origin.scheme, origin.host))
 
     def _is_subdomain(self, page: Origin) -> bool:
-        return any(
-            page.host.endswith(suffix.host) and page.scheme == suffix.scheme and page.port == suffix.port
-            for suffix in self._subdomains
-        )
+        return any(page.port == suffix.port and _is_below(page, suffix) for suffix in self._subdomains)
 
     def _is_own(self, page: Origin, host_header: str) -> bool:
         """Whether the page comes from where the request goes, and that is a host which can't be someone else's."""
@@ -130,5 +128,11 @@ class OriginPolicy:
         host, port = split
         if host != page.host or page.port != (_DEFAULT_PORTS.get(page.scheme) if port is None else port):
             return False
-        listed = host in self._hosts or any(host.endswith(suffix.host) for suffix in self._subdomains)
-        return host == "localhost" or is_ip_literal(host) or listed
+        if host == "localhost" or is_ip_literal(host):
+            return True
+        return (page.scheme, host) in self._own or any(_is_below(page, suffix) for suffix in self._subdomains)
+
+
+def _is_below(page: Origin, suffix: Origin) -> bool:
+    """Whether `page` is of a subdomain, with the scheme of the entry; its port is not looked at."""
+    return page.scheme == suffix.scheme and page.host.endswith(suffix.host)

@@ -320,6 +320,22 @@ def test_d6_listed_origins(listing_server: Server, origin: str, expected: int) -
     assert status(listing_server, "somewhere.test", origin) == expected
 
 
+@pytest.mark.parametrize(
+    ("host", "origin", "expected"),
+    [
+        ("chat.example.com:8443", "https://chat.example.com:8443", 101),
+        ("chat.test:9000", "http://chat.test:9000", 101),
+        ("chat.example.com", "http://chat.example.com", 403),
+        ("chat.example.com:8443", "http://chat.example.com:8443", 403),
+        ("chat.test", "https://chat.test", 403),
+    ],
+)
+def test_d6_the_own_host_with_a_listed_scheme(
+    listing_server: Server, host: str, origin: str, expected: int
+) -> None:
+    assert status(listing_server, host, origin) == expected
+
+
 def test_d6_every_origin(start_server: StartServer) -> None:
     server = start_server(workers=1, allowed_origins="*")
     assert status(server, "anything.example", "https://evil.example") == 101
