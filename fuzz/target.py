@@ -11,7 +11,10 @@ from typing import Final, NamedTuple
 CORPUS: Final = Path(__file__).resolve().parent / "corpus"
 
 #: In the order in which they run; each is a module of ``fuzz.targets`` with a `TARGET`.
-NAMES: Final = ("lobby", "message", "session", "frames", "upgrade", "envelope", "handover", "sanitize")
+NAMES: Final = (
+    *("lobby", "message", "session", "frames", "upgrade", "envelope", "handover", "sanitize"),
+    "tokens",
+)
 
 
 class Target(NamedTuple):

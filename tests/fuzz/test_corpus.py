@@ -16,10 +16,13 @@ from random import Random
 from typing import Any
 
 import pytest
+from jwt import PyJWS
 
 from core.envelope import unpack_envelope
 from core.frames import Frame, parse_frame
 from core.handover import decode_ticket
+from core.protocol import ErrorCode, Refusal
+from core.tokens import TokenVerifier
 from fuzz.target import CORPUS, NAMES, load, seeds
 from fuzz.targets import envelope, frames, handover, sanitize, upgrade
 from router.upgrade import Answer, Route
@@ -36,9 +39,10 @@ SHORT = {
     "envelope": 15_000,
     "handover": 15_000,
     "sanitize": 4_000,
+    "tokens": 5_000,
 }
-#: Targets that are about messages: at least half of their inputs have to get past the JSON decoder.
-ABOUT_MESSAGES = ("lobby", "message", "session")
+#: Targets that are about messages, or claims: at least half of their inputs have to get past the JSON decoder.
+ABOUT_MESSAGES = ("lobby", "message", "session", "tokens")
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +113,12 @@ def _let_through(text: str) -> str:
     return text
 
 
+def _repeat(self: TokenVerifier, claims: dict[str, Any], user_id: str) -> None:
+    raise Refusal(
+        ErrorCode.UNAUTHORIZED, f"{claims.get('sub')} is not {user_id}", field="user_id", reason="subject"
+    )
+
+
 def _crash(*_: object) -> Any:
     raise KeyError("a field that nobody expected")
 
@@ -130,6 +140,12 @@ BROKEN = {
     "a ticket names somebody else": Broken(
         "handover", handover, "decode_ticket", lambda data: decode_ticket(data)._replace(user_id="x")
     ),
+    "no signature is looked at": Broken("tokens", PyJWS, "_verify_signature", lambda *_, **__: None),
+    "a token is for ever": Broken("tokens", TokenVerifier, "_check_times", lambda self, claims, now: 2e9),
+    "a token is for everybody": Broken("tokens", TokenVerifier, "_check_subject", lambda *_: None),
+    "a token is for every server": Broken("tokens", TokenVerifier, "_check_parties", lambda *_: None),
+    "what a token claims is told": Broken("tokens", TokenVerifier, "_check_subject", _repeat),
+    "the reading of a token's header crashes": Broken("tokens", "core.tokens", "_header", _crash),
 }
 
 
