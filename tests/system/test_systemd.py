@@ -1,7 +1,8 @@
 """The units in ``deploy/systemd``: systemd's own opinion of them, and whether the server lives with what they forbid.
 
-No systemd runs here. But what its sandbox would forbid is known from the unit, and what the server asks of the kernel from strace: so each
-system call of a server that starts, serves, reloads and stops is held against the unit. It says no when one of them would fail.
+No systemd runs here: ``test_systemd_runs`` is for that, where namespaces can be made. But what its sandbox would forbid is known from the
+unit, and what the server asks of the kernel from strace: so each system call of a server that starts, serves, reloads and stops is held
+against the unit. It says no when one of them would fail, and also when the server would get over that.
 """
 
 from __future__ import annotations
