@@ -44,7 +44,7 @@ COMMAND_SECONDS: Final = 120.0
 #: An address of the machine that is not a loopback one; of a network that nobody has (RFC 5737).
 ADDRESS: Final = "192.0.2.1"
 #: The user id of the service: nobody of the host has files that it could reach.
-_USER: Final = 987
+USER: Final = 987
 
 _NAMESPACES: Final = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--fork", "--kill-child")
 
@@ -147,9 +147,9 @@ exec env -i container=fastchat-test PATH=/usr/sbin:/usr/bin:/sbin:/bin SYSTEMD_U
 #: The machine's /etc. Its units are the least that those of ``deploy/systemd`` ask for.
 _FILES: Final = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n"
-    f"fastchat:x:{_USER}:{_USER}::/var/lib/fastchat:/usr/sbin/nologin\n"
+    f"fastchat:x:{USER}:{USER}::/var/lib/fastchat:/usr/sbin/nologin\n"
     "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
-    "etc/group": f"root:x:0:\nfastchat:x:{_USER}:\nnogroup:x:65534:\n",
+    "etc/group": f"root:x:0:\nfastchat:x:{USER}:\nnogroup:x:65534:\n",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
     "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
     "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
@@ -193,8 +193,14 @@ def missing() -> str | None:
     if done.returncode:
         return f"no namespaces, mounts or devices of its own here: {done.stderr.strip()}"
     control = control_groups()
-    if control is None or os.statvfs(control).f_flag & os.ST_RDONLY:
-        return "no control groups (cgroup2) that can be written"
+    if control is None:
+        return "no control groups (cgroup2)"
+    group = control / f"fastchat-probe-{uuid4().hex[:12]}"
+    try:
+        group.mkdir()
+        group.rmdir()
+    except OSError as error:
+        return f"no control groups of its own here: {error}"
     return None
 
 

@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 
 from tests.system.harness import PROJECT, clean_environment, processes, wait_until
-from tests.system.systemd_machine import Machine, control_groups, missing
+from tests.system.systemd_machine import ADDRESS, Machine, missing
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
 
@@ -23,41 +23,48 @@ TIMEOUT: Final = 90.0
 OF_THE_HOST: Final = sum(1 << number for number in (16, 17, 22, 25, 29, 30, 34))
 
 
-def traces() -> tuple[str, str, str, list[str]]:
-    """What a machine could have changed of this one."""
-    control = control_groups()
-    assert control is not None
-    return (
-        Path("/proc/self/mountinfo").read_text(),
-        socket.gethostname(),
-        Path("/proc/net/fib_trie").read_text(),
-        [path.name for path in control.glob("fastchat-test-*")],
-    )
+#: What runs in a machine, and in none but these.
+LASTING: Final = ("sleep", "98765.4321")
+
+
+def traces(directory: Path, group: Path) -> list[str]:
+    """What is left on this machine of one with this directory and control group. Others may run meanwhile."""
+    mounts = Path("/proc/self/mountinfo").read_text()
+    left = [line for line in mounts.splitlines() if str(directory) in line or group.name in line]
+    left += [str(group)] if group.exists() else []
+    for process in processes():
+        try:
+            words = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue  # it ended meanwhile
+        if words[:2] == list(LASTING) or str(directory) in words or str(group) in words:
+            left.append(" ".join(words))
+    return left
 
 
 def test_a_machine_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Neither a process nor a mount nor a control group, while something runs in it."""
-    before = traces()
+    """Neither a process nor a mount nor a control group, while something runs in it; its name and address were never this one's."""
+    name = socket.gethostname()
     machine = Machine(tmp_path)
     try:
         machine.start()
         machine.shell(
-            "sleep 1000 >/dev/null 2>&1 & hostname changed; mkdir /srv /sys/fs/cgroup/more; mount -t tmpfs none /srv"
+            f"{' '.join(LASTING)} >/dev/null 2>&1 & hostname changed; mkdir /srv /sys/fs/cgroup/more; mount -t tmpfs none /srv"
         )
-        running = set(machine.processes("init.scope"))
-        assert machine.init in running
-        assert machine.group.exists()
+        assert len(traces(tmp_path, machine.group)) >= 3
+        assert machine.run("hostname").stdout == "changed\n"
+        assert socket.gethostname() == name
+        assert ADDRESS not in Path("/proc/net/fib_trie").read_text()
     finally:
         machine.stop()
-    assert not running & processes().keys()
-    assert traces() == before
+    assert machine.init not in processes()
+    assert traces(tmp_path, machine.group) == []
 
 
 def test_a_machine_that_does_not_start_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And what was wrong is told."""
-    before = traces()
     monkeypatch.setattr("tests.system.systemd_machine._INNER", "echo out of order; exit 1")
     machine = Machine(tmp_path)
     try:
@@ -65,16 +72,15 @@ def test_a_machine_that_does_not_start_leaves_nothing_behind(
             machine.start()
     finally:
         machine.stop()
-    assert traces() == before
+    assert traces(tmp_path, machine.group) == []
 
 
 def test_a_machine_ends_with_the_test_that_has_started_it(tmp_path: Path) -> None:
     """Also when that is killed."""
-    before = traces()
     program = (
         "import os, pathlib, sys; from tests.system.systemd_machine import Machine;"
         "machine = Machine(pathlib.Path(sys.argv[1])); machine.start();"
-        "print(machine.init, flush=True); os.kill(os.getpid(), 9)"
+        "print(machine.init, machine.group, flush=True); os.kill(os.getpid(), 9)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path)],
@@ -85,8 +91,9 @@ def test_a_machine_ends_with_the_test_that_has_started_it(tmp_path: Path) -> Non
         timeout=TIMEOUT,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    wait_until(lambda: int(done.stdout) not in processes(), "PID 1 to end", TIMEOUT)
-    wait_until(lambda: traces() == before, "everything to be as it was", TIMEOUT)
+    first, group = done.stdout.split()
+    wait_until(lambda: int(first) not in processes(), "PID 1 to end", TIMEOUT)
+    wait_until(lambda: traces(tmp_path, Path(group)) == [], "everything to be gone", TIMEOUT)
 
 
 def test_what_is_the_hosts_can_not_be_changed_from_inside(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.core.token_forge import forge
 from tests.system.harness import PROJECT, READY, ChatClient, wait_until
-from tests.system.systemd_machine import ADDRESS, Machine, missing
+from tests.system.systemd_machine import ADDRESS, USER, Machine, missing
 from tests.system.test_systemd import BACKUP, SERVER
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
@@ -39,7 +39,7 @@ SETTINGS: Final = "/etc/fastchat/fastchat.env"
 #: Seconds in which something has to happen on a machine that is busy with other tests.
 TIMEOUT: Final = 90.0
 #: Seconds of silence after which the watchdog ends the server, instead of 30.
-WATCHDOG: Final = 4
+WATCHDOG: Final = 8
 #: Seconds that the server takes at most to stop (TimeoutStopSec is 30).
 STOP_SECONDS: Final = 20.0
 
@@ -279,13 +279,12 @@ def test_no_process_of_it_has_privileges(service: Machine) -> None:
     found = service.processes(GROUP)
     assert len(found) >= 4, "the supervisor, a front, two workers"
     ours = Path("/proc/self/ns")
-    (user,) = re.findall(r"^fastchat:x:(\d+):", service.path("/etc/passwd").read_text(), re.MULTILINE)
     for process in found:
         directory = Path(f"/proc/{process}")
         status = dict(
             line.split(":\t", 1) for line in (directory / "status").read_text().splitlines() if ":\t" in line
         )
-        assert status["Uid"].split() == status["Gid"].split() == [user] * 4
+        assert status["Uid"].split() == status["Gid"].split() == [str(USER)] * 4
         capabilities = {name: value for name, value in status.items() if name.startswith("Cap")}
         assert len(capabilities) == 5
         assert {int(value, 16) for value in capabilities.values()} == {0}
@@ -295,6 +294,19 @@ def test_no_process_of_it_has_privileges(service: Machine) -> None:
         mounts = [line.split() for line in (directory / "mounts").read_text().splitlines()]
         writable = {mount[1] for mount in mounts if "rw" in mount[3].split(",")}
         assert writable == OWN | OF_THE_KERNEL
+
+
+def test_nobody_else_reads_its_files(service: Machine) -> None:
+    """StateDirectoryMode, RuntimeDirectoryMode and UMask; a directory that is closed would do, and each file is, too."""
+    with service.network():
+        asyncio.run(leave_message())
+    for name in (STATE, "/run/fastchat"):
+        directory = service.path(name)
+        assert directory.stat().st_mode & 0o777 == 0o700
+        assert directory.stat().st_uid == USER
+        files = list(directory.rglob("*"))
+        assert files
+        assert [path for path in files if path.stat().st_mode & 0o077] == []
 
 
 #: What came of each try of ``systemd_probe``: in the sandbox of the server, and what is otherwise in that of the backup.
