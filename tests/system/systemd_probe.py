@@ -1,6 +1,7 @@
 """Run as a service by ``test_systemd_runs``: tries what a sandbox is there to prevent, and prints as JSON what came of it.
 
-Each is ``allowed``, or the name of the error. Nothing of this does harm in a machine of namespaces, where it is tried without a sandbox
+That is three tables: `tries`, where each is ``allowed`` or the name of the error; `status`, what the kernel says of this process; and its
+`namespaces`. Nothing of this does harm in a machine of namespaces, where it is tried without a sandbox
 too.
 """
 
@@ -21,6 +22,52 @@ from typing import Final
 _CLONE_NEWNS: Final = 0x00020000
 _CLONE_NEWUSER: Final = 0x10000000
 _ADDR_NO_RANDOMIZE: Final = 0x0040000
+
+_DIRECTORIES: Final = (
+    *("/", "/etc", "/etc/fastchat", "/opt/fastchat/venv", "/var", "/var/log", "/run", "/run/lock", "/home"),
+    *("/tmp", "/var/lib/fastchat", "/var/lib/fastchat-backups"),
+)
+_REFUSED: Final = (
+    *(
+        "list /root",
+        "see PID 1",
+        "see the processors",
+        "signal PID 1",
+        "control groups",
+        "netlink",
+        "packets",
+    ),
+    *("send elsewhere", "run what is written", "suid", "mknod", "personality", "set the name", "real time"),
+    *("go first", "choose processors", "become root", "become anybody", "users of its own"),
+    *("mounts of its own", "mount", "be traced"),
+)
+#: What has to come of each try in the sandbox of the server, and in that of the backup.
+IN_THE_SERVER: Final = {
+    **dict.fromkeys([f"write {directory}" for directory in _DIRECTORIES], "refused"),
+    **dict.fromkeys(_REFUSED, "refused"),
+    "write /tmp": "allowed",
+    "write /var/lib/fastchat": "allowed",
+    "read the settings": "allowed",
+    "TCP": "allowed",
+    "send to this machine": "allowed",
+}
+IN_THE_BACKUP: Final = IN_THE_SERVER | {
+    "write /var/lib/fastchat-backups": "allowed",
+    "TCP": "refused",
+    "send to this machine": "refused",
+    "choose processors": "allowed",
+}
+#: Some errors say which of the walls it was.
+WALLS: Final = {
+    "write /etc": "EROFS",
+    "write /var/log": "EROFS",
+    "write /run/lock": "EROFS",
+    "control groups": "EROFS",
+    "see PID 1": "ENOENT",
+    "see the processors": "ENOENT",
+    "netlink": "EAFNOSUPPORT",
+    "packets": "EAFNOSUPPORT",
+}
 
 _library: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -60,19 +107,7 @@ def _tries(address: str) -> dict[str, Callable[[], object]]:
     return {
         **{
             f"write {directory}": lambda directory=directory: _write(directory)  # type: ignore[misc]
-            for directory in (
-                *(
-                    "/",
-                    "/etc",
-                    "/etc/fastchat",
-                    "/opt/fastchat/venv",
-                    "/var",
-                    "/var/log",
-                    "/run",
-                    "/run/lock",
-                ),
-                *("/home", "/tmp", "/var/lib/fastchat", "/var/lib/fastchat-backups"),
-            )
+            for directory in _DIRECTORIES
         },
         "read the settings": lambda: Path("/etc/fastchat/fastchat.env").read_bytes(),
         "list /root": lambda: os.listdir("/root"),
@@ -94,15 +129,20 @@ def _tries(address: str) -> dict[str, Callable[[], object]]:
         "set the name": lambda: socket.sethostname(socket.gethostname()),
         "real time": lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)),
         "go first": lambda: os.setpriority(os.PRIO_PROCESS, 0, -5),
+        "choose processors": lambda: os.sched_setaffinity(0, os.sched_getaffinity(0)),
         "become root": lambda: os.setuid(0),
+        "become anybody": lambda: os.setuid(os.getuid()),
         "users of its own": lambda: _call("unshare", _CLONE_NEWUSER),
         "mounts of its own": lambda: _call("unshare", _CLONE_NEWNS),
         "mount": lambda: _call("mount", b"none", b"/tmp", b"tmpfs", 0, None),
+        "be traced": lambda: _call("ptrace", 0, 0, 0, 0),
     }
 
 
 def main() -> None:
     """The address that is not this machine's own is the argument."""
+    status = [line.partition(":") for line in Path("/proc/self/status").read_text().splitlines()]
+    namespaces = {path.name: os.readlink(path) for path in Path("/proc/self/ns").iterdir()}
     came = {}
     for name, attempt in _tries(sys.argv[1]).items():
         try:
@@ -110,7 +150,8 @@ def main() -> None:
             came[name] = "allowed"
         except OSError as error:
             came[name] = errno.errorcode[error.errno or 0]
-    print(json.dumps(came))
+    told = {"tries": came, "status": {name: value.strip() for name, _, value in status}}
+    print(json.dumps(told | {"namespaces": namespaces}))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
 import time
@@ -26,6 +27,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.core.token_forge import forge
 from tests.system.harness import PROJECT, READY, ChatClient, wait_until
 from tests.system.systemd_machine import ADDRESS, USER, Machine, missing
+from tests.system.systemd_probe import IN_THE_BACKUP, IN_THE_SERVER, WALLS
 from tests.system.test_systemd import BACKUP, SERVER
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
@@ -274,23 +276,26 @@ OWN: Final = {STATE, "/run/fastchat", "/tmp", "/var/tmp"}
 OF_THE_KERNEL: Final = {"/proc", "/dev/pts", "/dev/shm", "/dev/mqueue"}
 
 
+def has_no_privileges(status: dict[str, str]) -> None:
+    """The service's user, no capability, and a filter for system calls: proc_pid_status(5)."""
+    assert status["Uid"].split() == status["Gid"].split() == [str(USER)] * 4
+    capabilities = {name: value for name, value in status.items() if name.startswith("Cap")}
+    assert len(capabilities) == 5
+    assert {int(value, 16) for value in capabilities.values()} == {0}
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+
+
 def test_no_process_of_it_has_privileges(service: Machine) -> None:
-    """The user, no capability, a filter for system calls, and nothing that may be written but its directories."""
+    """And nothing that it could write to but its directories."""
     found = service.processes(GROUP)
     assert len(found) >= 4, "the supervisor, a front, two workers"
-    ours = Path("/proc/self/ns")
+    others = Path(f"/proc/{service.init}/ns")
     for process in found:
         directory = Path(f"/proc/{process}")
-        status = dict(
-            line.split(":\t", 1) for line in (directory / "status").read_text().splitlines() if ":\t" in line
-        )
-        assert status["Uid"].split() == status["Gid"].split() == [str(USER)] * 4
-        capabilities = {name: value for name, value in status.items() if name.startswith("Cap")}
-        assert len(capabilities) == 5
-        assert {int(value, 16) for value in capabilities.values()} == {0}
-        assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
-        for name in ("user", "mnt", "net", "ipc", "pid", "uts"):
-            assert (directory / "ns" / name).readlink() != (ours / name).readlink()
+        lines = (directory / "status").read_text().splitlines()
+        has_no_privileges({name: value.strip() for name, _, value in (line.partition(":") for line in lines)})
+        for name in ("user", "mnt", "ipc", "uts"):
+            assert (directory / "ns" / name).readlink() != (others / name).readlink()
         mounts = [line.split() for line in (directory / "mounts").read_text().splitlines()]
         writable = {mount[1] for mount in mounts if "rw" in mount[3].split(",")}
         assert writable == OWN | OF_THE_KERNEL
@@ -309,68 +314,15 @@ def test_nobody_else_reads_its_files(service: Machine) -> None:
         assert [path for path in files if path.stat().st_mode & 0o077] == []
 
 
-#: What came of each try of ``systemd_probe``: in the sandbox of the server, and what is otherwise in that of the backup.
-IN_THE_SERVER: Final = {
-    **dict.fromkeys(
-        [
-            f"write {directory}"
-            for directory in (
-                *(
-                    "/",
-                    "/etc",
-                    "/etc/fastchat",
-                    "/opt/fastchat/venv",
-                    "/var",
-                    "/var/log",
-                    "/run",
-                    "/run/lock",
-                ),
-                *("/home", BACKUPS),
-            )
-        ],
-        "refused",
-    ),
-    "write /tmp": "allowed",
-    "write /var/lib/fastchat": "allowed",
-    "read the settings": "allowed",
-    "TCP": "allowed",
-    "send to this machine": "allowed",
-    **dict.fromkeys(
-        (
-            *("list /root", "see PID 1", "see the processors", "signal PID 1", "control groups", "netlink"),
-            *("packets", "send elsewhere", "run what is written", "suid", "mknod", "personality"),
-            *(
-                "set the name",
-                "real time",
-                "go first",
-                "become root",
-                "users of its own",
-                "mounts of its own",
-            ),
-            "mount",
-        ),
-        "refused",
-    ),
-}
-IN_THE_BACKUP: Final = IN_THE_SERVER | {
-    f"write {BACKUPS}": "allowed",
-    "TCP": "refused",
-    "send to this machine": "refused",
-}
-#: Some errors say which of the walls it was.
-WALLS: Final = {
-    "write /etc": "EROFS",
-    "write /var/log": "EROFS",
-    "write /run/lock": "EROFS",
-    "control groups": "EROFS",
-    "see PID 1": "ENOENT",
-    "see the processors": "ENOENT",
-    "netlink": "EAFNOSUPPORT",
-    "packets": "EAFNOSUPPORT",
-}
+class Told(NamedTuple):
+    """What the probe prints."""
+
+    tries: dict[str, str]
+    status: dict[str, str]
+    namespaces: dict[str, str]
 
 
-def probed(machine: Machine, unit: Path) -> dict[str, str]:
+def probed(machine: Machine, unit: Path) -> Told:
     """What the probe tells that runs in the place of a unit's own program."""
     lines = unit.read_text().splitlines()
     kept = [line for line in lines if not re.match("(ExecStart|Type|Restart|RestartSec|WatchdogSec)=", line)]
@@ -383,8 +335,7 @@ def probed(machine: Machine, unit: Path) -> dict[str, str]:
     machine.systemctl("daemon-reload")
     machine.systemctl("start", "probe")
     (line,) = re.findall(r"^\{.*\}$", machine.journal("probe").removeprefix(said), re.MULTILINE)
-    came: dict[str, str] = json.loads(line)
-    return came
+    return Told(**json.loads(line))
 
 
 @pytest.mark.parametrize(
@@ -393,18 +344,26 @@ def probed(machine: Machine, unit: Path) -> dict[str, str]:
 )
 def test_nobody_gets_out_of_the_sandbox(service: Machine, unit: Path, expected: dict[str, str]) -> None:
     """Tried from inside. What is in the sandbox is what the unit says, line by line; only the program is another."""
-    came = probed(service, unit)
+    told = probed(service, unit)
+    came = told.tries
     if "does not support BPF/cgroup firewalling" in service.journal("probe"):
         assert came.pop("send elsewhere") in ("allowed", "EAFNOSUPPORT")
         expected = {name: value for name, value in expected.items() if name != "send elsewhere"}
     assert {name: "allowed" if how == "allowed" else "refused" for name, how in came.items()} == expected
     assert {name: came[name] for name in WALLS} == WALLS
+    has_no_privileges(told.status)
+    of_its_own = {
+        name
+        for name, found in told.namespaces.items()
+        if found != os.readlink(f"/proc/{service.init}/ns/{name}")
+    }
+    assert of_its_own == {"user", "mnt", "ipc", "uts"} | ({"net"} if unit == BACKUP else set())
 
 
 def test_without_the_sandbox_all_of_that_can_be_done(service: Machine) -> None:
     """So the test above says something."""
     words = ("/opt/fastchat/venv/bin/python", "/opt/fastchat/source/tests/system/systemd_probe.py", ADDRESS)
-    came = json.loads(service.run(*words).stdout)
+    came = Told(**json.loads(service.run(*words).stdout)).tries
     assert came.keys() == IN_THE_SERVER.keys()
     assert {name for name, how in came.items() if how != "allowed"} <= {"write " + BACKUPS}
 
@@ -447,7 +406,8 @@ def test_a_backup_is_made_while_the_server_runs_and_can_be_restored(service: Mac
     (copy,) = set(backups(service)) - set(known)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d{6}Z", copy)
     assert service.show("fastchat-backup", "Result") == "success"
-    assert service.path(f"{BACKUPS}/{copy}").stat().st_mode & 0o077 == 0
+    kept = service.path(BACKUPS)
+    assert [path for path in (kept, *kept.rglob("*")) if path.stat().st_mode & 0o077] == []
     with service.network():
         asyncio.run(read_message(before))
         after = asyncio.run(leave_message())
