@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from tests.system.bystanders import Bystanders
 from tests.system.harness import Server, StartServer
 
 if TYPE_CHECKING:
@@ -60,8 +61,12 @@ def server(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
         yield server
 
 
+def _is_attack(request: pytest.FixtureRequest) -> bool:
+    return request.node.get_closest_marker("attack") is not None
+
+
 @pytest.fixture
-def start_server(pytestconfig: pytest.Config, tmp_path: Path) -> Iterator[StartServer]:
+def start_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StartServer]:
     """Starts servers of this test's own: takes what `Server` takes after the directory; they are stopped at the end.
 
     Raises ServerFailed, with the exit code and the output, when a server does not start.
@@ -71,9 +76,22 @@ def start_server(pytestconfig: pytest.Config, tmp_path: Path) -> Iterator[StartS
 
         def start(**parameters: Any) -> Server:
             server = Server(tmp_path / f"server-{next(number)}", **parameters)
-            return started.enter_context(_running(pytestconfig, server))
+            started.enter_context(_running(request.config, server))
+            if _is_attack(request):
+                started.enter_context(Bystanders(server))
+            return server
 
         yield start
+
+
+@pytest.fixture(autouse=True)
+def bystanders(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Beside each attack: people who chat on the servers that the module shares, and must not notice it."""
+    with ExitStack() as pairs:
+        if _is_attack(request):
+            for server in request.config.stash.get(SERVERS, []):
+                pairs.enter_context(Bystanders(server))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -180,6 +180,10 @@ class Server:
     ) -> None:
         self.workers = workers
         self.fronts = fronts
+        #: Whether the limits by user are those of a server as it comes.
+        self.limits = limits
+        #: The other settings that were chosen.
+        self.settings: Mapping[str, object] = settings
         self._directory = directory
         data = directory / "data"
         self._command = ["make", "--no-print-directory", "run", f"WORKERS={workers}", f"FRONTS={fronts}"]

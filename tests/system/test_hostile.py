@@ -6,14 +6,13 @@ What happens before HELLO happens in the front, so this is about the handshake, 
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections.abc import Iterator
-from typing import Final, Self
+from typing import Final
 
 import pytest
 
-from tests.system.harness import Server, user_on_worker, wait_until
+from tests.system.harness import Server, wait_until
 from tests.system.raw_client import (
     CONTINUATION,
     PING,
@@ -27,77 +26,22 @@ from tests.system.raw_client import (
 )
 from tests.system.status import descriptors, sockets
 
-#: Seconds that one round trip of the healthy pair may take on a machine that is busy with other tests.
-NOTICEABLE: Final = 3.0
+#: Beside every test, also those that are no attack of their own.
+pytestmark = pytest.mark.attack()
 
 
-class HealthyPair:
-    """Two users who chat all the time, in a thread of their own. `check` says whether they noticed anything."""
-
-    def __init__(self, server: Server) -> None:
-        self._alice = RawClient.upgraded(server.port, user_on_worker(0, server.workers))
-        self._bob = RawClient.upgraded(server.port, user_on_worker(server.workers - 1, server.workers))
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._error: Exception | None = None
-        self.rounds = 0
-        self.slowest = 0.0
-
-    def __enter__(self) -> Self:
-        self._alice.hello()
-        self._bob.hello()
-        self._alice.say("OPEN_CHAT", target_user_id=self._bob.user_id, target_display_name="Bob")
-        self._alice.receive("CHAT_OPENED")
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._alice.socket.close()
-        self._bob.socket.close()
-
-    def _run(self) -> None:
-        try:
-            while not self._stop.wait(0.02):
-                began = time.monotonic()
-                self._alice.say("MSG", to=self._bob.user_id, content="hi", message_id=f"{self.rounds}")
-                self._bob.receive("MSG", message_id=f"{self.rounds}")
-                self._bob.say("MSG_ACK", message_id=f"{self.rounds}")
-                self._alice.receive("MSG_ACK", message_id=f"{self.rounds}")
-                self.slowest = max(self.slowest, time.monotonic() - began)
-                self.rounds += 1
-                self._alice.inbox.clear()
-                self._bob.inbox.clear()
-        except Exception as error:
-            self._error = error
-
-    def check(self) -> None:
-        """They still chat, and never had to wait."""
-        rounds = self.rounds
-        wait_until(
-            lambda: self._error is not None or self.rounds > rounds, "the healthy pair to go on chatting"
-        )
-        assert self._error is None, f"the healthy pair noticed: {self._error!r}"
-        assert self.slowest < NOTICEABLE, f"the healthy pair waited for {self.slowest:.1f} s"
-
-
-@pytest.fixture(scope="module")
-def healthy(server: Server) -> Iterator[HealthyPair]:
-    answer(
-        server, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    )  # the first page costs a descriptor that stays
-    with HealthyPair(server) as pair:
-        yield pair
+@pytest.fixture(scope="module", autouse=True)
+def first_page(server: Server) -> None:
+    """It costs a descriptor that stays."""
+    answer(server, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
 
 @pytest.fixture(autouse=True)
-def nobody_notices_and_nothing_leaks(server: Server, healthy: HealthyPair) -> Iterator[None]:
-    """Around each test: the healthy pair chats on, and front and workers have as many descriptors and clients as before."""
+def nothing_leaks(server: Server, bystanders: None) -> Iterator[None]:
+    """Around each test: front and workers have as many descriptors and clients as before."""
     wait_until(lambda: sockets(server)["fastchat: front 0"] == 0, "the front to be rid of the test before")
     clients, before = sockets(server), descriptors(server)
     yield
-    healthy.check()
 
     def as_before() -> bool:
         now = descriptors(server)
@@ -121,6 +65,7 @@ def usable(client: RawClient) -> None:
 # -- Slowly --
 
 
+@pytest.mark.attack("slow handshake", "slow HELLO")
 def test_everything_byte_by_byte(server: Server) -> None:
     with RawClient.to(server.port) as client:
         client.dribble(upgrade_request())
@@ -129,6 +74,7 @@ def test_everything_byte_by_byte(server: Server) -> None:
         usable(client)
 
 
+@pytest.mark.attack("slow HELLO")
 def test_a_fragmented_hello_byte_by_byte_with_pings_between(server: Server) -> None:
     """Pings are answered at once, though HELLO is not there yet."""
     with RawClient.upgraded(server.port) as client:
@@ -143,6 +89,7 @@ def test_a_fragmented_hello_byte_by_byte_with_pings_between(server: Server) -> N
         usable(client)
 
 
+@pytest.mark.attack("fragment flood")
 @pytest.mark.parametrize("pieces", [2, 3, 7, 50])
 def test_a_fragmented_hello(server: Server, pieces: int) -> None:
     """In one segment, with a ping in the middle and more behind it."""
@@ -161,6 +108,7 @@ def test_a_fragmented_hello(server: Server, pieces: int) -> None:
         client.receive("PONG")
 
 
+@pytest.mark.attack("fragment flood")
 def test_a_hello_of_which_each_fragment_is_16_kib_in_all(server: Server) -> None:
     """The most that can travel with a socket: 16 KiB of payload in many frames around pings."""
     with RawClient.upgraded(server.port) as client:
@@ -177,6 +125,7 @@ def test_a_hello_of_which_each_fragment_is_16_kib_in_all(server: Server) -> None
         usable(client)
 
 
+@pytest.mark.attack("fragment flood")
 def test_a_hello_in_tiny_fragments(server: Server) -> None:
     """Headers many times the size of the payload."""
     with RawClient.upgraded(server.port) as client:
@@ -189,6 +138,7 @@ def test_a_hello_in_tiny_fragments(server: Server) -> None:
         client.receive("PONG")
 
 
+@pytest.mark.attack("fragment flood")
 def test_endless_empty_fragments_are_ended(server: Server) -> None:
     """They never add up to 16 KiB of payload, yet must not pile up for ever: a close with a code, or the 10 s for HELLO are over."""
     with RawClient.upgraded(server.port) as client:
@@ -202,6 +152,7 @@ def test_endless_empty_fragments_are_ended(server: Server) -> None:
             raise AssertionError("the server listened for 20 s")
 
 
+@pytest.mark.attack("request smuggling")
 def test_everything_in_one_segment(server: Server) -> None:
     """HELLO, OPEN_CHAT and MSG behind the request for the upgrade, before it has been answered."""
     with RawClient.upgraded(server.port) as bob, RawClient.to(server.port) as alice:
@@ -251,6 +202,7 @@ def test_pings_and_messages_before_hello(server: Server) -> None:
         client.pong(b"y")
 
 
+@pytest.mark.attack("flood of messages")
 def test_a_flood_before_hello_is_not_free(server: Server) -> None:
     """More than 20 invalid messages in a minute: 1008; whatever they are, the front neither grows nor hangs."""
     with RawClient.upgraded(server.port) as client:
@@ -265,6 +217,7 @@ def test_a_flood_before_hello_is_not_free(server: Server) -> None:
         client.hello()
 
 
+@pytest.mark.attack("never-reading client")
 def test_who_never_reads_the_answers_is_ended(server: Server) -> None:
     """A client that sends and sends before HELLO, and reads nothing, must not fill the front's memory."""
     client = RawClient.upgraded(server.port)
@@ -300,6 +253,7 @@ HALF_WAY: Final = {
 }
 
 
+@pytest.mark.attack("leaving half way")
 @pytest.mark.parametrize("how", ["close", "half close", "reset"])
 @pytest.mark.parametrize("sent", HALF_WAY.values(), ids=HALF_WAY.keys())
 def test_leaving_half_way(server: Server, sent: bytes, how: str) -> None:
@@ -320,6 +274,7 @@ def test_leaving_half_way(server: Server, sent: bytes, how: str) -> None:
         client.socket.close()
 
 
+@pytest.mark.attack("leaving half way")
 @pytest.mark.parametrize("how", ["close", "half close", "reset"])
 def test_leaving_right_behind_hello(server: Server, how: str) -> None:
     """While the socket is on its way to the worker."""
@@ -333,6 +288,7 @@ def test_leaving_right_behind_hello(server: Server, how: str) -> None:
                 client.until_end()
 
 
+@pytest.mark.attack("slow handshake", "slow HELLO", "silent socket")
 @pytest.mark.parametrize(
     "name", ["nothing", "half a request", "half a HELLO", "half a fragmented HELLO with a ping"]
 )
@@ -382,6 +338,7 @@ REQUESTS: Final = {
 }
 
 
+@pytest.mark.attack("malformed request")
 @pytest.mark.parametrize(("request_", "expected"), REQUESTS.values(), ids=REQUESTS.keys())
 def test_requests_that_are_no_upgrade(server: Server, request_: bytes, expected: int) -> None:
     """The right status, and `Connection: close`, or a proxy would send the next one's request down the same connection."""
@@ -396,6 +353,7 @@ def test_requests_that_are_no_upgrade(server: Server, request_: bytes, expected:
         assert "GET" in headers["allow"]
 
 
+@pytest.mark.attack("malformed request")
 def test_requests_that_are_an_upgrade_all_the_same(server: Server) -> None:
     for request in (
         upgrade_request("/ws?token=x"),
@@ -411,6 +369,7 @@ def test_requests_that_are_an_upgrade_all_the_same(server: Server) -> None:
         assert "sec-websocket-protocol" not in headers
 
 
+@pytest.mark.attack("header flood", "oversized header")
 @pytest.mark.parametrize(
     "header", [b"X: " + b"x" * 20_000, b"\r\n".join(b"X-%d: %s" % (n, b"x" * 100) for n in range(200))]
 )
@@ -421,6 +380,7 @@ def test_16_kib_of_headers(server: Server, header: bytes) -> None:
         assert client.response()[0] in (400, 431)
 
 
+@pytest.mark.attack("header flood")
 def test_headers_without_an_end(server: Server) -> None:
     with RawClient.to(server.port) as client, pytest.raises((ConnectionError, TimeoutError, Ended)):
         client.send(b"GET /ws HTTP/1.1\r\n")
@@ -437,6 +397,7 @@ def test_pages_are_served_from_the_same_port(server: Server, path: str) -> None:
         assert client.response()[0] == 200
 
 
+@pytest.mark.attack("silent socket")
 def test_connections_that_only_open(server: Server) -> None:
     """200 at once that say nothing; others get in meanwhile."""
     idle = [RawClient.to(server.port) for _ in range(200)]
