@@ -47,11 +47,11 @@ ATTACKS: Final[dict[str, dict[str, str]]] = {
         "bad UTF-8": "1007, in a text, between fragments, and in the reason of a Close",
     },
     "Messages": {
-        "deep JSON": "VALIDATION",
-        "huge numbers": "VALIDATION where a field is meant, ignored elsewhere",
-        "duplicate keys": "read once, in one way, by front and worker alike",
-        "NaN": "VALIDATION: it is not JSON",
-        "lone surrogates": "VALIDATION",
+        "deep JSON": "VALIDATION, if it is deeper than 1,024 or stands where something else is meant; else ignored",
+        "huge numbers": "VALIDATION, if no double holds them or they stand where something else is meant; else ignored",
+        "duplicate keys": "the last one counts, for the front and for the worker",
+        "NaN": "VALIDATION, and so Infinity: it is not JSON",
+        "lone surrogates": "VALIDATION as escapes, 1007 as bytes",
         "wrong types": "VALIDATION with the field and what was expected, for each field of each message",
         "unknown fields": "ignored, and never passed on",
         "flood of messages": "RATE_LIMITED by user, over all devices and reconnections; 1008 after 20 invalid ones in a minute",
@@ -61,7 +61,8 @@ ATTACKS: Final[dict[str, dict[str, str]]] = {
         "forged tokens": "UNAUTHORIZED, 1008 after three tries",
         "another's mailbox": "with `jwt` nobody but the bearer of a user's token resumes, reads or acknowledges what is that user's",
         "message_id tricks": "an id counts between one sender and one recipient: nobody hides or acknowledges what others write",
-        "presence enumeration": "with `contacts`, presence tells nothing of people without a chat; OPEN_CHAT is limited",
+        "presence enumeration": "with `contacts`, presence tells nothing of people without a chat, nor does any answer tell who is online; "
+        "OPEN_CHAT is limited, and its target is told",
     },
     "Text": {
         "HTML and scripts": "markup is removed by the server, and the page shows text as text",
