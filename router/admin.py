@@ -1,7 +1,8 @@
 """The admin port: what the server is doing, for operators and their tools. It only reads.
 
 A web page that the operator has open could ask this port too, by way of a domain that points here (DNS rebinding). Such a request names
-that domain in Host, so only names that are this machine's own are answered.
+that domain in Host, so only names that are this machine's own are answered. And no page of another origin may take in what is answered,
+as a frame, an image, a script or otherwise.
 """
 
 from __future__ import annotations
@@ -20,6 +21,14 @@ from router.origin import is_ip_literal, is_loopback, split_host
 _STOP_SECONDS: Final = 0.5
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+#: What every answer carries, unless it says something else.
+_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+}
 
 
 class AdminServer:
@@ -79,5 +88,6 @@ class AdminServer:
 
 async def _set_headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "FastChat"
-    response.headers.setdefault("Cache-Control", "no-store")
     response.headers["X-Content-Type-Options"] = "nosniff"
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)

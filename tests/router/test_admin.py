@@ -100,6 +100,27 @@ def test_which_names_are_this_machine(admin_host: str, host: str | None, own: bo
     assert AdminServer(admin_host, [], dict).is_own_host(host) is own
 
 
+@pytest.mark.parametrize(
+    ("path", "host"),
+    [
+        ("/status", "localhost"),
+        ("/healthz", "localhost"),
+        ("/nothing", "localhost"),
+        ("/status", "evil.example"),
+    ],
+)
+def test_no_page_of_another_origin_may_take_an_answer_in(server: ServerProcess, path: str, host: str) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.admin_port, timeout=10)
+    connection.request("GET", path, headers={"Host": host, "Origin": "http://evil.example"})
+    headers = connection.getresponse().headers
+    connection.close()
+    assert headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert "Access-Control-Allow-Origin" not in headers
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
 def test_it_only_reads(server: ServerProcess, method: str) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.admin_port, timeout=10)

@@ -33,9 +33,9 @@ ATTACKS: Final[dict[str, dict[str, str]]] = {
         "request smuggling": "refused where two readers could read it in two ways; one request a connection",
         "malformed request": "the right status, and the end of the connection",
         "spoofed forwarded headers": "not believed, but from FASTCHAT_TRUSTED_PROXIES, from the right",
-        "cross-site WebSocket hijacking": "403 before any upgrade",
+        "cross-site WebSocket hijacking": "403 before any upgrade; pages of this machine may connect; nothing is shown in frames",
         "DNS rebinding": "403 for the socket, and nothing from the admin port: a Host that nobody listed counts for nothing",
-        "a page that asks the admin port": "it can read nothing there and change nothing",
+        "a page that asks the admin port": "it can read nothing there, change nothing, and show nothing of it in a frame",
     },
     "Frames": {
         "oversized frame": "1009, when its header is there",
@@ -66,7 +66,7 @@ ATTACKS: Final[dict[str, dict[str, str]]] = {
     },
     "Text": {
         "HTML and scripts": "markup is removed by the server, and the page shows text as text",
-        "bidirectional overrides": "removed",
+        "bidirectional overrides": "removed from names; in a message they stay, and on the page turn round nothing else, nor a link",
         "nested markup": "cleaned in a time that is linear in its length",
         "log injection": "nothing that a client sends begins a line of its own, and what people write is not logged",
     },

@@ -132,10 +132,11 @@ class Tab:
 class Visitor:
     """A person in a browser of their own."""
 
-    def __init__(self, context: BrowserContext, url: str, problems: list[str]) -> None:
+    def __init__(self, context: BrowserContext, url: str, problems: list[str], here: frozenset[str]) -> None:
         self.context = context
         self.url = url
         self._problems = problems
+        self._here = here
         context.on("request", self._on_request)
 
     def tab(self, path: str = "") -> Tab:
@@ -150,15 +151,16 @@ class Visitor:
 
     def _on_request(self, request: Any) -> None:
         url = urlsplit(request.url)
-        if url.scheme not in ("data", "blob") and url.hostname != "localhost":
+        if url.scheme not in ("data", "blob") and url.hostname not in self._here:
             self._problems.append(f"a request left this machine: {request.url}")
 
 
 class Browser:
-    """A running Chromium."""
+    """A running Chromium; `here` are the names that mean this machine."""
 
-    def __init__(self, chromium: Any) -> None:
+    def __init__(self, chromium: Any, here: frozenset[str]) -> None:
         self._chromium = chromium
+        self._here = here
         self.problems: list[str] = []
         self._contexts: list[BrowserContext] = []
 
@@ -167,7 +169,7 @@ class Browser:
         options.setdefault("viewport", DESKTOP)
         context = self._chromium.new_context(locale="en-GB", timezone_id="Europe/Berlin", **options)
         self._contexts.append(context)
-        return Visitor(context, url, self.problems)
+        return Visitor(context, url, self.problems, self._here)
 
     def join(self, url: str, name: str, **options: Any) -> Tab:
         """A new person with one tab, under this name."""
@@ -193,15 +195,19 @@ class Browser:
 
 
 @contextmanager
-def running_browser() -> Iterator[Browser]:
-    """Chromium as it is installed; the test is skipped where it is not."""
+def running_browser(*pointed_here: str) -> Iterator[Browser]:
+    """Chromium as it is installed; the test is skipped where it is not. `pointed_here` are domains whose address is 127.0.0.1 for it."""
     executable = shutil.which("chromium") or shutil.which("chromium-browser")
     if executable is None:
         pytest.skip("needs chromium: apt-get install chromium")
     with sync_playwright() as playwright:
-        # The sandbox does not work as root, as which CI runs; the only page is ours.
-        chromium = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        # The sandbox does not work as root, as which CI runs; all pages are ours.
+        arguments = ["--no-sandbox", "--no-proxy-server"]
+        if pointed_here:
+            rules = ", ".join(f"MAP {name} 127.0.0.1" for name in pointed_here)
+            arguments.append(f"--host-resolver-rules={rules}")
+        chromium = playwright.chromium.launch(executable_path=executable, args=arguments)
         try:
-            yield Browser(chromium)
+            yield Browser(chromium, frozenset({"localhost", *pointed_here}))
         finally:
             chromium.close()
