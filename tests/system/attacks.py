@@ -68,6 +68,7 @@ ATTACKS: Final[dict[str, dict[str, str]]] = {
         "HTML and scripts": "markup is removed by the server, and the page shows text as text",
         "bidirectional overrides": "removed from names; in a message they stay, and on the page turn round nothing else, nor a link",
         "nested markup": "cleaned in a time that is linear in its length",
+        "SQL injection": "text is a parameter and no statement: it is kept as it is, and the database stays as sound as it was",
         "log injection": "nothing that a client sends begins a line of its own, and what people write is not logged",
     },
 }

@@ -127,6 +127,7 @@ def assert_only_text(tab: Tab) -> None:
     assert tab.page.evaluate("({}).polluted === undefined && Object.keys(Object.prototype).length === 0")
 
 
+@pytest.mark.attack("HTML and scripts")
 def test_scripts_in_messages_and_names_stay_text(browser: Browser, server: Server) -> None:
     """From a server that lets everything through: as message, as name, as message id, and as the reason of the end."""
     visitor = browser.visitor(page_url(server))
@@ -183,6 +184,7 @@ def test_scripts_in_messages_and_names_stay_text(browser: Browser, server: Serve
     assert_only_text(tab)
 
 
+@pytest.mark.attack("HTML and scripts")
 def test_scripts_through_the_real_server(browser: Browser, server: Server) -> None:
     """Written on the page itself, to somebody who looks at it; both see the same, and nothing of it runs."""
     ada, bob = browser.join(page_url(server), "Ada"), browser.join(page_url(server), "<i>Bob</i> & co")
@@ -203,6 +205,7 @@ def test_scripts_through_the_real_server(browser: Browser, server: Server) -> No
     expect(arrived).to_have_text(bob.texts(), timeout=PATIENCE)
 
 
+@pytest.mark.attack("HTML and scripts")
 @pytest.mark.parametrize("where", ["?user=", "?person=", "#", "?", "#?"])
 def test_scripts_in_the_url(browser: Browser, server: Server, where: str) -> None:
     """Whoever is sent such a link sees the page as ever."""

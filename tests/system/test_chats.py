@@ -159,6 +159,7 @@ async def test_d9_unknown_not_opened_and_offline(server: Server, where: str) -> 
 # -- D10: message ids --
 
 
+@pytest.mark.attack("message_id tricks")
 @pytest.mark.parametrize(
     "message_id", ["", "x" * 65, "with space", "<b>", "a&b", "a'b", 'a"b', "é", "a\nb", 7, True, ["x"]]
 )
@@ -170,6 +171,7 @@ async def test_d10_what_is_no_message_id(server: Server, message_id: object) -> 
         assert (await alice.error("VALIDATION"))["details"]["field"] == "message_id"
 
 
+@pytest.mark.attack("message_id tricks")
 @WHERE
 @run_async
 async def test_d10_a_repeat_is_answered_and_not_delivered_twice(server: Server, where: str) -> None:
@@ -211,6 +213,7 @@ async def test_d10_repeats_of_a_stored_message_say_stored_until_it_is_delivered(
             assert [message for message in await again.drain() if message.type == "MSG"] == []
 
 
+@pytest.mark.attack("message_id tricks")
 @WHERE
 @run_async
 async def test_d10_the_same_id_with_another_content(server: Server, where: str) -> None:
@@ -279,6 +282,7 @@ async def test_d11_one_ack_for_each_message(server: Server, where: str) -> None:
 # -- D16: what a message may be --
 
 
+@pytest.mark.attack("HTML and scripts")
 @pytest.mark.parametrize(
     ("content", "arrives"),
     [
@@ -321,6 +325,7 @@ async def test_d16_what_is_no_content(server: Server, content: object) -> None:
         assert (await alice.error("VALIDATION"))["details"]["field"] == "content"
 
 
+@pytest.mark.attack("HTML and scripts", "bidirectional overrides")
 @pytest.mark.parametrize(
     ("name", "shown"),
     [

@@ -137,6 +137,7 @@ async def test_d3_hello_again_with_a_new_name(server: Server) -> None:
         await bob.receive("PRESENCE", where=renamed)
 
 
+@pytest.mark.attack("impersonation")
 @run_async
 async def test_d3_hello_again_as_another_user(server: Server) -> None:
     async with ChatClient(server.url) as alice, ChatClient(server.url) as bob:
@@ -205,6 +206,7 @@ def test_d4_a_silent_device_makes_room(server: Server) -> None:
 # -- D5: identity is not proven, and cannot be borrowed --
 
 
+@pytest.mark.attack("impersonation")
 @run_async
 async def test_d5_the_server_stamps_from(server: Server) -> None:
     async with ChatClient(server.url) as alice, ChatClient(server.url) as bob:
@@ -285,6 +287,7 @@ def test_d6_allowed(server: Server, host: str, origin: str) -> None:
     assert status(server, host, origin) == 101
 
 
+@pytest.mark.attack("cross-site WebSocket hijacking", "DNS rebinding")
 @pytest.mark.parametrize(("host", "origin"), REFUSED)
 def test_d6_refused_before_any_upgrade(server: Server, host: str, origin: str) -> None:
     assert status(server, host, origin) == 403
@@ -302,6 +305,7 @@ def listing_server(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPat
         yield server
 
 
+@pytest.mark.attack("cross-site WebSocket hijacking")
 @pytest.mark.parametrize(
     ("origin", "expected"),
     [

@@ -42,6 +42,7 @@ async def limited(client: ChatClient, type_: str, limit: int) -> dict[str, Any]:
 # -- D23: rates --
 
 
+@pytest.mark.attack("flood of messages")
 @WHERE
 @run_async
 async def test_d23_60_messages_a_minute_for_a_user(server: Server, where: str) -> None:
@@ -71,6 +72,7 @@ async def test_d23_60_messages_a_minute_for_a_user(server: Server, where: str) -
             await again.receive("MSG", content="I may")
 
 
+@pytest.mark.attack("flood of messages")
 @run_async
 async def test_d23_a_burst_over_the_limit_lets_exactly_60_through(server: Server) -> None:
     alice, bob = clients(server, "other shard")
@@ -114,6 +116,7 @@ async def test_d23_10_typing_a_minute(server: Server) -> None:
         await alice.message(bob, "other limits are not concerned")
 
 
+@pytest.mark.attack("presence enumeration")
 @run_async
 async def test_d23_20_open_chats_a_minute(server: Server) -> None:
     """Also those that fail, or looking for users would be free."""
@@ -222,6 +225,7 @@ async def test_d24_details(server: Server, sent: dict[str, Any], details: dict[s
         await client.receive("PONG")
 
 
+@pytest.mark.attack("wrong types")
 @run_async
 async def test_d24_what_came_is_not_echoed_without_bounds(server: Server) -> None:
     async with ChatClient(server.url) as client:
@@ -265,6 +269,7 @@ def test_d25_what_is_no_message_is_answered_and_the_connection_stays(
         client.receive("PONG")
 
 
+@pytest.mark.attack("unknown fields")
 @run_async
 async def test_d25_unknown_fields_are_ignored(server: Server) -> None:
     async with ChatClient(server.url) as client:
@@ -273,6 +278,7 @@ async def test_d25_unknown_fields_are_ignored(server: Server) -> None:
         await client.receive("PONG")
 
 
+@pytest.mark.attack("flood of messages")
 @pytest.mark.parametrize("greeted", [False, True], ids=["before HELLO", "after HELLO"])
 def test_d25_the_21st_invalid_message_in_a_minute_closes_1008(server: Server, greeted: bool) -> None:
     with RawClient.upgraded(server.port) as client:
