@@ -103,6 +103,28 @@ def test_the_extremes_of_random(client: Path, random: float, code: int, failures
     assert delays(client, code, failures, random, count=1) == [pytest.approx(delay, abs=1e-3)]
 
 
+# -- Tokens --
+
+
+def test_what_can_be_no_token(client: Path) -> None:
+    """Neither as the option nor later; why is said without showing it."""
+    script = (
+        f"const {{ FastChat }} = await import({json.dumps(client.as_uri())});"
+        "const make = (token) => new FastChat({ url: 'ws://x/', userId: 'me', displayName: 'Me Myself', token, WebSocket: class {} });"
+        "const told = (run) => { try { run(); return ''; } catch (error) { return `${error.name}: ${error.message}`; } };"
+        "const wrong = ['', ' ', 'a b', 'secret\\n', 'secr\u00e9t', 'x'.repeat(8193), 7, {}];"
+        "const said = wrong.flatMap((token) => [told(() => make(token)), told(() => make(null).renew(token))]);"
+        "const right = [null, undefined, 'a.b.c', 'x'.repeat(8192), () => 7].map((token) => told(() => make(token)));"
+        "console.log(JSON.stringify({ said, right }));"
+    )
+    command = [node(), "--input-type=module", "-e", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    came = json.loads(done.stdout)
+    problem = "TypeError: `token` must be 1 to 8192 visible ASCII characters, or a function"
+    assert came == {"said": [problem] * 16, "right": [""] * 5}
+
+
 # -- What it is --
 
 
