@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import subprocess
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from typing import Any, Final
@@ -19,6 +18,7 @@ import pytest
 
 from tests.system.harness import PROJECT, Server, StartServer, clean_environment, user_on_worker, wait_until
 from tests.system.raw_client import PATIENCE, Ended, RawClient, upgrade_request
+from tests.system.servers import shared_server
 from tests.system.status import status
 
 #: Where a proxy is, and where clients are that use it.
@@ -27,9 +27,6 @@ NEAR_PROXY: Final = "127.0.0.101"
 CLIENT: Final = "203.0.113.9"
 
 LIMIT: Final = 4
-
-#: Seconds between two PINGs of those who are only there.
-HEARTBEAT: Final = 2.0
 
 
 def connect(server: Server, source: str, user: str | None = None) -> RawClient:
@@ -74,45 +71,21 @@ def counted(server: Server, limit: str) -> float:
 
 
 @pytest.fixture(scope="module")
-def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def limited(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with few connections for each address, that believes one proxy and the network beside it."""
     settings: dict[str, Any] = {
         "connections_per_ip": LIMIT,
         "trusted_proxies": f"{PROXY}, 127.0.1.0/24",
         "log_level": "debug",
     }
-    with Server(tmp_path_factory.mktemp("limited"), **settings) as server:
+    with shared_server(pytestconfig, tmp_path_factory, **settings) as server:
         yield server
-
-
-@pytest.fixture
-def beside(limited: Server) -> Iterator[None]:
-    """Two users from another address, who chat before and after, and are there all the time."""
-    with come(limited, "127.0.0.200", 0) as one, come(limited, "127.0.0.200", 1) as two:
-        one.say("OPEN_CHAT", target_user_id=two.user_id, target_display_name="Two")
-        one.receive("CHAT_OPENED")
-        done = threading.Event()
-
-        def stay() -> None:
-            while not done.wait(HEARTBEAT):
-                one.say("PING")
-                two.say("PING")
-
-        thread = threading.Thread(target=stay)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-        one.say("MSG", to=two.user_id, content="still here", message_id="m")
-        two.receive("MSG", message_id="m")
 
 
 # -- One address --
 
 
-@pytest.mark.usefixtures("beside")
+@pytest.mark.attack("10,000 sockets without HELLO")
 @pytest.mark.parametrize("worker", [0, 1, None])
 def test_an_address_has_so_many_connections_wherever_they_live(limited: Server, worker: int | None) -> None:
     """On one worker or on several, before HELLO or behind it; and as soon as one ends, there is room again."""
@@ -133,7 +106,7 @@ def test_an_address_has_so_many_connections_wherever_they_live(limited: Server, 
         wait_until(lambda: not refused(limited, source), "room for one more")
 
 
-@pytest.mark.usefixtures("beside")
+@pytest.mark.attack("10,000 sockets without HELLO")
 def test_a_hundred_at_once_are_let_in_exactly_so_far(limited: Server) -> None:
     """No gap between the front and the worker through which one too many slips."""
     source = "127.0.2.10"
@@ -156,7 +129,6 @@ def test_a_hundred_at_once_are_let_in_exactly_so_far(limited: Server) -> None:
     wait_until(lambda: not refused(limited, source), "the others to be forgotten")
 
 
-@pytest.mark.usefixtures("beside")
 def test_coming_and_going_uses_nothing_up(limited: Server) -> None:
     """Many times the limit, one after the other, however they leave."""
     source = "127.0.2.11"
@@ -239,7 +211,6 @@ def test_a_front_that_is_started_again_knows_who_is_there(limited: Server) -> No
             assert refused(limited, source)
 
 
-@pytest.mark.usefixtures("beside")
 def test_pages_count_only_while_they_are_served(limited: Server) -> None:
     for _ in range(4 * LIMIT):
         connection = http.client.HTTPConnection(
@@ -267,7 +238,7 @@ def address_of(server: Server, client: RawClient) -> str:
     return told.stdout.partition('"address":"')[2].partition('"')[0]
 
 
-@pytest.mark.usefixtures("beside")
+@pytest.mark.attack("spoofed forwarded headers")
 def test_what_a_stranger_says_about_addresses_is_not_believed(limited: Server) -> None:
     """Neither to get more room, nor to take it from somebody else."""
     with ExitStack() as stack:
@@ -280,7 +251,7 @@ def test_what_a_stranger_says_about_addresses_is_not_believed(limited: Server) -
             assert address_of(limited, honest).startswith("127.0.2.20:")
 
 
-@pytest.mark.usefixtures("beside")
+@pytest.mark.attack("spoofed forwarded headers")
 def test_the_word_of_a_trusted_proxy_is_believed(limited: Server) -> None:
     """The limits are those of the clients behind it; logs and `fastchat who` name them."""
     with ExitStack() as stack:
@@ -296,6 +267,7 @@ def test_the_word_of_a_trusted_proxy_is_believed(limited: Server) -> None:
             assert address_of(limited, six) == "[2001:db8::17]"
 
 
+@pytest.mark.attack("spoofed forwarded headers")
 def test_several_proxies_on_the_way(limited: Server) -> None:
     """The first address from the right that is no trusted proxy's is the client's."""
     for forwarded in (f"{CLIENT}, 127.0.1.5", f"198.51.100.1,127.0.0.1, {CLIENT} ,127.0.1.7,127.0.1.8"):
@@ -303,6 +275,7 @@ def test_several_proxies_on_the_way(limited: Server) -> None:
             assert address_of(limited, client) == CLIENT
 
 
+@pytest.mark.attack("spoofed forwarded headers")
 def test_an_ipv6_network_behind_a_proxy_is_one_place(limited: Server) -> None:
     with ExitStack() as stack:
         for number in range(LIMIT):
@@ -311,6 +284,7 @@ def test_an_ipv6_network_behind_a_proxy_is_one_place(limited: Server) -> None:
         assert not refused(limited, PROXY, X_Forwarded_For="2001:db8:0:8::1")
 
 
+@pytest.mark.attack("spoofed forwarded headers")
 @pytest.mark.parametrize(
     "garbage", ["", "unknown", "_hidden", "<b>", "1.2.3.4.5", "127.0.0.1 198.51.100.1", "%s", "\xff"]
 )
@@ -329,6 +303,7 @@ def test_nonsense_from_a_proxy_is_the_proxys_own(limited: Server, garbage: str) 
 # -- Other limits --
 
 
+@pytest.mark.attack("10,000 sockets without HELLO")
 def test_half_open_ones_are_limited_and_who_says_hello_makes_room(start_server: StartServer) -> None:
     server = start_server(half_open_per_ip=3)
     source = "127.0.2.30"
@@ -352,6 +327,7 @@ def test_half_open_ones_are_limited_and_who_says_hello_makes_room(start_server: 
     wait_until(lambda: counted(server, "half_open") > 0, "the refusals to be counted")
 
 
+@pytest.mark.attack("reconnect storm")
 def test_new_connections_a_second_are_limited(start_server: StartServer) -> None:
     """The burst gets in, then only so many; another address has its own, and a while later it is all as before."""
     server = start_server(connection_rate_per_ip=2)

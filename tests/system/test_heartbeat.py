@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
+
 from tests.system.harness import ChatClient, Server, run_async
 from tests.system.raw_client import RawClient
 from tests.system.servers import sees, two_users
 
 
+@pytest.mark.attack("silent socket")
 @run_async
 async def test_d27_a_silent_client_is_pinged_closed_and_offline(server: Server) -> None:
     """Ping after 20 s, close after 25 s, and 5 s later the others see it leave (D21)."""

@@ -320,6 +320,9 @@ BROKEN = {
 }
 
 
+@pytest.mark.attack(
+    "oversized frame", "fragment flood", "RSV bits", "bad opcode", "unmasked frame", "bad UTF-8"
+)
 @pytest.mark.parametrize("greeted", [False, True], ids=["before HELLO", "after HELLO"])
 @pytest.mark.parametrize(("data", "code"), BROKEN.values(), ids=BROKEN.keys())
 def test_d25_broken_frames_close(server: Server, data: bytes, code: int, greeted: bool) -> None:
@@ -332,6 +335,7 @@ def test_d25_broken_frames_close(server: Server, data: bytes, code: int, greeted
         assert (closed, bool(reason)) == (code, True)
 
 
+@pytest.mark.attack("fragment flood")
 @pytest.mark.parametrize("greeted", [False, True], ids=["before HELLO", "after HELLO"])
 def test_d25_fragments_with_controls_between_them(server: Server, greeted: bool) -> None:
     with RawClient.upgraded(server.port) as client:

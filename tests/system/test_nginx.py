@@ -143,6 +143,7 @@ def test_nginx_is_more_patient_than_fastchat() -> None:
 # -- Who is there --
 
 
+@pytest.mark.attack("spoofed forwarded headers")
 @run_async
 async def test_fastchat_sees_the_addresses_of_clients(nginx: Nginx, server: Server) -> None:
     """Each its own; and what a client says of itself changes nothing."""
@@ -287,6 +288,7 @@ def test_nothing_of_the_admin_port_is_to_be_had(nginx: Nginx, path: str) -> None
 # -- Limits --
 
 
+@pytest.mark.attack("header flood", "oversized header")
 def test_what_is_too_large_is_refused(nginx: Nginx) -> None:
     assert nginx.ask("/ws", UPGRADE | {"X-Large": "a" * 9000})[0] == 400
     assert nginx.ask("/ws", UPGRADE | {f"X-{number}": "a" * 4000 for number in range(6)})[0] == 400

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import resource
 import subprocess
 import sys
@@ -12,18 +11,12 @@ from typing import IO, Any, Final
 
 import pytest
 
-from tests.system.harness import (
-    PROJECT,
-    ChatClient,
-    Server,
-    StartServer,
-    run_async,
-    user_on_worker,
-    wait_until,
-)
+from tests.system.harness import PROJECT, Server, StartServer, wait_until
 from tests.system.status import descriptors, sockets, status
 
 CLIENTS: Final = 5000
+#: Those who stay: the bystanders.
+PAIR: Final = 2
 #: Seconds that the storm may take.
 BACK_WITHIN: Final = 10.0
 
@@ -79,41 +72,32 @@ def nothing_in_between(server: Server) -> bool:
     return total(server, "front", *between) == 0
 
 
+@pytest.mark.attack("reconnect storm")
 @pytest.mark.parametrize("fronts", [1, 2])
-@run_async
-async def test_5000_clients_drop_and_return(start_server: StartServer, fronts: int) -> None:
+def test_5000_clients_drop_and_return(start_server: StartServer, fronts: int) -> None:
     """Twice; next to a pair that was there before and stays."""
     needed = CLIENTS + 1000
     if (allowed := resource.getrlimit(resource.RLIMIT_NOFILE)[1]) < needed:
         pytest.skip(f"{needed} file descriptors are needed and {allowed} are allowed: ulimit -Hn")
     server = start_server(fronts=fronts, host="127.0.0.1")
-    alice, bob = ChatClient(server.url, user_on_worker(0, 2)), ChatClient(server.url, user_on_worker(1, 2))
-    async with alice, bob:
-        await alice.hello()
-        await bob.hello()
-        await alice.open_chat(bob)
-        with storm(server, CLIENTS) as clients:
-            # In a thread, so that the pair goes on answering the heartbeat.
-            before = await asyncio.to_thread(weather, server, clients)
-            await alice.message(bob, "still there?")
-            await bob.receive("MSG")
-            clients.do("drop")
+    with storm(server, CLIENTS) as clients:
+        before = weather(server, clients)
+        clients.do("drop")
 
-        def as_before() -> bool:
-            now = descriptors(server)
-            return sum(sockets(server).values()) == 2 and all(now[title] <= before[title] for title in before)
+    def as_before() -> bool:
+        now = descriptors(server)
+        return sum(sockets(server).values()) == PAIR and all(now[title] <= before[title] for title in before)
 
-        what = f"descriptors and sockets to return to their level, {before}"
-        await asyncio.to_thread(wait_until, as_before, what, 30.0)
-        assert len(status(server)["processes"]) == 2 + fronts
-        assert sum(process["restarts"] for process in status(server)["processes"]) == 0
+    wait_until(as_before, f"descriptors and sockets to return to their level, {before}", 30.0)
+    assert len(status(server)["processes"]) == 2 + fronts
+    assert sum(process["restarts"] for process in status(server)["processes"]) == 0
 
 
 def weather(server: Server, clients: Storm) -> dict[str, int]:
     """All storms; the clients are connected afterwards. The descriptors that each process had when none was."""
     clients.do("connect")
     clients.do("drop")
-    wait_until(lambda: sum(sockets(server).values()) == 2, "the first storm to pass", timeout=30.0)
+    wait_until(lambda: sum(sockets(server).values()) == PAIR, "the first storm to pass", timeout=30.0)
     before = descriptors(server)
     for _ in range(2):
         assert clients.do("connect") < BACK_WITHIN
@@ -123,12 +107,12 @@ def weather(server: Server, clients: Storm) -> dict[str, int]:
     clients.do("ping")
     wait_until(lambda: nothing_in_between(server), "the fronts to have handed everything over", timeout=15.0)
     wait_until(
-        lambda: total(server, "worker", "sessions") == CLIENTS + 2,
+        lambda: total(server, "worker", "sessions") == CLIENTS + PAIR,
         "each client to be one session",
         timeout=15.0,
     )
     assert total(server, "worker", "handover_truncated_total") == 0
     held = sockets(server)
-    assert sum(count for title, count in held.items() if "worker" in title) == CLIENTS + 2
+    assert sum(count for title, count in held.items() if "worker" in title) == CLIENTS + PAIR
     assert sum(count for title, count in held.items() if "front" in title) == 0
     return before
