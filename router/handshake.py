@@ -12,7 +12,7 @@ from http import HTTPStatus
 
 from core.logs import fields
 from core.metrics import series
-from router import upgrade
+from router import page_request, upgrade
 from router.address_limits import Denial
 from router.peeked_socket import PeekedSocket, format_address, now
 from router.upgrade import HEAD_END, HEAD_MAX_BYTES, Route
@@ -42,10 +42,7 @@ class Handshake(PeekedSocket):
             case Route.CHAT:
                 self._answer(data[: head_end + len(HEAD_END)])
             case Route.PAGE:
-                self.release()
-                self.leave()
-                self.set_mark(1)
-                self.reception.serve_page(self.socket)
+                self._serve_page(data[: head_end + len(HEAD_END)])
             case Route.TOO_LARGE:
                 self.refuse(
                     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -70,6 +67,16 @@ class Handshake(PeekedSocket):
 
     def fail(self) -> None:
         self.refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "The server failed; its log says why.")
+
+    def _serve_page(self, head: bytes) -> None:
+        answer = page_request.check(head)
+        if answer is not None:
+            self._refuse(answer)
+            return
+        self.release()
+        self.leave()
+        self.set_mark(1)
+        self.reception.serve_page(self.socket, len(head))
 
     def _answer(self, head: bytes) -> None:
         answer = upgrade.answer(head, self.reception.origins)

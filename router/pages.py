@@ -135,6 +135,35 @@ async def _last_answer(request: web.Request, response: web.StreamResponse) -> No
             response.headers[name] = value
 
 
+class _OneRequest(asyncio.Protocol):
+    """Between a connection and aiohttp, which is to see the `size` bytes of one request: what follows is for nobody."""
+
+    def __init__(self, handler: asyncio.Protocol, size: int) -> None:
+        self._handler = handler
+        self._left = size
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._handler.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._left:
+            request = data[: self._left]
+            self._left -= len(request)
+            self._handler.data_received(request)
+
+    def eof_received(self) -> bool | None:
+        return self._handler.eof_received()
+
+    def pause_writing(self) -> None:
+        self._handler.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._handler.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._handler.connection_lost(exc)
+
+
 class PageServer:
     """Answers on sockets that someone else accepted. `start` it first, `stop` it last."""
 
@@ -162,9 +191,9 @@ class PageServer:
         """End all connections."""
         await self._runner.cleanup()
 
-    def serve(self, client: socket.socket) -> None:
-        """Answer the request that waits in `client`; the socket is the page server's from now on."""
-        task = asyncio.get_running_loop().create_task(self._serve(client))
+    def serve(self, client: socket.socket, size: int) -> None:
+        """Answer the request of `size` bytes that waits in `client`; the socket is the page server's from now on."""
+        task = asyncio.get_running_loop().create_task(self._serve(client, size))
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
 
@@ -174,11 +203,12 @@ class PageServer:
         server = self._runner.server
         return len(self._starting) + (len(server.connections) if server is not None else 0)
 
-    async def _serve(self, client: socket.socket) -> None:
+    async def _serve(self, client: socket.socket, size: int) -> None:
         server = self._runner.server
         assert server is not None, "not started"
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(server, client)
+            loop = asyncio.get_running_loop()
+            await loop.connect_accepted_socket(lambda: _OneRequest(server(), size), client)
         except OSError as error:
             _log.debug(
                 "a client was gone before its page could be served", extra=fields(reason=error.strerror)

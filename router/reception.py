@@ -152,10 +152,10 @@ class Reception:
         visitor.watch()
         visitor.set_mark(1)
 
-    def serve_page(self, client: socket.socket) -> None:
-        """A request for the page server waits in the socket, untouched."""
+    def serve_page(self, client: socket.socket, size: int) -> None:
+        """A request for the page server, of `size` bytes, waits in the socket, untouched."""
         self.count("front_page_requests_total")
-        self._pages.serve(client)
+        self._pages.serve(client, size)
 
     def linger(self, client: socket.socket, last_words: bytes) -> None:
         """Say the last thing and close in good order."""
