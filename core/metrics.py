@@ -107,6 +107,7 @@ _TABLE: Final = (
     # -- A worker: the hand-over --
     Metric("adopted_total", Kind.COUNTER, Source.WORKER, "Sockets taken over from fronts."),
     Metric("handover_truncated_total", Kind.COUNTER, Source.WORKER, "Hand-overs that came without their socket."),
+    Metric("handover_pauses_total", Kind.COUNTER, Source.WORKER, "Times that nothing could be taken over, for want of descriptors."),
     # -- A worker: the store --
     Metric("commit_seconds", Kind.HISTOGRAM, Source.WORKER, "How long a commit took, the sync of the disk included.", (), SECONDS),
     Metric("commit_rows", Kind.HISTOGRAM, Source.WORKER, "Messages that were committed together.", (), SIZES),

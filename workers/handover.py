@@ -28,6 +28,10 @@ _log = logging.getLogger("fastchat.worker")
 _BATCH: Final = 32
 #: Fronts that may wait to be accepted.
 _BACKLOG: Final = 64
+#: Seconds until a front is let in that can't be for want of descriptors.
+_PAUSE: Final = 0.25
+#: Seconds between two log lines that say that there is no room.
+_LOG_INTERVAL: Final = 10.0
 
 
 class HandoverQueue:
@@ -47,19 +51,23 @@ class HandoverQueue:
         self._room = room
         self._fronts: set[socket.socket] = set()
         self._stopped_reading = False
-        #: Sockets taken, and tickets that came without their descriptor.
+        self._closed = False
+        self._next_log = 0.0
+        #: Sockets taken, tickets that came without their descriptor, and times that there was no room.
         self.adopted = 0
         self.truncated = 0
+        self.pauses = 0
         with suppress(FileNotFoundError):
             os.unlink(path)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         self._listener.bind(path)
         os.chmod(path, 0o600)
         self._listener.listen(_BACKLOG)
-        loop.add_reader(self._listener.fileno(), self._accept)
+        self._listen()
 
     def close(self) -> None:
         """Take no more sockets; the fronts take back what is in the queues."""
+        self._closed = True
         self._loop.remove_reader(self._listener.fileno())
         self._listener.close()
         with suppress(FileNotFoundError):
@@ -74,6 +82,10 @@ class HandoverQueue:
             for front in self._fronts:
                 self._loop.add_reader(front.fileno(), self._read, front)
 
+    def _listen(self) -> None:
+        if not self._closed:
+            self._loop.add_reader(self._listener.fileno(), self._accept)
+
     def _accept(self) -> None:
         while True:
             try:
@@ -81,7 +93,10 @@ class HandoverQueue:
             except (BlockingIOError, ConnectionError):
                 return
             except OSError as error:
-                _log.error("can't accept a front", extra=fields(reason=error.strerror))
+                # It stays readable, so looking at it again at once would take all the time there is.
+                self._loop.remove_reader(self._listener.fileno())
+                self._loop.call_later(_PAUSE, self._listen)
+                self._no_room("can't accept a front for a moment", error.strerror)
                 return
             front.setblocking(False)
             self._fronts.add(front)
@@ -137,6 +152,13 @@ class HandoverQueue:
             self._stopped_reading = True
             for each in self._fronts:
                 self._loop.remove_reader(each.fileno())
+            self._no_room("no room for more connections: newcomers wait", "too few file descriptors")
+
+    def _no_room(self, event: str, reason: str | None) -> None:
+        self.pauses += 1
+        if self._loop.time() >= self._next_log:
+            self._next_log = self._loop.time() + _LOG_INTERVAL
+            _log.warning(event, extra=fields(reason=reason))
 
 
 def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

@@ -20,6 +20,8 @@ _SHARE: Final = 0.8
 _LEAST: Final = 192 * 2**20
 #: Under this part of the ceiling a worker that was over it takes connections again.
 _ROOM_AGAIN: Final = 0.95
+#: More than the seven numbers of statm take.
+_STATM_BYTES: Final = 256
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -53,6 +55,8 @@ class Memory:
         self.resident = 0
         #: The most connections since memory was given back.
         self._most = 0
+        #: Open for good, since there may be no descriptor left when a look is most needed.
+        self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         #: Only in the GNU C library.
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
@@ -66,7 +70,5 @@ class Memory:
         self.resident = self._resident()
         self.full = self.resident > self.limit * (_ROOM_AGAIN if self.full else 1.0)
 
-    @staticmethod
-    def _resident() -> int:
-        with open("/proc/self/statm", "rb") as statm:
-            return int(statm.read().split()[1]) * _PAGE
+    def _resident(self) -> int:
+        return int(os.pread(self._statm, _STATM_BYTES, 0).split()[1]) * _PAGE

@@ -189,6 +189,7 @@ class Worker:
             "slots": self.shard.placement.owners.count(self.shard.index),
             "adopted_total": queue.adopted if queue else 0,
             "handover_truncated_total": queue.truncated if queue else 0,
+            "handover_pauses_total": queue.pauses if queue else 0,
             MEMORY_FULL: int(self._memory.full),
             "memory_refused_total": self._refused,
             "outbox_bytes": self._waiting_bytes(),

@@ -157,7 +157,7 @@ class Server:
 
     `directory` takes the data and the output. The other keywords are FastChat's settings, in lower case and without prefix:
     ``Server(tmp_path, workers=8, user_ids="any")``. Limits are off unless `limits` is true. Port 0 is a free port. `compiled` is the
-    core compiled to machine code.
+    core compiled to machine code. `descriptors` is what each process may have open, None for as many as this one.
     """
 
     url: str
@@ -176,6 +176,7 @@ class Server:
         admin_port: int = 0,
         limits: bool = False,
         compiled: bool = False,
+        descriptors: int | None = None,
         **settings: object,
     ) -> None:
         self.workers = workers
@@ -186,7 +187,8 @@ class Server:
         self.settings: Mapping[str, object] = settings
         self._directory = directory
         data = directory / "data"
-        self._command = ["make", "--no-print-directory", "run", f"WORKERS={workers}", f"FRONTS={fronts}"]
+        self._command = [] if descriptors is None else ["prlimit", f"--nofile={descriptors}"]
+        self._command += ["make", "--no-print-directory", "run", f"WORKERS={workers}", f"FRONTS={fronts}"]
         self._command += [f"PORT={port}", f"ADMIN_PORT={admin_port}", f"DATA={data}"]
         self._command += ["COMPILED=1"] if compiled else []
         if not limits:

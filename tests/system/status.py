@@ -17,6 +17,12 @@ def status(server: Server) -> dict[str, Any]:
     return answer
 
 
+def figure(server: Server, kind: str, name: str) -> float:
+    """The sum of a figure over all processes of a kind."""
+    found: list[dict[str, Any]] = [p["stats"] for p in status(server)["processes"] if p["kind"] == kind]
+    return float(sum(stats.get(name, 0) for stats in found))
+
+
 def descriptors(server: Server) -> dict[str, int]:
     """Title of each front and worker -> how many file descriptors it has open."""
     return {title: len(os.listdir(f"/proc/{pid}/fd")) for pid, title in sorted(server.children().items())}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -133,6 +134,7 @@ def test_sockets_wait_while_there_is_no_room(host: Host, room: list[int]) -> Non
         hand_over(host.front, number)
     host.step()
     assert [ticket.number for ticket, _ in host.taken] == [0, 1]
+    assert host.queue.pauses == 1
     host.queue.room_again()
     host.step()
     assert len(host.taken) == 2
@@ -188,6 +190,27 @@ def test_a_ticket_without_its_socket_closes_the_queue(host: Host) -> None:
         hand_over(second, 3)
         host.step()
         assert [ticket.number for ticket, _ in host.taken] == [1, 3]
+
+
+def test_a_front_that_cannot_be_let_in_waits_without_a_spin(host: Host) -> None:
+    """For want of a descriptor; it gets in when there is one again."""
+    host.step()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with host.connect() as late:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            for _ in range(20):
+                host.step()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert host.queue.pauses == 1
+        hand_over(late, 1)
+
+        def let_in() -> bool:
+            host.step()
+            return [ticket.number for ticket, _ in host.taken] == [1]
+
+        wait_until(let_in, "the front to be let in")
 
 
 def test_the_endpoint_is_private_and_goes_with_the_queue(host: Host) -> None:

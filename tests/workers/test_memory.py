@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import pytest
 
 from workers import memory
@@ -38,6 +40,20 @@ def test_it_sees_its_own_size() -> None:
     looked.look(0)
     assert 5 * MIB < looked.resident < 2**40
     assert not looked.full
+
+
+def test_it_sees_more_when_there_is_more_and_needs_no_descriptor_for_it() -> None:
+    looked = Memory(2**50)
+    looked.look(0)
+    before = looked.resident
+    held = bytearray(b"x") * (64 * MIB)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        looked.look(0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert looked.resident >= before + len(held) / 2
 
 
 def test_full_until_there_is_some_room_again(resident: list[int]) -> None:
