@@ -109,22 +109,32 @@ def parse_frame(data: bytes | memoryview, max_payload: int = MESSAGE_MAX_BYTES) 
     return Frame(opcode, final, apply_mask(bytes(data[header + 4 : size]), mask), size)
 
 
+#: Fragments without content in one message. Some writers end a message with one; without a limit a message could go on for ever.
+EMPTY_FRAGMENTS_MAX: Final = 1000
+
+
 class Fragments:
     """A text message that comes in fragments: puts it together (RFC 6455, 5.4).
 
     What can't become a message any more is refused at the fragment that spoils it, not at the last one (8.1).
     """
 
-    __slots__ = ("_decoder", "_max", "_payload")
+    __slots__ = ("_decoder", "_empty", "_max", "_payload")
 
     def __init__(self, max_payload: int = MESSAGE_MAX_BYTES) -> None:
         self._max = max_payload
+        #: How many had no content.
+        self._empty = 0
         # One piece of memory: a list of many small fragments would take many times the size of the message.
         self._payload = bytearray()
         self._decoder = _INCREMENTAL_UTF8()
 
     def add(self, payload: bytes, final: bool) -> None:
-        """The next fragment. Raises FrameError when all together are too many bytes (1009), or no UTF-8 (1007)."""
+        """The next fragment. Raises FrameError when all are too many bytes (1009) or no UTF-8 (1007), or too many are empty (1008)."""
+        if not payload:
+            self._empty += 1
+            if self._empty > EMPTY_FRAGMENTS_MAX:
+                raise FrameError(CloseCode.POLICY_VIOLATION, "too many fragments without content")
         if len(self._payload) + len(payload) > self._max:
             raise FrameError(CloseCode.MESSAGE_TOO_BIG, f"a message has at most {self._max} bytes")
         self._payload += payload

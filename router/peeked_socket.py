@@ -7,8 +7,8 @@ client that sends one byte at a time costs nothing either. Three things wake us 
 
 * the client is gone (FIN or RST, which make a socket readable whatever the mark says): then no more bytes will come;
 * the kernel is short of memory, or the socket's receive buffer is full, and wants to be read from at any mark: the socket is *parked*,
-  which is to say looked at by the next tick, four times a second. (Half a message
-  fills the buffer when it shares memory with a lot that has been taken already; it takes 100 KiB of refused messages to get there.);
+  which is to say looked at by the next tick, four times a second. (Half a message fills the buffer when it shares memory with a lot that
+  has been taken already; it takes 100 KiB of refused messages to get there.) Its buffer becomes larger, or the other half never came;
 * the bytes came before the mark was set: the normal case, since the first look happens without waiting.
 
 uvloop, other than asyncio, calls a reader only once when a connection was reset. So whoever goes to wait for more asks first whether
@@ -35,6 +35,8 @@ _log = logging.getLogger("fastchat.front")
 
 #: ``tcpi_state`` in the first byte of ``struct tcp_info``; any other state means that no more bytes will come.
 _ESTABLISHED: Final = 1
+#: The receive buffer of a socket whose own was full of nothing to read; the kernel doubles this, and has its own upper limit.
+_PARKED_RECEIVE_BYTES: Final = 256 * 1024
 #: SO_LINGER, switched on, with a time of 0.
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 
@@ -112,6 +114,8 @@ class PeekedSocket:
         elif consumed or seen >= self._mark:
             self.set_mark(total)
         else:
+            # What is left of a large segment holds all of its memory, and a full buffer takes no more, not even the rest of the frame.
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _PARKED_RECEIVE_BYTES)
             self.reception.loop.remove_reader(self.descriptor)
             self.reception.parked.add(self)
             self.reception.count("front_parked_total")

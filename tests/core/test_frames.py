@@ -12,6 +12,7 @@ from websockets.frames import Frame as OtherFrame
 from websockets.frames import Opcode as OtherOpcode
 
 from core.frames import (
+    EMPTY_FRAGMENTS_MAX,
     PEEK_BYTES,
     Fragments,
     Frame,
@@ -266,6 +267,19 @@ def test_d25_a_message_that_ends_within_a_character_is_refused() -> None:
     with pytest.raises(FrameError) as caught:
         fragments.add(b"", True)
     assert caught.value.code == 1007
+
+
+def test_fragments_without_content_have_a_limit() -> None:
+    """They never become 16 KiB; with content between them too."""
+    fragments = Fragments()
+    for _ in range(EMPTY_FRAGMENTS_MAX // 2):
+        fragments.add(b"", False)
+        fragments.add(b"x", False)
+        fragments.add(b"", False)
+    with pytest.raises(FrameError) as caught:
+        fragments.add(b"", True)
+    assert caught.value.code == 1008
+    assert fragments.message() == b"x" * (EMPTY_FRAGMENTS_MAX // 2)
 
 
 def test_d25_all_fragments_together_have_a_limit() -> None:

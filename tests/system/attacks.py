@@ -30,7 +30,7 @@ ATTACKS: Final[dict[str, dict[str, str]]] = {
     "HTTP": {
         "header flood": "431 at 16 KiB, or the end of the connection",
         "oversized header": "431",
-        "request smuggling": "refused where two readers could read it in two ways; one request a connection",
+        "request smuggling": "400 for what two readers could read in two ways, and for any body; one request a connection",
         "malformed request": "the right status, and the end of the connection",
         "spoofed forwarded headers": "not believed, but from FASTCHAT_TRUSTED_PROXIES, from the right",
         "cross-site WebSocket hijacking": "403 before any upgrade; pages of this machine may connect; nothing is shown in frames",
@@ -39,7 +39,7 @@ ATTACKS: Final[dict[str, dict[str, str]]] = {
     },
     "Frames": {
         "oversized frame": "1009, when its header is there",
-        "fragment flood": "1009 above 16 KiB in all; fragments without content are bounded too",
+        "fragment flood": "1009 above 16 KiB in all; 1008 for more than 1,000 without content",
         "ping flood": "answered as long as the client reads; never more than a bounded backlog, and others do not wait",
         "RSV bits": "1002",
         "bad opcode": "1002; binary data 1003",
