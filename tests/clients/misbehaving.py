@@ -403,6 +403,7 @@ class _Player:
         promise: asyncio.Future[Any] = self.loop.create_future()
         if answer == "rejects":
             promise.set_exception(RuntimeError("rejected by the scenario"))
+            promise.exception()  # whether the client looks at it is its own affair
         elif answer == "later":
             self.questions[number] = promise
         else:
@@ -425,8 +426,14 @@ class _Player:
         if method == "send":
             self.sents[name] = made
         elif made is not None:
-            self.promises[name] = asyncio.ensure_future(made, loop=self.loop)
+            self.promises[name] = self._kept(made)
         self.loop.settle()
+
+    def _kept(self, made: Awaitable[Any]) -> asyncio.Future[Any]:
+        """The outcome of it. A scenario need not look: what nobody has looked at would be logged when it is collected, in another test."""
+        outcome = asyncio.ensure_future(made, loop=self.loop)
+        outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return outcome
 
     def sent(self, step: Data) -> None:
         came = self.subject.look_at_sent(self.sents[step["sent"]])
@@ -439,7 +446,7 @@ class _Player:
         sent, _, which = name.rpartition(".")
         if name not in self.promises and sent in self.sents:
             made = self.subject.promise(self.sents[sent], which)
-            self.promises[name] = asyncio.ensure_future(made, loop=self.loop)
+            self.promises[name] = self._kept(made)
             self.loop.settle()
         future = self.promises[name]
         if not future.done():
