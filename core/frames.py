@@ -55,6 +55,8 @@ class Frame(NamedTuple):
 CLIENT_HEADER_MAX: Final = 14
 #: How much to peek so that any acceptable frame is seen whole.
 PEEK_BYTES: Final = MESSAGE_MAX_BYTES + CLIENT_HEADER_MAX
+#: Fragments without content in one message. Some writers end a message with one; without a limit a message could go on for ever.
+EMPTY_FRAGMENTS_MAX: Final = 1000
 
 _KNOWN_OPCODES: Final = frozenset(Opcode)
 _INCREMENTAL_UTF8: Final = codecs.getincrementaldecoder("utf-8")
@@ -107,10 +109,6 @@ def parse_frame(data: bytes | memoryview, max_payload: int = MESSAGE_MAX_BYTES) 
         return NeedMore(size)
     mask = bytes(data[header : header + 4])
     return Frame(opcode, final, apply_mask(bytes(data[header + 4 : size]), mask), size)
-
-
-#: Fragments without content in one message. Some writers end a message with one; without a limit a message could go on for ever.
-EMPTY_FRAGMENTS_MAX: Final = 1000
 
 
 class Fragments:

@@ -1,4 +1,7 @@
-"""The first bytes of a connection: ``router.upgrade`` and ``router.origin``. What is answered is well-formed, and 101 is deserved."""
+"""The first bytes of a connection: ``router.upgrade``, ``router.origin`` and ``router.page_request``.
+
+What is answered is well-formed, 101 is deserved, and what goes to the page server can be read in one way only.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Final
 
 from fuzz.mutate_bytes import SIZE_MAX, mutate_bytes
 from fuzz.target import Target
+from router import page_request
 from router.origin import OriginPolicy
 from router.upgrade import HEAD_END, HEAD_MAX_BYTES, Route, answer, route
 
@@ -73,6 +77,7 @@ _PLAIN: Final = (
     b"GET /ws HTTP/1.1\r\nHost: localhost:8000\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
+_PAGE: Final = b"GET / HTTP/1.1\r\nHost: localhost:8000\r\nAccept: */*\r\n\r\n"
 _STARTS: Final = (
     *(
         b"GET /ws HTTP/1.1",
@@ -100,9 +105,11 @@ def check(data: bytes) -> bool:
     where = route(data, end)
     if where is Route.INCOMPLETE:
         assert end < 0
+    head = data[: end + len(HEAD_END)]
+    if where is Route.PAGE:
+        _check_page(head)
     if where is not Route.CHAT:
         return False
-    head = data[: end + len(HEAD_END)]
     statuses = []
     for policy in _POLICIES:
         result = answer(head, policy)
@@ -114,6 +121,26 @@ def check(data: bytes) -> bool:
             _deserved(head, result.wire)
     assert 403 not in statuses[2:], "* allows every page"
     return 101 in statuses
+
+
+def _check_page(head: bytes) -> None:
+    refused = page_request.check(head)
+    if refused is not None:
+        assert refused.status in (400, 405), refused
+        _well_formed(refused.status, refused.wire)
+        return
+    assert head.count(b"\n") == head.count(b"\r") == head.count(b"\r\n"), "a line that ends in another way"
+    assert b"\0" not in head
+    line, *fields = head.removesuffix(HEAD_END).split(b"\r\n")
+    assert line.split(b" ")[0] in (b"GET", b"HEAD")
+    assert not any(field[:1] in b" \t" or field.partition(b":")[0][-1:] in b" \t" for field in fields)
+    names = [field.partition(b":")[0].lower() for field in fields]
+    assert names.count(b"host") == 1 or (b"host" not in names and line.endswith(b"/1.0"))
+    assert b"transfer-encoding" not in names
+    lengths = [
+        field.partition(b":")[2].strip() for field in fields if field.lower().startswith(b"content-length:")
+    ]
+    assert set(lengths) <= {b"0"}
 
 
 def _well_formed(status: int, wire: bytes) -> None:
@@ -158,7 +185,7 @@ def mutate(data: bytes, rng: Random) -> bytes:
     if rng.randrange(4) == 0:
         return mutate_bytes(data, rng)
     if rng.randrange(3) == 0:
-        data = _PLAIN
+        data = rng.choice((_PLAIN, _PLAIN, _PAGE))
     lines = data.removesuffix(HEAD_END).split(b"\r\n")
     for _ in range(rng.choice((1, 1, 2))):
         index = rng.randrange(len(lines))
@@ -181,4 +208,6 @@ def mutate(data: bytes, rng: Random) -> bytes:
     return (b"\r\n".join(lines) + HEAD_END * bool(rng.randrange(12)))[:SIZE_MAX]
 
 
-TARGET: Final = Target(check, mutate, "the handshake (101)", ("router.upgrade", "router.origin"))
+TARGET: Final = Target(
+    check, mutate, "the handshake (101)", ("router.upgrade", "router.origin", "router.page_request")
+)
