@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
+import resource
 import socket
 from collections.abc import Callable
 from typing import Any, Final
@@ -18,7 +20,10 @@ _log = logging.getLogger("fastchat.front")
 _BATCH: Final = 32
 #: The process or the machine has no descriptor or memory for one more: nothing that accepting again at once would mend.
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-#: Seconds without accepting after that. Who wants to connect meanwhile waits in the kernel's backlog.
+#: Descriptors that are left for others than newcomers: ways to workers that were started again, and pages. What accepting takes of them
+#: after all, one at a time, is free again after the ten seconds that a connection has here.
+_SPARE_DESCRIPTORS: Final = 128
+#: Seconds without accepting when there are too few. Who wants to connect meanwhile waits in the kernel's backlog.
 _PAUSE: Final = 0.25
 #: Seconds between two log lines that say so.
 _LOG_INTERVAL: Final = 10.0
@@ -41,6 +46,8 @@ class Acceptor:
         self._count = count
         self._next_log = 0.0
         self._closed = False
+        #: The kernel gives the lowest number that is free, so one from here on says that few are left.
+        self._full_from = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS
         for listener in listeners:
             listener.setblocking(False)
             # A message is one write, so waiting for more would only delay it. Accepted sockets inherit this.
@@ -68,17 +75,21 @@ class Acceptor:
                 return
             except OSError as error:
                 if error.errno in _EXHAUSTED:
-                    self._pause(error)
+                    self._pause(error.strerror)
                     return
                 continue  # that one connection failed before it was taken (accept(2) lists many reasons), the next may not
+            descriptor = client.fileno()
             client.setblocking(False)
             self._welcome(client, address)
+            if descriptor >= self._full_from:
+                self._pause(os.strerror(errno.EMFILE))
+                return
 
-    def _pause(self, error: OSError) -> None:
+    def _pause(self, reason: str | None) -> None:
         self._count("front_accept_pauses_total")
         if now() >= self._next_log:
             self._next_log = now() + _LOG_INTERVAL
-            _log.warning("can't accept connections for a moment", extra=fields(reason=error.strerror))
+            _log.warning("can't accept connections for a moment", extra=fields(reason=reason))
         for listener in self._listeners:
             self._loop.remove_reader(listener.fileno())
         self._loop.call_later(_PAUSE, self.start)

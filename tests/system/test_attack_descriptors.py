@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import socket
 import time
 from itertools import count
@@ -99,6 +100,23 @@ def test_a_front_without_descriptors(start_server: StartServer) -> None:
             "the front's descriptors to be free",
             20.0,
         )
+
+
+@pytest.mark.attack("file descriptor exhaustion")
+def test_a_full_front_finds_a_worker_that_was_started_again(start_server: StartServer) -> None:
+    """The way to it needs a descriptor, which newcomers may not take."""
+    size = as_many_as(CROWD, CROWD)
+    server = start_server(descriptors=DESCRIPTORS, host="127.0.0.1", workers=3)
+    with (
+        RawClient.upgraded(server.port, user_on_worker(1, 3)) as early,
+        Crowd(server.port, size) as crowd,
+    ):
+        crowd.say(range(size), b"G")
+        wait_until(lambda: figure(server, "front", "front_accept_pauses_total") > 1, "the front to be full")
+        os.kill(server.child("worker 1"), signal.SIGKILL)
+        early.hello()
+        early.say("PING")
+        early.receive("PONG")
 
 
 @pytest.mark.attack("file descriptor exhaustion")
