@@ -31,6 +31,9 @@ _log = logging.getLogger("fastchat.worker")
 
 #: The least that picows takes; messages are short.
 _READ_BUFFER_BYTES: Final = 2048
+#: The receive buffer of a socket; the kernel doubles it. By itself it would grow to megabytes for whoever sends without pause, and picows
+#: reads all that is there in one go, while everybody else waits.
+_RECEIVE_BYTES: Final = 64 * 1024
 #: Bytes that the kernel takes for a client beyond what is on its way to it.
 _KERNEL_UNSENT_BYTES: Final = 128 * 1024
 #: What picows is told that the client asked for. The key is any 16 bytes: nobody sees the answer.
@@ -145,6 +148,7 @@ class _AdoptedProtocol(WSProtocol):  # type: ignore[misc]
         raw: socket.socket = transport.get_extra_info("socket")
         # picows wants every segment acknowledged at once; letting the answer carry the ACK saves a packet per message.
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
         # Else the kernel takes megabytes for a client that does not read, before we see that anything waits.
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _KERNEL_UNSENT_BYTES)
         self._feed(_CANNED_REQUEST)

@@ -49,6 +49,8 @@ _TOO_BIG: Final = f"a message has at most {MESSAGE_MAX_BYTES} bytes"
 #: What RFC 6455 calls the end of a connection without a Close frame (7.4.1); and codes with which clients close that are told apart.
 _ABNORMAL: Final = 1006
 _CLIENT_CODES: Final = frozenset(range(1000, 1016))
+#: Pings and pongs within a second; a client that sends more keeps the worker from its other clients.
+_CONTROLS_PER_SECOND: Final = 1000
 #: Seconds that a client has to close its side after our Close frame.
 LINGER_SECONDS: Final = 3.0
 
@@ -57,6 +59,8 @@ class Connection(WSListener):
     """Implements ``core.ports.Connection`` on a socket that the front handed over."""
 
     __slots__ = (
+        "_controls",
+        "_controls_since",
         "_dirty",
         "_fd",
         "_fragments",
@@ -96,6 +100,9 @@ class Connection(WSListener):
         self._fragments: Fragments | None = None
         #: Whether a heartbeat ping has been sent since the client was last heard.
         self._pinged = False
+        #: Pings and pongs within the second that began then.
+        self._controls = 0
+        self._controls_since = now
         # -- Sending --
         #: Frames of this loop turn.
         self._frames: list[bytes] = []
@@ -215,7 +222,8 @@ class Connection(WSListener):
             else:
                 self._add_fragment(frame, now)
         elif kind == _PING:
-            self.send(server_frame(Opcode.PONG, frame.get_payload_as_bytes()))
+            if self._may_control(now):
+                self.send(server_frame(Opcode.PONG, frame.get_payload_as_bytes()))
         elif kind == _CLOSE:
             payload = frame.get_payload_as_bytes()
             answer = close_answer(payload)
@@ -229,7 +237,7 @@ class Connection(WSListener):
             self._worker.turn.schedule()
         elif kind == _BINARY:
             self._receive_binary(frame, now)
-        else:
+        elif self._may_control(now):
             self.session.pong(frame.get_payload_as_bytes(), now)
             self._worker.turn.schedule()
 
@@ -269,6 +277,18 @@ class Connection(WSListener):
         return due if self.session.user is not None else min(due, self.session.hello_deadline)
 
     # -- Receiving --
+
+    def _may_control(self, now: float) -> bool:
+        """Count a ping or a pong. False, and the connection is closed, when there are too many."""
+        if now - self._controls_since >= 1.0:
+            self._controls, self._controls_since = 0, now
+        self._controls += 1
+        if self._controls <= _CONTROLS_PER_SECOND:
+            return True
+        self._fail(
+            CloseCode.POLICY_VIOLATION, f"more than {_CONTROLS_PER_SECOND} pings and pongs in a second"
+        )
+        return False
 
     def _add_fragment(self, frame: WSFrame, now: float) -> None:
         fragments = self._fragments

@@ -40,7 +40,7 @@ ATTACKS: Final[dict[str, dict[str, str]]] = {
     "Frames": {
         "oversized frame": "1009, when its header is there",
         "fragment flood": "1009 above 16 KiB in all; 1008 for more than 1,000 without content",
-        "ping flood": "answered as long as the client reads; never more than a bounded backlog, and others do not wait",
+        "ping flood": "answered as long as the client reads; 1008 for more than 1,000 pings and pongs in a second",
         "RSV bits": "1002",
         "bad opcode": "1002; binary data 1003",
         "unmasked frame": "1002",

@@ -142,7 +142,7 @@ def test_an_authorization_that_is_no_bearer_is_not_looked_at(guarded: Server) ->
             client.hello(token=token(user))
 
 
-@pytest.mark.attack("forged tokens")
+@pytest.mark.attack("forged tokens", "wrong types")
 def test_a_token_of_the_wrong_type_is_invalid(guarded: Server) -> None:
     with RawClient.upgraded(guarded.port) as client:
         for wrong in (1, True, ["x"], {"a": "b"}):
