@@ -77,7 +77,8 @@ CLOSES: Final = (
     CloseMeaning(CloseCode.INVALID_UTF8, "a text that is not UTF-8", _BUG),
     CloseMeaning(
         CloseCode.POLICY_VIOLATION,
-        "no HELLO within 10 s, or too many invalid messages; `no valid token in three tries`, or `token expired`",
+        "no HELLO within 10 s; nothing heard for 25 s; too many invalid messages, pings and pongs, or empty fragments;"
+        " `no valid token in three tries`, or `token expired`",
         "don't come back by itself, but with a new token",
     ),
     CloseMeaning(CloseCode.MESSAGE_TOO_BIG, "a message is too long", _BUG),

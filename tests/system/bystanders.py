@@ -6,7 +6,6 @@ fixtures in conftest.py see to that.
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from itertools import count
@@ -14,7 +13,7 @@ from typing import Final, Self
 
 from tests.core.token_forge import forge
 from tests.system.harness import Server, user_on_worker, wait_until
-from tests.system.raw_client import PATIENCE, RawClient, upgrade_request
+from tests.system.raw_client import RawClient, upgrade_request
 
 #: Where they are: an address of this machine that no attack comes from, since limits by address are none of their business.
 ADDRESS: Final = "127.0.0.99"
@@ -70,9 +69,8 @@ class Bystanders:
         assert self.slowest < NOTICEABLE, f"the bystanders waited for {self.slowest:.1f} s"
 
     def _client(self, worker: int) -> RawClient:
-        address = ("127.0.0.1", self._server.port)
-        sock = socket.create_connection(address, PATIENCE, source_address=(ADDRESS, 0))
-        client = RawClient(sock, user_on_worker(worker, self._server.workers))
+        user_id = user_on_worker(worker, self._server.workers)
+        client = RawClient.to(self._server.port, user_id, source=ADDRESS)
         client.send(upgrade_request())
         status, _ = client.response()
         assert status == 101, f"the upgrade was answered with {status}"

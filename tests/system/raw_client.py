@@ -109,10 +109,17 @@ class RawClient:
 
     @classmethod
     def to(
-        cls, port: int, user_id: str | None = None, name: str = "Somebody", *, host: str = "127.0.0.1"
+        cls,
+        port: int,
+        user_id: str | None = None,
+        name: str = "Somebody",
+        *,
+        host: str = "127.0.0.1",
+        source: str | None = None,
     ) -> Self:
-        """Connect, without a request yet."""
-        return cls(socket.create_connection((host, port), PATIENCE), user_id, name)
+        """Connect, without a request yet; from the address `source`, if that matters."""
+        address = None if source is None else (source, 0)
+        return cls(socket.create_connection((host, port), PATIENCE, source_address=address), user_id, name)
 
     @classmethod
     def upgraded(cls, port: int, user_id: str | None = None, name: str = "Somebody", **headers: str) -> Self:

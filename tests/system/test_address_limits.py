@@ -8,7 +8,6 @@ from __future__ import annotations
 import http.client
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -17,9 +16,9 @@ from typing import Any, Final
 import pytest
 
 from tests.system.harness import PROJECT, Server, StartServer, clean_environment, user_on_worker, wait_until
-from tests.system.raw_client import PATIENCE, Ended, RawClient, upgrade_request
+from tests.system.raw_client import Ended, RawClient, upgrade_request
 from tests.system.servers import shared_server
-from tests.system.status import status
+from tests.system.status import figure, status
 
 #: Where a proxy is, and where clients are that use it.
 PROXY: Final = "127.0.0.100"
@@ -31,8 +30,7 @@ LIMIT: Final = 4
 
 def connect(server: Server, source: str, user: str | None = None) -> RawClient:
     """Connected from this address, nothing sent yet."""
-    sock = socket.create_connection(("127.0.0.1", server.port), PATIENCE, source_address=(source, 0))
-    return RawClient(sock, user)
+    return RawClient.to(server.port, user, source=source)
 
 
 def ask(server: Server, source: str, **headers: str) -> tuple[int, Mapping[str, str], RawClient]:
@@ -66,8 +64,7 @@ def refused(server: Server, source: str, **headers: str) -> bool:
 
 def counted(server: Server, limit: str) -> float:
     """How many were refused by this limit."""
-    fronts = [each for each in status(server)["processes"] if each["kind"] == "front"]
-    return float(sum(front["stats"].get(f'front_limited_total{{limit="{limit}"}}', 0) for front in fronts))
+    return figure(server, "front", f'front_limited_total{{limit="{limit}"}}')
 
 
 @pytest.fixture(scope="module")

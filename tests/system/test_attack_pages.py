@@ -19,7 +19,7 @@ from playwright.sync_api import Page, expect
 
 from tests.system.browser import PATIENCE, Browser, running_browser
 from tests.system.harness import Server, wait_until
-from tests.system.status import status
+from tests.system.status import figure, status
 
 EVIL: Final = "evil.example"
 #: What is to be had on the admin port.
@@ -91,10 +91,9 @@ def page_of(browser: Browser, url: str, **options: Any) -> Page:
     return page
 
 
-def refused(server: Server) -> int:
+def refused(server: Server) -> float:
     """How many requests were answered with 403."""
-    fronts = [each for each in status(server)["processes"] if each["kind"] == "front"]
-    return sum(each["stats"].get('front_refused_total{status="403"}', 0) for each in fronts)
+    return figure(server, "front", 'front_refused_total{status="403"}')
 
 
 @contextmanager
