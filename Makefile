@@ -33,7 +33,7 @@ ARGS =
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup run status who kick test check audit manual load load-ui bench bench-compare bench-guard fuzz test-compiled docs clean FORCE
+.PHONY: help setup run status who kick test test-all check audit manual load load-ui bench bench-compare bench-guard fuzz test-compiled docs clean FORCE
 
 # The tests call `make run` themselves: what was meant for this make must not reach that one.
 unexport MAKEFLAGS MFLAGS MAKELEVEL
@@ -55,7 +55,10 @@ who: $(VENV)/.installed-run ## show what a running server knows of a user: USER_
 kick: $(VENV)/.installed-run ## close all connections of a user: USER_ID=...
 	@exec $(BIN)/fastchat kick $(ARGS) -- '$(USER_ID)'
 
-test: $(VENV)/.installed-dev ## run all tests: ARGS="-k words -n 0" goes to pytest
+test: $(VENV)/.installed-dev ## run the tests: ARGS="-k words -n 0" goes to pytest
+	@exec $(BIN)/python -m pytest -n 4 --dist loadscope -m "not slow" $(ARGS)
+
+test-all: $(VENV)/.installed-dev ## run all tests, also those that take long: ARGS as for `make test`
 	@exec $(BIN)/python -m pytest -n 4 --dist loadscope $(ARGS)
 
 test-compiled: $(COMPILED_CORE)/.done ## run the tests of the core on the core compiled to machine code
