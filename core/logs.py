@@ -98,8 +98,10 @@ _TELLING: Final = (
 #: Values that need no quotes in text.
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.:/@+,%\[\]-]+")
 
-#: Closes that are nobody's fault: the server ends or restarts, a device made room for another one.
-_ORDINARY_CLOSES: Final = frozenset({CloseCode.SHUTTING_DOWN, CloseCode.RESTARTING, CloseCode.REPLACED})
+#: Closes that are nobody's fault: the server ends or restarts, a device made room for another one, or sleeps.
+_ORDINARY_CLOSES: Final = frozenset(
+    {CloseCode.SHUTTING_DOWN, CloseCode.RESTARTING, CloseCode.REPLACED, CloseCode.NO_SIGN_OF_LIFE}
+)
 
 
 def fields(**values: object) -> dict[str, Any]:

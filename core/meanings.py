@@ -18,11 +18,11 @@ class ErrorMeaning(NamedTuple):
 
 
 class CloseMeaning(NamedTuple):
-    """A close code, when it comes, and what to do."""
+    """A close code, when it comes, and whether and when the client is to connect again."""
 
     code: CloseCode
     when: str
-    then: str
+    back: str
 
 
 class Limit(NamedTuple):
@@ -65,34 +65,39 @@ ERRORS: Final = (
     ),
 )
 
-_AT_ONCE_SPREAD: Final = "come back after a random time up to 3 s"
-_BACK_OFF: Final = "come back, with exponential back-off and full jitter"
-_BUG: Final = "a bug of the client: don't come back by itself"
+_SPREAD: Final = "yes, after a random time up to 3 s"
+_BACK_OFF: Final = "yes, with exponential back-off and full jitter"
+_BUG: Final = "no: the client has a bug, and the same again ends the same"
 
 CLOSES: Final = (
-    CloseMeaning(CloseCode.NORMAL, "the answer to the client's own close", "nothing"),
-    CloseMeaning(CloseCode.SHUTTING_DOWN, "the server stops", _AT_ONCE_SPREAD),
+    CloseMeaning(CloseCode.NORMAL, "the answer to the client's own close", "as the client likes"),
+    CloseMeaning(CloseCode.SHUTTING_DOWN, "the server stops", _SPREAD),
     CloseMeaning(CloseCode.PROTOCOL_ERROR, "the frames break RFC 6455", _BUG),
     CloseMeaning(CloseCode.UNSUPPORTED_DATA, "a binary message", _BUG),
     CloseMeaning(CloseCode.INVALID_UTF8, "a text that is not UTF-8", _BUG),
     CloseMeaning(
         CloseCode.POLICY_VIOLATION,
-        "no HELLO within 10 s; nothing heard for 25 s; too many invalid messages, pings and pongs, or empty fragments;"
+        "no HELLO within 10 s; too many invalid messages, pings and pongs, or empty fragments; closed by the operator;"
         " `no valid token in three tries`, or `token expired`",
-        "don't come back by itself, but with a new token",
+        "no, unless its user asks for it; after the two about tokens, at once with a new token",
     ),
     CloseMeaning(CloseCode.MESSAGE_TOO_BIG, "a message is too long", _BUG),
     CloseMeaning(CloseCode.INTERNAL_ERROR, "a bug of the server", _BACK_OFF),
-    CloseMeaning(CloseCode.RESTARTING, "the process that has this user is restarted", _AT_ONCE_SPREAD),
+    CloseMeaning(CloseCode.RESTARTING, "the process that has this user is restarted", _SPREAD),
     CloseMeaning(
         CloseCode.TRY_AGAIN_LATER,
         "the server is overloaded, the user has too many devices, or this client reads too slowly",
-        "come back, after a second at least and with a longer back-off",
+        "yes, after a second at least and with a longer back-off",
     ),
     CloseMeaning(
         CloseCode.REPLACED,
         "a newer device of the user took the place of this silent one",
-        "don't come back by itself",
+        "no, unless its user asks for it",
+    ),
+    CloseMeaning(
+        CloseCode.NO_SIGN_OF_LIFE,
+        "nothing was heard for 20 s, and nothing for 5 s more after a WebSocket ping: the device slept, or its network was away",
+        "yes, at once: after a random time up to 1 s",
     ),
 )
 
@@ -123,7 +128,7 @@ LIMITS: Final = (
     Limit(
         "silence",
         f"{protocol.HEARTBEAT_IDLE:.0f} s",
-        f"a WebSocket ping, and {protocol.HEARTBEAT_REPLY:.0f} s later the connection ends",
+        f"a WebSocket ping, and close 4002 when nothing comes for {protocol.HEARTBEAT_REPLY:.0f} s more",
     ),
     Limit(
         "what waits for a client that does not read",

@@ -54,6 +54,7 @@ class CloseCode(IntEnum):
     RESTARTING = 1012
     TRY_AGAIN_LATER = 1013
     REPLACED = 4001
+    NO_SIGN_OF_LIFE = 4002
 
 
 class Refusal(Exception):

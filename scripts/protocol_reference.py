@@ -110,7 +110,7 @@ def page() -> str:
         _table(("code", "when", "what to do"), ((f"`{row.code}`", row.when, row.then) for row in ERRORS)),
         "## Close codes",
         "A connection that ends without one counts as 1006: come back, with exponential back-off and full jitter.",
-        _table(("code", "when", "what to do"), ((str(row.code.value), row.when, row.then) for row in CLOSES)),
+        _table(("code", "when", "come back?"), ((str(row.code.value), row.when, row.back) for row in CLOSES)),
         "## Limits",
         "Those of a user count all devices together. The ones a minute are settings of the server; these are the defaults.",
         _table(("what", "limit", "beyond it"), LIMITS),

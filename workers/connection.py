@@ -268,7 +268,7 @@ class Connection(WSListener):
             self._fail(CloseCode.POLICY_VIOLATION, "no HELLO in time")
             return self._linger_until
         if self._pinged and now >= self.last_heard + HEARTBEAT_IDLE + HEARTBEAT_REPLY:
-            self._fail(CloseCode.POLICY_VIOLATION, "nothing was heard for 25 seconds")
+            self._fail(CloseCode.NO_SIGN_OF_LIFE, "no sign of life for 25 s; reconnect")
             return self._linger_until
         if not self._pinged and now >= self.last_heard + HEARTBEAT_IDLE:
             self._pinged = True

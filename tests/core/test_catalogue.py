@@ -44,6 +44,8 @@ def test_clients_may_say_what_the_command_table_takes() -> None:
 def test_the_codes_and_capabilities_are_all_there() -> None:
     assert issubclass(CloseCode, IntEnum)
     assert [row.code for row in CLOSES] == sorted(CloseCode)
+    # Whether to come back, before when.
+    assert all(row.back.startswith(("yes, ", "no", "as the client likes")) for row in CLOSES)
     assert {row.code for row in ERRORS} == constants(ErrorCode)
     assert {name for name, _ in CAPABILITIES} == IN_FORCE
 

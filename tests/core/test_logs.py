@@ -260,7 +260,7 @@ def test_how_severe_a_close_is() -> None:
     assert close_level(CloseCode.INTERNAL_ERROR) == logging.ERROR
     for code in (1002, 1003, 1007, 1008, 1009, 1013):
         assert close_level(code) == logging.INFO
-    for code in (1001, 1012, 4001):
+    for code in (1001, 1012, 4001, 4002):
         assert close_level(code) == logging.DEBUG
 
 

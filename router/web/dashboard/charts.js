@@ -102,8 +102,9 @@ const CLOSE_NAMES = {
   1012: "restarting",
   1013: "try again later",
   4001: "replaced",
+  4002: "no sign of life",
 };
-const CLOSE_COLORS = { 1000: "--teal", 1001: "--blue", 1006: "--sky", 1008: "--violet", 1011: "--bad", 1012: "--olive", 1013: "--orange", 4001: "--brown" };
+const CLOSE_COLORS = { 1000: "--teal", 1001: "--blue", 1006: "--sky", 1008: "--violet", 1011: "--bad", 1012: "--olive", 1013: "--orange", 4001: "--brown", 4002: "--rose" };
 
 export const SECTIONS = [
   {

@@ -21,6 +21,7 @@ class CloseCode(IntEnum):
     RESTARTING = 1012
     TRY_AGAIN_LATER = 1013
     REPLACED = 4001
+    NO_SIGN_OF_LIFE = 4002
 
 
 #: With these there is no use in coming back: the client did something wrong and would do it again, or a newer device took its place.
