@@ -60,6 +60,18 @@ export type State = "connecting" | "online" | "waiting" | "closed";
  */
 export type Status = "queued" | "sent" | "stored" | "accepted" | "delivered" | "read" | "failed";
 
+/**
+ * Whose presence the server tells: of `everyone`, or of the people with whom there is a chat (`contacts`), so that nobody can be said to be
+ * away whom one has no chat with.
+ */
+export type Scope = "everyone" | "contacts";
+
+/** Who is online: user id -> display name. */
+export interface Presence extends ReadonlyMap<string, string> {
+  /** null: not known, since the server has not said so. */
+  readonly scope: Scope | null;
+}
+
 /** An open chat with one person. */
 export interface Chat {
   chatId: string;
@@ -105,8 +117,8 @@ export interface StateChange {
 /** Event name -> what a listener gets. */
 export interface Events {
   state: StateChange;
-  /** The client's `presence`, after a change. */
-  presence: ReadonlyMap<string, string>;
+  /** The client's `presence`, after a change; it says whose presence it is. */
+  presence: Presence;
   /** A chat was opened, by this user or by the other. */
   chat: Chat;
   /** Shown once. When all listeners have returned, it counts as arrived, is acknowledged, and `cursor` moves behind it. */
@@ -171,7 +183,9 @@ export class FastChat {
   /** Where to go on after a page load: keep it, and give it to the next client. */
   readonly cursor: string | null;
   /** Who is online: user id -> display name. While not online: who was. */
-  readonly presence: ReadonlyMap<string, string>;
+  readonly presence: Presence;
+  /** `presence.scope`: known from HELLO_ACK on, and null where the server does not say it. */
+  readonly presenceScope: Scope | null;
   /** Chats that were opened since this object was made, by user id. */
   readonly chats: ReadonlyMap<string, Chat>;
   /** What the server granted of receipts, resume, history, carbons and presence_delta. */
@@ -212,6 +226,12 @@ export class FastChat {
 
   /** Tell somebody whether one is typing. Call it at every key: it says no more than the limits allow. */
   typing(userId: string, isTyping: boolean): void;
+
+  /**
+   * Ask who of these people, with whom there is a chat, is online; the answer is a `presence` event. It is asked at once or, when not online
+   * or without presence_delta, not at all.
+   */
+  askPresence(userIds: Iterable<string>): void;
 
   /** Tell the sender that a message has been read. */
   markRead(messageId: string, from: string): void;

@@ -59,6 +59,9 @@ const TYPING_REPEAT = 7 * SECOND;
 const TYPING_EXPIRY = 15 * SECOND;
 
 const CAPABILITIES = ["receipts", "resume", "history", "carbons", "presence_delta"];
+/** Whose presence the server tells, and how many it can be asked for at once. */
+const SCOPES = ["everyone", "contacts"];
+const ASKED_FOR_MAX = 100;
 const RESTARTING = [1001, 1012];
 const OVERLOADED = 1013;
 /** Coming back would not help: protocol errors, abuse, replaced by a newer device. */
@@ -96,6 +99,12 @@ export class Sent {
     this.delivered = delivered;
     this.read = read;
   }
+}
+
+/** Who is online: user id -> display name. `scope` is whose presence the server tells, null as long as it has not said so. */
+export class Presence extends Map {
+  /** @type {import("./fastchat.d.ts").Scope | null} */
+  scope = null;
 }
 
 /** A new UUID v4, for a user id or a message id. */
@@ -186,8 +195,7 @@ export class FastChat {
     this.retryAt = null;
     /** @type {import("./fastchat.d.ts").Closed | null} */
     this.closed = null;
-    /** @type {Map<string, string>} */
-    this.presence = new Map();
+    this.presence = new Presence();
     /** @type {Map<string, import("./fastchat.d.ts").Chat>} */
     this.chats = new Map();
     /** @type {Set<string>} */
@@ -299,6 +307,22 @@ export class FastChat {
     if (isTyping) this.#typingTo.set(userId, now);
     this.#typingSent.push(now);
     this.#write("TYPING", { to: userId, is_typing: isTyping });
+  }
+
+  /** Whose presence the server tells; null as long as it has not said so. */
+  get presenceScope() {
+    return this.presence.scope;
+  }
+
+  /**
+   * Ask who of these people is online; the answer is a `presence` event.
+   * @param {Iterable<string>} userIds
+   */
+  askPresence(userIds) {
+    if (this.state !== "online" || !this.capabilities.has("presence_delta")) return;
+    const wanted = [...new Set(userIds)];
+    for (let from = 0; from < wanted.length; from += ASKED_FOR_MAX)
+      this.#write("PRESENCE", { user_ids: wanted.slice(from, from + ASKED_FOR_MAX) });
   }
 
   /**
@@ -420,7 +444,7 @@ export class FastChat {
 
   // -- From HELLO_ACK on --
 
-  #online({ user_id: userId, capabilities, cursor, resumed }) {
+  #online({ user_id: userId, capabilities, cursor, resumed, scope }) {
     if (this.state !== "connecting") return;
     this.#clock.clearTimeout(this.#connectTimer);
     this.#onlineSince = this.#clock.now();
@@ -428,6 +452,7 @@ export class FastChat {
     this.capabilities = new Set(Array.isArray(capabilities) ? capabilities : []);
     if (typeof userId === "string") this.userId = userId; // as the server writes it
     if (typeof cursor === "string") this.cursor = cursor;
+    this.presence.scope = SCOPES.includes(scope) ? scope : null;
     if (resumed !== "full" && resumed !== "partial") this.#lastSeq = 0;
     this.state = "online";
     for (const { type, data } of this.#unconfirmed.splice(0)) this.#confirm(type, data);
@@ -770,6 +795,7 @@ export class FastChat {
   #present(data) {
     const users = list(data, "users").map((user) => ({ ...user, id: field(user, "user_id", "string") }));
     if (data.delta !== true) this.presence.clear();
+    if (SCOPES.includes(data.scope)) this.presence.scope = data.scope;
     for (const { id, display_name: name, online } of users) {
       if (online === false) this.presence.delete(id);
       else this.presence.set(id, String(name ?? id));

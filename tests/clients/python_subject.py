@@ -15,6 +15,7 @@ from fastchat_client import (
     FastChatError,
     History,
     Message,
+    Presence,
     Sent,
     StateChange,
     Typing,
@@ -116,6 +117,7 @@ class PythonSubject:
             "history": client.history,
             "typing": client.typing,
             "markRead": client.mark_read,
+            "askPresence": client.ask_presence,
             "renew": client.renew,
         }
         return methods[method](*arguments, **keywords)
@@ -137,6 +139,7 @@ class PythonSubject:
             "retryAt": client.retry_at,
             "cursor": client.cursor,
             "presence": dict(client.presence),
+            "presenceScope": client.presence_scope,
         }
 
     def look_at_sent(self, sent: Any) -> Data:
@@ -181,8 +184,8 @@ class PythonSubject:
                 return {"messageId": value.message_id, "status": value.status}
             case FastChatError():
                 return {"code": value.code, "message": value.message, "details": dict(value.details)}
-            case dict():
-                return {"users": value}
+            case Presence():
+                return {"users": dict(value), "scope": value.scope}
             case _:
                 return value
 

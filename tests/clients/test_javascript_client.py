@@ -131,7 +131,7 @@ def test_what_can_be_no_token(client: Path) -> None:
 def test_it_depends_on_nothing_and_is_small() -> None:
     text = (WEB / "fastchat.js").read_text()
     assert not [line for line in text.splitlines() if line.startswith("import ") or "require(" in line]
-    assert len(text.encode()) < 38_000
+    assert len(text.encode()) < 44_000
 
 
 # The code itself is plain JavaScript: what it gives no type may be anything.

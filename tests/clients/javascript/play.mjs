@@ -15,7 +15,7 @@ const UNORDERED = ["MSG_ACK", "READ"];
 /** How each event is noted. */
 const NOTED = {
   state: (event) => event,
-  presence: (users) => ({ users: Object.fromEntries(users) }),
+  presence: (users) => ({ users: Object.fromEntries(users), scope: users.scope }),
   chat: (event) => event,
   message: (event) => event,
   typing: (event) => event,

@@ -1,7 +1,7 @@
 // A program that uses all of the client, for tsc to check. It is never run.
 
 import { FastChat, FastChatError, Sent, newId } from "./fastchat.js";
-import type { Chat, Clock, Closed, Events, History, Message, Options, State, StateChange, Status, Token } from "./fastchat.js";
+import type { Chat, Clock, Closed, Events, History, Message, Options, Presence, Scope, State, StateChange, Status, Token } from "./fastchat.js";
 
 const clock: Clock = { now: () => Date.now(), setTimeout: (run, delay) => setTimeout(run, delay), clearTimeout };
 const who = { url: "ws://localhost:8000/ws", userId: newId(), displayName: "Alice" };
@@ -15,7 +15,7 @@ const stop: () => void = chat.on("message", (message: Message) => {
   if (!message.own) chat.markRead(message.messageId, message.from);
 });
 chat.on("state", ({ state, retryAt, closed, resumed }: StateChange) => console.log(state, retryAt, closed?.code, closed?.reason, resumed));
-chat.on("presence", (online) => console.log(online.get("id")?.toUpperCase()));
+chat.on("presence", (online: Presence) => console.log(online.get("id")?.toUpperCase(), online.scope satisfies Scope | null));
 chat.on("chat", (opened: Chat) => console.log(opened.chatId, opened.userId, opened.displayName));
 chat.on("typing", ({ userId, isTyping }) => console.log(userId, isTyping satisfies boolean));
 chat.on("receipt", (sent: Sent) => console.log(sent.status satisfies Status, sent.error?.code));
@@ -33,9 +33,10 @@ async function use(): Promise<void> {
   const page: History = await chat.history("id", { before: null, limit: 50 });
   await chat.history("id", { before: page.next });
   chat.typing("id", true);
+  chat.askPresence(["id"]);
   const state: State = chat.state;
   const cursor: string | null = chat.cursor;
-  console.log(state, cursor, chat.presence.size, chat.chats.size, chat.capabilities.has("receipts"));
+  console.log(state, cursor, chat.presence.size, chat.presenceScope === chat.presence.scope, chat.chats.size, chat.capabilities.has("receipts"));
   const closed: Closed | null = chat.closed;
   console.log(chat.retryAt, closed?.code, closed?.refused, names);
   chat.renew("another.token.there");

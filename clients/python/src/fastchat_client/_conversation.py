@@ -6,7 +6,7 @@ without a word: it ends in an answer, in an exception for whoever waits for it, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from fastchat_client import _backoff, _wire
@@ -29,6 +29,8 @@ from fastchat_client.models import RANK, Chat, FastChatError, History, Message, 
 
 #: Seconds after which a request without an answer counts as not confirmed. The server answers within 5 s, so the answer is lost.
 ANSWER_TIMEOUT: Final = 15.0
+#: People whose presence may be asked for in one message.
+ASKED_FOR: Final = 100
 
 
 class Conversation:
@@ -77,6 +79,7 @@ class Conversation:
         user_id, capabilities = _wire.text(data, "user_id"), _wire.texts(data, "capabilities")
         cursor, resumed = _wire.text_or_none(data, "cursor"), _wire.text_or_none(data, "resumed")
         self.capabilities = frozenset(capabilities)
+        self.people.greeted(data)
         self.inbox.greeted(user_id, cursor, resumed)
         return resumed
 
@@ -199,6 +202,15 @@ class Conversation:
         text = encode("TYPING", {"to": user_id, "is_typing": is_typing})
         if self.online and self.people.typing.wants(user_id, is_typing, now):
             self._write(text)
+
+    def ask_presence(self, user_ids: Iterable[str]) -> None:
+        """Ask who of these people is online; they are told as `presence`."""
+        wanted = list(dict.fromkeys(user_ids))
+        asked = [wanted[at : at + ASKED_FOR] for at in range(0, len(wanted), ASKED_FOR)]
+        texts = [encode("PRESENCE", {"user_ids": some}) for some in asked]
+        if self.online and "presence_delta" in self.capabilities:
+            for text in texts:
+                self._write(text)
 
     def mark_read(self, message_id: str, sender: str) -> None:
         """The user has read a message."""

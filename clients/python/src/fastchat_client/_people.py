@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fastchat_client import _wire
 from fastchat_client._typing import TypingThrottle
-from fastchat_client.models import Typing
+from fastchat_client.models import Presence, Scope, Typing
 
 
 class People:
@@ -14,12 +14,16 @@ class People:
 
     def __init__(self, emit: Callable[[str, object], None]) -> None:
         self._emit = emit
-        #: user id -> display name of everybody who is online; while there is no connection, who was.
-        self.presence: dict[str, str] = {}
+        #: Who is online; while there is no connection, who was.
+        self.presence = Presence()
         #: What the others are told of this user's typing.
         self.typing = TypingThrottle()
         #: Who is shown as typing to this user.
         self._typists: dict[str, None] = {}
+
+    def greeted(self, data: _wire.Data) -> None:
+        """HELLO_ACK came."""
+        self.presence.scope = _scope(data)
 
     def on_presence(self, data: _wire.Data, now: float) -> None:
         """PRESENCE: everybody, or in a delta those who came or went. Raises FastChatError(PROTOCOL)."""
@@ -34,7 +38,10 @@ class People:
                 self.presence[user_id] = name
             else:
                 self.presence.pop(user_id, None)
-        self._emit("presence", dict(self.presence))
+        self.presence.scope = _scope(data) or self.presence.scope
+        told = Presence(self.presence)
+        told.scope = self.presence.scope
+        self._emit("presence", told)
 
     def on_typing(self, data: _wire.Data, now: float) -> None:
         """TYPING: somebody is typing, or has stopped. Raises FastChatError(PROTOCOL)."""
@@ -51,3 +58,12 @@ class People:
         typists, self._typists = self._typists, {}
         for user_id in typists:
             self._emit("typing", Typing(user_id, False))
+
+
+def _scope(data: _wire.Data) -> Scope | None:
+    match data.get("scope"):
+        case "everyone":
+            return "everyone"
+        case "contacts":
+            return "contacts"
+    return None

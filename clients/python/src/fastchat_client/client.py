@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random as _random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 from uuid import uuid4
@@ -15,7 +15,7 @@ from fastchat_client._requests import Done
 from fastchat_client._runner import Runner
 from fastchat_client._tokens import Token, split
 from fastchat_client._transport import Connector, connect_websocket
-from fastchat_client.models import Chat, Closed, FastChatError, History, Message, Sent, State
+from fastchat_client.models import Chat, Closed, FastChatError, History, Message, Scope, Sent, State
 
 
 class FastChat:
@@ -144,6 +144,12 @@ class FastChat:
         return MappingProxyType(self._conversation.people.presence)
 
     @property
+    def presence_scope(self) -> Scope | None:
+        """Whose presence the server tells: of ``everyone``, or of the people with whom there is a chat (``contacts``); None if it has not
+        said so."""
+        return self._conversation.people.presence.scope
+
+    @property
     def chats(self) -> Mapping[str, Chat]:
         """The chats that were opened since this object was made, by either side: user id of the other person -> chat. A live view."""
         return MappingProxyType(self._conversation.chats)
@@ -194,6 +200,13 @@ class FastChat:
         if self.closed is None:
             self._conversation.mark_read(message_id, sender)
 
+    def ask_presence(self, user_ids: Iterable[str]) -> None:
+        """Ask who of these people, with whom there is a chat, is online; the answer is an event `presence`.
+
+        It is asked at once or, when not online or without the capability presence_delta, not at all.
+        """
+        self._conversation.ask_presence(user_ids)
+
     # -- Listening --
 
     def on(self, event: str, listener: Listener) -> Callable[[], None]:
@@ -202,7 +215,7 @@ class FastChat:
         | event      | payload                                                             |
         |------------|---------------------------------------------------------------------|
         | `state`    | StateChange                                                         |
-        | `presence` | dict of user id -> display name: everybody who is online            |
+        | `presence` | Presence: dict of user id -> display name of who is online, `scope` |
         | `chat`     | Chat: it is open, whoever opened it                                 |
         | `message`  | Message                                                             |
         | `typing`   | Typing                                                              |

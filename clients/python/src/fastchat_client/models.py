@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self
 
 State = Literal["connecting", "online", "waiting", "closed"]
+#: Whose presence the server tells: of all, or of the people with whom there is a chat.
+Scope = Literal["everyone", "contacts"]
 Status = Literal["queued", "sent", "stored", "accepted", "delivered", "read", "failed"]
 
 #: How far a message has come. `stored` is what a server without receipts says of a recipient who is away.
@@ -96,6 +98,12 @@ class Message:
     def peer(self) -> str:
         """The other person of the chat."""
         return self.to if self.own else self.sender
+
+
+class Presence(dict[str, str]):
+    """Who is online: user id -> display name. `scope` is whose presence that is, None as long as the server has not said so."""
+
+    scope: Scope | None = None
 
 
 @dataclass(frozen=True, slots=True)
