@@ -421,8 +421,16 @@ FROM_SERVER: Final = (
                 "on disk, waiting for the recipient; on disk; at a device of the recipient; read",
             ),
             Field("to", _USER_ID, "its recipient", required=False, capability=Capability.RECEIPTS),
+            Field(
+                "content",
+                _CONTENT,
+                "what was stored, if that is not the text that was sent; in the first answer to a MSG and in that to a repeat",
+                required=False,
+                capability=Capability.RECEIPTS,
+            ),
         ),
         schema={
+            "dependentRequired": {"content": ["to"]},
             "if": {"required": ["to"]},
             "then": {
                 "properties": {"status": {"enum": [AckStatus.ACCEPTED, AckStatus.DELIVERED, AckStatus.READ]}}

@@ -194,11 +194,12 @@ def msg_ack(message_id: str, status: str) -> bytes:
     )
 
 
-def receipt(message_id: str, status: str, recipient: str) -> bytes:
-    """MSG_ACK to a sender who asked for receipts: it names the recipient too (D11)."""
+def receipt(message_id: str, status: str, recipient: str, content: bytes | None = None) -> bytes:
+    """MSG_ACK to a sender who asked for receipts: it names the recipient too, and has `content`, a JSON string, if given (D11)."""
+    more = b"" if content is None else b',"content":' + content
     return text_frame(
-        b'{"type":"MSG_ACK","data":{"message_id":%b,"status":"%b","to":"%b"}}'
-        % (orjson.dumps(message_id), status.encode(), recipient.encode())
+        b'{"type":"MSG_ACK","data":{"message_id":%b,"status":"%b","to":"%b"%b}}'
+        % (orjson.dumps(message_id), status.encode(), recipient.encode(), more)
     )
 
 

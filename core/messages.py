@@ -78,7 +78,9 @@ class Messages:
         data: dict[str, Any],
         now: float,
     ) -> None:
-        """A valid MSG. `data` is what the client sent, kept when it can't be decided yet whether one more is allowed."""
+        """A valid MSG. `data` is what the client sent, kept when it can't be decided yet whether one more is allowed; `content` is its
+        text, sanitised.
+        """
         shard = self._shard
         chat = user.chats.get(recipient)
         flags = MessageFlag.CHAT_OPEN if chat is not None and chat.saved else 0
@@ -105,6 +107,8 @@ class Messages:
             session.adjust_reading()
         request = shard.requests.open(MessageType.MSG, session, user, recipient, message_id, now)
         request.frame = frame
+        if session.receipts and content != data["content"]:
+            request.altered = True
         if flags & MessageFlag.CHAT_OPEN:
             session.choose(recipient, request.ticket)
         owner = shard.placement.worker_of(recipient)
@@ -256,7 +260,8 @@ class Messages:
             if not session.closed:
                 assert request.message_id is not None, "every message has an id"
                 if session.receipts:
-                    ack = codec.receipt(request.message_id, _RECEIPT_STATUS[outcome], request.peer)
+                    stored = _stored_text(request) if request.altered else None
+                    ack = codec.receipt(request.message_id, _RECEIPT_STATUS[outcome], request.peer, stored)
                 else:
                     ack = codec.msg_ack(request.message_id, _PLAIN_STATUS[outcome])
                 session.connection.send(ack)
@@ -327,6 +332,15 @@ class Messages:
         for session in user.sessions:
             if session.carbons and session is not sender:
                 session.connection.send(frame)
+
+
+def _stored_text(request: Request) -> bytes:
+    """The content of a message as JSON, for a sender who wrote something else (D11).
+
+    The answer to a repeat has it whatever the status is by then, since the first answer may have been lost.
+    """
+    assert request.message_id is not None, "every message has an id"
+    return codec.msg_parts(request.frame, request.user.user_id, request.peer, request.message_id)[0]
 
 
 def _new_message_id() -> str:

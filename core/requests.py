@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Request:
     """A request whose outcome is not known yet."""
 
-    __slots__ = ("deadline", "frame", "kind", "message_id", "peer", "session", "ticket", "user")
+    __slots__ = ("altered", "deadline", "frame", "kind", "message_id", "peer", "session", "ticket", "user")
 
     def __init__(
         self,
@@ -44,6 +44,8 @@ class Request:
         self.deadline = deadline
         #: A message, as its recipient gets it.
         self.frame = b""
+        #: Whether what that carries is not the text that the client sent, and the client is to be told (D11).
+        self.altered = False
 
 
 class Requests:

@@ -111,12 +111,15 @@ class Client(Device):
         self.seen.add((data["from"], data["message_id"]))
 
     def _acknowledged(self, data: dict[str, Any]) -> None:
-        assert any(
-            row.sender == self.user_id and row.message_id == data["message_id"]
+        stored = [
+            json.loads(payload_of(row.frame))["data"]["content"]
             for store in self.world.stores
             for record in store.records.values()
             for row in record.rows
-        ), f"acknowledged, and not stored: {data}"
+            if row.sender == self.user_id and row.message_id == data["message_id"]
+        ]
+        assert stored, f"acknowledged, and not stored: {data}"
+        assert "content" not in data or data["content"] in stored, f"something else was stored: {data}"
 
 
 def new_world(limits: bool) -> World:

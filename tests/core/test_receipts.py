@@ -144,6 +144,64 @@ def test_d11_what_waits_for_the_recipient_is_accepted_and_then_goes_on(pair: Pai
     assert ann.statuses() == [(ONE, "delivered")]
 
 
+# -- What was stored, where that is not what was sent --
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [('<b>Hi</b> "you" \\ é', 'Hi "you" \\ é'), ("a\0b\x1fc", "abc"), ("<!-- x -->\U0001f468", "\U0001f468")],
+)
+def test_d11_a_sender_is_told_what_was_stored_in_the_place_of_what_was_sent(
+    pair: Pair, sent: str, stored: str
+) -> None:
+    """With the first answer only: the states that follow are those of what was told then."""
+    ann, bob = chatting(pair)
+    ann.msg(pair.bob, sent, "back\\slash")
+    accepted = {"message_id": "back\\slash", "status": "accepted", "to": pair.bob, "content": stored}
+    assert ann.take("MSG_ACK") == [accepted]
+    assert bob.contents() == [stored]
+    bob.say("MSG_ACK", message_id="back\\slash")
+    assert ann.take("MSG_ACK") == [{"message_id": "back\\slash", "status": "delivered", "to": pair.bob}]
+
+
+def test_d11_whoever_repeats_a_message_is_told_again_what_was_stored(pair: Pair) -> None:
+    """The first answer may have been lost, so it is told whatever has become of the message since."""
+    ann, bob = chatting(pair)
+    for status in ("accepted", "accepted", "delivered", "read"):
+        if status == "delivered":
+            bob.say("MSG_ACK", message_id=ONE)
+        elif status == "read":
+            bob.say("READ", message_id=ONE, **{"from": pair.ann})
+        ann.take()
+        ann.msg(pair.bob, "<i>Hi.</i>", ONE)
+        assert ann.take("MSG_ACK") == [
+            {"message_id": ONE, "status": status, "to": pair.bob, "content": "Hi."}
+        ]
+    ann.msg(pair.bob, "Hi.", ONE)
+    assert ann.take("MSG_ACK") == [{"message_id": ONE, "status": "read", "to": pair.bob}], (
+        "who sends what was stored need not be told of it"
+    )
+    assert bob.contents() == ["Hi."]
+
+
+def test_d11_a_repeat_that_overtakes_the_commit_is_told_too(pair: Pair) -> None:
+    ann, _ = chatting(pair)
+    store = pair.world.store_of(pair.bob)
+    store.slow = True
+    ann.msg(pair.bob, "<i>Hi.</i>", ONE)
+    ann.msg(pair.bob, "<i>Hi.</i>", ONE)
+    store.slow = False
+    pair.world.settle()
+    told = {"message_id": ONE, "status": "accepted", "to": pair.bob, "content": "Hi."}
+    assert ann.take("MSG_ACK") == [told, told]
+
+
+def test_d11_a_client_without_receipts_is_told_nothing_new(pair: Pair) -> None:
+    ann, _ = pair.chatting()
+    ann.msg(pair.bob, "<b>Hi.</b>", ONE)
+    assert ann.take("MSG_ACK") == [{"message_id": ONE, "status": "delivered"}]
+
+
 # -- Who is told --
 
 

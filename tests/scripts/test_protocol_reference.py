@@ -147,6 +147,7 @@ def converse(pair: Pair) -> None:
     ann.msg(pair.cat, "you too", "m-4")
     bob = pair.come(pair.bob, *everything, resume={"cursor": cursor})
     assert bob.one("HELLO_ACK")["resumed"] == "full"
+    ann.msg(pair.bob, "<b>Hi.</b>", "m-8")
     ann.say("HISTORY", limit=1, **{"with": pair.bob})
     following = ann.take("HISTORY")[-1]["next"]
     ann.say("HISTORY", before=following, limit=1, **{"with": pair.bob})
