@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from pydantic_settings import CliSettingsSource
 
-from core.settings import HIDDEN, PREFIX, Settings, is_secret, load_settings
+from core.settings import HIDDEN, PREFIX, Settings, is_secret, load_settings, setting_variables
 
 DEFAULT: Final = "default"
 ENVIRONMENT: Final = "environment"
@@ -30,7 +30,7 @@ def explain_settings(environ: Mapping[str, str], arguments: Sequence[str], progr
     values = load_settings(environ, arguments, program).model_dump(mode="json")
     flags = CliSettingsSource(Settings, cli_parse_args=list(arguments), cli_prog_name=program)()
     # An empty variable is as good as none.
-    variables = {name for name, value in environ.items() if value}
+    variables = {name for name, value in setting_variables(environ).items() if value}
     origins = []
     for name, value in values.items():
         variable = PREFIX + name.upper()

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import Field, JsonValue, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from core.placement import WORKERS_MAX
+from core.service_links import service_links
 
 PREFIX: Final = "FASTCHAT_"
 #: The ``json_schema_extra`` of a setting whose value nobody may read: what is shown in its place is `HIDDEN`.
@@ -42,7 +43,6 @@ class Settings(BaseSettings):
         cli_implicit_flags=True,
         cli_prog_name="fastchat serve",
         cli_hide_none_type=True,
-        env_ignore_empty=True,
     )
 
     host: str = Field(
@@ -51,6 +51,10 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="public port; 0 takes a free one")
     admin_host: str = Field("localhost", min_length=1, description="address of the admin port")
     admin_port: int = Field(8001, ge=0, le=65535, description="admin port; 0 takes a free one")
+    admin_hosts: str = Field(
+        "",
+        description="names by which the admin port is asked besides localhost and addresses, by commas, such as fastchat.example.com",
+    )
     workers: int = Field(
         default_factory=_cores, ge=1, le=WORKERS_MAX, description="worker processes; default: one a core"
     )
@@ -157,6 +161,18 @@ class Settings(BaseSettings):
     )
     log_format: Literal["text", "json"] = Field("text", description="text for people, json for machines")
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """`load_settings` hands over what the environment says; this process's own may say something else."""
+        return (init_settings,)
+
     def environment(self) -> dict[str, str]:
         """All settings as environment variables, for a child process."""
         return {
@@ -174,23 +190,37 @@ def is_secret(name: str) -> bool:
 def load_settings(
     environ: Mapping[str, str], arguments: Sequence[str] | None = None, program: str = "fastchat serve"
 ) -> Settings:
-    """The settings from ``FASTCHAT_`` variables and, when there are `arguments`, from flags of `program`.
+    """The settings from the ``FASTCHAT_`` variables of `environ` and, when there are `arguments`, from flags of `program`.
 
     Raises ConfigurationError, with a sentence for each unknown variable and bad value. An unknown flag and ``--help`` end the
-    process as argparse does (exit codes 2 and 0). `environ` is looked at for unknown names; pydantic reads ``os.environ``.
+    process as argparse does (exit codes 2 and 0).
     """
+    variables = setting_variables(environ)
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    unknown = sorted(name for name in environ if name.upper().startswith(PREFIX) and name not in known)
+    unknown = sorted(name for name in variables if name not in known)
     if unknown:
         raise ConfigurationError("\n".join(_unknown(name, known) for name in unknown))
+    values = {name.removeprefix(PREFIX).lower(): value for name, value in variables.items() if value}
     try:
         return Settings(
-            _cli_parse_args=list(arguments) if arguments is not None else None, _cli_prog_name=program
+            _cli_parse_args=list(arguments) if arguments is not None else None,
+            _cli_prog_name=program,
+            **values,  # type: ignore[arg-type] # text, of which pydantic makes what each field is
         )
     except ValidationError as error:
         raise ConfigurationError("\n".join(_sentence(problem) for problem in error.errors())) from None
     except SettingsError as error:
         raise ConfigurationError(str(error)) from None
+
+
+def setting_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of `environ` that are meant as settings; those by which a container platform tells of a Service are not."""
+    links = set(service_links(environ, PREFIX))
+    return {
+        name: value
+        for name, value in environ.items()
+        if name.upper().startswith(PREFIX) and name not in links
+    }
 
 
 def _unknown(name: str, known: set[str]) -> str:

@@ -21,7 +21,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from core.codec import from_json, to_json
-from core.settings import PREFIX, Settings
+from core.settings import PREFIX, Settings, setting_variables
 from router.operations import STATUS
 from router.run_directory import default_parent, operator_sockets
 
@@ -55,6 +55,7 @@ class RunningServer:
         self, environ: Mapping[str, str], admin: str | None = None, run_dir: Path | None = None
     ) -> None:
         """Raises Unreachable when `admin`, or what the environment says, is no address."""
+        environ = setting_variables(environ)
         if run_dir is None and admin is None and environ.get(f"{PREFIX}RUN_DIR"):
             run_dir = Path(environ[f"{PREFIX}RUN_DIR"])
         self._run_dir = run_dir
