@@ -214,12 +214,14 @@ def _token(
 @_config.command("check", context_settings=_TAKES_SETTINGS)
 def _check(context: typer.Context) -> None:
     """Check environment and flags as `fastchat serve` would, without starting anything."""
-    from core.settings import ConfigurationError, load_settings
+    from core.service_links import describe_ignored
+    from core.settings import PREFIX, ConfigurationError, load_settings
     from router.preflight import check_settings
 
+    ignored = describe_ignored(os.environ, PREFIX)
     try:
         settings = load_settings(os.environ, context.args, f"{_PROGRAM} config check")
-        warnings = check_settings(settings).warnings
+        warnings = [*filter(None, [ignored]), *check_settings(settings).warnings]
     except ConfigurationError as error:
         _give_up(error)
     _print([*(f"warning: {warning}" for warning in warnings), "OK"])

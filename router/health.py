@@ -50,7 +50,7 @@ class Health:
         reasons = [f"the server is {phase}"] if phase is not Phase.SERVING else []
         for role in self._roles:
             if role.kind == WORKER:
-                reasons += [f"{role.name}: {problem}" for problem in role.problems]
+                reasons += [f"{role.name}: {problem}" for problem in role.problems.values()]
         if not any(role.kind == FRONT and role.state == "ready" for role in self._roles):
             reasons.append("no front is ready, so nobody can connect")
         return reasons
@@ -60,8 +60,13 @@ class Health:
         return not self.reasons()
 
     def routes(self) -> list[web.RouteDef]:
-        """For `AdminServer`."""
-        return [web.get("/healthz", self._get_health), web.get("/readyz", self._get_ready)]
+        """For `AdminServer`. OPTIONS is answered as GET: haproxy asks with it unless it is told otherwise."""
+        answers = (("/healthz", self._get_health), ("/readyz", self._get_ready))
+        return [
+            route
+            for path, handler in answers
+            for route in (web.get(path, handler), web.options(path, handler))
+        ]
 
     async def _get_health(self, request: web.Request) -> web.Response:
         return _json({"status": self.status}, self._phase() is not Phase.STOPPING)

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from core.settings import PREFIX, ConfigurationError, Settings
 from core.tokens import load_verifier
 from router import listeners
+from router.admin import parse_admin_hosts
 from router.origin import OriginPolicy
 from router.trusted_proxies import TrustedProxies
 
@@ -30,6 +31,7 @@ def check_settings(settings: Settings) -> Checked:
     """Everything about the settings that can be checked without opening or creating anything."""
     OriginPolicy(settings.allowed_origins)
     TrustedProxies(settings.trusted_proxies)
+    parse_admin_hosts(settings.admin_hosts)
     check_authentication(settings)
     addresses = listeners.addresses_of("HOST", settings.host)
     exposed = check_exposure(settings.host, listeners.are_loopback(addresses), settings.auth)

@@ -48,6 +48,14 @@ class Recorder:
         """Note that the place is filled again."""
         self.samples.back(time.time(), role.name, f"{role.name} is back")
 
+    def problem(self, role: Role, text: str) -> None:
+        """Note that the process does not serve as it should."""
+        self.samples.problem(time.time(), role.name, f"{role.name}: {text}")
+
+    def recovered(self, role: Role, text: str) -> None:
+        """Note that a problem of the process is over."""
+        self.samples.recovered(time.time(), role.name, f"{role.name}: {text}")
+
     def _look(self) -> None:
         self.start()  # first of all, since time must go on whatever happens below
         readings = [

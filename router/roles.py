@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from enum import StrEnum
 from typing import Any, Final
 
 from core.control import BUS_UNHEARD, MEMORY_FULL, STORE_FAILING
@@ -24,6 +25,16 @@ _SILENCE_MAX: Final = 10.0
 #: Looks at a process, one a second, after which one that has not reported between any two of them hangs. Looks are counted and not seconds,
 #: since a supervisor that was itself stopped for a while has heard nobody, and that is not their fault.
 SILENT_LOOKS_MAX: Final = 30
+
+
+class Problem(StrEnum):
+    """A kind of problem that a process may have; the value says that it is over, as a sentence in which the process is *it*."""
+
+    AWAY = "it serves again"
+    SILENT = "it reports again"
+    STORE = "its store can write again"
+    MEMORY = "it takes new connections again"
+    BUS = "it has heard from all other workers"
 
 
 class Role:
@@ -59,22 +70,26 @@ class Role:
         return self.child is not None and not self.child.stats.get(BUS_UNHEARD)
 
     @property
-    def problems(self) -> list[str]:
-        """What keeps it from serving as it should, as sentences in which it is *it*."""
+    def problems(self) -> dict[Problem, str]:
+        """What keeps it from serving as it should, each as a sentence in which it is *it*."""
         if self.child is None or not self.child.ready:
-            return [f"it is {self.state}"]
-        stats, problems = self.child.stats, []
+            return {Problem.AWAY: f"it is {self.state}"}
+        stats, problems = self.child.stats, {}
         silent = 0.0 if self.child.reported_at is None else time.monotonic() - self.child.reported_at
         if silent > _SILENCE_MAX:
-            problems.append(f"it has not reported for {silent:.0f} s: it hangs, or gets no CPU time")
+            problems[Problem.SILENT] = (
+                f"it has not reported for {silent:.0f} s: it hangs, or gets no CPU time"
+            )
         if stats.get(STORE_FAILING):
-            problems.append("its store can't write, so messages to its users are refused: see its log")
+            problems[Problem.STORE] = (
+                "its store can't write, so messages to its users are refused: see its log"
+            )
         if stats.get(MEMORY_FULL):
-            problems.append(
+            problems[Problem.MEMORY] = (
                 "it has all the memory that FASTCHAT_WORKER_MEMORY_MIB allows, so new connections to it are refused"
             )
         if stats.get(BUS_UNHEARD):
-            problems.append(
+            problems[Problem.BUS] = (
                 f"it has not heard from {stats[BUS_UNHEARD]:g} of the other workers since they, or it, started"
             )
         return problems
@@ -106,7 +121,7 @@ class Role:
             "pid": child.pid if child else None,
             "generation": self.generation,
             "state": self.state,
-            "problem": "; ".join(self.problems) or None,
+            "problem": "; ".join(self.problems.values()) or None,
             "uptime": round(time.monotonic() - child.started_at, 1) if child else 0.0,
             "restarts": self.restarts,
             "last_end": self.last_end,

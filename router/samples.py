@@ -72,7 +72,7 @@ class Event(NamedTuple):
     #: Seconds since 1970.
     time: float
     process: str
-    #: `ended` or `back`.
+    #: `ended` or `back`; `problem` or `recovered`.
     kind: str
     #: A sentence.
     text: str
@@ -224,6 +224,14 @@ class Samples:
     def back(self, wall: float, name: str, text: str) -> None:
         """A process that was started again serves."""
         self._note(wall, self._processes[name], "back", text)
+
+    def problem(self, wall: float, name: str, text: str) -> None:
+        """A process that runs does not serve as it should."""
+        self._note(wall, self._processes[name], "problem", text)
+
+    def recovered(self, wall: float, name: str, text: str) -> None:
+        """A problem of a process is over."""
+        self._note(wall, self._processes[name], "recovered", text)
 
     def events_after(self, number: int) -> list[dict[str, Any]]:
         """What happened behind event `number`, as JSON takes it; everything when that number is not known."""

@@ -43,10 +43,11 @@ from core.control import (
 )
 from core.logs import configure_logging, fields, set_log_level
 from core.protocol import CloseCode
+from core.service_links import describe_ignored
 from core.settings import PREFIX, ConfigurationError, Settings, load_settings
 from core.tokens import load_verifier
 from router import listeners, preflight
-from router.admin import AdminServer
+from router.admin import AdminServer, parse_admin_hosts
 from router.build import fastchat_version
 from router.children import Child
 from router.dashboard import Dashboard
@@ -55,6 +56,7 @@ from router.health import Health, Phase
 from router.metrics import MetricsCollector, MetricsPage
 from router.operations import Operations
 from router.operator_socket import OperatorSocket
+from router.problem_log import ProblemLog
 from router.process_usage import ProcessUsage
 from router.recorder import Recorder
 from router.restart_policy import GiveUp
@@ -126,6 +128,7 @@ class Supervisor:
         self._usage = ProcessUsage()
         #: The history that the dashboard shows.
         self._recorder = Recorder(self._roles, self._usage)
+        self._problem_log = ProblemLog(self._roles, self._recorder)
         self._environment: dict[str, str] = {}
         #: The exit code, once it is settled that the server ends; and when a signal settled it.
         self._end: asyncio.Future[int] = self._loop.create_future()
@@ -181,7 +184,8 @@ class Supervisor:
         admin = await listeners.open_listeners("ADMIN_", admin_addresses, settings.admin_port)
         dashboard = Dashboard(self._recorder.samples, self.status)
         routes = [*self._health.routes(), *MetricsPage(self._collector()).routes(), *dashboard.routes()]
-        self._admin = AdminServer(settings.admin_host, admin, self.status, routes)
+        names = parse_admin_hosts(settings.admin_hosts)
+        self._admin = AdminServer(settings.admin_host, admin, self.status, routes, names)
         await self._admin.start()
         self._recorder.start()
         self._run_directory = await create_run_directory(settings.run_dir, port)
@@ -307,6 +311,8 @@ class Supervisor:
                 about = fields(pid=role.child.pid, seconds=SILENT_LOOKS_MAX)
                 _log.error("%s has not reported for too long and is killed", role.name, extra=about)
                 role.child.signal(signal.SIGKILL)
+        if self._announced:
+            self._problem_log.look()
 
     def _ended(self, role: Role, child: Child) -> None:
         role.child = None
@@ -463,6 +469,9 @@ def serve(arguments: Sequence[str]) -> int:
         log_format = settings.log_format
         setproctitle.setproctitle("fastchat: supervisor")
         configure_logging("supervisor", settings.log_level, settings.log_format)
+        ignored = describe_ignored(os.environ, PREFIX)
+        if ignored is not None:
+            _log.warning("%s", ignored)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_run(settings))
     except ConfigurationError as error:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from router.admin import AdminServer
+from core.settings import ConfigurationError
+from router.admin import AdminServer, parse_admin_hosts
 from tests.router.front_process import hello, wait_until
 from tests.router.server_process import FAKE_WORKER, ServerProcess
 
@@ -93,11 +94,47 @@ def test_only_names_of_this_machine_are_answered(server: ServerProcess, host: st
         ("0.0.0.0", "evil.example", False),
         ("127.0.0.1", "192.0.2.1", False),
         ("192.0.2.1", "192.0.2.1", True),
-        ("localhost", None, False),
+        ("localhost", "", False),
+        ("0.0.0.0", "fastchat:8001", True),
+        ("localhost", "FastChat.Example.com", True),
+        ("localhost", "evil.fastchat.example.com", False),
     ],
 )
-def test_which_names_are_this_machine(admin_host: str, host: str | None, own: bool) -> None:
-    assert AdminServer(admin_host, [], dict).is_own_host(host) is own
+def test_which_names_are_this_machine(admin_host: str, host: str, own: bool) -> None:
+    names = parse_admin_hosts(" fastchat, FASTCHAT.example.com,")
+    assert AdminServer(admin_host, [], dict, names=names).is_own_host(host) is own
+
+
+@pytest.mark.parametrize("entry", ["fastchat:8001", "http://fastchat", "*", "fast chat", "[::1"])
+def test_what_is_no_name_of_a_host_is_refused(entry: str) -> None:
+    with pytest.raises(ConfigurationError, match="FASTCHAT_ADMIN_HOSTS"):
+        parse_admin_hosts(f"localhost,{entry}")
+
+
+@pytest.mark.parametrize(
+    ("request_line", "hosts", "status"),
+    [
+        ("GET /healthz HTTP/1.0", [], 200),  # haproxy's `option httpchk`, and other probes
+        ("OPTIONS / HTTP/1.0", [], 204),
+        ("OPTIONS /readyz HTTP/1.0", [], 200),
+        ("OPTIONS /nothing HTTP/1.0", [], 404),
+        ("POST /readyz HTTP/1.0", [], 405),
+        ("GET /healthz HTTP/1.0", ["localhost"], 200),
+        ("GET /healthz HTTP/1.0", ["evil.example"], 403),
+        ("GET /healthz HTTP/1.1", [], 400),
+        ("GET /healthz HTTP/1.1", ["localhost", "localhost"], 400),
+        ("GET /healthz HTTP/1.0", ["localhost", "evil.example"], 400),
+    ],
+)
+def test_a_probe_without_host_is_no_browser(
+    server: ServerProcess, request_line: str, hosts: list[str], status: int
+) -> None:
+    """RFC 9112, 3.2: only HTTP/1.1 has to have one."""
+    head = "\r\n".join([request_line, *(f"Host: {host}" for host in hosts), "Connection: close", "", ""])
+    with socket.create_connection(("127.0.0.1", server.admin_port), 10) as probe:
+        probe.sendall(head.encode())
+        answer = probe.makefile("rb").read()
+    assert int(answer.split()[1]) == status
 
 
 @pytest.mark.parametrize(

@@ -44,10 +44,10 @@ def test_all_is_well() -> None:
 )
 def test_what_a_worker_reports_is_a_reason_and_its_problem(stats: Mapping[str, float], words: str) -> None:
     ailing = role(WORKER, 3, stats)
-    assert [words in problem for problem in ailing.problems] == [True]
+    assert [words in problem for problem in ailing.problems.values()] == [True]
     ill = health(role(WORKER, 0), ailing, role(FRONT, 0))
     assert ill.status == "degraded"
-    assert ill.reasons() == [f"worker 3: {ailing.problems[0]}"]
+    assert ill.reasons() == [f"worker 3: {sentence}" for sentence in ailing.problems.values()]
     assert not ill.is_ready()
 
 

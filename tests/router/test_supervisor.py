@@ -30,6 +30,27 @@ def directory(run_dir: Path) -> Path:
     return run_dir
 
 
+# -- The environment --
+
+
+def test_what_kubernetes_tells_of_a_service_of_our_name_is_ignored_with_one_line(directory: Path) -> None:
+    """A Service named `fastchat` puts FASTCHAT_PORT=tcp://... and others into each pod of its namespace."""
+    links = {
+        "FASTCHAT_SERVICE_HOST": "10.96.0.7",
+        "FASTCHAT_SERVICE_PORT": "8000",
+        "FASTCHAT_ADMIN_PORT_8001_TCP_ADDR": "10.96.0.8",
+        "FASTCHAT_PORT_8000_TCP": "tcp://10.96.0.7:8000",
+    }
+    worker = fake(
+        boot="note({k: v for k, v in os.environ.items() if k.startswith('FASTCHAT') and ('TCP' in k or 'SERVICE' in k)})"
+    )
+    with ServerProcess(directory, worker=worker, workers=1, environment=links) as server:
+        lines = [line for line in server.stderr().splitlines() if "Kubernetes" in line]
+        assert len(lines) == 1
+        assert "4 in the environment" in lines[0]
+        assert "{}" in server.notes(0)
+
+
 # -- The normal day --
 
 

@@ -25,6 +25,9 @@ const LABEL_WIDTH = 64;
 /** Times that plotly, which knows only UTC, shows as the time here. */
 const here = (time) => (time - new Date(time * 1000).getTimezoneOffset() * 60) * 1000;
 
+/** Whether an event is one that somebody has to look at. */
+const isBad = ({ kind }) => kind === "ended" || kind === "problem";
+
 /** Colours as they are in the present theme. */
 class Colors {
   #probe = document.createElement("span");
@@ -312,7 +315,7 @@ export class Plot {
         yref: "paper",
         y0: 0,
         y1: 1,
-        line: { color: colors.get(event.kind === "ended" ? "--bad" : "--good"), width: 1.2, dash: event.kind === "ended" ? "solid" : "dot" },
+        line: { color: colors.get(isBad(event) ? "--bad" : "--good"), width: 1.2, dash: event.kind === "ended" ? "solid" : "dot" },
       })),
       annotations: this.#labels(marks, view),
     };
