@@ -29,6 +29,7 @@ from aiohttp import web
 
 from core.codec import to_json
 from router.samples import MINUTE, SECOND, Samples, bounds
+from router.web_files import takes_gzip
 
 _FILES: Final = Path(__file__).resolve().parent / "web" / "dashboard"
 _PAGE: Final = "dashboard.html"
@@ -174,7 +175,7 @@ class _File:
 
 
 def _takes_gzip(request: web.Request) -> bool:
-    return "gzip" in request.headers.get("Accept-Encoding", "").lower()
+    return takes_gzip(",".join(request.headers.getall("Accept-Encoding", ())))
 
 
 def _number(request: web.Request, name: str, default: int) -> int:

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from core.logs import fields
 from router.origin import split_host
-from router.web_files import INDEX, WebFile, read_web_files
+from router.web_files import INDEX, WebFile, read_web_files, takes_gzip
 
 _log = logging.getLogger("fastchat.front")
 
@@ -81,8 +81,8 @@ def _serve_file(file: WebFile) -> Handler:
     """A handler that answers with `file`, or with 304 to a client that has it."""
 
     async def serve(request: web.Request) -> web.Response:
-        encodings = request.headers.get("Accept-Encoding", "")
-        gzipped = file.gzipped if _accepts_gzip(encodings) else None
+        encodings = ",".join(request.headers.getall("Accept-Encoding", ()))
+        gzipped = file.gzipped if takes_gzip(encodings) else None
         variant = gzipped or file.plain
         headers = {
             "Cache-Control": "no-cache",
@@ -100,15 +100,6 @@ def _serve_file(file: WebFile) -> Handler:
         return web.Response(body=variant.body, headers=headers)
 
     return serve
-
-
-def _accepts_gzip(header: str) -> bool:
-    """Whether an Accept-Encoding names gzip, and not with a weight of 0."""
-    for entry in header.lower().split(","):
-        coding, _, parameters = entry.partition(";")
-        if coding.strip() == "gzip":
-            return parameters.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
-    return False
 
 
 async def _health(request: web.Request) -> web.Response:

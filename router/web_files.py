@@ -1,8 +1,7 @@
 """The files of the chat page, read once: a request can only ever name one of them, never a path on the disk.
 
-What is served is what stands directly in ``router/web`` with one of the suffixes below. Each file carries a strong ETag made from its
-bytes, and a compressed form where that is smaller. Comments and indentation are for readers of the source, and nearly half of it: browsers
-get the scripts and styles without, each line where it was.
+What is served is what stands directly in ``router/web`` with one of the suffixes below, as it is. Each file carries a strong ETag made from
+its bytes, and a compressed form where that is smaller; `takes_gzip` says who gets that one.
 """
 
 from __future__ import annotations
@@ -25,15 +24,10 @@ _CONTENT_TYPES: Final = {
     ".ts": "text/plain; charset=utf-8",
     ".svg": "image/svg+xml; charset=utf-8",
 }
-#: Comments that have their lines for themselves; those within a line stay.
-_COMMENTS: Final = {
-    ".css": re.compile(r"^[ \t]*/\*(?:(?!\*/).)*\*/[ \t]*$", re.DOTALL | re.MULTILINE),
-    ".js": re.compile(r"^[ \t]*(?:/\*(?:(?!\*/).)*\*/|//[^\n]*)[ \t]*$", re.DOTALL | re.MULTILINE),
-}
-#: What lines begin with, for the eye.
-_INDENTATION: Final = re.compile(r"^[ \t]+", re.MULTILINE)
 #: Characters of a digest in an ETag: enough that two versions never share one.
 _DIGEST_LENGTH: Final = 20
+#: A weight, from 0 to 1 with at most three decimals.
+_WEIGHT: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 #: Bytes below which compressing costs more than it saves.
 _COMPRESS_FROM: Final = 512
 
@@ -62,20 +56,29 @@ def read_web_files(directory: Path = WEB) -> dict[str, WebFile]:
     }
 
 
-def for_browsers(text: str, suffix: str) -> str:
-    """The text of a file without the comments that fill their lines, and without indentation; every other line keeps its number.
+def takes_gzip(accept_encoding: str) -> bool:
+    """Whether a client wants gzip, by the value of Accept-Encoding (several joined by commas): it accepts it, and not less than identity.
 
-    No string or template of ours spans lines, so nothing else can look like such a comment, and no space at the beginning of a line is
-    part of one.
+    Source: RFC 9110 section 12.5.3; `x-gzip` is gzip (section 8.4.1.3).
     """
-    comments = _COMMENTS.get(suffix)
-    if comments is None:
-        return text
-    return _INDENTATION.sub("", comments.sub(lambda found: "\n" * found[0].count("\n"), text))
+    weights: dict[str, float] = {}
+    for entry in accept_encoding.lower().split(","):
+        coding, _, parameters = entry.partition(";")
+        weights[coding.strip()] = _weight(parameters)
+    gzip_weight = weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0)))
+    return gzip_weight > 0.0 and gzip_weight >= weights.get("identity", 0.0)
+
+
+def _weight(parameters: str) -> float:
+    """The `q` of an entry: 1 where there is none, 0 where it can't be read."""
+    name, equals, value = parameters.partition("=")
+    if not equals or name.strip() != "q":
+        return 1.0
+    return float(value) if _WEIGHT.fullmatch(value.strip()) else 0.0
 
 
 def _read(path: Path, content_type: str) -> WebFile:
-    body = for_browsers(path.read_text(encoding="utf-8"), path.suffix).encode()
+    body = path.read_bytes()
     etag = hashlib.sha256(body).hexdigest()[:_DIGEST_LENGTH]
     # mtime=0: the same file is the same bytes in every front.
     smaller = gzip.compress(body, mtime=0) if len(body) >= _COMPRESS_FROM else body

@@ -95,6 +95,7 @@ def test_a_file_is_checked_each_time_and_comes_only_when_it_has_changed(
     assert (status, headers["Content-Encoding"]) == (200, "gzip")
     assert gzip.decompress(body) == path.read_bytes()
     assert headers["Vary"] == "Accept-Encoding"
+    assert "Content-Encoding" not in get(server, f"/dashboard/{name}", Accept_Encoding="gzip;q=0")[1]
 
 
 def test_the_library_for_charts_is_kept_for_good_under_a_name_with_its_version(server: ServerProcess) -> None:
