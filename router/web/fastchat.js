@@ -32,12 +32,14 @@ const HELLO_TIMEOUT = 15 * SECOND;
 const TOKEN_TIMEOUT = 15 * SECOND;
 /** The server answers within 5 s, if only with MESSAGE_FAILED. */
 const ANSWER_TIMEOUT = 15 * SECOND;
+/** What is left of the time to answer for a client that stood still until that was over. */
+const LAST_LOOK = 1 * SECOND;
 const BACKOFF_FIRST = 0.5 * SECOND;
 const BACKOFF_MAX = 30 * SECOND;
 /** Online for so long, the next reconnection begins with short delays again. */
 const STABLE_AFTER = 10 * SECOND;
-/** Clients of a server that restarts come back within this time, not all at once. */
-const RESTART_SPREAD = 3 * SECOND;
+/** By close code: who is expected back spreads over this time; the clients of a server that restarts, and devices that slept. */
+const SPREAD = { 1001: 3 * SECOND, 1012: 3 * SECOND, 4002: 1 * SECOND };
 /** An overloaded server is left alone for so long at least; then as after so many failures. */
 const OVERLOAD_PAUSE = 1 * SECOND;
 const OVERLOAD_TRIES = 3;
@@ -62,10 +64,10 @@ const CAPABILITIES = ["receipts", "resume", "history", "carbons", "presence_delt
 /** Whose presence the server tells, and how many it can be asked for at once. */
 const SCOPES = ["everyone", "contacts"];
 const ASKED_FOR_MAX = 100;
-const RESTARTING = [1001, 1012];
 const OVERLOADED = 1013;
-/** Coming back would not help: protocol errors, abuse, replaced by a newer device. */
-const FINAL = [1002, 1003, 1007, 1008, 1009, 4001];
+const SLEPT = 4002;
+/** Coming back would not help: protocol errors, abuse, replaced by a newer device, banned, deleted. */
+const FINAL = [1002, 1003, 1007, 1008, 1009, 4001, 4003, 4004];
 /** The reason of 1008 when a token has run out, and why one is refused that a newer one may replace. */
 const TOKEN_EXPIRED = "token expired";
 const OF_NOW = ["expired", "early"];
@@ -131,8 +133,9 @@ export class FastChat {
   #socket = null;
   #started = false;
   #connected = deferred();
-  /** Attempts since it was online for long enough, and since when it is online. */
+  /** Attempts since it was online for long enough, how the last one ended, and since when it is online. */
   #tries = 0;
+  #lastCode = 0;
   #onlineSince = 0;
   /** Frames received, PINGs sent and PONGs received on this connection. */
   #heard = 0;
@@ -337,7 +340,7 @@ export class FastChat {
   // -- The life of a connection --
 
   #attempt() {
-    this.#clock.clearTimeout(this.#connectTimer);
+    this.#stop(this.#connectTimer);
     this.retryAt = null;
     this.#ask((token) => this.#dial(token), this.#noToken);
     if (!this.closed) this.#become("connecting");
@@ -361,7 +364,7 @@ export class FastChat {
   }
 
   #awaitHello() {
-    this.#connectTimer = this.#clock.setTimeout(() => this.#disconnected(1006, "no HELLO_ACK"), HELLO_TIMEOUT);
+    this.#connectTimer = this.#deadline(HELLO_TIMEOUT, () => this.#disconnected(1006, "no HELLO_ACK"));
   }
 
   #hello(token) {
@@ -376,12 +379,12 @@ export class FastChat {
     if (error.code === "RATE_LIMITED" && this.state === "online") {
       this.#renewAfter(retryAfter(error));
     } else if (error.code === "RATE_LIMITED") {
-      this.#clock.clearTimeout(this.#connectTimer);
+      this.#stop(this.#connectTimer);
       const hello = (token) => {
         this.#awaitHello();
         this.#hello(token);
       };
-      this.#connectTimer = this.#clock.setTimeout(() => this.#ask(hello, this.#noToken), retryAfter(error));
+      this.#connectTimer = this.#after(retryAfter(error), () => this.#ask(hello, this.#noToken));
     } else if (typeof this.#token === "function" && error.code === "UNAUTHORIZED" && OF_NOW.includes(reason)) {
       this.#noToken(error);
     } else if (error.code === "VALIDATION" || error.code === "UNAUTHORIZED") {
@@ -399,7 +402,7 @@ export class FastChat {
    * @param {(error: FastChatError) => void} fail
    */
   #ask(goOn, fail) {
-    this.#clock.clearTimeout(this.#tokenTimer);
+    this.#stop(this.#tokenTimer);
     this.#question = null;
     const source = this.#token;
     if (typeof source !== "function") return goOn(source);
@@ -407,11 +410,11 @@ export class FastChat {
     const settle = (token, problem, cause) => {
       if (this.#question !== question) return;
       this.#question = null;
-      this.#clock.clearTimeout(this.#tokenTimer);
+      this.#stop(this.#tokenTimer);
       if (problem) fail(new FastChatError("TOKEN", problem, {}, cause));
       else goOn(token);
     };
-    this.#tokenTimer = this.#clock.setTimeout(() => settle(null, "the function `token` did not answer in time"), TOKEN_TIMEOUT);
+    this.#tokenTimer = this.#deadline(TOKEN_TIMEOUT, () => settle(null, "the function `token` did not answer in time"));
     new Promise((resolve) => resolve(source())).then(
       (token) => settle(token, isToken(token) ? "" : "the function `token` did not give a token"),
       (cause) => settle(null, "the function `token` failed", cause),
@@ -438,17 +441,17 @@ export class FastChat {
   }
 
   #renewAfter(delay) {
-    this.#clock.clearTimeout(this.#tokenTimer);
-    this.#tokenTimer = this.#clock.setTimeout(() => this.#renew(), delay);
+    this.#stop(this.#tokenTimer);
+    this.#tokenTimer = this.#after(delay, () => this.#renew());
   }
 
   // -- From HELLO_ACK on --
 
   #online({ user_id: userId, capabilities, cursor, resumed, scope }) {
     if (this.state !== "connecting") return;
-    this.#clock.clearTimeout(this.#connectTimer);
+    this.#stop(this.#connectTimer);
     this.#onlineSince = this.#clock.now();
-    this.#pingTimer = this.#clock.setTimeout(() => this.#ping(), PING_INTERVAL);
+    this.#pingTimer = this.#after(PING_INTERVAL, () => this.#ping());
     this.capabilities = new Set(Array.isArray(capabilities) ? capabilities : []);
     if (typeof userId === "string") this.userId = userId; // as the server writes it
     if (typeof cursor === "string") this.cursor = cursor;
@@ -466,17 +469,17 @@ export class FastChat {
     const heard = this.#heard;
     this.#pings += 1;
     this.#write("PING", {});
-    this.#clock.clearTimeout(this.#pongTimer);
-    this.#pongTimer = this.#clock.setTimeout(() => {
+    this.#stop(this.#pongTimer);
+    this.#pongTimer = this.#deadline(PONG_TIMEOUT, () => {
       if (this.#heard === heard) this.#disconnected(1006, "the server does not answer");
-    }, PONG_TIMEOUT);
-    this.#pingTimer = this.#clock.setTimeout(() => this.#ping(), PING_INTERVAL);
+    });
+    this.#pingTimer = this.#after(PING_INTERVAL, () => this.#ping());
   }
 
   #networkIsBack = () => {
     if (this.state === "waiting") this.#attempt();
-    else if (this.state === "online") {
-      this.#clock.clearTimeout(this.#pingTimer);
+    else if (this.state === "online" && this.#pings === this.#pongs) {
+      this.#stop(this.#pingTimer);
       this.#ping();
     }
   };
@@ -488,14 +491,17 @@ export class FastChat {
       return this.#end(code, reason, isExpired ? "expired" : undefined);
     const now = this.#clock.now();
     if (this.state === "online" && now - this.#onlineSince >= STABLE_AFTER) this.#tries = 0;
+    // A device that slept has not failed; only one that is told so again at once may be in a loop.
+    if (code === SLEPT && this.#lastCode !== SLEPT) this.#tries = 0;
+    this.#lastCode = code;
     if (code === OVERLOADED) this.#tries = Math.max(this.#tries, OVERLOAD_TRIES);
-    let delay = this.#backoff(this.#tries, RESTARTING.includes(code) ? RESTART_SPREAD : 0);
+    let delay = this.#backoff(this.#tries, SPREAD[code]);
     if (code === OVERLOADED) delay += OVERLOAD_PAUSE;
     this.#tries += 1;
     this.#release("waiting");
     if (this.closed) return; // a listener has closed it
     this.retryAt = now + delay;
-    this.#connectTimer = this.#clock.setTimeout(() => this.#attempt(), delay);
+    this.#connectTimer = this.#after(delay, () => this.#attempt());
     this.#become("waiting");
   }
 
@@ -505,10 +511,10 @@ export class FastChat {
     this.retryAt = null;
     this.#release("closed");
     globalThis.removeEventListener?.("online", this.#networkIsBack);
-    this.#clock.clearTimeout(this.#limited);
+    this.#stop(this.#limited);
     const error = new FastChatError("CLOSED", reason || `closed with ${code}`, { code });
     for (const { queue, timer } of this.#lanes.values()) {
-      this.#clock.clearTimeout(timer);
+      this.#stop(timer);
       for (const request of queue.splice(0)) this.#refuse(request, error);
     }
     this.#lanes.clear();
@@ -523,7 +529,7 @@ export class FastChat {
     const socket = this.#socket;
     this.#socket = null;
     this.state = state; // what listeners do from here on has to wait
-    for (const timer of [this.#connectTimer, this.#pingTimer, this.#pongTimer, this.#tokenTimer]) this.#clock.clearTimeout(timer);
+    for (const timer of [this.#connectTimer, this.#pingTimer, this.#pongTimer, this.#tokenTimer]) this.#stop(timer);
     this.#question = null;
     this.#renewals = 0;
     if (socket) {
@@ -540,6 +546,25 @@ export class FastChat {
     }
     for (const userId of this.#typists) this.#emit("typing", { userId, isTyping: false });
     this.#typists.clear();
+  }
+
+  // -- Time --
+
+  /** Do this after so many milliseconds, unless `#stop` comes before. */
+  #after(delay, run) {
+    return { id: this.#clock.setTimeout(run, delay) };
+  }
+
+  /** The same for what the server has to do until then. Who stood still, like a device that slept, reads first what came meanwhile. */
+  #deadline(delay, run) {
+    const timer = this.#after(delay - LAST_LOOK, () => {
+      timer.id = this.#clock.setTimeout(run, LAST_LOOK);
+    });
+    return timer;
+  }
+
+  #stop(timer) {
+    this.#clock.clearTimeout(timer?.id);
   }
 
   /** Full jitter. */
@@ -576,7 +601,7 @@ export class FastChat {
       if (request.kind === "MSG" && (this.#limited !== null || this.#inFlight() >= IN_FLIGHT_MAX)) continue;
       lane.busy = true;
       const overdue = new FastChatError("MESSAGE_FAILED", "the server did not answer");
-      lane.timer = this.#clock.setTimeout(() => this.#failed(lane, overdue), ANSWER_TIMEOUT);
+      lane.timer = this.#deadline(ANSWER_TIMEOUT, () => this.#failed(lane, overdue));
       this.#write(request.kind, request.data);
       this.#change(request, "sent", null);
     }
@@ -587,7 +612,7 @@ export class FastChat {
   }
 
   #idle(lane) {
-    this.#clock.clearTimeout(lane.timer);
+    this.#stop(lane.timer);
     lane.busy = lane.held = false;
   }
 
@@ -634,19 +659,19 @@ export class FastChat {
   /** Let a lane wait. */
   #hold(lane, delay) {
     lane.held = true;
-    lane.timer = this.#clock.setTimeout(() => {
+    lane.timer = this.#after(delay, () => {
       lane.held = false;
       this.#pump();
-    }, delay);
+    });
   }
 
   /** Let all messages wait. */
   #limit(delay) {
-    this.#clock.clearTimeout(this.#limited);
-    this.#limited = this.#clock.setTimeout(() => {
+    this.#stop(this.#limited);
+    this.#limited = this.#after(delay, () => {
       this.#limited = null;
       this.#pump();
-    }, delay);
+    });
   }
 
   /** This will never be done. */

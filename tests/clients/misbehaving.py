@@ -78,6 +78,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._now = until
         self.settle()
 
+    def stall(self, seconds: float) -> None:
+        """Let time pass in which nothing of this program runs; then all timers that are due fire."""
+        self._now += seconds
+        self.settle()
+
     def _next(self) -> float | None:
         waiting = [timer.when() for timer in getattr(self, "_scheduled") if not timer.cancelled()]  # noqa: B009
         return min(waiting, default=None)
@@ -106,6 +111,8 @@ class Link:
         self.silent = False
         self.pongs = True
         self._to_client: asyncio.Queue[str | Closed] = asyncio.Queue()
+        #: What comes while the client stands still.
+        self._held: list[str | Closed] | None = None
         self._ended: Closed | None = None
 
     # -- For the client --
@@ -159,7 +166,7 @@ class Link:
     def tell(self, text: str) -> None:
         """Send to the client."""
         if not self.silent and self._ended is None:
-            self._to_client.put_nowait(text)
+            self._bring(text)
 
     def close_from_server(self, code: int, reason: str) -> None:
         if not self.silent:
@@ -168,7 +175,23 @@ class Link:
     def _end(self, closed: Closed) -> None:
         if self._ended is None:
             self._ended = closed
-            self._to_client.put_nowait(closed)
+            self._bring(closed)
+
+    def hold(self) -> None:
+        """Nothing comes to the client from now on."""
+        self._held = []
+
+    def release(self) -> None:
+        """What came meanwhile comes now."""
+        held, self._held = self._held or [], None
+        for what in held:
+            self._bring(what)
+
+    def _bring(self, what: str | Closed) -> None:
+        if self._held is None:
+            self._to_client.put_nowait(what)
+        else:
+            self._held.append(what)
 
 
 class Network:
@@ -312,6 +335,8 @@ class _Player:
             self.promise(step)
         elif "time" in step:
             self.loop.advance(step["time"])
+        elif "stall" in step:
+            self.stall(step, place)
         elif "attempt" in step:
             self.attempt(*step["attempt"])
         elif "no_attempt" in step:
@@ -486,6 +511,15 @@ class _Player:
                 raise Failed(f"{field} is {json.dumps(now[field])}")
 
     # -- Time --
+
+    def stall(self, step: Data, place: str) -> None:
+        links = list(self.network.links)
+        for link in links:
+            link.hold()
+        self.run(step.get("steps", []), place)
+        self.loop.stall(step["stall"])
+        for link in links:
+            link.release()
 
     def attempt(self, least: float, most: float) -> None:
         known, began = len(self.network.links), self.loop.time()

@@ -113,6 +113,7 @@ def assert_spread(times: list[float], least: float, most: float) -> None:
         (CloseCode.RESTARTING, 0.0, 3.0),
         (CloseCode.SHUTTING_DOWN, 0.0, 3.0),
         (CloseCode.TRY_AGAIN_LATER, 1.0, 5.0),
+        (CloseCode.NO_SIGN_OF_LIFE, 0.0, 1.0),
         (CloseCode.INTERNAL_ERROR, 0.0, 0.5),
         (CloseCode.ABNORMAL, 0.0, 0.5),
     ],

@@ -114,6 +114,7 @@ class Player {
     else if ("sent" in step) this.checkSent(step);
     else if ("promise" in step) await this.checkPromise(step);
     else if ("time" in step) await this.clock.advance(step.time * 1000);
+    else if ("stall" in step) await this.stall(step, place);
     else if ("attempt" in step) await this.attempt(...step.attempt);
     else if ("no_attempt" in step) await this.noAttempt(step.no_attempt);
     else this.checkClient(step);
@@ -267,6 +268,14 @@ class Player {
   }
 
   // -- Time --
+
+  async stall({ stall: seconds, steps = [] }, place) {
+    const { links } = this.network;
+    for (const link of links) link.hold();
+    await this.run(steps, place);
+    await this.clock.stall(seconds * 1000);
+    for (const link of [...links]) if (link.isHeld) link.release();
+  }
 
   async attempt(least, most) {
     const known = this.network.links.length;

@@ -39,6 +39,12 @@ export class VirtualClock {
     this.#now = until;
   }
 
+  /** So much time passes in which nothing of this program runs; then all timers that are due fire. */
+  async stall(duration) {
+    this.#now += duration;
+    await this.advance(0);
+  }
+
   /** How many timers wait. */
   get waiting() {
     return this.#timers.size;
@@ -70,6 +76,8 @@ class Link {
   closedByClient = null;
   silent = false;
   pongs = true;
+  /** What comes while the client stands still. */
+  #held = null;
   #state = "connecting";
 
   constructor(url) {
@@ -113,7 +121,7 @@ class Link {
 
   /** Send to the client. */
   tell(text) {
-    queueMicrotask(() => {
+    this.#bring(() => {
       if (!this.silent && this.#state === "open") this.onmessage?.({ data: text });
     });
   }
@@ -123,8 +131,27 @@ class Link {
     if (!this.silent) this.#end(code, reason);
   }
 
+  get isHeld() {
+    return this.#held !== null;
+  }
+
+  hold() {
+    this.#held = [];
+  }
+
+  release() {
+    const held = this.#held;
+    this.#held = null;
+    for (const come of held) this.#bring(come);
+  }
+
+  #bring(come) {
+    if (this.#held) this.#held.push(come);
+    else queueMicrotask(come);
+  }
+
   #end(code, reason) {
-    queueMicrotask(() => {
+    this.#bring(() => {
       if (this.#state === "closed") return;
       this.#state = "closed";
       this.onclose?.({ code, reason, wasClean: code !== 1006 });

@@ -10,8 +10,12 @@ from fastchat_client._codes import CloseCode
 #: Seconds: the longest wait before the first try after a loss, and ever.
 BASE: Final = 0.5
 CAP: Final = 30.0
-#: Seconds over which the clients of a server that restarts spread.
-RESTART_SPREAD: Final = 3.0
+#: Seconds over which clients spread that are expected back: those of a server that restarts, and devices that slept.
+SPREAD: Final[dict[int, float]] = {
+    CloseCode.SHUTTING_DOWN: 3.0,
+    CloseCode.RESTARTING: 3.0,
+    CloseCode.NO_SIGN_OF_LIFE: 1.0,
+}
 #: An overloaded server gets this many seconds of rest at least, and a back-off that starts this far up.
 OVERLOAD_REST: Final = 1.0
 OVERLOAD_STEP: Final = 3
@@ -29,19 +33,23 @@ class Backoff:
         self._random = random
         #: Attempts since the last connection that was good.
         self._attempts = 0
+        #: How the last one ended.
+        self._code = 0
 
     def next(self, code: int, online_for: float) -> float:
         """Seconds to wait now that a connection ended with `code`, after having been online for so many seconds."""
         if online_for >= GOOD_AFTER:
             self._attempts = 0
+        # A device that slept has not failed; only one that is told so again at once may be in a loop.
+        if code == CloseCode.NO_SIGN_OF_LIFE != self._code:
+            self._attempts = 0
+        self._code = code
         if code == CloseCode.TRY_AGAIN_LATER:
             self._attempts = max(self._attempts, OVERLOAD_STEP)
         attempts, self._attempts = self._attempts, self._attempts + 1
         if code == CloseCode.TRY_AGAIN_LATER:
             return OVERLOAD_REST + self._random() * limit(attempts)
-        if code in (CloseCode.SHUTTING_DOWN, CloseCode.RESTARTING):
-            return self._random() * max(RESTART_SPREAD, limit(attempts))
-        return self._random() * limit(attempts)
+        return self._random() * max(SPREAD.get(code, 0.0), limit(attempts))
 
 
 def limit(attempts: int) -> float:

@@ -22,9 +22,12 @@ class CloseCode(IntEnum):
     TRY_AGAIN_LATER = 1013
     REPLACED = 4001
     NO_SIGN_OF_LIFE = 4002
+    BANNED = 4003
+    DELETED = 4004
 
 
-#: With these there is no use in coming back: the client did something wrong and would do it again, or a newer device took its place.
+#: With these there is no use in coming back: the client did something wrong and would do it again, a newer device took its place, or the
+#: user is not wanted any more.
 FINAL_CLOSE_CODES: Final = frozenset(
     {
         CloseCode.PROTOCOL_ERROR,
@@ -33,6 +36,8 @@ FINAL_CLOSE_CODES: Final = frozenset(
         CloseCode.POLICY_VIOLATION,
         CloseCode.MESSAGE_TOO_BIG,
         CloseCode.REPLACED,
+        CloseCode.BANNED,
+        CloseCode.DELETED,
     }
 )
 

@@ -124,8 +124,8 @@ class Conversation:
             handler(data, now)
             self.pump(now)
 
-    def pump(self, now: float) -> None:
-        """Say what may be said now; to be called when `deadlines` have come."""
+    def tick(self, now: float) -> None:
+        """One of the `deadlines` has come: what has no answer counts as not confirmed, and what had to wait is said."""
         if not self.online:
             return
         for sent in self._outbox.overdue(ANSWER_TIMEOUT, now):
@@ -133,11 +133,18 @@ class Conversation:
         for line in self._lines.values():
             if line.overdue(ANSWER_TIMEOUT, now):
                 self._refused_request(line, _no_answer(), now)
+        self.pump(now)
+
+    def pump(self, now: float) -> None:
+        """Say what may be said now."""
+        if not self.online:
+            return
+        for line in self._lines.values():
             line.pump(now)
         self._outbox.pump(now)
 
     def deadlines(self, now: float) -> Iterator[float]:
-        """The times from now on at which `pump` has something to do."""
+        """The times from now on at which `tick` has something to do."""
         if self.online:
             yield from self._outbox.deadlines(ANSWER_TIMEOUT, now)
             yield from self._openings.deadlines(ANSWER_TIMEOUT, now)

@@ -183,7 +183,7 @@ class Machine:
         elif self.conversation.online:
             if now >= self._ping_at:
                 self._ping(now)
-            self.conversation.pump(now)
+            self.conversation.tick(now)
 
     # -- From who is asked for tokens --
 

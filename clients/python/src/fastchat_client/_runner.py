@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import Final
 
 from fastchat_client._events import Events
 from fastchat_client._machine import Machine, closed_error
 from fastchat_client._tokens import TokenSource, get_token
 from fastchat_client._transport import ConnectionEnded, Connector, Transport
 from fastchat_client.models import FastChatError, Message
+
+#: A timer that comes so many seconds late means that this program stood still: suspended with its device, or busy. What came meanwhile is
+#: read for so many seconds before anything is done about the time that has passed: else the server would be taken for dead.
+STOOD_STILL: Final = 0.1
+READ_FIRST: Final = 1.0
 
 
 class Runner:
@@ -34,6 +40,8 @@ class Runner:
         # -- From `start` on --
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
+        #: Until when what came is read first.
+        self._reads_until = 0.0
         #: Those who wait until the client is online for the first time, or closed.
         self._waiting: list[asyncio.Future[None]] = []
         # -- Of this connection --
@@ -188,15 +196,21 @@ class Runner:
         if self._loop is None:
             return
         deadline = self._machine.deadline(self.now())
+        if deadline is not None and (self._reader is not None or self._asker is not None):
+            deadline = max(deadline, self._reads_until)
         if self._timer is not None:
             if self._timer.when() == deadline:
                 return
             self._timer.cancel()
             self._timer = None
         if deadline is not None:
-            self._timer = self._loop.call_at(deadline, self._tick)
+            self._timer = self._loop.call_at(deadline, self._tick, deadline)
 
-    def _tick(self) -> None:
+    def _tick(self, deadline: float) -> None:
         self._timer = None
-        self._machine.tick(self.now())
+        now = self.now()
+        if now - deadline > STOOD_STILL and deadline > self._reads_until:
+            self._reads_until = now + READ_FIRST
+        else:
+            self._machine.tick(now)
         self.settle()
