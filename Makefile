@@ -9,8 +9,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Whether the server runs with the core compiled to machine code (1) or as it is (empty), and where the compiled one is kept.
+# Whether the server runs with the core compiled to machine code (1) or as it is (empty, or 0), and where the compiled one is kept.
 COMPILED =
+compiled = $(filter-out 0,$(COMPILED))
 COMPILED_CORE = build/compiled
 # Where `make manual` and `make load` find the server, and how large the load is. Not from the environment, where such common names
 # may mean anything.
@@ -43,8 +44,8 @@ help: ## list the tasks
 
 setup: $(VENV)/.installed-dev ## install everything for development into .venv
 
-run: $(if $(COMPILED),$(COMPILED_CORE)/.done,$(VENV)/.installed-run) ## run the server: WORKERS=8 PORT=8000 ADMIN_PORT=8001 FRONTS=1 DATA=./data HOST=localhost COMPILED=1
-	@exec $(BIN)/python -m router serve
+run: $(if $(compiled),$(COMPILED_CORE)/.done,$(VENV)/.installed-run) ## run the server: WORKERS=8 PORT=8000 DATA=./data and every other setting, COMPILED=1, ARGS=--help lists them
+	@$(in_the_foreground) $(BIN)/python -m router serve $(ARGS)
 
 status: $(VENV)/.installed-run ## show what a running server is doing: ADMIN_PORT=8001 ARGS=--json
 	@exec $(BIN)/fastchat status $(ARGS)
@@ -110,7 +111,7 @@ $(COMPILED_CORE)/.done: $(wildcard core/*.py) scripts/compile_core.py $(VENV)/.i
 	@echo "compiling the core into $(COMPILED_CORE) ..." >&2
 	@$(lock); $(BIN)/python scripts/compile_core.py $(COMPILED_CORE) >$(VENV)/compile.log 2>&1 || { cat $(VENV)/compile.log >&2; exit 1; }; touch $@
 
-ifdef COMPILED
+ifneq ($(compiled),)
 run: export PYTHONPATH := $(CURDIR)/$(COMPILED_CORE)
 run: export PYTHONSAFEPATH := 1
 endif
@@ -123,16 +124,49 @@ locust = $(BIN)/locust --locustfile bench/locustfile.py$(if $(SHAPE),$(comma)ben
 	--spawn-rate $$(($(USERS) < 400 ? $(USERS) / 4 + 1 : 100)) --run-time $(DURATION) --stop-timeout 10 \
 	$(if $(PROCESSES),--processes $(PROCESSES) --master-bind-host 127.0.0.1)
 
-# -- Parameters of `make run`, by which the others find the server --
-# Only what stands on the command line of make becomes a setting, and then wins over the environment; the server has the defaults.
+# -- Parameters --
+# What stands on the command line as NAME=value. Each task takes its own, listed here, and refuses others, so that a slip does not go unnoticed.
+# The tasks that start or ask a server take its settings besides, which then win over the environment; what is no setting the server refuses.
 
-define parameter
-ifeq ($$(origin $(1)),command line)
-run status who kick: export FASTCHAT_$(2) := $$($(1))
+everywhere := PYTHON SHELL
+parameters_of_run := COMPILED ARGS
+parameters_of_status := ARGS
+parameters_of_who := USER_ID ARGS
+parameters_of_kick := USER_ID ARGS
+parameters_of_test := ARGS
+parameters_of_test-all := ARGS
+parameters_of_test-compiled := ARGS
+parameters_of_audit := ARGS
+parameters_of_manual := URL
+parameters_of_load := USERS DURATION SHAPE PROCESSES RESULTS URL ARGS
+parameters_of_load-ui := $(parameters_of_load) UI_PORT
+parameters_of_bench := ARGS
+parameters_of_bench-compare := ARGS
+parameters_of_bench-guard := ARGS
+parameters_of_fuzz := MINUTES TARGET
+
+tasks := $(or $(MAKECMDGOALS),help)
+server_tasks := $(filter run status who kick,$(tasks))
+taken := $(sort $(foreach task,$(tasks),$(parameters_of_$(task))))
+given := $(foreach name,$(.VARIABLES),$(if $(filter command line,$(origin $(name))),$(name)))
+settings := $(filter-out $(everywhere) $(taken),$(given))
+ifneq ($(settings),)
+ifeq ($(server_tasks),)
+$(error make $(tasks) does not know $(settings): it takes $(or $(taken),no parameters))
 endif
+endif
+# The value as it stands, also where it has a dollar sign. DATA is short for DATA_DIR.
+$(foreach name,$(settings),$(foreach task,$(server_tasks),$(eval \
+	$(task): export FASTCHAT_$(patsubst DATA,DATA_DIR,$(patsubst FASTCHAT_%,%,$(name))) := $$(value $(name)))))
+
+# -- The foreground --
+# When the terminal is closed everything in it gets SIGHUP, which to the server means: read the keys again. Whoever runs it here knows the
+# difference, since he gets it too, and asks the server to stop; so he does with make's SIGTERM. Ctrl-C reaches the server by itself.
+
+define in_the_foreground
+run() { trap 'kill -TERM $$server 2>/dev/null' HUP TERM; trap : INT; "$$@" & server=$$!; \
+	while wait $$server; code=$$?; kill -0 $$server 2>/dev/null; do :; done; exit $$code; }; run
 endef
-$(foreach name,WORKERS PORT ADMIN_PORT FRONTS HOST,$(eval $(call parameter,$(name),$(name))))
-$(eval $(call parameter,DATA,DATA_DIR))
 
 # -- Set-up --
 # A virtual environment works only where it was made and with the Python it was made from, so it carries a note of both.

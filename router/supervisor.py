@@ -63,6 +63,7 @@ from router.restart_policy import GiveUp
 from router.roles import FRONT, SILENT_LOOKS_MAX, WORKER, Role
 from router.run_directory import OPERATOR_SOCKET, RunDirectory, create_run_directory
 from router.service_manager import ServiceManager
+from router.terminal import Terminal
 
 _log = logging.getLogger("fastchat.supervisor")
 
@@ -133,13 +134,14 @@ class Supervisor:
         #: The exit code, once it is settled that the server ends; and when a signal settled it.
         self._end: asyncio.Future[int] = self._loop.create_future()
         self._stopping_since = 0.0
+        self._terminal = Terminal(self._loop, partial(self._stop_for, "the terminal was closed"))
         #: Whether everybody was ready once, and the operator was told.
         self._announced = False
 
     async def run(self) -> int:
         """Serve until told to stop; the exit code. Raises ConfigurationError when the server can't be started like this, and CannotBoot."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._loop.add_signal_handler(number, self._signalled, number)
+            self._loop.add_signal_handler(number, self._stop_for, number.name)
         self._loop.add_signal_handler(signal.SIGHUP, self._service_manager.reload, self._reload)
         self._service_manager.start()
         self._loop.call_later(_LOOK, self._look)
@@ -159,6 +161,7 @@ class Supervisor:
             self._service_manager.stopping()
             await self._shut_down()
             self._service_manager.close()
+            self._terminal.close()
             for number in (signal.SIGINT, signal.SIGTERM):
                 # Everything is done: one more Ctrl-C must not turn a good end into a bad one.
                 self._loop.remove_signal_handler(number)
@@ -344,14 +347,14 @@ class Supervisor:
 
     # -- The end --
 
-    def _signalled(self, number: signal.Signals) -> None:
+    def _stop_for(self, why: str) -> None:
         now = time.monotonic()
         if not self._end.done():
             self._stopping_since = now
-            _log.info("%s: stopping", number.name)
+            _log.info("%s: stopping", why)
             self._end.set_result(0)
         elif now - self._stopping_since > _SAME_SIGNAL:
-            _log.warning("%s again: ending all processes at once", number.name)
+            _log.warning("%s: stopping already, so all processes are ended at once", why)
             for child in self._children():
                 child.signal(signal.SIGKILL)
 

@@ -1,0 +1,46 @@
+"""The terminal that the server was started in, which ends it by being closed.
+
+SIGHUP alone does not tell: to the server it means that keys are to be read again, and when a terminal is closed the kernel sends it to the
+session's leader only, which may be make. So the terminal itself is watched. Whoever starts the server with nohup, which leaves SIGHUP
+ignored, wants it to outlive the terminal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+from collections.abc import Callable
+
+
+class Terminal:
+    """Calls `closed` once when the controlling terminal is hung up, if there is one. Create it before SIGHUP gets a handler."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, closed: Callable[[], None]) -> None:
+        self._loop = loop
+        self._closed = closed
+        self._watched: select.epoll | None = None
+        self._descriptor = -1
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+            return
+        try:
+            self._descriptor = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        except OSError:
+            return  # there is none, as in a service
+        # What people type is none of ours. A hang-up is told also to who asks for nothing, but the loop always asks for input.
+        self._watched = select.epoll()
+        self._watched.register(self._descriptor, 0)
+        loop.add_reader(self._watched.fileno(), self._hung_up)
+
+    def close(self) -> None:
+        """Watch it no more."""
+        if self._watched is not None:
+            self._loop.remove_reader(self._watched.fileno())
+            self._watched.close()
+            self._watched = None
+            os.close(self._descriptor)
+
+    def _hung_up(self) -> None:
+        self.close()
+        self._closed()
