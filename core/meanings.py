@@ -132,7 +132,8 @@ LIMITS: Final = (
     ),
     Limit(
         "what waits for a client that does not read",
-        f"{protocol.OUTBOX_MAX_BYTES // 1024} KiB",
+        f"{protocol.OUTBOX_MAX_BYTES // 1024} KiB, or {protocol.SLOW_READER_BYTES // 1024} KiB of which nothing is taken for"
+        f" {protocol.SLOW_READER_SECONDS:.0f} s",
         "close 1013; messages are kept, and come again",
     ),
     Limit(

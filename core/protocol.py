@@ -147,6 +147,9 @@ TYPING_SHED_BYTES: Final = 64 * 1024
 PRESENCE_SHED_BYTES: Final = 256 * 1024
 #: Bytes that may wait for a client that does not read, before it is closed with 1013 (D29).
 OUTBOX_MAX_BYTES: Final = 1024 * 1024
+#: More unread bytes than this, of which not one has gone out for so many seconds: then it is closed with 1013 too (D29).
+SLOW_READER_BYTES: Final = 64 * 1024
+SLOW_READER_SECONDS: Final = 60.0
 #: Messages of one connection that may be uncommitted before it is not read from (D29).
 UNCOMMITTED_MAX: Final = 256
 

@@ -29,10 +29,13 @@ from core.protocol import (
     MESSAGE_MAX_BYTES,
     OUTBOX_MAX_BYTES,
     REPLAY_WINDOW_BYTES,
+    SLOW_READER_BYTES,
+    SLOW_READER_SECONDS,
     CloseCode,
 )
 from core.session import Session
 from core.shard import BUG_REASON
+from workers.slow_readers import acknowledged_bytes, queued_bytes
 
 if TYPE_CHECKING:
     from workers.worker import Worker
@@ -45,6 +48,7 @@ _BINARY: Final = WSMsgType.BINARY
 _CLOSE: Final = WSMsgType.CLOSE
 _PING: Final = WSMsgType.PING
 
+_STOPPED_READING: Final = f"you read too slowly: nothing for {SLOW_READER_SECONDS:.0f} seconds; reconnect"
 _TOO_BIG: Final = f"a message has at most {MESSAGE_MAX_BYTES} bytes"
 #: What RFC 6455 calls the end of a connection without a Close frame (7.4.1); and codes with which clients close that are told apart.
 _ABNORMAL: Final = 1006
@@ -150,6 +154,19 @@ class Connection(WSListener):
         waiting = self._stream.get_write_buffer_size() if self._stream is not None else 0
         return self._frames_size + waiting
 
+    def unread(self) -> int:
+        """See ``workers.slow_readers``, as the two below."""
+        if self._stream is None or self._linger_until is not None:
+            return 0
+        return self.unsent() + queued_bytes(self._fd)
+
+    def taken(self) -> int:
+        assert self._stream is not None, "somebody has something unread"
+        return acknowledged_bytes(self._stream.get_extra_info("socket"))
+
+    def stopped_reading(self, now: float) -> None:
+        self._worker.shard.close(self.session, CloseCode.TRY_AGAIN_LATER, _STOPPED_READING, now)
+
     # -- The end of a loop turn --
 
     def flush(self, now: float) -> None:
@@ -190,7 +207,7 @@ class Connection(WSListener):
                 return
             data = data[written:]
         stream.write(data)
-        worker.unread.add(self)
+        worker.slow_readers.watch(self)
 
     # -- From picows --
 
@@ -267,6 +284,8 @@ class Connection(WSListener):
         if self.session.user is None and now >= self.session.hello_deadline:
             self._fail(CloseCode.POLICY_VIOLATION, "no HELLO in time")
             return self._linger_until
+        if queued_bytes(self._fd) > SLOW_READER_BYTES:
+            self._worker.slow_readers.watch(self)
         if self._pinged and now >= self.last_heard + HEARTBEAT_IDLE + HEARTBEAT_REPLY:
             self._fail(CloseCode.NO_SIGN_OF_LIFE, "no sign of life for 25 s; reconnect")
             return self._linger_until

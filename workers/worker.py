@@ -30,6 +30,7 @@ from workers.control import ControlPipe
 from workers.handover import HandoverQueue
 from workers.heartbeat import TimerWheel
 from workers.memory import Memory, ceiling
+from workers.slow_readers import SlowReaders
 from workers.store import ShardStore
 from workers.store.data_directory import shard_file
 from workers.store.memory import MemoryStore
@@ -86,8 +87,7 @@ class Worker:
         self._adopting: set[asyncio.Task[None]] = set()
         self._connections_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS
         self.connections: set[Connection] = set()
-        #: Those for which something waited in the event loop at their last write.
-        self.unread: set[Connection] = set()
+        self.slow_readers = SlowReaders(time.monotonic())
         #: Writes to clients, and the frames in them.
         self.writes = 0
         self.frames = 0
@@ -192,7 +192,7 @@ class Worker:
             "handover_pauses_total": queue.pauses if queue else 0,
             MEMORY_FULL: int(self._memory.full),
             "memory_refused_total": self._refused,
-            "outbox_bytes": self._waiting_bytes(),
+            "outbox_bytes": self.slow_readers.look(time.monotonic()),
             "writes_total": self.writes,
             "frames_total": self.frames,
             **self.turn.stats(),
@@ -200,17 +200,6 @@ class Worker:
             **self._store.stats(),
             **self.shard.stats(),
         }
-
-    def _waiting_bytes(self) -> int:
-        """What clients have not read yet."""
-        total = 0
-        for connection in list(self.unread):
-            waiting = connection.unsent()
-            if waiting:
-                total += waiting
-            else:
-                self.unread.discard(connection)
-        return total
 
     # -- Sockets --
 
@@ -261,7 +250,7 @@ class Worker:
         if self._counts is not None and connection in self.connections:
             self._counts.leave(connection.address)
         self.connections.discard(connection)
-        self.unread.discard(connection)
+        self.slow_readers.forget(connection)
         self._note_empty()
 
     def _note_empty(self) -> None:

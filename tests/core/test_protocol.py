@@ -39,6 +39,8 @@ from core.protocol import CAPABILITIES, AckStatus, CloseCode, ErrorCode, Message
         ("HEARTBEAT_REPLY", 5),  # D27
         ("UNCOMMITTED_MAX", 256),  # D29
         ("OUTBOX_MAX_BYTES", 1024 * 1024),  # D29
+        ("SLOW_READER_BYTES", 64 * 1024),  # D29
+        ("SLOW_READER_SECONDS", 60),  # D29
         ("WORKER_PATIENCE", 10),
     ],
 )
