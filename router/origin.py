@@ -23,6 +23,10 @@ _ORIGIN: Final = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>.+)", re.
 #: Where the port is the scheme's own it is not written.
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _EVERYTHING: Final = "*"
+#: What browsers write for a page that has no origin, such as a local file, a sandboxed frame, or a redirect between sites; and what some
+#: others write for a local file (RFC 6454, 6 and 7).
+NO_ORIGIN: Final = "null"
+_FILE: Final = "file://"
 _ANY_SUBDOMAIN: Final = "*."
 
 
@@ -76,10 +80,12 @@ def parse_origin(value: str) -> Origin | None:
 class OriginPolicy:
     """What FASTCHAT_ALLOWED_ORIGINS means. Raises ConfigurationError for an entry that is not an origin."""
 
-    __slots__ = ("_any", "_exact", "_own", "_subdomains")
+    __slots__ = ("_any", "_exact", "_own", "_subdomains", "_without_host")
 
     def __init__(self, allowed_origins: str = "") -> None:
         self._any = False
+        #: `NO_ORIGIN` and `_FILE`, if they are listed: neither has a host.
+        self._without_host: set[str] = set()
         self._exact: set[Origin] = set()
         #: (scheme, ``.example.com``, port) of entries such as ``https://*.example.com``.
         self._subdomains: set[Origin] = set()
@@ -92,6 +98,8 @@ class OriginPolicy:
         """Whether a request with this Origin header, sent to this Host, may connect."""
         if self._any:
             return True
+        if origin in self._without_host:
+            return True
         page = parse_origin(origin)
         if page is None:
             return False
@@ -99,9 +107,17 @@ class OriginPolicy:
             return True
         return page in self._exact or self._is_subdomain(page) or self._is_own(page, host)
 
+    @property
+    def allows_pages_without_origin(self) -> bool:
+        """Whether `NO_ORIGIN` is listed, which any page of any site can put on by a sandboxed frame."""
+        return NO_ORIGIN in self._without_host
+
     def _add(self, entry: str) -> None:
         if entry == _EVERYTHING:
             self._any = True
+            return
+        if entry in (NO_ORIGIN, _FILE):
+            self._without_host.add(entry)
             return
         scheme, separator, rest = entry.partition("://")
         any_subdomain = rest.startswith(_ANY_SUBDOMAIN)
@@ -109,7 +125,7 @@ class OriginPolicy:
         if origin is None or (any_subdomain and is_ip_literal(origin.host)):
             raise ConfigurationError(
                 f"{_SETTING}: {entry!r} is not an origin; expected scheme://host[:port] without a path, such as"
-                " https://chat.example.com or https://*.example.com, or * for all"
+                " https://chat.example.com or https://*.example.com, file:// or null for pages without an origin, or * for all"
             )
         if any_subdomain:
             self._subdomains.add(origin._replace(host=f".{origin.host}"))

@@ -29,13 +29,17 @@ class Checked(NamedTuple):
 
 def check_settings(settings: Settings) -> Checked:
     """Everything about the settings that can be checked without opening or creating anything."""
-    OriginPolicy(settings.allowed_origins)
+    origins = OriginPolicy(settings.allowed_origins)
     TrustedProxies(settings.trusted_proxies)
     parse_admin_hosts(settings.admin_hosts)
     check_authentication(settings)
     addresses = listeners.addresses_of("HOST", settings.host)
     exposed = check_exposure(settings.host, listeners.are_loopback(addresses), settings.auth)
     warnings = [exposed] if exposed is not None else []
+    if origins.allows_pages_without_origin:
+        warnings.append(
+            f"{PREFIX}ALLOWED_ORIGINS lists null: any site can make a page without an origin, so pages of all sites may connect"
+        )
     admin_addresses = listeners.addresses_of("ADMIN_HOST", settings.admin_host)
     if not listeners.are_loopback(admin_addresses):
         warnings.append(f"anybody who can connect to {settings.admin_host} can read the server's state")

@@ -1,8 +1,8 @@
 """The HTTP side of the public port: where a request goes, and the answer to a WebSocket handshake. Bytes in, bytes out.
 
 `route` looks at the first bytes of a connection and says whether this is for the chat, for the page server, not HTTP at all, or whether
-more has to come. For the chat, `answer` checks the complete head with websockets' `ServerProtocol` and a few rules of ours on top.
-Sources: RFC 6455 section 4.2, RFC 6750 section 2.1, RFC 9110 section 15, RFC 9112 sections 2 and 3.
+more has to come. For the chat, `answer` reads the complete head (``router.request_head``), and checks it with websockets'
+`ServerProtocol` and a few rules of ours on top. Sources: RFC 6455 section 4.2, RFC 6750 section 2.1, RFC 9110 sections 7.8 and 15.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
-from router.origin import OriginPolicy, split_host
+from router.origin import OriginPolicy
+from router.request_head import Malformed, RequestHead, parse_head, path_of
 
 #: Where the chat is.
 PATH: Final = b"/ws"
@@ -25,6 +26,8 @@ HEAD_MAX_BYTES: Final = 16 * 1024
 HEAD_END: Final = b"\r\n\r\n"
 #: The one version of the protocol that there is (RFC 6455 section 4.1).
 WEBSOCKET_VERSION: Final = "13"
+#: What the client asks to speak, in lower case.
+UPGRADE: Final = "websocket"
 
 #: Characters of a reason that are told; a few bytes of a request become four times as many.
 _CAUSE_MAX: Final = 300
@@ -73,33 +76,33 @@ def route(data: bytes, head_end: int) -> Route:
     parts = data[: data.index(b"\r\n")].split(b" ")
     if len(parts) != 3 or not parts[1] or not parts[2].startswith(b"HTTP/"):
         return Route.MALFORMED
-    path, _, _ = parts[1].partition(b"?")
-    return Route.CHAT if path == PATH else Route.PAGE
+    return Route.CHAT if path_of(parts[1]) == PATH else Route.PAGE
 
 
 def answer(head: bytes, origins: OriginPolicy) -> Answer:
     """The answer to a handshake whose complete head, blank line included, is `head`."""
-    method = head[: head.index(b" ")]
-    if method != b"GET":
-        # Before anything is parsed: websockets refuses a request with a body whatever its method is.
+    if head[: head.index(b" ")] != b"GET":
         return refusal(HTTPStatus.METHOD_NOT_ALLOWED, "A WebSocket is opened with GET.", Allow="GET")
-    protocol = ServerProtocol(logger=_QUIET)
-    protocol.receive_data(head)
-    events = protocol.events_received()
-    if not events:
-        return _not_parsed(protocol)
-    request = events[0]
-    assert isinstance(request, Request)
-    refused = _check(request.headers, origins)
+    try:
+        parsed = parse_head(head)
+    except Malformed as error:
+        return refusal(HTTPStatus.BAD_REQUEST, str(error))
+    headers = Headers(parsed.fields)
+    refused = _check(parsed, headers, origins)
     if refused is not None:
         return refused
-    response = protocol.accept(request)
+    if UPGRADE in _offered(headers):
+        # A client may offer other protocols beside it (RFC 9110, 7.8); websockets wants to see this one only.
+        del headers["Upgrade"]
+        headers["Upgrade"] = UPGRADE
+    protocol = ServerProtocol(logger=_QUIET)
+    response = protocol.accept(Request(parsed.target, headers))
     if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
         return _not_accepted(response, protocol.handshake_exc)
     protocol.send_response(response)
     wire = b"".join(protocol.data_to_send())
-    forwarded = tuple(request.headers.get_all("X-Forwarded-For"))
-    return Answer(response.status_code, wire, _bearer(request.headers), forwarded)
+    forwarded = tuple(headers.get_all("X-Forwarded-For"))
+    return Answer(response.status_code, wire, _bearer(headers), forwarded)
 
 
 def refusal(status: HTTPStatus, sentence: str, **headers: str) -> Answer:
@@ -119,17 +122,16 @@ def refusal(status: HTTPStatus, sentence: str, **headers: str) -> Answer:
     return Answer(status.value, "\r\n".join(lines).encode() + HEAD_END + body)
 
 
-def _check(headers: Headers, origins: OriginPolicy) -> Answer | None:
-    """What websockets leaves to others: Host, Origin, and telling the version that would be right."""
-    hosts = headers.get_all("Host")
-    if len(hosts) != 1 or split_host(hosts[0]) is None:
-        return refusal(
-            HTTPStatus.BAD_REQUEST, "A request has exactly one Host header with a host and perhaps a port."
-        )
+def _check(request: RequestHead, headers: Headers, origins: OriginPolicy) -> Answer | None:
+    """What websockets leaves to others: the version of HTTP, a body, Origin, and telling the version that would be right."""
+    if request.minor == 0 or request.host is None:
+        return refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "A WebSocket is opened with HTTP/1.1.")
+    if request.has_body:
+        return refusal(HTTPStatus.BAD_REQUEST, "A WebSocket handshake has no body.")
     pages = headers.get_all("Origin")
     if len(pages) > 1:
         return refusal(HTTPStatus.BAD_REQUEST, "A request has at most one Origin header.")
-    if pages and not origins.allows(pages[0], hosts[0]):
+    if pages and not origins.allows(pages[0], request.host):
         return refusal(
             HTTPStatus.FORBIDDEN,
             "Pages of this origin may not connect; the operator lists those that may in FASTCHAT_ALLOWED_ORIGINS.",
@@ -139,10 +141,15 @@ def _check(headers: Headers, origins: OriginPolicy) -> Answer | None:
         return refusal(
             HTTPStatus.UPGRADE_REQUIRED,
             f"The version of the WebSocket protocol here is {WEBSOCKET_VERSION}.",
-            Upgrade="websocket",
+            Upgrade=UPGRADE,
             Sec_WebSocket_Version=WEBSOCKET_VERSION,
         )
     return None
+
+
+def _offered(headers: Headers) -> set[str]:
+    """The protocols that the client would like to speak instead of HTTP, in lower case."""
+    return {name.strip().lower() for value in headers.get_all("Upgrade") for name in value.split(",")}
 
 
 def _bearer(headers: Headers) -> str | None:
@@ -154,18 +161,11 @@ def _bearer(headers: Headers) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
-def _not_parsed(protocol: ServerProtocol) -> Answer:
-    """The request is no HTTP; websockets answers only where a line or the list of headers is too long."""
-    written = b"".join(protocol.data_to_send())
-    status = HTTPStatus(int(written.split(b" ", 2)[1])) if written else HTTPStatus.BAD_REQUEST
-    return refusal(status, f"This is not a WebSocket handshake: {_cause(protocol.handshake_exc)}.")
-
-
 def _not_accepted(response: Response, error: Exception | None) -> Answer:
     status = HTTPStatus(response.status_code)
     if status is HTTPStatus.UPGRADE_REQUIRED:
         return refusal(
-            status, "This is the address of a WebSocket: it takes a WebSocket client.", Upgrade="websocket"
+            status, "This is the address of a WebSocket: it takes a WebSocket client.", Upgrade=UPGRADE
         )
     return refusal(status, f"The WebSocket handshake is not right: {_cause(error)}.")
 

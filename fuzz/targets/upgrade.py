@@ -1,4 +1,4 @@
-"""The first bytes of a connection: ``router.upgrade``, ``router.origin`` and ``router.page_request``.
+"""The first bytes of a connection: ``router.upgrade``, ``router.request_head``, ``router.origin`` and ``router.page_request``.
 
 What is answered is well-formed, 101 is deserved, and what goes to the page server can be read in one way only.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from random import Random
 from typing import Final
 
@@ -19,6 +20,7 @@ from router.upgrade import HEAD_END, HEAD_MAX_BYTES, Route, answer, route
 _POLICIES: Final = (
     OriginPolicy(),
     OriginPolicy("https://chat.example.com,https://*.example.org"),
+    OriginPolicy("null,file://"),
     OriginPolicy("*"),
 )
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -89,6 +91,8 @@ _STARTS: Final = (
     *(
         b"GET /ws  HTTP/1.1",
         b"GET http://localhost/ws HTTP/1.1",
+        b"GET http://evil.example/ws HTTP/1.1",
+        b"GET http://localhost?/ws HTTP/1.1",
         b"PRI * HTTP/2.0",
         b"\x16\x03\x01",
         b"GET /ws HTTP/9.9",
@@ -119,7 +123,7 @@ def check(data: bytes) -> bool:
         _well_formed(result.status, result.wire)
         if result.status == 101:
             _deserved(head, result.wire)
-    assert 403 not in statuses[2:], "* allows every page"
+    assert 403 not in statuses[3:], "* allows every page"
     return 101 in statuses
 
 
@@ -163,7 +167,7 @@ def _well_formed(status: int, wire: bytes) -> None:
 def _deserved(head: bytes, wire: bytes) -> None:
     """The plain rules of RFC 6455, 4.2.1, looked at in the plainest way."""
     line, *rest = head.removesuffix(HEAD_END).split(b"\r\n")
-    assert line.startswith(b"GET /ws"), line
+    assert re.match(rb"GET ((https?|wss?)://[^/]+)?/ws[ ?]", line, re.IGNORECASE), line
     assert line.endswith(b" HTTP/1.1"), line
     fields: dict[bytes, list[bytes]] = {}
     for field in rest:
@@ -209,5 +213,8 @@ def mutate(data: bytes, rng: Random) -> bytes:
 
 
 TARGET: Final = Target(
-    check, mutate, "the handshake (101)", ("router.upgrade", "router.origin", "router.page_request")
+    check,
+    mutate,
+    "the handshake (101)",
+    ("router.upgrade", "router.request_head", "router.origin", "router.page_request"),
 )

@@ -99,7 +99,7 @@ def test_a_client_that_does_not_close_after_a_refusal_is_closed(front: FrontProc
     ("request_head", "expected"),
     [
         (b"GET /ws HTTP/1.1\r\nHost: localhost\r\n\r\n", 426),
-        (b"GET /ws HTTP/1.0\r\n\r\n", 400),
+        (b"GET /ws HTTP/1.0\r\n\r\n", 505),
         (b"GET /ws HTTP/1.0\r\nHost: localhost\r\n\r\n", 505),
         (b"GET /ws HTTP/1.1\r\n\r\n", 400),
         (b"nonsense\r\n\r\n", 400),

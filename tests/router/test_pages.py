@@ -175,7 +175,7 @@ def test_health(front: FrontProcess) -> None:
         "/%77s",
         "/../ws",
         "//ws",
-        "http://localhost/ws",
+        "http://localhost/wsx",
         "/ws;a",
         "/index.html",
         "/app.js/",

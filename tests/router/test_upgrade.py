@@ -74,6 +74,10 @@ def test_a_handshake_is_answered_with_101_and_no_extension() -> None:
         ({"Transfer_Encoding": "chunked"}, 400),
         ({"Upgrade": None}, 426),
         ({"Upgrade": "h2c"}, 426),
+        ({"Upgrade": "websocket, h2c"}, 101),  # RFC 9110, 7.8: a list, of which the server chooses
+        ({"Upgrade": "h2c ,\tWebSocket"}, 101),
+        ({"Upgrade": "websocket/13"}, 426),
+        ({"Upgrade": "websockets"}, 426),
         ({"Connection": None}, 426),
         ({"Connection": "keep-alive"}, 426),
     ],
@@ -133,14 +137,52 @@ def test_http_1_0_is_not_supported() -> None:
     assert ask(request("GET /ws HTTP/1.0"))[0] == 505
 
 
+def test_http_1_0_is_told_so_also_without_host() -> None:
+    assert ask(request("GET /ws HTTP/1.0", Host=None))[0] == 505
+
+
 def test_other_versions_of_http_are_malformed() -> None:
     assert ask(request("GET /ws HTTP/2.0"))[0] == 400
 
 
-def test_a_line_that_is_too_long_and_too_many_lines_are_told_as_such() -> None:
-    assert ask(request(f"GET /ws?{'x' * 9000} HTTP/1.1"))[0] == 414
-    assert ask(request("GET /ws HTTP/1.1", f"x: {'x' * 9000}"))[0] == 431
-    assert ask(request("GET /ws HTTP/1.1", *(f"x{n}: x" for n in range(200))))[0] == 431
+@pytest.mark.parametrize(
+    "head",
+    [
+        request(f"GET /ws?{'x' * 9000} HTTP/1.1"),
+        request("GET /ws HTTP/1.1", f"Cookie: {'x' * 9000}"),
+        request("GET /ws HTTP/1.1", *(f"x{n}: x" for n in range(200))),
+    ],
+)
+def test_a_head_within_its_limit_may_be_one_long_line_or_many(head: bytes) -> None:
+    """`route` sees to it that a head has at most `HEAD_MAX_BYTES`."""
+    assert 8192 < len(head) < HEAD_MAX_BYTES or head.count(b"\n") > 128
+    assert ask(head)[0] == 101
+
+
+def test_two_upgrade_fields_are_one_list() -> None:
+    assert ask(request("GET /ws HTTP/1.1", "Upgrade: websocket", Upgrade="h2c"))[0] == 101
+
+
+@pytest.mark.parametrize(
+    ("target", "origin", "status"),
+    [
+        ("http://localhost:8000/ws", None, 101),
+        ("HTTP://[::1]:8000/ws?token=x", None, 101),
+        ("ws://localhost/ws", None, 101),
+        ("http://localhost:99999/ws", None, 400),
+        ("http:///ws", None, 400),
+        ("http://me@localhost/ws", None, 400),
+        # The host of the target counts, and not that of Host (RFC 9112, 3.2.2).
+        ("http://127.0.0.9:8000/ws", "http://127.0.0.9:8000", 101),
+        ("http://192.0.2.9/ws", "http://192.0.2.9", 101),
+        ("http://192.0.2.9/ws", "http://192.0.2.8", 403),
+        ("http://evil.example/ws", "http://evil.example", 403),
+    ],
+)
+def test_a_target_in_the_absolute_form(target: str, origin: str | None, status: int) -> None:
+    head = request(f"GET {target} HTTP/1.1", Host="192.0.2.8", Origin=origin)
+    assert route(head, head.find(HEAD_END)) is Route.CHAT
+    assert ask(head)[0] == status
 
 
 @pytest.mark.parametrize(
@@ -149,6 +191,9 @@ def test_a_line_that_is_too_long_and_too_many_lines_are_told_as_such() -> None:
         ("", "http://localhost:3000", 101),
         ("", "https://evil.example", 403),
         ("", "null", 403),
+        ("null", "null", 101),
+        ("file://", "file://", 101),
+        ("file://", "null", 403),
         ("*", "https://evil.example", 101),
         ("https://*.example.com", "https://a.example.com", 101),
     ],
@@ -175,6 +220,12 @@ def test_what_a_client_sent_does_not_come_back_unescaped() -> None:
         (b"GET /ws HTTP/1.1\r\n\r\n", Route.CHAT),
         (b"GET /ws HTTP/1.1\r\n\r\nmore", Route.CHAT),
         (b"GET /ws?a=/ HTTP/1.1\r\n\r\n", Route.CHAT),
+        (b"GET http://localhost:8000/ws?a HTTP/1.1\r\n\r\n", Route.CHAT),
+        (b"GET WSS://x/ws HTTP/1.1\r\n\r\n", Route.CHAT),
+        (b"GET http://localhost HTTP/1.1\r\n\r\n", Route.PAGE),
+        (b"GET http://localhost/?/ws HTTP/1.1\r\n\r\n", Route.PAGE),
+        (b"GET http:/ws HTTP/1.1\r\n\r\n", Route.PAGE),
+        (b"GET ftp://localhost/ws HTTP/1.1\r\n\r\n", Route.PAGE),
         (b"POST /ws HTTP/1.0\r\n\r\n", Route.CHAT),
         (b"GET / HTTP/1.1\r\n\r\n", Route.PAGE),
         (b"GET /ws/ HTTP/1.1\r\n\r\n", Route.PAGE),

@@ -79,8 +79,8 @@ LINES: Final[dict[str, tuple[str, str, int, int]]] = {
     "a user in Host": ("GET {} HTTP/1.1", "me@localhost", 400, 400),
     "a path in Host": ("GET {} HTTP/1.1", "localhost/x", 400, 400),
     "an empty Host": ("GET {} HTTP/1.1", "", 400, 400),
-    "the absolute form": ("GET http://localhost{} HTTP/1.1", "localhost", 200, 404),
-    "the absolute form of elsewhere": ("GET http://other.example{} HTTP/1.1", "localhost", 200, 404),
+    "the absolute form": ("GET http://localhost{} HTTP/1.1", "localhost", 200, 426),
+    "the absolute form of elsewhere": ("GET http://other.example{} HTTP/1.1", "localhost", 200, 426),
 }
 
 
