@@ -32,13 +32,15 @@ export interface Options {
  */
 export type Token = string | (() => string | Promise<string>);
 
-/** Why a client has ended for good. */
+/** Why a client has ended for good, or a connection. */
 export interface Closed {
-  /** A close code; 1008 when HELLO was refused. */
+  /** A close code; 1008 when HELLO was refused, 1006 when there is none. */
   code: number;
   reason: string;
   /** Why the server has refused the token, in one word: `missing`, `malformed`, `signature`, `expired` ... or has let it run out (`expired`). */
   refused?: string;
+  /** The status of HTTP, if that was the answer instead of a WebSocket. Only the package ws tells it. */
+  status?: number;
 }
 
 export interface Clock {
@@ -107,6 +109,8 @@ export interface StateChange {
   retryAt: number | null;
   /** When closed for good: why. */
   closed: Closed | null;
+  /** While waiting: why the last connection ended, or could not be made. A browser does not tell why it could not. */
+  lost: Closed | null;
   /**
    * When online: `full` if nothing can have been missed; `partial` if what was missed is in part older than the server keeps; `reset` if
    * only messages come that no device of this user has acknowledged, as without a cursor. After the last two, look at the history.
@@ -138,6 +142,7 @@ export interface Events {
  * - FORGOTTEN: the receipts of this message are followed no longer, since there are 1,000 newer ones;
  * - LISTENER: a listener threw, see `cause`;
  * - PROTOCOL: the server said what no server says;
+ * - TIMEOUT: it was not online in the time that `connect` was given; it goes on trying;
  * - TOKEN: the function `token` failed, did not answer in time, or gave no token; see `cause`;
  * - UNSUPPORTED: the server can't do this.
  */
@@ -197,8 +202,13 @@ export class FastChat {
    */
   on<Name extends keyof Events>(event: Name, listener: (value: Events[Name]) => void): () => void;
 
-  /** Start. Resolves when it is online for the first time; rejects when it ends for good before. */
-  connect(): Promise<void>;
+  /**
+   * Start. Resolves when it is online for the first time. Rejects with CLOSED when it ends for good before, as it does when the answer to its
+   * first connection is a status of HTTP which says that this is no FastChat, or refuses this client (404, 403 ...; browsers do not tell
+   * it); and with TIMEOUT and the last reason when so many milliseconds are over. After TIMEOUT it goes on trying: wait again, or close
+   * it. The first failure of each outage is said by one `console.warn`, and each by a `state` event.
+   */
+  connect(timeout?: number): Promise<void>;
 
   /**
    * Go on with another token: the server gets it on the connection that is there, which stays as it is, or else with the next one. If it

@@ -68,6 +68,8 @@ const OVERLOADED = 1013;
 const SLEPT = 4002;
 /** Coming back would not help: protocol errors, abuse, replaced by a newer device, banned, deleted. */
 const FINAL = [1002, 1003, 1007, 1008, 1009, 4001, 4003, 4004];
+/** Statuses of HTTP below 500 that pass. With all others what answers is no FastChat, or does not want this client. */
+const PASSING = [408, 425, 429];
 /** The reason of 1008 when a token has run out, and why one is refused that a newer one may replace. */
 const TOKEN_EXPIRED = "token expired";
 const OF_NOW = ["expired", "early"];
@@ -75,7 +77,7 @@ const TOKEN = /^[!-~]{1,8192}$/;
 /** How far a message has come; from 1 on the server has it. */
 const RANK = { failed: 0, queued: 0, sent: 0, stored: 1, accepted: 1, delivered: 2, read: 3 };
 
-/** What went wrong. `code` is one of the protocol's, or CLOSED, FORGOTTEN, LISTENER, PROTOCOL, TOKEN, UNSUPPORTED. */
+/** What went wrong. `code` is one of the protocol's, or CLOSED, FORGOTTEN, LISTENER, PROTOCOL, TIMEOUT, TOKEN, UNSUPPORTED. */
 export class FastChatError extends Error {
   /** @param {string} code @param {string} message @param {Record<string, any>} [details] @param {unknown} [cause] */
   constructor(code, message, details = {}, cause = undefined) {
@@ -133,6 +135,12 @@ export class FastChat {
   #socket = null;
   #started = false;
   #connected = deferred();
+  #wasOnline = false;
+  /** Why it is not online: how the last connection or attempt ended; and whether that has been said in this outage. */
+  #problem = "";
+  #isReported = false;
+  /** What an attempt waits for. */
+  #missing = "";
   /** Attempts since it was online for long enough, how the last one ended, and since when it is online. */
   #tries = 0;
   #lastCode = 0;
@@ -217,14 +225,23 @@ export class FastChat {
     return () => void listeners.delete(listener);
   }
 
-  /** Start. Resolves when it is online for the first time, rejects when it ends for good before. @returns {Promise<void>} */
-  connect() {
+  /**
+   * Start. Resolves when it is online for the first time, rejects when it ends for good before, or when so many milliseconds are over.
+   * @param {number} [timeout]
+   * @returns {Promise<void>}
+   */
+  connect(timeout) {
     if (!this.#started && !this.closed) {
       this.#started = true;
       globalThis.addEventListener?.("online", this.#networkIsBack);
       this.#attempt();
     }
-    return this.#connected.promise;
+    if (timeout === undefined) return this.#connected.promise;
+    const bounded = deferred();
+    const late = () => `not online within ${timeout / SECOND} s: ${this.#problem || "no answer yet"}`;
+    const timer = this.#after(timeout, () => bounded.reject(new FastChatError("TIMEOUT", late())));
+    this.#connected.promise.then(bounded.resolve, bounded.reject).finally(() => this.#stop(timer));
+    return bounded.promise;
   }
 
   /**
@@ -356,15 +373,23 @@ export class FastChat {
     }
     this.#socket = socket;
     this.#heard = this.#pings = this.#pongs = 0;
-    socket.onopen = () => this.#hello(token);
+    this.#missing = "answer to the handshake";
+    /** @type {{reason: string, status?: number}} */
+    let fault = { reason: "the connection can't be made" };
+    socket.onopen = () => {
+      this.#missing = "HELLO_ACK";
+      fault = { reason: "the connection broke" };
+      this.#hello(token);
+    };
     socket.onmessage = ({ data }) => this.#receive(data);
-    socket.onclose = ({ code, reason }) => this.#disconnected(code, reason);
-    socket.onerror = () => {}; // onclose follows
+    socket.onerror = (event) => (fault = faultIn(event) ?? fault); // onclose follows
+    socket.onclose = ({ code, reason }) => this.#disconnected(code, reason || (code === 1006 ? fault.reason : ""), fault.status);
     this.#awaitHello();
   }
 
   #awaitHello() {
-    this.#connectTimer = this.#deadline(HELLO_TIMEOUT, () => this.#disconnected(1006, "no HELLO_ACK"));
+    const overdue = () => this.#disconnected(1006, `no ${this.#missing} within ${HELLO_TIMEOUT / SECOND} s`);
+    this.#connectTimer = this.#deadline(HELLO_TIMEOUT, overdue);
   }
 
   #hello(token) {
@@ -388,7 +413,7 @@ export class FastChat {
     } else if (typeof this.#token === "function" && error.code === "UNAUTHORIZED" && OF_NOW.includes(reason)) {
       this.#noToken(error);
     } else if (error.code === "VALIDATION" || error.code === "UNAUTHORIZED") {
-      this.#end(1008, `${error.code}: ${error.message}`, typeof reason === "string" ? reason : undefined);
+      this.#end(1008, `${error.code}: ${error.message}`, typeof reason === "string" ? { refused: reason } : {});
     } else {
       this.#disconnected(1006, error.message);
     }
@@ -458,9 +483,11 @@ export class FastChat {
     this.presence.scope = SCOPES.includes(scope) ? scope : null;
     if (resumed !== "full" && resumed !== "partial") this.#lastSeq = 0;
     this.state = "online";
+    this.#wasOnline = true;
+    this.#isReported = false;
     for (const { type, data } of this.#unconfirmed.splice(0)) this.#confirm(type, data);
     if (this.capabilities.has("receipts")) this.#askAgain();
-    this.#emit("state", { state: "online", retryAt: null, closed: null, resumed });
+    this.#emit("state", { state: "online", retryAt: null, closed: null, lost: null, resumed });
     this.#connected.resolve(undefined);
     this.#pump();
   }
@@ -471,7 +498,7 @@ export class FastChat {
     this.#write("PING", {});
     this.#stop(this.#pongTimer);
     this.#pongTimer = this.#deadline(PONG_TIMEOUT, () => {
-      if (this.#heard === heard) this.#disconnected(1006, "the server does not answer");
+      if (this.#heard === heard) this.#disconnected(1006, `no answer to PING within ${PONG_TIMEOUT / SECOND} s`);
     });
     this.#pingTimer = this.#after(PING_INTERVAL, () => this.#ping());
   }
@@ -485,10 +512,17 @@ export class FastChat {
   };
 
   /** The connection has ended, or is given up: of one that does not work the end would be told late or never. */
-  #disconnected(code, reason) {
+  #disconnected(code, reason, status) {
     const isExpired = code === 1008 && reason === TOKEN_EXPIRED;
+    this.#problem = reason || `the connection was closed with ${code}`;
+    if (this.state !== "online" && !this.#isReported) {
+      this.#isReported = true;
+      console.warn(`FastChat: can't connect to ${addressOf(this.#url)}: ${this.#problem}`);
+    }
     if (FINAL.includes(code) && !(isExpired && typeof this.#token === "function"))
-      return this.#end(code, reason, isExpired ? "expired" : undefined);
+      return this.#end(code, reason, isExpired ? { refused: "expired" } : {});
+    // It can't be a place where this client has been that is wrong, but whatever is there for a while.
+    if (status < 500 && !PASSING.includes(status) && !this.#wasOnline) return this.#end(code, reason, { status });
     const now = this.#clock.now();
     if (this.state === "online" && now - this.#onlineSince >= STABLE_AFTER) this.#tries = 0;
     // A device that slept has not failed; only one that is told so again at once may be in a loop.
@@ -502,12 +536,13 @@ export class FastChat {
     if (this.closed) return; // a listener has closed it
     this.retryAt = now + delay;
     this.#connectTimer = this.#after(delay, () => this.#attempt());
-    this.#become("waiting");
+    this.#become("waiting", status ? { code, reason, status } : { code, reason });
   }
 
-  #end(code, reason, refused) {
+  /** For good. `more` is `refused` or `status`, if that is known. */
+  #end(code, reason, more = {}) {
     if (this.closed) return;
-    this.closed = refused ? { code, reason, refused } : { code, reason };
+    this.closed = { code, reason, ...more };
     this.retryAt = null;
     this.#release("closed");
     globalThis.removeEventListener?.("online", this.#networkIsBack);
@@ -892,9 +927,10 @@ export class FastChat {
 
   // -- To the caller --
 
-  #become(state) {
+  /** @param {import("./fastchat.d.ts").State} state @param {import("./fastchat.d.ts").Closed | null} [lost] */
+  #become(state, lost = null) {
     this.state = state;
-    this.#emit("state", { state, retryAt: this.retryAt, closed: this.closed });
+    this.#emit("state", { state, retryAt: this.retryAt, closed: this.closed, lost });
   }
 
   #emit(event, value) {
@@ -941,6 +977,17 @@ function unsendable(to, content, messageId) {
   if (size > FRAME_MAX_BYTES) return new FastChatError("VALIDATION", `the message has ${size} bytes, more than ${FRAME_MAX_BYTES}`);
   if (/\p{Surrogate}/u.test(content)) return new FastChatError("VALIDATION", "there is half a character in the text");
   return null;
+}
+
+/** A URL without what may be secret: user, password, and query. */
+const addressOf = (url) => String(url).split("?")[0].replace(/\/\/[^/@]*@/, "//");
+
+/** What an `error` event of a socket tells. In Node that is why; browsers keep it to themselves. */
+function faultIn({ message, error }) {
+  const said = message || error?.message || error?.errors?.map((each) => each.message).join("; ") || error?.code;
+  const status = /^Unexpected server response: (\d+)$/.exec(said)?.[1];
+  if (status) return { reason: `the server answers HTTP ${status}, and no WebSocket`, status: Number(status) };
+  return said ? { reason: String(said) } : null;
 }
 
 /** What RATE_LIMITED asks for, in milliseconds. */

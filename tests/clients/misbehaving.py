@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -23,6 +24,9 @@ CAPABILITIES: Final = ["receipts", "resume", "history", "carbons", "presence_del
 CLOSE_TIMEOUT: Final = 10.0
 #: Frames of these types are looked for anywhere among those that came, since their order means nothing.
 UNORDERED: Final = frozenset({"MSG_ACK", "READ"})
+
+#: Where the client logs.
+LOGGER: Final = "fastchat_client"
 
 #: How all tokens of scenarios begin: nothing that is shown may have it.
 SECRET: Final = "secret-"  # noqa: S105 - of the tests
@@ -38,6 +42,14 @@ class Closed(Exception):
         super().__init__(code, reason)
         self.code = code
         self.reason = reason
+
+
+class Refused(ConnectionRefusedError):
+    """The server takes no connection, perhaps with a status of HTTP."""
+
+    def __init__(self, status: int | None) -> None:
+        super().__init__("refused by the scenario")
+        self.status = status
 
 
 class Failed(AssertionError):
@@ -271,12 +283,15 @@ def play(scenario: Scenario, make_subject: MakeSubject) -> None:
     """Play one scenario. Raises Failed, which names the step."""
     loop = VirtualLoop()
     asyncio.set_event_loop(loop)
+    log = Log()
+    logging.getLogger(LOGGER).addHandler(log)
     try:
-        player = _Player(loop, scenario, make_subject)
+        player = _Player(loop, scenario, make_subject, log)
         player.run(scenario["steps"], "")
-        if SECRET in player.subject.shown():
+        if SECRET in player.subject.shown() or SECRET in "".join(log.all):
             raise Failed("a token is shown")
     finally:
+        logging.getLogger(LOGGER).removeHandler(log)
         loop.is_ending = True
         for task in asyncio.all_tasks(loop):
             task.cancel()
@@ -285,9 +300,26 @@ def play(scenario: Scenario, make_subject: MakeSubject) -> None:
         loop.close()
 
 
+class Log(logging.Handler):
+    """What the client has logged: all of it, and what nobody has looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all: list[str] = []
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line of the client's own; those of the package below it are another matter."""
+        text = record.getMessage()
+        self.all.append(text)
+        if record.name == LOGGER:
+            self.said.append(text)
+
+
 class _Player:
-    def __init__(self, loop: VirtualLoop, scenario: Scenario, make_subject: MakeSubject) -> None:
+    def __init__(self, loop: VirtualLoop, scenario: Scenario, make_subject: MakeSubject, log: Log) -> None:
         self.loop = loop
+        self.log = log
         self.network = Network(loop)
         self.users: Mapping[str, str] = json.loads(SCENARIOS.read_text())["users"]
         number, token = scenario.get("random", 0.5), scenario.get("token")
@@ -361,7 +393,7 @@ class _Player:
     def server_refuse(self, step: Data) -> None:
         if not self.link.waiting:
             raise Failed("no attempt is waiting")
-        self.link.accepted.set_exception(ConnectionRefusedError("refused by the scenario"))
+        self.link.accepted.set_exception(Refused(step.get("status")))
 
     def server_greet(self, step: Data) -> None:
         self.server_accept(step)
@@ -501,6 +533,8 @@ class _Player:
             elif field == "asked":
                 if self.asked != wanted:
                     raise Failed(f"it was asked {self.asked} times")
+            elif field == "warnings":
+                self.warned(wanted)
             elif field == "retryIn":
                 wait = now["retryAt"] - self.loop.time()
                 if not wanted[0] - 1e-6 <= wait <= wanted[1] + 1e-6:
@@ -509,6 +543,12 @@ class _Player:
                 raise Failed(f"presence is {json.dumps(now['presence'])}")
             elif not _contains(now[field], wanted):
                 raise Failed(f"{field} is {json.dumps(now[field])}")
+
+    def warned(self, wanted: list[str]) -> None:
+        fresh = self.log.said
+        self.log.said = []
+        if len(fresh) != len(wanted) or not all(one in text for one, text in zip(wanted, fresh, strict=True)):
+            raise Failed(f"the warnings are {json.dumps(fresh)}")
 
     # -- Time --
 

@@ -70,8 +70,9 @@ class PythonSubject:
             assert url == URL
             try:
                 return MemoryTransport(await network.connect(url))
-            except OSError as error:
-                raise ConnectionEnded(1006, str(error)) from None
+            except misbehaving.Refused as refused:
+                reason = f"the server answers HTTP {refused.status}" if refused.status else str(refused)
+                raise ConnectionEnded(1006, reason, refused.status) from None
 
         self._client = FastChat(
             URL,
@@ -159,10 +160,22 @@ class PythonSubject:
                     "displayName": value.display_name,
                 }
             case Closed():
-                return _without_none({"code": value.code, "reason": value.reason, "refused": value.refused})
+                return _without_none(
+                    {
+                        "code": value.code,
+                        "reason": value.reason,
+                        "refused": value.refused,
+                        "status": value.status,
+                    }
+                )
             case StateChange():
                 return _without_none(
-                    {"state": value.state, "closed": self.plain(value.closed), "resumed": value.resumed}
+                    {
+                        "state": value.state,
+                        "closed": self.plain(value.closed),
+                        "lost": self.plain(value.lost),
+                        "resumed": value.resumed,
+                    }
                 )
             case Message():
                 return _without_none(

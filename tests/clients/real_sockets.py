@@ -124,6 +124,11 @@ class Bridge:
             attempt.cancel()
         try:
             link = await attempt
+        except misbehaving.Refused as refused:
+            if refused.status is not None:
+                return connection.respond(refused.status, "")
+            connection.transport.abort()
+            return None
         except (OSError, asyncio.CancelledError):
             connection.transport.abort()
             return None

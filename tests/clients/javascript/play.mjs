@@ -134,9 +134,9 @@ class Player {
     await settle();
   }
 
-  server_refuse() {
+  server_refuse({ status }) {
     if (!this.link.waiting) throw new Failed("no attempt is waiting");
-    this.link.refuse();
+    this.link.refuse(status);
   }
 
   async server_greet({ hello = {}, absent = [], ack = {} }) {
@@ -207,6 +207,7 @@ class Player {
   }
 
   client({ client: method, args = [], as: name = method, event, question, token }) {
+    if (method === "connect") args = args.map((seconds) => seconds * 1000);
     if (method === "network_online") this.windowListeners.get("online")?.();
     else if (method === "listener_throws") this.throwNext.add(event);
     else if (method === "close_at") this.closeNext.add(event);
@@ -260,6 +261,10 @@ class Player {
       } else if (name === "retryIn") {
         const wait = (this.chat.retryAt - this.clock.now()) / 1000;
         if (wait < wanted[0] - 1e-6 || wait > wanted[1] + 1e-6) throw new Failed(`the next attempt is in ${wait} s`);
+      } else if (name === "warnings") {
+        const fresh = warnings.splice(0);
+        const fit = fresh.length === wanted.length && fresh.every((text, at) => text.includes(wanted[at]));
+        if (!fit) throw new Failed(`the warnings are ${show(fresh)}`);
       } else if (name === "presence") {
         const came = Object.fromEntries(this.chat.presence);
         if (!contains(came, wanted) || !contains(wanted, came)) throw new Failed(`presence is ${show(came)}`);
@@ -299,6 +304,10 @@ class Player {
   }
 }
 
+/** What the client has said to the console and nobody has looked at. */
+const warnings = [];
+console.warn = (...said) => warnings.push(said.map(String).join(" "));
+
 const [source, list, only] = process.argv.slice(2);
 const { FastChat } = await import(pathToFileURL(source).href);
 const { users, scenarios } = JSON.parse(readFileSync(list, "utf8"));
@@ -308,6 +317,7 @@ for (const scenario of scenarios) {
   if ((only && scenario.name !== only) || !(scenario.only ?? ["javascript"]).includes("javascript")) continue;
   let failure = null;
   let unexpected = null;
+  warnings.length = 0;
   const notice = (error) => (unexpected = error);
   process.once("unhandledRejection", notice);
   process.once("uncaughtException", notice);
@@ -317,7 +327,7 @@ for (const scenario of scenarios) {
     player.chat.close();
     await settle();
     if (player.clock.waiting > 0) throw new Failed(`${player.clock.waiting} timers are left after close()`);
-    if (inspect([player.events, player.chat], { depth: 9, showHidden: true }).includes(SECRET)) throw new Failed("a token is shown");
+    if (inspect([player.events, player.chat, warnings], { depth: 9, showHidden: true }).includes(SECRET)) throw new Failed("a token is shown");
     if (player.windowListeners.size > 0) throw new Failed("a listener of the browser's events is left after close()");
     if (unexpected) throw unexpected;
   } catch (error) {

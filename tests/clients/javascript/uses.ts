@@ -14,7 +14,9 @@ const stop: () => void = chat.on("message", (message: Message) => {
   console.log(message.from, message.to, message.content, message.messageId, message.timestamp, position, message.own);
   if (!message.own) chat.markRead(message.messageId, message.from);
 });
-chat.on("state", ({ state, retryAt, closed, resumed }: StateChange) => console.log(state, retryAt, closed?.code, closed?.reason, resumed));
+chat.on("state", ({ state, retryAt, closed, lost, resumed }: StateChange) => {
+  console.log(state, retryAt, closed?.code, closed?.reason, lost?.code, lost?.reason, lost?.status, resumed);
+});
 chat.on("presence", (online: Presence) => console.log(online.get("id")?.toUpperCase(), online.scope satisfies Scope | null));
 chat.on("chat", (opened: Chat) => console.log(opened.chatId, opened.userId, opened.displayName));
 chat.on("typing", ({ userId, isTyping }) => console.log(userId, isTyping satisfies boolean));
@@ -26,6 +28,7 @@ const names: (keyof Events)[] = ["state", "presence", "chat", "message", "typing
 
 async function use(): Promise<void> {
   await chat.connect();
+  await chat.connect(10_000);
   const opened: Chat = await chat.openChat("id", "Bobby");
   const sent: Sent = chat.send(opened.userId, "Hello!", { messageId: newId() });
   const same: Sent = await sent.accepted;

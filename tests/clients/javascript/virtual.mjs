@@ -114,8 +114,9 @@ class Link {
     this.onopen?.({});
   }
 
-  refuse() {
-    this.onerror?.({});
+  /** With a status of HTTP, as the package ws tells it; without one, as browsers tell everything. */
+  refuse(status) {
+    this.onerror?.(status ? { message: `Unexpected server response: ${status}` } : {});
     this.#end(1006, "");
   }
 

@@ -53,6 +53,7 @@ FORGOTTEN: Final = "FORGOTTEN"
 UNSUPPORTED: Final = "UNSUPPORTED"
 LISTENER: Final = "LISTENER"
 PROTOCOL: Final = "PROTOCOL"
+TIMEOUT: Final = "TIMEOUT"
 TOKEN: Final = "TOKEN"  # noqa: S105 - the name of an error
 
 CAPABILITIES: Final = ("receipts", "resume", "history", "carbons", "presence_delta")

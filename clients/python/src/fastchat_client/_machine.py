@@ -37,6 +37,8 @@ PING_INTERVAL: Final = 15.0
 PONG_TIMEOUT: Final = 5.0
 #: Seconds from the beginning of an attempt to HELLO_ACK. A server whose worker is being restarted lets clients wait for 10.
 GREETING_TIMEOUT: Final = 15.0
+#: Statuses of HTTP below 500 that pass. With all others what answers is no FastChat, or does not want this client.
+PASSING: Final = frozenset({408, 425, 429})
 
 
 class Outside(Protocol):
@@ -59,6 +61,9 @@ class Outside(Protocol):
 
     def stop_asking(self) -> None:
         """The answer is not wanted any more."""
+
+    def report(self, problem: str) -> None:
+        """It can't be connected: once in each outage, when the first attempt has failed."""
 
     def emit(self, event: str, payload: object) -> None:
         """Tell the listeners. After those of a `message`, `Conversation.shown` must be called, one message after the other."""
@@ -97,6 +102,9 @@ class Machine:
         #: With `waiting`: when to try again.
         self.retry_at: float | None = None
         self.has_been_online = False
+        #: Why it is not online: how the last connection or attempt ended.
+        self.problem: str | None = None
+        self._is_reported = False
         # -- Of this connection or attempt; infinity is never --
         self._is_open = False
         self._online_since = math.inf
@@ -138,16 +146,25 @@ class Machine:
         except FastChatError as error:
             self._outside.emit("error", error)
 
-    def lost(self, code: int, reason: str, now: float) -> None:
-        """The connection has ended, or the attempt has failed: 1006 if there is no close code."""
-        online_for = now - self._online_since if self.conversation.online else 0.0
+    def lost(self, code: int, reason: str, now: float, status: int | None = None) -> None:
+        """The connection has ended, or the attempt has failed: 1006 if there is no close code, and perhaps a `status` of HTTP."""
+        was_online = self.conversation.online
+        online_for = now - self._online_since if was_online else 0.0
         self._forget_connection()
+        self.problem = reason or f"the connection was closed with {code}"
+        # It can't be a place where the client has been that is wrong, but whatever is there for a while.
+        is_wrong = status is not None and status < 500 and status not in PASSING and not self.has_been_online
+        if not was_online and not self._is_reported:
+            self._is_reported = True
+            self._outside.report(self.problem)
         has_expired = code == CloseCode.POLICY_VIOLATION and reason == TOKEN_EXPIRED
         if code in FINAL_CLOSE_CODES and not (has_expired and self._asks):
             self._end(Closed(code, reason, "expired" if has_expired else None))
+        elif is_wrong:
+            self._end(Closed(code, reason, status=status))
         else:
             self.retry_at = now + self._backoff.next(code, online_for)
-            self._change("waiting", Closed(code, reason))
+            self._change("waiting", Closed(code, reason, status=status))
 
     # -- Time --
 
@@ -169,9 +186,13 @@ class Machine:
     def tick(self, now: float) -> None:
         """Do what is due."""
         if now >= self._give_up_at or now >= self._dead_at:
-            silent = "no HELLO_ACK" if self.state == "connecting" else "no PONG"
+            if self.state == "online":
+                silent = f"no answer to PING within {PONG_TIMEOUT:.0f} s"
+            else:
+                missing = "HELLO_ACK" if self._is_open else "answer to the handshake"
+                silent = f"no {missing} within {GREETING_TIMEOUT:.0f} s"
             self._outside.abort()
-            self.lost(CloseCode.ABNORMAL, f"{silent} in time", now)
+            self.lost(CloseCode.ABNORMAL, silent, now)
         elif now >= self._answer_by:
             self._outside.stop_asking()
             self.not_answered(no_token("did not answer in time"), now)
@@ -269,6 +290,7 @@ class Machine:
         self._online_since = now
         self._ping_at = now + PING_INTERVAL
         self.state = "online"
+        self._is_reported = False
         self._outside.emit("state", StateChange("online", resumed=resumed))
         again, self.has_been_online = self.has_been_online, True
         self.conversation.begin(again, now)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 from collections import deque
 from typing import Final
 
@@ -11,6 +13,8 @@ from fastchat_client._machine import Machine, closed_error
 from fastchat_client._tokens import TokenSource, get_token
 from fastchat_client._transport import ConnectionEnded, Connector, Transport
 from fastchat_client.models import FastChatError, Message
+
+_log = logging.getLogger("fastchat_client")
 
 #: A timer that comes so many seconds late means that this program stood still: suspended with its device, or busy. What came meanwhile is
 #: read for so many seconds before anything is done about the time that has passed: else the server would be taken for dead.
@@ -130,6 +134,11 @@ class Runner:
         if asker is not None:
             asker.cancel()
 
+    def report(self, problem: str) -> None:
+        """Log that it can't be connected."""
+        printable = "".join(letter if letter.isprintable() else " " for letter in problem)
+        _log.warning("can't connect to %s: %s", _address(self._url), printable)
+
     def emit(self, event: str, payload: object) -> None:
         """Tell the listeners, once the machine has returned."""
         self._untold.append((event, payload))
@@ -149,7 +158,7 @@ class Runner:
                 self.settle()
         except ConnectionEnded as ended:
             self.abort()
-            machine.lost(ended.code, ended.reason, self.now())
+            machine.lost(ended.code, ended.reason, self.now(), ended.status)
             self.settle()
 
     async def _ask(self, source: TokenSource) -> None:
@@ -214,3 +223,8 @@ class Runner:
         else:
             self._machine.tick(now)
         self.settle()
+
+
+def _address(url: str) -> str:
+    """A URL without what may be secret: user, password, and query."""
+    return re.sub(r"//[^/@]*@", "//", url.partition("?")[0])

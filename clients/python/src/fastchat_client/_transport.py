@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from fastchat_client._codes import CloseCode
 
@@ -24,12 +26,13 @@ CLOSE_TIMEOUT: Final = 2.0
 
 
 class ConnectionEnded(Exception):
-    """The connection ended with this close code, 1006 without one; or it could not be made."""
+    """The connection ended with this close code, 1006 without one; or it could not be made, perhaps for a `status` of HTTP."""
 
-    def __init__(self, code: int, reason: str) -> None:
+    def __init__(self, code: int, reason: str, status: int | None = None) -> None:
         super().__init__(code, reason)
         self.code = code
         self.reason = reason
+        self.status = status
 
 
 class Transport(Protocol):
@@ -111,5 +114,21 @@ async def connect_websocket(url: str) -> Transport:
             logger=_log,
         )
     except (OSError, WebSocketException, ValueError, OverflowError, EOFError) as error:
-        raise ConnectionEnded(CloseCode.ABNORMAL, f"{type(error).__name__}: {error}") from None
+        raise _not_made(error) from None
     return WebSocketTransport(websocket)
+
+
+def _not_made(error: Exception) -> ConnectionEnded:
+    status = None
+    match error:
+        case InvalidStatus():
+            status = error.response.status_code
+            reason = f"the server answers HTTP {status} {error.response.reason_phrase}, and no WebSocket"
+        case socket.gaierror():
+            reason = f"the name of the host can't be resolved: {error}"
+        case ssl.SSLError():
+            reason = f"no TLS: {error}"
+        case _:
+            causes = [error, error.__cause__] if error.__cause__ is not None else [error]
+            reason = ": ".join(f"{type(cause).__name__}: {cause}" for cause in causes)
+    return ConnectionEnded(CloseCode.ABNORMAL, reason, status)

@@ -9,6 +9,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
+from fastchat_client._codes import TIMEOUT
 from fastchat_client._events import Listener, NotShown
 from fastchat_client._machine import Machine, closed_error
 from fastchat_client._requests import Done
@@ -79,11 +80,20 @@ class FastChat:
 
     # -- The connection --
 
-    async def connect(self) -> None:
-        """Start, and wait until the server has said HELLO_ACK. Raises FastChatError(CLOSED) when it is closed for good before that."""
+    async def connect(self, timeout: float | None = None) -> None:
+        """Start, and wait until the server has said HELLO_ACK: so many seconds, or as long as it takes.
+
+        Raises FastChatError: CLOSED when it is closed for good before that, as it is when the answer to its first connection is a status
+        of HTTP which says that this is no FastChat, or refuses this client (404, 403 ...); TIMEOUT, with the last reason, when the
+        time is over. After TIMEOUT it goes on trying: wait again, or close it.
+        """
         self._runner.start()
         try:
-            await self._runner.first()
+            async with asyncio.timeout(timeout):
+                await self._runner.first()
+        except TimeoutError:
+            why = self._machine.problem or "no answer yet"
+            raise FastChatError(TIMEOUT, f"not online within {timeout:g} s: {why}") from None
         except FastChatError:
             await self._runner.finished()
             raise

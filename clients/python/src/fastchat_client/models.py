@@ -28,8 +28,9 @@ class FastChatError(Exception):
 
     `code` is one of the six codes of the protocol document, or the client's own: ``CLOSED`` (the client was closed before it was done),
     ``FORGOTTEN`` (the receipts of a message are followed no longer, since there are 1,000 newer ones), ``UNSUPPORTED`` (the server lacks
-    the capability), ``LISTENER`` (a listener raised, which is the `__cause__`), ``PROTOCOL`` (what came from the server is no message) and
-    ``TOKEN`` (the function that is asked for tokens raised, which is the `__cause__`, did not answer in time, or gave none).
+    the capability), ``LISTENER`` (a listener raised, which is the `__cause__`), ``PROTOCOL`` (what came from the server is no message),
+    ``TIMEOUT`` (it was not online in the time that `connect` was given; it goes on trying) and ``TOKEN`` (the function that is asked for
+    tokens raised, which is the `__cause__`, did not answer in time, or gave none).
     `details` are the server's.
     """
 
@@ -51,6 +52,8 @@ class Closed:
     reason: str
     #: Why the server refused the token, in one word (``missing``, ``malformed``, ``signature``, ...), or let it run out (``expired``).
     refused: str | None = None
+    #: The status of HTTP, if that was the answer instead of a WebSocket.
+    status: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
