@@ -10,62 +10,27 @@ without its markup) is in words only.
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Final
 
+from core.catalogue_rows import Field, FieldType, Message, Schema, both
 from core.protocol import (
     CONTENT_MAX,
     HISTORY_DEFAULT,
     HISTORY_MAX,
     NAME_MAX,
     NAME_MIN,
+    PRESENCE_ASKED_MAX,
     AckStatus,
     Capability,
     ErrorCode,
     MessageType,
     Resumed,
+    Scope,
 )
 from core.tokens import EXPIRES, REASONS
 
-Schema = dict[str, Any]
-
 #: The end of a pattern: Python's `$` would let a line feed follow, ECMAScript's would not.
 _END: Final = r"(?!\n)$"
-
-
-class FieldType(NamedTuple):
-    """What a field holds: in words, as the server takes it, and as the server gives it."""
-
-    words: str
-    taken: Schema
-    given: Schema
-
-
-class Field(NamedTuple):
-    """A field of a message. One that is not required may be missing, from a client also null."""
-
-    name: str
-    type: FieldType
-    about: str
-    required: bool = True
-    #: What HELLO must have asked for.
-    capability: str | None = None
-
-
-class Message(NamedTuple):
-    """A message in one direction. Fields that are not in its row are ignored by both sides."""
-
-    type: str
-    about: str
-    fields: tuple[Field, ...] = ()
-    #: What HELLO must have asked for.
-    capability: str | None = None
-    #: What else the schema of its `data` says.
-    schema: Schema | None = None
-
-
-def _both(words: str, schema: Schema) -> FieldType:
-    return FieldType(words, schema, schema)
-
 
 # -- Types --
 
@@ -77,15 +42,15 @@ _UUID4_ANY_CASE: Final = _UUID4.replace("a-f", "a-fA-F").replace("[89ab]", "[89a
 _PLAIN_TEXT: Final = r"^[^<\u0000-\u0008\u000b-\u001f]*" + _END
 _PLAIN_NAME: Final = r"^(?! )[ -;=-~]*(?<! )" + _END
 
-_STRING: Final = _both("string", {"type": "string"})
-_BOOLEAN: Final = _both("boolean", {"type": "boolean"})
+_STRING: Final = both("string", {"type": "string"})
+_BOOLEAN: Final = both("boolean", {"type": "boolean"})
 _USER_ID: Final = FieldType(
     "UUID v4",
     {"type": "string", "pattern": f"^{_UUID4_ANY_CASE}{_END}"},
     {"type": "string", "pattern": f"^{_UUID4}{_END}"},
 )
-_CHAT_ID: Final = _both("UUID v5", {"type": "string", "pattern": f"^{_HEX % '5'}{_END}"})
-_MESSAGE_ID: Final = _both(
+_CHAT_ID: Final = both("UUID v5", {"type": "string", "pattern": f"^{_HEX % '5'}{_END}"})
+_MESSAGE_ID: Final = both(
     "1-64 visible ASCII characters without `< > & \" '`",
     {"type": "string", "pattern": f"^[!#-%(-;=?-~]{{1,64}}{_END}"},
 )
@@ -104,12 +69,12 @@ _CONTENT: Final = FieldType(
     {"type": "string", "minLength": 1, "if": {"pattern": _PLAIN_TEXT}, "then": {"maxLength": CONTENT_MAX}},
     {"type": "string", "minLength": 1, "maxLength": CONTENT_MAX},
 )
-_TIMESTAMP: Final = _both(
+_TIMESTAMP: Final = both(
     "UTC, ISO 8601, milliseconds, `Z`",
     {"type": "string", "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z" + _END},
 )
 _CURSOR: Final = FieldType("cursor", {"type": "string"}, {"type": "string", "minLength": 1})
-_HISTORY_CURSOR: Final = _both(
+_HISTORY_CURSOR: Final = both(
     "cursor of HISTORY", {"type": "string", "pattern": rf"^[0-9]{{1,15}}\.[0-9]{{1,15}}{_END}"}
 )
 _CAPABILITIES: Final = (
@@ -122,7 +87,7 @@ _CAPABILITIES: Final = (
 
 
 def _one_of(*values: str) -> FieldType:
-    return _both(" or ".join(f"`{value}`" for value in values), {"enum": list(values)})
+    return both(" or ".join(f"`{value}`" for value in values), {"enum": list(values)})
 
 
 def _object(*fields: Field) -> Schema:
@@ -133,6 +98,8 @@ def _object(*fields: Field) -> Schema:
         "required": [field.name for field in fields if field.required],
     }
 
+
+_SCOPE: Final = _one_of(Scope.EVERYONE, Scope.CONTACTS)
 
 #: A MSG as its recipient gets it, in HISTORY too.
 _MSG_FIELDS: Final = (
@@ -158,7 +125,7 @@ _DETAILS: Final = (
     Field("field", _STRING, "the field that is wrong", required=False),
     Field(
         "expected",
-        _both(
+        both(
             "string or list of strings",
             {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
         ),
@@ -167,7 +134,7 @@ _DETAILS: Final = (
     ),
     Field(
         "limit",
-        _both(
+        both(
             "number or `{min, max}`",
             {
                 "anyOf": [
@@ -185,20 +152,21 @@ _DETAILS: Final = (
         required=False,
     ),
     Field(
-        "length", _both("number", {"type": "integer", "minimum": 0}), "how long the text is", required=False
+        "length",
+        both("number", {"type": "integer", "minimum": 0}),
+        "how long the text or the list is",
+        required=False,
     ),
-    Field(
-        "window", _both("seconds", {"type": "number"}), "the time that a rate limit counts", required=False
-    ),
+    Field("window", both("seconds", {"type": "number"}), "the time that a rate limit counts", required=False),
     Field(
         "retry_after",
-        _both("seconds", {"type": "number", "minimum": 0}),
+        both("seconds", {"type": "number", "minimum": 0}),
         "after this the limit allows it",
         required=False,
     ),
     Field(
         "reason",
-        _both(
+        both(
             "one of " + ", ".join(f"`{reason}`" for reason in _TOKEN_REASONS), {"enum": list(_TOKEN_REASONS)}
         ),
         "what is the matter with the token; `expires`: nothing yet",
@@ -206,7 +174,7 @@ _DETAILS: Final = (
     ),
     Field(
         "expires_in",
-        _both("seconds", {"type": "integer", "minimum": 0}),
+        both("seconds", {"type": "integer", "minimum": 0}),
         "how long the token still holds; HELLO with a new one keeps the connection",
         required=False,
     ),
@@ -223,13 +191,13 @@ FROM_CLIENT: Final = (
             Field("display_name", _NAME, "what others see"),
             Field(
                 "capabilities",
-                _both("list of strings", {"type": "array", "items": {"type": "string"}}),
+                both("list of strings", {"type": "array", "items": {"type": "string"}}),
                 "what the client can do beyond the protocol document; unknown ones are ignored",
                 required=False,
             ),
             Field(
                 "resume",
-                _both(
+                both(
                     '`{"cursor": ...}`',
                     {"type": "object", "properties": {"cursor": {"type": "string"}}, "required": ["cursor"]},
                 ),
@@ -293,12 +261,29 @@ FROM_CLIENT: Final = (
             Field("before", _HISTORY_CURSOR, "the `next` of the page before", required=False),
             Field(
                 "limit",
-                _both(f"1-{HISTORY_MAX}", {"type": "integer", "minimum": 1, "maximum": HISTORY_MAX}),
+                both(f"1-{HISTORY_MAX}", {"type": "integer", "minimum": 1, "maximum": HISTORY_MAX}),
                 f"messages at most; {HISTORY_DEFAULT} if it is absent",
                 required=False,
             ),
         ),
         capability=Capability.HISTORY,
+    ),
+    Message(
+        MessageType.PRESENCE,
+        "Which of these people are online. Answered at once by a PRESENCE with `delta` that has exactly those of them with whom"
+        " a chat is open, online or not, in the order asked for; of others nothing is told.",
+        (
+            Field(
+                "user_ids",
+                FieldType(
+                    f"list of at most {PRESENCE_ASKED_MAX} user ids",
+                    {"type": "array", "items": _USER_ID.taken, "maxItems": PRESENCE_ASKED_MAX},
+                    {"type": "array", "items": _USER_ID.given, "maxItems": PRESENCE_ASKED_MAX},
+                ),
+                "whom",
+            ),
+        ),
+        capability=Capability.PRESENCE_DELTA,
     ),
     Message(
         MessageType.TYPING,
@@ -320,7 +305,7 @@ FROM_SERVER: Final = (
             Field("status", _one_of("connected"), ""),
             Field(
                 "capabilities",
-                _both(
+                both(
                     "list of strings",
                     {"type": "array", "items": {"enum": list(_CAPABILITIES)}, "uniqueItems": True},
                 ),
@@ -341,25 +326,34 @@ FROM_SERVER: Final = (
                 required=False,
                 capability=Capability.RESUME,
             ),
+            Field("scope", _SCOPE, "as in PRESENCE", required=False, capability=Capability.PRESENCE_DELTA),
         ),
         schema={"dependentRequired": {"cursor": ["resumed"], "resumed": ["cursor"]}},
     ),
     Message(
         MessageType.PRESENCE,
-        "Who is online, oneself included; after HELLO and on change, at most once a second.",
+        "Who is online, oneself included; after HELLO and on change, at most once a second; and as the answer to PRESENCE.",
         (
             Field(
                 "users",
-                _both(
+                both(
                     "list of `{user_id, display_name, online}`",
                     {"type": "array", "items": _object(*_PRESENCE_ENTRY)},
                 ),
-                "everybody who is online; in a delta whoever came or went",
+                "everybody in scope who is online; in a delta whoever came or went, or was asked for",
             ),
             Field(
                 "delta",
-                _both("`true`", {"const": True}),
-                "only what has changed",
+                both("`true`", {"const": True}),
+                "not all: only what has changed, or was asked for",
+                required=False,
+                capability=Capability.PRESENCE_DELTA,
+            ),
+            Field(
+                "scope",
+                _SCOPE,
+                "who is listed: everybody, or the people with whom the user has a chat;"
+                " when that changes, a PRESENCE without `delta` says so",
                 required=False,
                 capability=Capability.PRESENCE_DELTA,
             ),
@@ -372,7 +366,7 @@ FROM_SERVER: Final = (
             Field("chat_id", _CHAT_ID, "the same for both, and always"),
             Field(
                 "participants",
-                _both(
+                both(
                     "list of two user ids",
                     {
                         "type": "array",
@@ -395,7 +389,7 @@ FROM_SERVER: Final = (
             *_MSG_FIELDS,
             Field(
                 "seq",
-                _both("1, 2, 3 ...", {"type": "integer", "minimum": 1}),
+                both("1, 2, 3 ...", {"type": "integer", "minimum": 1}),
                 "position in the user's mailbox; not in carbons",
                 required=False,
                 capability=Capability.RESUME,
@@ -445,7 +439,7 @@ FROM_SERVER: Final = (
             Field("with", _USER_ID, "the other person"),
             Field(
                 "messages",
-                _both(
+                both(
                     "list of `data` of MSG",
                     {"type": "array", "items": _object(*_MSG_FIELDS), "maxItems": HISTORY_MAX},
                 ),
@@ -453,7 +447,7 @@ FROM_SERVER: Final = (
             ),
             Field(
                 "next",
-                _both("cursor of HISTORY or null", {"anyOf": [_HISTORY_CURSOR.given, {"type": "null"}]}),
+                both("cursor of HISTORY or null", {"anyOf": [_HISTORY_CURSOR.given, {"type": "null"}]}),
                 "the `before` of the following page; null: there is none",
             ),
         ),
@@ -471,7 +465,7 @@ FROM_SERVER: Final = (
         (
             Field(
                 "code",
-                _both(
+                both(
                     "error code",
                     {
                         "enum": [
@@ -489,7 +483,7 @@ FROM_SERVER: Final = (
             Field("message", _STRING, "a sentence for developers"),
             Field(
                 "details",
-                _both("object", _object(*_DETAILS)),
+                both("object", _object(*_DETAILS)),
                 "any of " + ", ".join(f"`{field.name}`" for field in _DETAILS),
             ),
         ),

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from core.envelope import Outcome, RecordKind, pack_record
 from core.ports import nobody_waits
 from core.protocol import ErrorCode, MessageType, Refusal
+from core.ratelimit import rate_limited
 from core.requests import Request
-from core.session import Session, rate_limited
+from core.session import Session
 from core.user import Chat, User, chat_opened_frame
 
 if TYPE_CHECKING:

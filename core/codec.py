@@ -109,24 +109,31 @@ def hello_ack(
     capabilities: list[str] | None = None,
     cursor: str | None = None,
     resumed: str | None = None,
+    scope: str | None = None,
 ) -> bytes:
-    """HELLO_ACK; with the capabilities in force when the client asked for any, and where it goes on in its mailbox (D13)."""
+    """HELLO_ACK; with the capabilities in force when the client asked for any, where it goes on in its mailbox (D13), and who will be
+    listed by PRESENCE (D21).
+    """
     data: dict[str, Any] = {"user_id": user_id, "status": "connected"}
     if capabilities is not None:
         data["capabilities"] = capabilities
     if cursor is not None:
         data["cursor"] = cursor
         data["resumed"] = resumed
+    if scope is not None:
+        data["scope"] = scope
     return encode(MessageType.HELLO_ACK, data)
 
 
-def presence(users: list[tuple[str, str, bool]], delta: bool = False) -> bytes:
-    """PRESENCE of (user_id, display_name, online) entries; `delta` marks that only changes are listed (D22)."""
+def presence(users: list[tuple[str, str, bool]], delta: bool = False, scope: str | None = None) -> bytes:
+    """PRESENCE of (user_id, display_name, online) entries; `delta` marks that these are not all (D22), `scope` says of whom (D21)."""
     data: dict[str, Any] = {
         "users": [{"user_id": user, "display_name": name, "online": online} for user, name, online in users]
     }
     if delta:
         data["delta"] = True
+    if scope is not None:
+        data["scope"] = scope
     return encode(MessageType.PRESENCE, data)
 
 

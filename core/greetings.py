@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from core import codec
 from core.ports import Done
 from core.protocol import DEVICE_SILENT, DEVICES_MAX, HELLO_DEADLINE, Capability, CloseCode, Resumed
-from core.session import Session, rate_limited
+from core.ratelimit import rate_limited
+from core.session import Session
 from core.user import User
 from core.validation import Hello
 from core.waiting_line import EVERYTHING
@@ -110,11 +111,12 @@ class Greetings:
         if first:
             session.user = user
             user.sessions.append(session)
+        scope = None if session.presence_changes is None else shard.presence.scope
         if session.resumes:
             cursor = user.mailbox.cursor(session.cursor)
-            ack = codec.hello_ack(user.user_id, hello.capabilities, cursor, resumed)
+            ack = codec.hello_ack(user.user_id, hello.capabilities, cursor, resumed, scope)
         else:
-            ack = codec.hello_ack(user.user_id, hello.capabilities)
+            ack = codec.hello_ack(user.user_id, hello.capabilities, scope=scope)
         session.connection.send(ack)
         shard.presence.attach(user, session, now)
         if first:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 from core import codec
 from core.envelope import Outcome, RecordKind, pack_record
 from core.protocol import HISTORY_MAX_BYTES, ErrorCode, MessageType, Refusal
+from core.ratelimit import rate_limited
 from core.requests import Request
-from core.session import Session, rate_limited
+from core.session import Session
 from core.user import User
 
 if TYPE_CHECKING:

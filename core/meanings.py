@@ -41,7 +41,10 @@ CAPABILITIES: Final = (
     (Capability.RESUME, "MSG is numbered, and HELLO may name the message behind which to go on"),
     (Capability.HISTORY, "HISTORY exists"),
     (Capability.CARBONS, "what another device of the same user sends comes here too"),
-    (Capability.PRESENCE_DELTA, "PRESENCE after the first lists only what has changed"),
+    (
+        Capability.PRESENCE_DELTA,
+        "PRESENCE after the first lists only what has changed, says in `scope` who is listed, and can be asked for",
+    ),
 )
 
 ERRORS: Final = (
@@ -113,6 +116,7 @@ LIMITS: Final = (
     Limit("OPEN_CHAT of a user", _a_minute("open_chats_per_minute"), "RATE_LIMITED"),
     Limit("HELLO of a user", _a_minute("hellos_per_minute"), "RATE_LIMITED"),
     Limit("HISTORY of a user", _a_minute("history_per_minute"), "RATE_LIMITED"),
+    Limit("PRESENCE asked for by a user", _a_minute("presence_per_minute"), "RATE_LIMITED"),
     Limit(
         "PING of a connection",
         f"{protocol.PING_PER_SECOND:g} a second, {protocol.PING_BURST} at once",

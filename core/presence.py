@@ -5,7 +5,8 @@ or a new generation of the process makes them ask for a snapshot. A user who lea
 period, so a reconnect is not seen by anyone (D21), and nobody stays a ghost (D22).
 
 Sessions are told at most once a second, by `tick`. Up to 200 users online everybody sees everybody; above, each sees the people it has
-a chat with, and a change costs as much as the user who changed has chats.
+a chat with, and a change costs as much as the user who changed has chats. Clients with `presence_delta` are told which of the two it is,
+and may ask after people with whom they have a chat.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from core.protocol import (
     PRESENCE_GRACE,
     PRESENCE_INTERVAL,
     PRESENCE_SHED_BYTES,
+    MessageType,
+    Scope,
 )
+from core.ratelimit import rate_limited
 
 if TYPE_CHECKING:
     from core.session import Session
@@ -51,7 +55,7 @@ class Presence:
         "_changed",
         "_dirty",
         "_everyone",
-        "_frame",
+        "_frames",
         "_joined",
         "_leaving",
         "_left",
@@ -94,8 +98,8 @@ class Presence:
         self._watchers: dict[str, set[str]] = {}
         #: How often a session was not told, since it does not keep up.
         self.shed = 0
-        #: The PRESENCE frame of everyone, until somebody changes.
-        self._frame: bytes | None = None
+        #: scope that it says -> the PRESENCE frame of everyone, until somebody changes.
+        self._frames: dict[str | None, bytes] = {}
 
     # -- What the shard tells --
 
@@ -144,6 +148,28 @@ class Presence:
         watchers.add(user.user_id)
         if not self._everyone and peer in self._online:
             self._mark(user.user_id, peer, self._online[peer])
+
+    @property
+    def scope(self) -> str:
+        """Who is listed now."""
+        return Scope.EVERYONE if self._everyone else Scope.CONTACTS
+
+    def ask(self, session: Session, user: User, user_ids: list[str], now: float) -> None:
+        """PRESENCE from a client: tell this session at once who of these is online, of those with whom `user` has a chat (D21).
+
+        Of others it does not even learn whether they have ever been here. Raises Refusal beyond the limit of a minute (D23).
+        """
+        wait = user.presences.retry_after(now)
+        if wait:
+            limit = session.shard.settings.presence_per_minute
+            raise rate_limited(MessageType.PRESENCE, limit, wait)
+        user.presences.count(now)
+        entries = [
+            (peer, self._online.get(peer, user.chats[peer].peer_name), peer in self._online)
+            for peer in dict.fromkeys(user_ids)
+            if user.has_chat(peer)
+        ]
+        session.connection.send(codec.presence(entries, delta=True, scope=self.scope))
 
     def name_of(self, user_id: str) -> str | None:
         """The name of a user who is online."""
@@ -297,7 +323,7 @@ class Presence:
 
     def _note(self, user_id: str, name: str) -> None:
         """Somebody came, went or changed the name: find out who must be told."""
-        self._frame = None
+        self._frames.clear()
         self._revision += 1
         if self._everyone:
             self._changed[user_id] = (name, self._revision)
@@ -329,26 +355,28 @@ class Presence:
     def _tell(self, session: Session, now: float, full: bool) -> None:
         """Send PRESENCE: the whole list, or what changed to a session that asked for that (D22)."""
         changes = session.presence_changes
+        scope = None if changes is None else self.scope
         if full or changes is None:
-            session.connection.send(self._full_frame(session))
+            session.connection.send(self._full_frame(session, scope))
         else:
             entries = [(user, name, user in self._online) for user, name in changes.items()]
-            session.connection.send(codec.presence(entries, delta=True))
+            session.connection.send(codec.presence(entries, delta=True, scope=scope))
         if changes:
             changes.clear()
         session.presence_full = False
         session.presence_revision = self._revision
         session.presence_told = now
 
-    def _full_frame(self, session: Session) -> bytes:
+    def _full_frame(self, session: Session, scope: str | None) -> bytes:
         if not self._everyone:
             user = session.user
             assert user is not None, "only sessions that have said HELLO are told"
             contacts = [peer for peer, chat in user.chats.items() if chat.saved]
-            return codec.presence(self._entries({user.user_id, *contacts}))
-        if self._frame is None:
-            self._frame = codec.presence(self._entries(self._online))
-        return self._frame
+            return codec.presence(self._entries({user.user_id, *contacts}), scope=scope)
+        frame = self._frames.get(scope)
+        if frame is None:
+            frame = self._frames[scope] = codec.presence(self._entries(self._online), scope=scope)
+        return frame
 
     def _entries(self, users: Iterable[str]) -> list[tuple[str, str, bool]]:
         online = self._online

@@ -81,7 +81,7 @@ class Capability:
     HISTORY: Final = "history"
     #: What another device of the same user sends comes here too (D15).
     CARBONS: Final = "carbons"
-    #: PRESENCE after the first lists what changed (D22).
+    #: PRESENCE after the first lists what changed (D22), says who is listed, and may be asked for (D21).
     PRESENCE_DELTA: Final = "presence_delta"
 
 
@@ -108,6 +108,14 @@ class AckStatus:
     DELIVERED: Final = "delivered"
     #: The recipient has read it.
     READ: Final = "read"
+
+
+class Scope:
+    """``scope`` of HELLO_ACK and PRESENCE: who is listed (D21)."""
+
+    EVERYONE: Final = "everyone"
+    #: The people with whom the user has a chat.
+    CONTACTS: Final = "contacts"
 
 
 class Resumed:
@@ -181,6 +189,8 @@ TYPING_EXPIRY: Final = 15.0
 PRESENCE_GRACE: Final = 5.0
 #: Seconds between two PRESENCE frames on one connection (D21).
 PRESENCE_INTERVAL: Final = 1.0
+#: People after whom one PRESENCE of a client may ask (D21).
+PRESENCE_ASKED_MAX: Final = 100
 #: Users online above which ``auto`` presence shows contacts only, and below which everybody again (D21).
 PRESENCE_EVERYONE_MAX: Final = 200
 PRESENCE_EVERYONE_AGAIN: Final = 160

@@ -94,6 +94,17 @@ class TokenBucket:
         return (1.0 - tokens) / self._rate
 
 
+def rate_limited(what: str, limit: int, wait: float) -> Refusal:
+    """RATE_LIMITED for a per-minute limit; waiting `retry_after` seconds is enough (D23)."""
+    return Refusal(
+        ErrorCode.RATE_LIMITED,
+        f"at most {limit} {what} in {RATE_WINDOW:.0f} seconds",
+        limit=limit,
+        window=RATE_WINDOW,
+        retry_after=math.ceil(wait * 1000) / 1000,
+    )
+
+
 def ping_limited(rate: float, wait: float) -> Refusal:
     """RATE_LIMITED for PING; waiting `retry_after` seconds is enough (D23)."""
     return Refusal(

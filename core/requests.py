@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from core.envelope import Outcome
 from core.protocol import CONFIRM_TIMEOUT, ErrorCode, MessageType, Refusal
-from core.session import rate_limited
+from core.ratelimit import rate_limited
 
 if TYPE_CHECKING:
     from core.session import Session

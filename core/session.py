@@ -23,7 +23,7 @@ from core.ports import Connection
 from core.protocol import (
     HELLO_DEADLINE,
     PING_BURST,
-    RATE_WINDOW,
+    PRESENCE_ASKED_MAX,
     STRIKES_PER_MINUTE,
     UNCOMMITTED_MAX,
     Capability,
@@ -382,17 +382,6 @@ class Session:
         self.connection.send(codec.error(refusal, kind, data.get("message_id") if data is not None else None))
 
 
-def rate_limited(what: str, limit: int, wait: float) -> Refusal:
-    """RATE_LIMITED for a per-minute limit; waiting `retry_after` seconds is enough (D23)."""
-    return Refusal(
-        ErrorCode.RATE_LIMITED,
-        f"at most {limit} {what} in {RATE_WINDOW:.0f} seconds",
-        limit=limit,
-        window=RATE_WINDOW,
-        retry_after=math.ceil(wait * 1000) / 1000,
-    )
-
-
 # -- Commands --
 
 
@@ -451,6 +440,13 @@ def _history(session: Session, data: dict[str, Any], now: float) -> None:
     session.shard.histories.ask(session, session.greeted, peer, before, limit, now)
 
 
+def _presence(session: Session, data: dict[str, Any], now: float) -> None:
+    if session.closed:
+        return  # nobody is there to read it
+    user_ids = session.shard.validator.user_ids(data.get("user_ids"), "user_ids", PRESENCE_ASKED_MAX)
+    session.shard.presence.ask(session, session.greeted, user_ids, now)
+
+
 def _typing(session: Session, data: dict[str, Any], now: float) -> None:
     if session.closed:
         return  # it waited in line until the typist had gone
@@ -504,6 +500,7 @@ def command_table() -> dict[str, Command]:
         MessageType.MSG_ACK: Command(_msg_ack, needs_hello=True),
         MessageType.READ: Command(_read, needs_hello=True, capability=Capability.RECEIPTS),
         MessageType.HISTORY: Command(_history, needs_hello=True, about="with", capability=Capability.HISTORY),
+        MessageType.PRESENCE: Command(_presence, needs_hello=True, capability=Capability.PRESENCE_DELTA),
         MessageType.TYPING: Command(_typing, needs_hello=True, about="to"),
         MessageType.PING: Command(_ping, needs_hello=False, urgent=True),
     }

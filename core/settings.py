@@ -149,6 +149,9 @@ class Settings(BaseSettings):
     history_per_minute: int = Field(
         60, ge=0, le=1_000_000, description="HISTORY a minute and user; 0: no limit"
     )
+    presence_per_minute: int = Field(
+        60, ge=0, le=1_000_000, description="PRESENCE asked for a minute and user; 0: no limit"
+    )
     pings_per_second: float = Field(
         1.0,
         ge=0,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from core import codec
 from core.envelope import RecordKind, TypingFlag, pack_record
 from core.protocol import TYPING_EXPIRY, TYPING_SHED_BYTES, ErrorCode, Refusal
-from core.session import Session, rate_limited
+from core.ratelimit import rate_limited
+from core.session import Session
 from core.user import User
 
 if TYPE_CHECKING:

@@ -66,6 +66,7 @@ class User:
         "open_chats",
         "parked",
         "pins",
+        "presences",
         "requests",
         "saved",
         "sessions",
@@ -94,6 +95,7 @@ class User:
         self.open_chats = SlidingWindow(settings.open_chats_per_minute)
         self.hellos = SlidingWindow(settings.hellos_per_minute)
         self.histories = SlidingWindow(settings.history_per_minute)
+        self.presences = SlidingWindow(settings.presence_per_minute)
         #: Requests that are not answered yet.
         self.requests = 0
         #: Messages among them: they will count against the limit, unless the other side refuses them.

@@ -58,6 +58,20 @@ class Validator:
             raise _wrong(field, self._id_expected, value)
         return value.lower() if self._lower else value
 
+    def user_ids(self, value: Any, field: str, most: int) -> list[str]:
+        """A list of at most `most` user ids, in their canonical form."""
+        if type(value) is not list:
+            raise _wrong(field, f"list of user ids ({self._id_expected})", value)
+        if len(value) > most:
+            raise Refusal(
+                ErrorCode.VALIDATION,
+                f"`{field}` must have at most {most} user ids; it has {len(value)}",
+                field=field,
+                limit=most,
+                length=len(value),
+            )
+        return [self.user_id(each, field) for each in value]
+
     def hello(self, data: dict[str, Any]) -> Hello:
         """A whole HELLO."""
         user_id = self.user_id(data.get("user_id"), "user_id")

@@ -34,6 +34,7 @@ _TEMPLATES: Final[tuple[dict[str, Any], ...]] = (
     {"type": "MSG_ACK", "data": {"message_id": "m1", "from": ANN}},
     {"type": "READ", "data": {"message_id": "m1", "from": ANN}},
     {"type": "HISTORY", "data": {"with": BOB, "before": "3.4", "limit": 50}},
+    {"type": "PRESENCE", "data": {"user_ids": [BOB, CAT]}},
     {"type": "TYPING", "data": {"is_typing": True, "to": BOB}},
     {"type": "PING", "data": {}},
 )
@@ -49,6 +50,7 @@ _KEYS: Final = (
         "limit",
         "from",
         "token",
+        "user_ids",
         "",
     ),
 )

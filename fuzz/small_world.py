@@ -36,6 +36,7 @@ _UNLIMITED: Final = {
     "open_chats_per_minute": 0,
     "hellos_per_minute": 0,
     "history_per_minute": 0,
+    "presence_per_minute": 0,
     "pings_per_second": 0,
 }
 

@@ -30,6 +30,7 @@ _TYPES: Final = (
     MessageType.MSG_ACK,
     MessageType.READ,
     MessageType.HISTORY,
+    MessageType.PRESENCE,
     MessageType.TYPING,
     MessageType.PING,
     OTHER,

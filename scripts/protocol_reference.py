@@ -17,7 +17,8 @@ _PROJECT: Final = Path(__file__).resolve().parents[1]
 if str(_PROJECT) not in sys.path:  # it is, unless this runs as a script
     sys.path.insert(0, str(_PROJECT))
 
-from core.catalogue import ERROR_DETAILS, FROM_CLIENT, FROM_SERVER, Field, Message, Schema  # noqa: E402
+from core.catalogue import ERROR_DETAILS, FROM_CLIENT, FROM_SERVER  # noqa: E402
+from core.catalogue_rows import Field, Message, Schema  # noqa: E402
 from core.meanings import CAPABILITIES, CLOSES, ERRORS, LIMITS  # noqa: E402
 
 PAGE: Final = _PROJECT / "docs" / "protocol.md"

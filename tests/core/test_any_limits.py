@@ -18,21 +18,23 @@ from core.protocol import PING_BURST, PING_PER_SECOND, RATE_WINDOW, STRIKES_PER_
 from tests.core.world import Device, World
 
 _PICK = st.integers(0, 1000)
-_LIMITS = {"MSG": 3, "TYPING": 2, "OPEN_CHAT": 4, "HELLO": 6, "HISTORY": 1}
+_LIMITS = {"MSG": 3, "TYPING": 2, "OPEN_CHAT": 4, "HELLO": 6, "HISTORY": 1, "PRESENCE": 3}
 _NAMES = {
     "MSG": "messages_per_minute",
     "TYPING": "typing_per_minute",
     "OPEN_CHAT": "open_chats_per_minute",
     "HELLO": "hellos_per_minute",
     "HISTORY": "history_per_minute",
+    "PRESENCE": "presence_per_minute",
 }
-#: What answers each when it is accepted; nothing comes for a TYPING, and a CHAT_OPENED may be about what the other one did.
+#: What answers each when it is accepted; nothing comes for a TYPING, and a CHAT_OPENED or PRESENCE may be about what the other one did.
 _ANSWERS: dict[str, set[str]] = {
     "MSG": {"MSG_ACK"},
     "TYPING": set(),
     "OPEN_CHAT": set(),
     "HELLO": {"HELLO_ACK"},
     "HISTORY": {"HISTORY"},
+    "PRESENCE": set(),
 }
 #: What may come besides.
 _BESIDES = {"PRESENCE", "TYPING", "MSG", "CHAT_OPENED"}
@@ -78,8 +80,13 @@ class LimitMachine(RuleBasedStateMachine):
             "MSG": {"to": self.peer(device), "content": "Hi."},
             "TYPING": {"is_typing": True},
             "OPEN_CHAT": {"target_user_id": self.peer(device), "target_display_name": "Whoever"},
-            "HELLO": {"user_id": device.user_id, "display_name": "Somebody", "capabilities": ["history"]},
+            "HELLO": {
+                "user_id": device.user_id,
+                "display_name": "Somebody",
+                "capabilities": ["history", "presence_delta"],
+            },
             "HISTORY": {"with": self.peer(device)},
+            "PRESENCE": {"user_ids": [self.peer(device)]},
         }
         data = everything[kind]
         wait, now = self.wait(device.user_id, kind), self.world.now
@@ -120,7 +127,7 @@ class LimitMachine(RuleBasedStateMachine):
         self.devices.pop(pick % len(self.devices)).leave()
 
     @precondition(lambda self: self.devices)
-    @rule(pick=_PICK, kind=st.sampled_from(["TYPING", "OPEN_CHAT", "HELLO", "HISTORY"]))
+    @rule(pick=_PICK, kind=st.sampled_from(["TYPING", "OPEN_CHAT", "HELLO", "HISTORY", "PRESENCE"]))
     def act(self, pick: int, kind: str) -> None:
         """Anything that is limited but MSG; HELLO is said again on the same connection."""
         self.do(self.device(pick), kind)

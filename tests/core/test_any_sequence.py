@@ -53,6 +53,7 @@ class ChatMachine(Promises):
             hellos_per_minute=0,
             open_chats_per_minute=0,
             history_per_minute=0,
+            presence_per_minute=0,
         )
         rng = random.Random(seed)
         self.users = [self.world.user_on(rng.randrange(workers)) for _ in range(4)]
@@ -257,6 +258,14 @@ class ChatMachine(Promises):
         other = [user for user in self.users if user != client.user_id][peer % 3]
         client.histories_asked += 1
         client.say("HISTORY", False, **{"with": other}, limit=limit)
+        self.finish(now)
+
+    @precondition(lambda self: self.live_with("presence_delta"))
+    @rule(pick=_PICK, now=_NOW)
+    def ask_who_is_online(self, pick: int, now: bool) -> None:
+        """Of all; what comes is taken in as any other PRESENCE (D21)."""
+        askers = self.live_with("presence_delta")
+        askers[pick % len(askers)].say("PRESENCE", False, user_ids=self.users)
         self.finish(now)
 
     @precondition(lambda self: self.live())

@@ -6,7 +6,8 @@ from enum import IntEnum
 
 import pytest
 
-from core.catalogue import FROM_CLIENT, FROM_SERVER, Message
+from core.catalogue import FROM_CLIENT, FROM_SERVER
+from core.catalogue_rows import Message
 from core.meanings import CAPABILITIES, CLOSES, ERRORS
 from core.protocol import CAPABILITIES as IN_FORCE
 from core.protocol import CloseCode, ErrorCode, MessageType

@@ -142,6 +142,7 @@ def test_frames_are_byte_for_byte_those_of_the_document() -> None:
         ): f'{{"type":"HELLO_ACK","data":{{"user_id":"{ANN}","status":"connected"}}}}',
         codec.presence(users): f'{{"type":"PRESENCE","data":{{"users":[{entries}]}}}}',
         codec.presence([], delta=True): '{"type":"PRESENCE","data":{"users":[],"delta":true}}',
+        codec.presence([], scope="contacts"): '{"type":"PRESENCE","data":{"users":[],"scope":"contacts"}}',
         codec.chat_opened("chat", (ANN, BOB), BOB, "Bob Ray"): (
             f'{{"type":"CHAT_OPENED","data":{{"chat_id":"chat","participants":["{ANN}","{BOB}"],'
             f'"target_user_id":"{BOB}","target_display_name":"Bob Ray"}}}}'

@@ -244,6 +244,7 @@ def test_d22_presence_delta_carries_only_what_changed(far: bool, mode: str) -> N
     assert ann.one("PRESENCE") == {
         "users": [{"user_id": pair.bob, "display_name": "Bob Ray", "online": False}],
         "delta": True,
+        "scope": mode,
     }
     pair.world.pass_time(2)
     bob = pair.world.device(pair.bob).hello("Robert")

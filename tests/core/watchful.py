@@ -119,6 +119,7 @@ class Watchful(Device):
     def _on_hello_ack(self, data: dict[str, Any], message: dict[str, Any]) -> None:
         self.greeted = True
         assert ("cursor" in data) is ("resumed" in data) is ("resume" in self.capabilities)
+        assert ("scope" in data) is ("presence_delta" in self.capabilities)
         if "cursor" not in data:
             return
         self.cursor = data["cursor"]
@@ -206,6 +207,7 @@ class Watchful(Device):
 
     def _on_presence(self, data: dict[str, Any], message: dict[str, Any]) -> None:
         assert ("delta" in data) <= ("presence_delta" in self.capabilities)
+        assert ("scope" in data) is ("presence_delta" in self.capabilities)
         if not data.get("delta"):
             self.online = {}
         for user in data["users"]:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from core.catalogue import ERROR_DETAILS, FROM_CLIENT, FROM_SERVER, Message
+from core.catalogue import ERROR_DETAILS, FROM_CLIENT, FROM_SERVER
+from core.catalogue_rows import Message
 from core.lobby import Lobby
 from core.protocol import CAPABILITIES, ErrorCode, MessageType
 from core.settings import Settings
@@ -30,6 +31,7 @@ NO_LIMITS: Final = {
     "open_chats_per_minute": 0,
     "hellos_per_minute": 0,
     "history_per_minute": 0,
+    "presence_per_minute": 0,
     "pings_per_second": 0,
 }
 
@@ -138,6 +140,7 @@ def converse(pair: Pair) -> None:
     plain.say("MSG_ACK", message_id="m-2")
     for limit in (1, 100):
         ann.say("HISTORY", limit=limit, **{"with": pair.bob})
+    ann.say("PRESENCE", user_ids=[pair.bob])
     plain.say("PING")
     cursor = bob.one("HELLO_ACK")["cursor"]
     bob.leave()
@@ -268,6 +271,10 @@ VALUES: Final[list[Any]] = [
         {},
         {"cursor": "c"},
         {"cursor": None},
+        [_UUID, _UUID.upper()],
+        [_UUID, "a"],
+        [_UUID] * 100,
+        [_UUID] * 101,
     ),
 ]
 #: Fields whose text is sanitised: how long it is then, a schema can't say.
@@ -292,6 +299,7 @@ RIGHT: Final[dict[str, Any]] = {
     "resume": {"cursor": "c"},
     "before": "1.2",
     "limit": 7,
+    "user_ids": [_UUID],
     "token": forge({"sub": _UUID, "exp": EXPIRES}),
 }
 

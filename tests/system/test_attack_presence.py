@@ -106,6 +106,8 @@ def test_who_is_online_cannot_be_told_from_who_is_not(discreet: Server, where: s
                 answers += [data for _, data in mallory.everything()]
             assert len(answers) == (0 if code is None else 3)
             assert all(answer == answers[0] for answer in answers), (kind, answers)
+        mallory.say("PRESENCE", user_ids=[there, away, nobody])
+        assert mallory.receive("PRESENCE")["users"] == []
         for user in (there, away):
             mallory.say("MSG", to=user, content="hi", message_id="m")
         assert mallory.error("CHAT_NOT_OPENED") == mallory.error("CHAT_NOT_OPENED")

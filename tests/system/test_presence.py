@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -122,7 +124,9 @@ async def test_d22_presence_delta_is_only_for_who_asks(start_server: StartServer
         acknowledged = await watcher.hello(capabilities=["presence_delta", "telepathy"])
         assert acknowledged["capabilities"] == ["presence_delta"]
         assert (await plain.hello()).keys() == {"user_id", "status"}
-        assert first in online(await watcher.receive("PRESENCE"))
+        whole = await watcher.receive("PRESENCE")
+        assert whole.keys() == {"users", "scope"}
+        assert first in {user["user_id"] for user in whole["users"]}
 
         async with ChatClient(server.url, second, "Bob") as bob:
             await bob.hello()
@@ -131,9 +135,63 @@ async def test_d22_presence_delta_is_only_for_who_asks(start_server: StartServer
             await bob.hello(display_name="Bobby")
             came = {"user_id": second, "display_name": "Bobby", "online": True}
             delta = await watcher.receive("PRESENCE", where=lambda data: came in data["users"])
-            assert delta == {"users": [came], "delta": True}
+            assert delta == {"users": [came], "delta": True, "scope": "everyone"}
             assert {first, plain.user_id} < (
                 await sees(plain, lambda users: users.get(second) == "Bobby")
             ).keys()
         went = {"user_id": second, "display_name": "Bobby", "online": False}
         await watcher.receive("PRESENCE", where=lambda data: went in data["users"], timeout=15.0)
+
+
+@WHERE
+@run_async
+async def test_d21_who_can_take_it_learns_who_is_listed_and_asks_after_people(
+    start_server: StartServer, where: str
+) -> None:
+    """In scope `contacts`: the people with whom one has a chat, online or not; of others nothing."""
+    server = start_server(workers=3, presence="contacts")
+    first, second = two_users(server, where)
+    async with (
+        ChatClient(server.url, first) as alice,
+        ChatClient(server.url, second, "Bob") as bob,
+        ChatClient(server.url, user_on_worker(2, 3), "Stranger") as stranger,
+    ):
+        acknowledged = await alice.hello(capabilities=["presence_delta"])
+        assert acknowledged["scope"] == "contacts"
+        assert (await alice.receive("PRESENCE"))["scope"] == "contacts"
+        assert (await bob.hello()).keys() == {"user_id", "status"}
+        await stranger.hello()
+        await bob.open_chat(alice)
+        await alice.receive("CHAT_OPENED")
+
+        async def ask() -> dict[str, Any]:
+            await alice.send("PRESENCE", user_ids=[stranger.user_id, second])
+            return await alice.receive("PRESENCE", where=lambda data: data["users"][:1] != [])
+
+        entry = {"user_id": second, "display_name": "Bob", "online": True}
+        assert await ask() == {"users": [entry], "delta": True, "scope": "contacts"}
+        await bob.__aexit__()
+        away = {**entry, "online": False}
+        await alice.receive("PRESENCE", where=lambda data: data["users"] == [away], timeout=15.0)
+        assert await ask() == {"users": [away], "delta": True, "scope": "contacts"}
+
+
+@pytest.mark.slow
+@run_async
+async def test_d21_a_crowd_switches_the_scope_and_everybody_is_told(start_server: StartServer) -> None:
+    """Above 200 users contacts, below 160 everyone again: a PRESENCE says so to who has no chat at all."""
+    server = start_server(workers=3, connections_per_ip=0)
+    async with ChatClient(server.url) as watcher:
+        await watcher.hello(capabilities=["presence_delta"])
+        async with AsyncExitStack() as stack:
+            for _ in range(200):
+                one = await stack.enter_async_context(ChatClient(server.url))
+                await one.hello()
+            narrow = await watcher.receive(
+                "PRESENCE", where=lambda data: data["scope"] == "contacts", timeout=20.0
+            )
+            assert [user["user_id"] for user in narrow["users"]] == [watcher.user_id]
+            assert "delta" not in narrow
+        wide = await watcher.receive("PRESENCE", where=lambda data: data["scope"] == "everyone", timeout=30.0)
+        assert "delta" not in wide
+        assert watcher.user_id in {user["user_id"] for user in wide["users"]}
