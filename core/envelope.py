@@ -6,14 +6,14 @@ anything.
 
 | record | from -> to | fields | meaning |
 |---|---|---|---|
-| MESSAGE | sender's shard -> recipient's | sender, recipient, message_id, frame | store this and deliver it |
+| MESSAGE | sender's shard -> recipient's | sender, recipient, message_id, Lamport count of the sender, frame | store this and deliver it |
 | OPEN_CHAT | opener's -> target's | opener, target, opener's name | open this chat on your side |
 | RESULT | back to where the ticket came from | name (for OPEN_CHAT) | what became of it: `flags` is an Outcome |
 | CHAT_OPENED | opener's -> target's | opener, target | both sides have it: tell the target |
 | TYPING | typist's -> peer's | typist, peer | `flags`: 1 typing, 0 stopped, 2 stopped, if it was shown as typing |
 | RECEIPT | recipient's -> sender's | sender, recipient, message_id | `flags`: 1 delivered, 2 read (D11) |
 | HISTORY | asker's -> peer's | asker, peer, position, limit | what did the asker write to the peer? Position 0: up to now (D14) |
-| HISTORY_PAGE | back to where the ticket came from | JSON | positions and messages; `flags` is 1 when they can't be read |
+| HISTORY_PAGE | back to where the ticket came from | JSON | positions, Lamport counts and messages; `flags` is 1 when they can't be read |
 | RENAMED | user's -> peer's | user, peer, new name | keep the name for this chat |
 | PRESENCE | to all | JSON | joins and leaves; `ticket` is their version |
 | PRESENCE_SNAPSHOT | to all, or to who asked | JSON | everyone online here; `ticket` is the version |
@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-_VERSION: Final = 3
+_VERSION: Final = 4
 #: version, worker, generation, when it was sent
 _ENVELOPE: Final = struct.Struct("!BHQd")
 _LENGTH: Final = struct.Struct("!I")

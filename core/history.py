@@ -1,8 +1,9 @@
 """HISTORY: what two users have written to each other, newest first, a page at a time (D14).
 
 A conversation is in two mailboxes: what the peer wrote is in that of the asker, and what the asker wrote is in the peer's, on another shard
-perhaps. So two pages are read, one here and one there, and merged by their timestamps. The cursor to the following page is a position
-in each of the two mailboxes; nothing that is written meanwhile, and no clock that is set back, moves what it stands for.
+perhaps. So two pages are read, one here and one there, and merged by their Lamport counts (see ``core.mailbox``), not by their timestamps:
+clocks are put back, and then what is new would stand below what is old. The cursor to the following page is a position in each of the
+two mailboxes; nothing that is written meanwhile moves what it stands for.
 """
 
 from __future__ import annotations
@@ -21,13 +22,11 @@ from core.user import User
 if TYPE_CHECKING:
     from core.shard import Shard
 
-#: (position, `data` of the MSG as JSON), newest first.
-Page = list[tuple[int, bytes]]
+#: (position, Lamport count, `data` of the MSG as JSON), newest first.
+Page = list[tuple[int, int, bytes]]
 
 #: More than the frame around the messages needs.
 _AROUND_BYTES: Final = 256
-#: Where the timestamp stands in the `data` of a MSG, counted from the end.
-_TIMESTAMP: Final = -len(b'2024-01-01T12:00:00.000Z"}')
 
 
 class _Asked:
@@ -98,10 +97,10 @@ class Histories:
         """The page from the peer's shard."""
         page: Page | None = None
         if not failed:
-            page = [(seq, codec.to_json(data)) for seq, data in codec.from_json(body)]
+            page = [(seq, lamport, codec.to_json(data)) for seq, lamport, data in codec.from_json(body)]
         self._theirs(ticket, page, now)
 
-    def _mine(self, ticket: int, found: list[tuple[int, bytes]], failure: str | None, now: float) -> None:
+    def _mine(self, ticket: int, found: Page, failure: str | None, now: float) -> None:
         asked = self._asked.get(ticket)
         if asked is not None and failure is None:
             asked.mine = _page(found)
@@ -145,25 +144,23 @@ class Histories:
             before = user.mailbox.head + 1
         self._shard.store.history(user_id, asker, before, limit, partial(self._answer, origin, ticket))
 
-    def _answer(
-        self, origin: int, ticket: int, found: list[tuple[int, bytes]], failure: str | None, now: float
-    ) -> None:
+    def _answer(self, origin: int, ticket: int, found: Page, failure: str | None, now: float) -> None:
         shard = self._shard
         if origin == shard.index:
             self._theirs(ticket, _page(found) if failure is None else None, now)
             return
-        body = b"[%b]" % b",".join(b"[%d,%b]" % entry for entry in _page(found))
+        body = b"[%b]" % b",".join(b"[%d,%d,%b]" % entry for entry in _page(found))
         failed = int(failure is not None)
         shard.bus.send(origin, pack_record(RecordKind.HISTORY_PAGE, failed, ticket, 0.0, body))
 
 
-def _page(found: list[tuple[int, bytes]]) -> Page:
-    """As much as can be shown at once, and one more."""
+def _page(found: Page) -> Page:
+    """As much as can be shown at once, and one more; `found` has frames in place of their `data`."""
     page: Page = []
     size = 0
-    for seq, frame in found:
+    for seq, lamport, frame in found:
         data = codec.msg_data(frame)
-        page.append((seq, data))
+        page.append((seq, lamport, data))
         size += len(data)
         if size > HISTORY_MAX_BYTES:
             break
@@ -177,9 +174,9 @@ def _merge(mine: Page, theirs: Page, limit: int) -> tuple[list[bytes], str | Non
     first = second = 0
     while first < len(mine) or second < len(theirs):
         take_mine = second == len(theirs) or (
-            first < len(mine) and _when(mine[first][1]) >= _when(theirs[second][1])
+            first < len(mine) and _order(mine[first]) >= _order(theirs[second])
         )
-        data = mine[first][1] if take_mine else theirs[second][1]
+        data = (mine[first] if take_mine else theirs[second])[2]
         room -= len(data) + 1
         if len(messages) == limit or room < 0:
             # Each cursor stands right behind the message that comes next, or before all when there is none.
@@ -196,6 +193,6 @@ def _merge(mine: Page, theirs: Page, limit: int) -> tuple[list[bytes], str | Non
     return messages, None
 
 
-def _when(data: bytes) -> tuple[bytes, bytes]:
-    """What messages of both are ordered by: what crossed within a millisecond stands in the same order for both sides, by sender."""
-    return data[_TIMESTAMP:], data
+def _order(entry: tuple[int, int, bytes]) -> tuple[int, bytes]:
+    """What messages of both are ordered by: two that crossed stand in the same order for both sides, by sender."""
+    return entry[1:]

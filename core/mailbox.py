@@ -6,6 +6,11 @@ acknowledgement, the messages on their way into the store, and the last few that
 A message enters in two steps. `reserve` makes it findable, so that a repeat that comes while it is being committed is recognised
 (D10); `commit` gives it the next position, `seq` 1, 2, 3 ..., once the store has it. Positions are never reused and given out without gaps,
 so a device needs to remember just one number, its cursor: everything up to it has been written to that device.
+
+A conversation is in two mailboxes. How the messages of the one lie between those of the other is told by a Lamport clock: each mailbox
+counts, a message gets a count that is higher than those of its sender's and of its recipient's mailbox, and the latter goes on from
+there. So an answer stands behind what it answers, whatever the clock of the machine says and whatever a process has forgotten: the count
+of a mailbox is that of its newest message.
 """
 
 from __future__ import annotations
@@ -30,6 +35,7 @@ class Message:
         "chat",
         "deadline",
         "frame",
+        "lamport",
         "message_id",
         "original",
         "read",
@@ -50,6 +56,8 @@ class Message:
         self.frame = frame
         #: Position in the mailbox, from 1; 0 while it is not committed.
         self.seq = 0
+        #: Its place between the messages of the other direction; at least so high, while it is not reserved.
+        self.lamport = 0
         #: Whether the sender wants to know when it is delivered and read, and whether it has been read (D11).
         self.receipts = False
         self.read = False
@@ -73,6 +81,7 @@ class Mailbox:
         "acknowledged_through",
         "epoch",
         "head",
+        "lamport",
         "purged_through",
         "receipts_due",
         "unsaved_ahead",
@@ -82,6 +91,8 @@ class Mailbox:
         #: Names this mailbox for as long as its positions mean the same: part of every cursor (D13).
         self.epoch = epoch or secrets.token_hex(6)
         self.head = 0
+        #: The highest count that a message in here has got.
+        self.lamport = 0
         #: Messages up to here are no longer kept (retention).
         self.purged_through = 0
         #: Everything up to here is acknowledged; and what is beyond it.
@@ -117,6 +128,7 @@ class Mailbox:
         """Make an uncommitted message findable. After this, `commit` or `withdraw` must follow."""
         self._index[message.sender, message.message_id] = message
         self._reserved += 1
+        self.lamport = message.lamport = max(message.lamport, self.lamport + 1)
 
     def commit(self, message: Message) -> None:
         """Give a reserved message its position: the store has it."""
@@ -195,8 +207,9 @@ class Mailbox:
                 self._ahead = dict.fromkeys(ahead for ahead in self._ahead if ahead > seq)
                 self._catch_up()
 
-    def restore(self, head: int, purged: int, acknowledged: int, ahead: list[int]) -> None:
+    def restore(self, head: int, lamport: int, purged: int, acknowledged: int, ahead: list[int]) -> None:
         """Set everything as the store has it."""
+        self.lamport = lamport
         self.head, self.purged_through, self.acknowledged_through = head, purged, acknowledged
         self._ahead = dict.fromkeys(seq for seq in ahead if seq > acknowledged)
         self._catch_up()

@@ -26,7 +26,7 @@ from core.metrics import BUS, LOCAL, SECONDS, Histogram
 from core.protocol import CONFIRM_TIMEOUT, UNCOMMITTED_MAX, AckStatus, MessageType
 from core.requests import Request
 from core.session import Session
-from core.timestamps import next_timestamp
+from core.timestamps import answer_timestamp
 from core.user import User
 from core.waiting_line import EVERYTHING
 
@@ -96,7 +96,7 @@ class Messages:
             message_id = _new_message_id()
         timestamp = shard.clock.timestamp()
         if chat is not None and chat.heard_at >= timestamp:
-            timestamp = next_timestamp(chat.heard_at)
+            timestamp = answer_timestamp(timestamp, chat.heard_at)
         frame = codec.msg(user.user_id, recipient, content, message_id, timestamp)
         if session.typing_to and recipient in session.typing_to:
             session.typing_to[recipient] = now
@@ -111,6 +111,7 @@ class Messages:
             request.altered = True
         if flags & MessageFlag.CHAT_OPEN:
             session.choose(recipient, request.ticket)
+        lamport = user.mailbox.lamport + 1
         owner = shard.placement.worker_of(recipient)
         if owner == shard.index:
             self.accept(
@@ -120,13 +121,14 @@ class Messages:
                 user.user_id,
                 recipient,
                 message_id,
+                lamport,
                 frame,
                 request.deadline,
                 now,
             )
         else:
             self.sent_far += 1
-            carried = (user.user_id.encode(), recipient.encode(), message_id.encode(), frame)
+            carried = (user.user_id.encode(), recipient.encode(), message_id.encode(), b"%d" % lamport, frame)
             shard.bus.send(
                 owner, pack_record(RecordKind.MESSAGE, flags, request.ticket, request.deadline, *carried)
             )
@@ -139,6 +141,7 @@ class Messages:
         sender: str,
         recipient: str,
         message_id: str,
+        lamport: int,
         frame: bytes,
         deadline: float,
         now: float,
@@ -146,9 +149,11 @@ class Messages:
         """At the recipient's shard: refuse it, recognise it, or give it to the store."""
         user = self._shard.users.get(recipient)
         if user is not None:
-            self._accept(origin, ticket, flags, sender, message_id, frame, deadline, user, None, now)
+            self._accept(origin, ticket, flags, sender, message_id, lamport, frame, deadline, user, None, now)
         else:
-            accept = partial(self._accept, origin, ticket, flags, sender, message_id, frame, deadline)
+            accept = partial(
+                self._accept, origin, ticket, flags, sender, message_id, lamport, frame, deadline
+            )
             self._shard.with_user(recipient, accept, now)
 
     def _accept(
@@ -158,6 +163,7 @@ class Messages:
         flags: int,
         sender: str,
         message_id: str,
+        lamport: int,
         frame: bytes,
         deadline: float,
         user: User | None,
@@ -194,6 +200,7 @@ class Messages:
         else:
             message = Message(user, chat, message_id, frame)
             message.receipts = receipts
+            message.lamport = lamport
             message.deadline = deadline
             message.waiting.append((origin, ticket))
             mailbox.reserve(message)

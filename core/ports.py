@@ -126,9 +126,14 @@ class Store(Protocol):
         """The messages behind position `after`, in order, about 64 KiB of them; the first may be further on if some were purged."""
 
     def history(
-        self, user_id: str, peer: str, before: int | None, limit: int, done: Found[list[tuple[int, bytes]]]
+        self,
+        user_id: str,
+        peer: str,
+        before: int | None,
+        limit: int,
+        done: Found[list[tuple[int, int, bytes]]],
     ) -> None:
-        """(position, MSG frame) of what `peer` sent to `user_id`, before that position, newest first, at most `limit`."""
+        """(position, Lamport count, MSG frame) of what `peer` sent to `user_id`, before that position, newest first, at most `limit`."""
 
 
 class Clock(Protocol):

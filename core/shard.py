@@ -387,7 +387,7 @@ class Shard:
     def _on_message(self, worker: int, generation: int, head: Record, record: bytes, now: float) -> None:
         if self._expired(head, now):
             return
-        sender, recipient, message_id, frame = record_fields(record, 4)
+        sender, recipient, message_id, lamport, frame = record_fields(record, 5)
         self.messages.accept(
             worker,
             head.ticket,
@@ -395,6 +395,7 @@ class Shard:
             sender.decode(),
             recipient.decode(),
             message_id.decode(),
+            int(lamport),
             frame,
             head.deadline,
             now,

@@ -5,6 +5,10 @@ from __future__ import annotations
 import calendar
 import time
 from functools import lru_cache
+from typing import Final
+
+#: Milliseconds by which a clock is put back in the ordinary course of things.
+STEP_MAX: Final = 60_000
 
 
 def format_timestamp(epoch_ms: int) -> bytes:
@@ -21,9 +25,14 @@ def parse_timestamp(timestamp: bytes) -> int:
     return _seconds_of(timestamp[:19]) * 1000 + int(timestamp[20:23])
 
 
-def next_timestamp(timestamp: bytes) -> bytes:
-    """The timestamp a millisecond later."""
-    return format_timestamp(parse_timestamp(timestamp) + 1)
+def answer_timestamp(timestamp: bytes, heard: bytes) -> bytes:
+    """The timestamp of an answer that is sent at `timestamp`, which is not later than `heard`, that of the message that it answers.
+
+    A millisecond behind `heard`, for those who sort by timestamps. But when a clock was put back by more than `STEP_MAX`, an answer has
+    the time that it says now: who wrote while the clock was wrong must not see wrong times until these have passed.
+    """
+    latest = parse_timestamp(heard)
+    return timestamp if latest - parse_timestamp(timestamp) > STEP_MAX else format_timestamp(latest + 1)
 
 
 @lru_cache(maxsize=4)

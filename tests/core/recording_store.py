@@ -25,6 +25,7 @@ class Row(NamedTuple):
     message_id: str
     frame: bytes
     receipts: bool
+    lamport: int
 
 
 class Record:
@@ -147,12 +148,17 @@ class RecordingStore:
         self._read("read", done, read, [], user)
 
     def history(
-        self, user_id: str, peer: str, before: int | None, limit: int, done: Found[list[tuple[int, bytes]]]
+        self,
+        user_id: str,
+        peer: str,
+        before: int | None,
+        limit: int,
+        done: Found[list[tuple[int, int, bytes]]],
     ) -> None:
-        def read() -> list[tuple[int, bytes]]:
+        def read() -> list[tuple[int, int, bytes]]:
             rows = self.records[user_id].rows if user_id in self.records else []
             found = [
-                (row.seq, row.frame)
+                (row.seq, row.lamport, row.frame)
                 for row in reversed(rows)
                 if row.sender == peer and (before is None or row.seq < before)
             ]
@@ -246,7 +252,10 @@ class RecordingStore:
                     message.original = self._message(message.user, row)
             if message.original is None:
                 seq = max(record.rows[-1].seq if record.rows else 0, record.purged_through) + 1
-                row = Row(seq, message.sender, message.message_id, message.frame, message.receipts)
+                row = Row(
+                    *(seq, message.sender, message.message_id, message.frame),
+                    *(message.receipts, message.lamport),
+                )
                 record.rows.append(row)
         self._shard.messages.appended(batch, failure, now)
         for message in batch:
@@ -303,7 +312,8 @@ class RecordingStore:
             chat.announced, chat.saved = announced, True
         through, ahead = record.acknowledged
         head = max(record.rows[-1].seq if record.rows else 0, record.purged_through)
-        user.mailbox.restore(head, record.purged_through, through, list(ahead))
+        lamport = record.rows[-1].lamport if record.rows else 0
+        user.mailbox.restore(head, lamport, record.purged_through, through, list(ahead))
         return user
 
     def _message(self, user: User, row: Row) -> Message:

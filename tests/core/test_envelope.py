@@ -89,9 +89,9 @@ def test_any_bytes_are_an_envelope_or_refused(data: bytes) -> None:
         pass
 
 
-@pytest.mark.parametrize("data", [b"", b"\3", b"\2" + bytes(40), b"\4" + bytes(40)])
+@pytest.mark.parametrize("data", [b"", b"\4", b"\3" + bytes(40), b"\5" + bytes(40)])
 def test_an_envelope_of_another_version_is_refused(data: bytes) -> None:
-    with pytest.raises(ValueError, match="version 3"):
+    with pytest.raises(ValueError, match="version 4"):
         unpack_envelope(data)
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.protocol import CONFIRM_TIMEOUT, HISTORY_DEFAULT, HISTORY_MAX, HISTORY_MAX_BYTES
+from core.timestamps import format_timestamp
 from tests.core.world import Device, Pair, payload_of
 
+#: When the clock of a world starts, in seconds since 1970.
+NOON: Final = 1_704_110_400
 #: Without limits on how fast a test may write and ask.
 UNLIMITED: dict[str, Any] = {"messages_per_minute": 0, "history_per_minute": 0}
 
@@ -176,6 +179,78 @@ def test_d14_an_answer_is_later_than_what_it_answers(pair: Pair, said: str, time
         assert everything(ann, pair.bob, limit=limit) == whole
 
 
+@pytest.mark.parametrize("back", [600, 18_000, 30 * 86_400])
+@pytest.mark.parametrize("restarted", [(), (0,), (1,), (0, 1)])
+@pytest.mark.parametrize("said", ["ab", "ba", "aab", "bba"])
+def test_d14_d18_the_order_is_no_matter_of_clocks_nor_of_what_a_process_remembers(
+    far: bool, said: str, restarted: tuple[int, ...], back: int
+) -> None:
+    """Workers are started anew when the clock is put back, and when it is right again; both see one order, on pages of any size."""
+    pair = Pair(far, **UNLIMITED)
+    number = 0
+    for clock in (NOON, NOON - back, NOON + 1):
+        pair.world.clock.now = format_timestamp(clock * 1000)
+        for index in restarted if number else ():
+            pair.world.restart(index)
+        ann, bob = pair.chatting("history")
+        for who in said:
+            device, peer = (ann, pair.bob) if who == "a" else (bob, pair.ann)
+            device.msg(peer, f"{number}")
+            number += 1
+        ann.leave()
+        bob.leave()
+    for user, peer in ((pair.ann, pair.bob), (pair.bob, pair.ann)):
+        device = pair.come(user, "history")
+        device.take()
+        for limit in (1, 3, 100):
+            assert everything(device, peer, limit=limit) == newest_first(number)
+
+
+def test_d14_what_somebody_else_wrote_does_not_count(pair: Pair) -> None:
+    """Ann has got more mail than Bob: that moves none of their messages."""
+    ann, bob = pair.chatting("history")
+    (cat,) = pair.online(pair.cat)
+    cat.open_chat(pair.ann)
+    for number in range(0, 9, 3):
+        bob.msg(pair.ann, f"{number}")
+        for _ in range(10):
+            cat.msg(pair.ann, "Hi.")
+        ann.msg(pair.bob, f"{number + 1}")
+        bob.msg(pair.ann, f"{number + 2}")
+    ann.take()
+    bob.take()
+    assert everything(ann, pair.bob, limit=2) == everything(bob, pair.ann) == newest_first(9)
+
+
+def test_d14_retention_that_empties_a_mailbox_disturbs_no_order(far: bool) -> None:
+    """The count of an empty mailbox begins again; what is left in the other one is older than what comes all the same."""
+    pair = Pair(far, **UNLIMITED)
+    talk(pair, "abab")
+    world = pair.world
+    world.shard_of(pair.bob).purged(world.store_of(pair.bob).purge(pair.bob, 2), world.now)
+    for index in range(2):
+        world.restart(index)
+    ann, bob = pair.chatting("history")
+    bob.msg(pair.ann, "4")
+    ann.msg(pair.bob, "5")
+    bob.msg(pair.ann, "6")
+    ann.take()
+    bob.take()
+    assert everything(ann, pair.bob, limit=1) == everything(bob, pair.ann) == list("65431")
+
+
+@pytest.mark.parametrize(("back", "shown"), [(0, "12:00:00.001"), (59, "12:00:00.001"), (61, "11:58:59.000")])
+def test_d19_an_answer_has_the_time_of_the_clock(pair: Pair, back: int, shown: str) -> None:
+    """A millisecond behind what it answers where a clock was put back a little; no wrong times for long where it was wrong by much."""
+    ann, bob = pair.chatting("history")
+    ann.msg(pair.bob, "0")
+    bob.take()
+    pair.world.clock.now = format_timestamp((NOON - back) * 1000)
+    bob.msg(pair.ann, "1")
+    assert ann.one("MSG")["timestamp"] == f"2024-01-01T{shown}Z"
+    assert page(ann, pair.bob)[0] == ["1", "0"]
+
+
 @given(
     said=st.text("ab", max_size=14),
     times=st.lists(st.integers(0, 3), min_size=14, max_size=14),
@@ -183,12 +258,12 @@ def test_d14_an_answer_is_later_than_what_it_answers(pair: Pair, said: str, time
 )
 @settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 def test_d14_every_limit_brings_everything_exactly_once(said: str, times: list[int], far: bool) -> None:
-    """Whatever the clock did, page by page is the same as all at once; full pages but for the last."""
+    """Whatever the clock did, page by page is the same as all at once, which is the order of writing; full pages but for the last."""
     pair = Pair(far, **UNLIMITED)
     ann, bob = talk(pair, said, times)
     for device, peer in ((ann, pair.bob), (bob, pair.ann)):
         whole = page(device, peer)[0]
-        assert sorted(whole) == sorted(newest_first(len(said)))
+        assert whole == newest_first(len(said))
         for limit in range(1, len(said) + 2):
             found = pages(device, peer, limit=limit)
             assert list(chain(*found)) == whole

@@ -98,7 +98,9 @@ class MailboxMachine(RuleBasedStateMachine):
         self.reserved.clear()
         self.mailbox = Mailbox(saved.epoch)
         through = saved.acknowledged_through
-        self.mailbox.restore(saved.head, saved.purged_through, through, sorted(self.acknowledged))
+        self.mailbox.restore(
+            saved.head, saved.lamport, saved.purged_through, through, sorted(self.acknowledged)
+        )
 
     @rule(cursor=st.integers(0, 12))
     def look_for_the_next(self, cursor: int) -> None:
@@ -190,7 +192,7 @@ def test_a_repeat_on_its_way_and_what_it_repeats_do_not_get_into_each_others_way
     """The original comes back into memory while the store decides about the repeat: either may leave first (D10)."""
     for original_first in (True, False):
         mailbox = Mailbox()
-        mailbox.restore(1, 0, 0, [])
+        mailbox.restore(1, 1, 0, 0, [])
         repeat, original = message("ann", "0"), message("ann", "0")
         original.seq = 1
         mailbox.reserve(repeat)

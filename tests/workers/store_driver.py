@@ -167,9 +167,11 @@ class StoreDriver:
         if chat is None:
             chat = user.chats[sender] = Chat(sender, sender.title())
         timestamp = format_timestamp(int((self.time_of_day() if sent_at is None else sent_at) * 1000))
-        return Message(
-            user, chat, message_id, codec.msg(sender, user.user_id, content, message_id, timestamp)
-        )
+        frame = codec.msg(sender, user.user_id, content, message_id, timestamp)
+        message = Message(user, chat, message_id, frame)
+        # As Mailbox.reserve does.
+        user.mailbox.lamport = message.lamport = user.mailbox.lamport + 1
+        return message
 
     def append(self, user: User, sender: str, *message_ids: str, content: str = "hello") -> list[Message]:
         """Several messages, given to the store."""
@@ -178,7 +180,8 @@ class StoreDriver:
             self.store.append(message)
         return messages
 
-    def _ask(self, call: Callable[..., None], *arguments: Any) -> Any:
+    def ask(self, call: Callable[..., None], *arguments: Any) -> Any:
+        """What the store answers to a read."""
         answers: list[Any] = []
 
         def note(found: Any, failure: str | None, now: float) -> None:
@@ -193,7 +196,7 @@ class StoreDriver:
 
     def load(self, user_id: str) -> User | None:
         """`Store.load`, and so for the others."""
-        user: User | None = self._ask(self.store.load, user_id)
+        user: User | None = self.ask(self.store.load, user_id)
         return user
 
     def loaded(self, user_id: str) -> User:
@@ -203,18 +206,20 @@ class StoreDriver:
         return user
 
     def find(self, user: User, sender: str | None, message_id: str) -> list[Message]:
-        found: list[Message] = self._ask(self.store.find, user, sender, message_id)
+        found: list[Message] = self.ask(self.store.find, user, sender, message_id)
         return found
 
     def read(self, user: User, after: int) -> list[Message]:
-        found: list[Message] = self._ask(self.store.read, user, after)
+        found: list[Message] = self.ask(self.store.read, user, after)
         return found
 
     def history(
         self, user_id: str, peer: str, before: int | None = None, limit: int = 100
     ) -> list[tuple[int, bytes]]:
-        found: list[tuple[int, bytes]] = self._ask(self.store.history, user_id, peer, before, limit)
-        return found
+        found: list[tuple[int, int, bytes]] = self.ask(self.store.history, user_id, peer, before, limit)
+        counts = [lamport for _, lamport, _ in found]
+        assert counts == sorted(set(counts), reverse=True), "as they were given"
+        return [(seq, frame) for seq, _, frame in found]
 
 
 #: Makes a driver of the store under test; takes settings.

@@ -26,7 +26,7 @@ class Content(NamedTuple):
     users: dict[str, tuple[Any, ...]]
     #: user id -> (peer, peer_name, announced), in the order in which they were opened.
     chats: dict[str, list[tuple[Any, ...]]]
-    #: user id -> (seq, sender or None, id_hash, message_id, content, sent_at, receipts, read), by position.
+    #: user id -> (seq, sender or None, id_hash, message_id, content, sent_at, receipts, read, lamport), by position.
     mailboxes: dict[str, list[tuple[Any, ...]]]
     #: user id -> positions.
     acknowledged: dict[str, list[int]]
@@ -84,6 +84,8 @@ def fill(directory: Path, workers: int, users: int, messages: int, seed: int = 1
                 *(number_of[user], head[user], chat_of[user, peer], id_hash(message_id), message_id),
                 *(f"Hello {index} " + "x" * generator.randrange(80), sent_at),
                 *(generator.random() < 0.2, generator.random() < 0.2),
+                # The first ones are from before there were counts.
+                None if index < messages // 3 else index,
             )
         )
     for worker, path in enumerate(shards(directory)):
@@ -104,8 +106,8 @@ def fill(directory: Path, workers: int, users: int, messages: int, seed: int = 1
                 )
             connection.executemany("INSERT INTO chats VALUES (?, ?, ?, ?, ?)", rows[worker]["chats"])
             connection.executemany(
-                "INSERT INTO messages (mailbox, seq, chat, id_hash, message_id, content, sent_at, receipts, read)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO messages (mailbox, seq, chat, id_hash, message_id, content, sent_at, receipts, read, lamport)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 rows[worker]["messages"],
             )
             connection.executemany("INSERT INTO acknowledged VALUES (?, ?)", rows[worker]["acknowledged"])
@@ -128,7 +130,7 @@ def content(directory: Path) -> Content:
                 )
                 found.mailboxes[user] = _rows(
                     connection,
-                    "SELECT seq, peer, id_hash, message_id, content, sent_at, receipts, read FROM messages"
+                    "SELECT seq, peer, id_hash, message_id, content, sent_at, receipts, read, lamport FROM messages"
                     " LEFT JOIN chats ON chats.number = messages.chat WHERE mailbox = ? ORDER BY seq",
                     number,
                 )

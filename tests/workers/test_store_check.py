@@ -86,7 +86,7 @@ LAST = f"(SELECT max(seq) FROM messages WHERE mailbox = {SOME_BOX})"  # noqa: S6
         (sql("INSERT INTO acknowledged VALUES (77, 1)"), "1 acknowledged positions are of mailbox 77, whose user does not exist"),
         (sql("INSERT INTO chats VALUES (999, 77, 'x', 'X', 0)"), "a chat with x is of user number 77, who does not exist"),
         (
-            sql("INSERT INTO messages SELECT 9999, 77, seq, 0, 1, '', '', 0, 0, 0 FROM messages LIMIT 1"),
+            sql("INSERT INTO messages SELECT 9999, 77, seq, 0, 1, '', '', 0, 0, 0, 1 FROM messages LIMIT 1"),
             "1 messages are in mailbox 77, whose user does not exist",
         ),
         (sql("UPDATE messages SET chat = 999 WHERE number = 1"), "is of chat number 999, which is none of that user's"),

@@ -22,7 +22,7 @@ from core.ports import nobody_waits
 from core.user import Chat, User
 from tests.workers.process import PROJECT
 from tests.workers.store_driver import DAY, NOON, StoreDriver
-from workers.store import reads, rows, writes
+from workers.store import reads, rows, statements, writes
 from workers.store.delivery import SLICE
 from workers.store.sqlite import BATCH_MAX, COMMIT_INTERVAL, ENOUGH
 from workers.store.writes import Batch
@@ -349,7 +349,7 @@ class TestFailure:
         """A disk may say that it could not sync, and have the bytes all the same when the file is opened again."""
         driver.append(bob, "alice", "1")
         driver.settle()
-        ghost = "SELECT number + 1, mailbox, seq + 1, chat, id_hash + 1, 'ghost', content, sent_at, 0, 0 FROM messages"
+        ghost = "SELECT number + 1, mailbox, seq + 1, chat, id_hash + 1, 'ghost', content, sent_at, 0, 0, lamport FROM messages"
         query(driver.path, f"INSERT INTO messages {ghost}")
         query(driver.path, f"INSERT INTO messages {ghost} WHERE seq = 2")
         driver.append(bob, "alice", "2")
@@ -388,6 +388,24 @@ def test_history_of_a_large_chat(driver: StoreDriver, bob: User) -> None:
     assert driver.history("bob", "alice", limit=100) == expected[:100]
     assert driver.history("bob", "alice", before=expected[99][0], limit=100) == expected[100:200]
     assert driver.history("bob", "alice", before=4) == expected[-3:]
+
+
+@pytest.mark.parametrize("small_chat", [0, 1000])
+def test_messages_from_before_there_were_counts(
+    driver: StoreDriver, bob: User, monkeypatch: pytest.MonkeyPatch, small_chat: int
+) -> None:
+    """D14: they are ordered by their times, and before all that have counts; the mailbox goes on from the count of its newest message."""
+    monkeypatch.setattr(statements, "SMALL_CHAT", small_chat)
+    driver.append(bob, "alice", "1", "2", "3", "4")
+    driver.settle()
+    query(driver.path, "UPDATE messages SET lamport = NULL, sent_at = 1000 * seq WHERE seq < 3")
+    found = driver.ask(driver.store.history, "bob", "alice", None, 9)
+    assert [(seq, lamport) for seq, lamport, _ in found] == [
+        *((4, 4), (3, 3), (2, 2000 - 10**15), (1, 1000 - 10**15))
+    ]
+    assert driver.loaded("bob").mailbox.lamport == 4
+    query(driver.path, "UPDATE messages SET lamport = NULL")
+    assert driver.loaded("bob").mailbox.lamport == 0
 
 
 def test_positions_without_a_message_are_passed_over(driver: StoreDriver, bob: User) -> None:

@@ -135,7 +135,7 @@ def purged_content(everything: Content, user: str) -> Content:
         through = left.users[other][4]
         gone = [row[0] for row in box if row[1] == user]
         left.mailboxes[other] = [
-            (row[0], None, None, "", "", row[5], 0, 0) if row[1] == user else row for row in box
+            (row[0], None, None, "", "", row[5], 0, 0, row[8]) if row[1] == user else row for row in box
         ]
         ahead = {*left.acknowledged[other], *(seq for seq in gone if seq > through)}
         left.acknowledged[other] = sorted(ahead)

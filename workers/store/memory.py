@@ -168,10 +168,15 @@ class MemoryStore:
         self._read(user, read, done)
 
     def history(
-        self, user_id: str, peer: str, before: int | None, limit: int, done: Found[list[tuple[int, bytes]]]
+        self,
+        user_id: str,
+        peer: str,
+        before: int | None,
+        limit: int,
+        done: Found[list[tuple[int, int, bytes]]],
     ) -> None:
         def answer(now: float) -> None:
-            found: list[tuple[int, bytes]] = []
+            found: list[tuple[int, int, bytes]] = []
             record = self._records.get(user_id)
             if record is not None:
                 end = len(record.messages) if before is None else max(0, before - record.first)
@@ -179,7 +184,7 @@ class MemoryStore:
                     if len(found) == limit:
                         break
                     if message.sender == peer:
-                        found.append((message.seq, message.frame))
+                        found.append((message.seq, message.lamport, message.frame))
             done(found, None, now)
 
         self._waiting.append(answer)

@@ -118,13 +118,18 @@ class Read(Question["list[Message]"]):
         return []
 
 
-class History(Question["list[tuple[int, bytes]]"]):
+class History(Question["list[tuple[int, int, bytes]]"]):
     """One side of a conversation."""
 
     __slots__ = ("before", "limit", "peer", "user_id")
 
     def __init__(
-        self, user_id: str, peer: str, before: int | None, limit: int, done: Found[list[tuple[int, bytes]]]
+        self,
+        user_id: str,
+        peer: str,
+        before: int | None,
+        limit: int,
+        done: Found[list[tuple[int, int, bytes]]],
     ) -> None:
         super().__init__(None, done)
         self.user_id = user_id
@@ -136,10 +141,10 @@ class History(Question["list[tuple[int, bytes]]"]):
     def weight(self) -> int:
         return 32
 
-    def found(self, settings: Settings) -> list[tuple[int, bytes]]:
-        return [(row[0], frame_of(row, self.peer, self.user_id)) for row in self.answer]
+    def found(self, settings: Settings) -> list[tuple[int, int, bytes]]:
+        return [(row[0], row[7], frame_of(row, self.peer, self.user_id)) for row in self.answer]
 
-    def nothing(self) -> list[tuple[int, bytes]]:
+    def nothing(self) -> list[tuple[int, int, bytes]]:
         return []
 
 

@@ -30,7 +30,7 @@ def message_row(message: Message, mailbox: int, seq: int) -> bytes:
     """A message for ``statements.APPEND``. The content is a slice of the frame, where it is JSON already."""
     message_id = message.message_id
     content, timestamp = codec.msg_parts(message.frame, message.sender, message.user.user_id, message_id)
-    return b"[%d,%d,%d,%d,%b,%b,%d,%d]" % (
+    return b"[%d,%d,%d,%d,%b,%b,%d,%d,%d]" % (
         mailbox,
         seq,
         message.chat.key,
@@ -39,6 +39,7 @@ def message_row(message: Message, mailbox: int, seq: int) -> bytes:
         content,
         parse_timestamp(timestamp),
         message.receipts,
+        message.lamport,
     )
 
 
@@ -80,12 +81,24 @@ def messages_of(rows: list[Row], user: User) -> list[Message]:
 
 def user_of(row: Row, settings: Settings) -> User:
     """The user of a row that ``statements.LOAD`` has given."""
-    number, user_id, display_name, acknowledges, epoch, acknowledged, purged, newest, chats, ahead = row
+    (
+        number,
+        user_id,
+        display_name,
+        acknowledges,
+        epoch,
+        acknowledged,
+        purged,
+        newest,
+        lamport,
+        chats,
+        ahead,
+    ) = row
     user = User(user_id, display_name, settings, epoch)
     user.key, user.saved, user.durable = number, True, True
     user.acknowledges = bool(acknowledges)
     for key, peer, peer_name, announced in chats:
         chat = user.chats[peer] = Chat(peer, peer_name)
         chat.key, chat.saved, chat.announced = key, True, bool(announced)
-    user.mailbox.restore(max(newest, purged), purged, acknowledged, ahead)
+    user.mailbox.restore(max(newest, purged), lamport, purged, acknowledged, ahead)
     return user

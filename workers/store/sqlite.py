@@ -196,7 +196,12 @@ class SqliteStore:
         self._ask(Read(user, after, done))
 
     def history(
-        self, user_id: str, peer: str, before: int | None, limit: int, done: Found[list[tuple[int, bytes]]]
+        self,
+        user_id: str,
+        peer: str,
+        before: int | None,
+        limit: int,
+        done: Found[list[tuple[int, int, bytes]]],
     ) -> None:
         self._ask(History(user_id, peer, before, limit, done))
 

@@ -47,6 +47,8 @@ SMALL_CHAT: Final = 1000
 BITE_ROWS: Final = 200
 #: Rows of users that one look for strangers takes.
 SWEEP_ROWS: Final = 1000
+#: Later than every time of day that a message may have, in milliseconds since 1970 (``core.timestamps``: up to the year 9999).
+_AFTER_ALL_TIMES: Final = 10**15
 #: What a message takes in its frame beyond its content, about.
 _FRAME_OVERHEAD: Final = 210
 
@@ -96,13 +98,13 @@ def _append() -> str:
     given = _given()
     columns = (
         *(messages.c.mailbox, messages.c.seq, messages.c.chat, messages.c.id_hash, messages.c.message_id),
-        *(messages.c.content, messages.c.sent_at, messages.c.receipts, messages.c.read),
+        *(messages.c.content, messages.c.sent_at, messages.c.receipts, messages.c.lamport, messages.c.read),
     )
     fields = [*(_field(given, index) for index in range(len(columns) - 1)), _number(0)]
     return _sql(messages.insert().from_select(list(columns), select(*fields)), "rows")
 
 
-#: Rows of [mailbox, seq, chat, id_hash, message_id, content, sent_at, receipts].
+#: Rows of [mailbox, seq, chat, id_hash, message_id, content, sent_at, receipts, lamport].
 APPEND: Final = _append()
 
 
@@ -290,8 +292,10 @@ CONVERSATION: Final = _conversation()
 
 
 def _history(*conditions: ColumnElement[bool]) -> str:
+    # Rows from before there were counts come before all others, by their times.
+    lamport = func.coalesce(messages.c.lamport, messages.c.sent_at - _number(_AFTER_ALL_TIMES))
     rows = (
-        select(*_MESSAGE)
+        select(*_MESSAGE, lamport.label("lamport"))
         .where(*conditions, messages.c.seq < bindparam("before"))
         .order_by(messages.c.seq.desc())
         .limit(bindparam("limit", type_=Integer))
@@ -299,13 +303,14 @@ def _history(*conditions: ColumnElement[bool]) -> str:
         .subquery("rows")
     )
     return _sql(
-        select(_gathered(_fields(rows))),
+        select(_gathered(_array(*rows.c))),
         *(str(condition.right.key) for condition in conditions if isinstance(condition, BinaryExpression)),
         *("before", "limit"),
     )
 
 
-#: (chat, before, limit); gives the messages of a small chat, newest first: all are looked at.
+#: (chat, before, limit); gives the messages of a small chat, each with its Lamport count behind its fields, newest first: all are
+#: looked at.
 HISTORY_OF_SMALL: Final = _history(messages.c.chat == bindparam("chat"))
 #: (mailbox, chat, before, limit); the same, going back through the mailbox. The sum keeps SQLite from the index of chats.
 HISTORY: Final = _history(
@@ -316,6 +321,8 @@ HISTORY: Final = _history(
 def _load() -> str:
     given = _given()
     head = select(func.max(messages.c.seq)).where(messages.c.mailbox == users.c.number).scalar_subquery()
+    newest = select(messages.c.lamport).where(messages.c.mailbox == users.c.number)
+    lamport = newest.order_by(messages.c.seq.desc()).limit(_number(1)).offset(_number(0)).scalar_subquery()
     opened = (
         select(chats).where(chats.c.user == users.c.number).order_by(chats.c.number).correlate(users)
     ).subquery("opened")
@@ -324,6 +331,7 @@ def _load() -> str:
     user = _array(
         *(users.c.number, users.c.user_id, users.c.display_name, users.c.acknowledges, users.c.epoch),
         *(users.c.acknowledged_through, users.c.purged_through, func.coalesce(head, _number(0))),
+        func.coalesce(lamport, _number(0)),
         _nested(select(_gathered(chat)).correlate(users)),
         _nested(ahead.correlate(users)),
     )
@@ -331,7 +339,7 @@ def _load() -> str:
 
 
 #: User ids; gives, of those that there are: [number, user_id, display_name, acknowledges, epoch, acknowledged_through,
-#: purged_through, newest seq or 0, chats as [number, peer, peer_name, announced], positions acknowledged beyond].
+#: purged_through, newest seq or 0, its Lamport count or 0, chats as [number, peer, peer_name, announced], positions acknowledged beyond].
 LOAD: Final = _load()
 #: The highest number of a user, and of a chat.
 HIGHEST_USER: Final = _sql(select(func.max(users.c.number)))
