@@ -107,7 +107,11 @@ _MSG_FIELDS: Final = (
     Field("to", _USER_ID, "the recipient"),
     Field("content", _CONTENT, "without markup and control characters"),
     Field("message_id", _MESSAGE_ID, "the sender's, or the server's"),
-    Field("timestamp", _TIMESTAMP, "when the server took it"),
+    Field(
+        "timestamp",
+        _TIMESTAMP,
+        "when the server took it, by its clock; it gives no order, since clocks are put back",
+    ),
 )
 
 #: What ERROR says of a token.
@@ -443,7 +447,7 @@ FROM_SERVER: Final = (
                     "list of `data` of MSG",
                     {"type": "array", "items": _object(*_MSG_FIELDS), "maxItems": HISTORY_MAX},
                 ),
-                "newest first, both directions",
+                "newest first, both directions, in the order in which they were written, whatever their timestamps say",
             ),
             Field(
                 "next",

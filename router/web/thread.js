@@ -3,7 +3,8 @@
  * The messages of one chat, in one order, each once. Knows nothing of the document or of the network.
  *
  * Three sources are brought together by sender and message id: what arrives live, what is written here, and pages of history. History
- * has the server's times and wins; what waits to be sent comes last.
+ * wins: it has the server's times, and its order, which is not that of the times when a clock was put back. What waits to be sent comes
+ * last.
  */
 
 /** @typedef {"queued" | "sent" | "stored" | "accepted" | "delivered" | "read" | "failed" | ""} Status */
@@ -102,12 +103,13 @@ export class Thread {
   merge(messages, next, newest) {
     const oldest = Math.min(...messages.map((message) => Date.parse(message.timestamp)));
     const before = this.items.filter((item) => item.order < oldest);
+    const orders = this.place(messages, newest);
     let overlaps = false;
-    for (const message of messages) {
+    for (const [index, message] of messages.entries()) {
       const known = this.byKey.get(this.keyOf(message));
       overlaps ||= known !== undefined;
-      if (known) this.confirm(known, message);
-      else this.put(message, Date.parse(message.timestamp), Date.parse(message.timestamp));
+      if (known) this.confirm(known, message, orders[index]);
+      else this.put(message, Date.parse(message.timestamp), orders[index]);
     }
     if (newest && messages.length && before.length && !overlaps) {
       // Something that we don't have lies between what we had and this page: start again from here.
@@ -118,6 +120,26 @@ export class Thread {
     if (!newest || this.next === undefined) this.next = next;
     this.sort();
     this.infer();
+  }
+
+  /**
+   * Where the messages of a page belong: each behind the older ones, as near to its time as that leaves it.
+   * @param {Message[]} messages newest first
+   * @param {boolean} newest
+   * @returns {number[]}
+   */
+  place(messages, newest) {
+    const times = messages.map((message) => Date.parse(message.timestamp));
+    const page = new Set(messages.map((message) => this.keyOf(message)));
+    const begin = this.items.findIndex((item) => page.has(item.key));
+    if (newest) {
+      // Behind what we have from before the page.
+      let last = this.items.slice(0, Math.max(0, begin)).findLast((item) => item.order !== Infinity)?.order ?? 0;
+      return times.toReversed().map((time) => (last = Math.max(time, last + BEHIND))).toReversed();
+    }
+    // Before all that we have.
+    let next = this.items.find((item) => !page.has(item.key))?.order ?? Infinity;
+    return times.map((time) => (next = Math.min(time, next - BEHIND)));
   }
 
   /** Forget an own message that failed. @param {string} messageId */
@@ -136,9 +158,17 @@ export class Thread {
     return this.items.findLast((item) => item.order !== Infinity)?.order ?? 0;
   }
 
-  /** The server's word on a message that we have. @param {Item} item @param {Message} message @returns {Item} */
-  confirm(item, message) {
-    item.at = item.order = Date.parse(message.timestamp);
+  /**
+   * The server's word on a message that we have.
+   * @param {Item} item
+   * @param {Message} message
+   * @param {number} [order] where it belongs, if that is known
+   * @returns {Item}
+   */
+  confirm(item, message, order) {
+    item.at = Date.parse(message.timestamp);
+    if (order !== undefined) item.order = order;
+    else if (item.order === Infinity) item.order = Math.max(item.at, this.latest() + BEHIND);
     item.content = message.content;
     if (item.own && PROGRESS[item.status] < PROGRESS.accepted) item.status = "accepted";
     item.problem = "";
