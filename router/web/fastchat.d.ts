@@ -125,12 +125,16 @@ export interface Events {
   presence: Presence;
   /** A chat was opened, by this user or by the other. */
   chat: Chat;
-  /** Shown once. When all listeners have returned, it counts as arrived, is acknowledged, and `cursor` moves behind it. */
+  /**
+   * Shown once, one after the other. When all listeners are done, promises included, it is acknowledged, `cursor` moves behind it, and the next
+   * one is shown. If one fails, that is an `error` event, it is not acknowledged, and so it comes again with the next connection; `cursor`
+   * stays before it until then. The fifth time it counts as shown. Messages wait until there is a listener for them.
+   */
   message: Message;
   typing: { userId: string; isTyping: boolean };
   /** The `status` or the `error` of a message has changed. */
   receipt: Sent;
-  /** What concerns no promise: an ERROR of the server, garbage from it (PROTOCOL), a listener that threw (LISTENER), no token (TOKEN). */
+  /** What concerns no promise: an ERROR of the server, garbage from it (PROTOCOL), a listener that failed (LISTENER), no token (TOKEN). */
   error: FastChatError;
 }
 
@@ -140,7 +144,7 @@ export interface Events {
  *
  * - CLOSED: the client has ended for good;
  * - FORGOTTEN: the receipts of this message are followed no longer, since there are 1,000 newer ones;
- * - LISTENER: a listener threw, see `cause`;
+ * - LISTENER: a listener threw, or its promise was rejected; see `cause`;
  * - PROTOCOL: the server said what no server says;
  * - TIMEOUT: it was not online in the time that `connect` was given; it goes on trying;
  * - TOKEN: the function `token` failed, did not answer in time, or gave no token; see `cause`;
@@ -197,10 +201,11 @@ export class FastChat {
   readonly capabilities: ReadonlySet<string>;
 
   /**
-   * Call `listener` at every event of this name; the function that is returned ends that. A listener that throws stops nothing: it
-   * causes an `error` event with the code LISTENER.
+   * Call `listener` at every event of this name; the function that is returned ends that. A listener that throws, or whose promise is
+   * rejected, stops neither the program nor another listener: it causes an `error` event with the code LISTENER, or if it listens to
+   * `error`, a line on the console.
    */
-  on<Name extends keyof Events>(event: Name, listener: (value: Events[Name]) => void): () => void;
+  on<Name extends keyof Events>(event: Name, listener: (value: Events[Name]) => unknown): () => void;
 
   /**
    * Start. Resolves when it is online for the first time. Rejects with CLOSED when it ends for good before, as it does when the answer to its

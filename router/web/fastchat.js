@@ -54,6 +54,8 @@ const ASKED_MAX = 32;
 const ASKED_WITHIN = 12 * 3600 * SECOND;
 /** Messages that are remembered to recognise duplicates, and acknowledgements that wait for a PONG. */
 const REMEMBERED_MAX = 10_000;
+/** How often a message is shown with which listeners fail. */
+const SHOWN_MAX = 5;
 /** The limit is 10 in 60 s, by the server's clock. */
 const TYPING_MAX = 10;
 const TYPING_WINDOW = 61 * SECOND;
@@ -127,7 +129,7 @@ export class FastChat {
   #WebSocket;
   #clock;
   #random;
-  /** Event name -> listeners. @type {Map<string, Set<(value: any) => void>>} */
+  /** Event name -> listeners. @type {Map<string, Set<(value: any) => unknown>>} */
   #listeners = new Map();
 
   // -- The connection --
@@ -173,9 +175,20 @@ export class FastChat {
   #opening = new Map();
 
   // -- What came --
-  /** Position of the last message; messages that were shown, the oldest first; who is typing to us. */
+  /** Positions of the last message that came and of the cursor; and how many mailboxes there were, to which positions belong. */
   #lastSeq = 0;
+  #position = 0;
+  #mailbox = 0;
+  /** Messages that are still to be shown; and whether listeners have one now. */
+  #coming = [];
+  #isShowing = false;
+  /** By sender and id: messages that the listeners have or will have, and those that were shown, the oldest first. */
+  #pending = new Set();
   #seen = new Set();
+  /** Messages with which a listener failed -> how often; and those of them that the cursor does not pass, since they come again. */
+  #failures = new Map();
+  #holding = new Set();
+  /** Who is typing to us. */
   #typists = new Set();
 
   // -- Typing --
@@ -217,11 +230,12 @@ export class FastChat {
    * Call `listener` at every event of this name; the function that is returned ends that.
    * @template {keyof Events} Name
    * @param {Name} event
-   * @param {(value: Events[Name]) => void} listener
+   * @param {(value: Events[Name]) => unknown} listener
    */
   on(event, listener) {
     const listeners = this.#listeners.get(event) ?? new Set();
     this.#listeners.set(event, listeners.add(listener));
+    this.#showNext();
     return () => void listeners.delete(listener);
   }
 
@@ -479,9 +493,13 @@ export class FastChat {
     this.#pingTimer = this.#after(PING_INTERVAL, () => this.#ping());
     this.capabilities = new Set(Array.isArray(capabilities) ? capabilities : []);
     if (typeof userId === "string") this.userId = userId; // as the server writes it
-    if (typeof cursor === "string") this.cursor = cursor;
+    if (typeof cursor === "string" && (resumed !== "full" || this.cursor === null)) this.cursor = cursor;
     this.presence.scope = SCOPES.includes(scope) ? scope : null;
-    if (resumed !== "full" && resumed !== "partial") this.#lastSeq = 0;
+    if (resumed !== "full") this.#holding.clear(); // the server says where it goes on
+    if (resumed !== "full" && resumed !== "partial") {
+      this.#lastSeq = this.#position = 0;
+      this.#mailbox += 1;
+    }
     this.state = "online";
     this.#wasOnline = true;
     this.#isReported = false;
@@ -793,28 +811,74 @@ export class FastChat {
 
   #message(data) {
     const message = readMessage(data, this.userId);
-    const { from, to, messageId, seq } = message;
-    if (message.own) {
-      // The server sends it to all other devices; after a reconnection this one may be taken for another.
-      const outgoing = this.#outgoing.get(keyOf(messageId, to));
-      if (outgoing) this.#progress(outgoing, "accepted");
-      else if (this.#isNew(`${messageId} ${from} ${to}`)) this.#emit("message", message);
+    const { own, from, to, messageId, seq } = message;
+    // The server sends it to all other devices; after a reconnection this one may be taken for another.
+    const outgoing = own && this.#outgoing.get(keyOf(messageId, to));
+    if (outgoing) return this.#progress(outgoing, "accepted");
+    const item = { message, key: `${messageId} ${from} ${to}`, cursor: data.cursor, mailbox: this.#mailbox };
+    if (this.#pending.has(item.key)) return;
+    const isPassed = seq !== undefined && seq <= this.#lastSeq && !this.#failures.has(item.key);
+    if (isPassed || this.#seen.has(item.key)) {
+      if (this.#pending.size === 0) this.#arrived(item);
+      else this.#acknowledge(message);
       return;
     }
-    const passed = seq !== undefined && seq <= this.#lastSeq;
-    if (!passed) {
-      if (this.#isNew(`${messageId} ${from}`)) this.#emit("message", message);
-      if (seq !== undefined) this.#lastSeq = seq;
-      if (typeof data.cursor === "string") this.cursor = data.cursor;
-    }
-    this.#confirm("MSG_ACK", { message_id: messageId, from });
+    this.#lastSeq = Math.max(this.#lastSeq, seq ?? 0);
+    this.#pending.add(item.key);
+    this.#coming.push(item);
+    this.#showNext();
   }
 
-  #isNew(key) {
-    if (this.#seen.has(key)) return false;
-    this.#seen.add(key);
-    if (this.#seen.size > REMEMBERED_MAX) this.#seen.delete(this.#seen.values().next().value);
-    return true;
+  /** Show messages one after the other: the next one when the listeners of the one before are done. They wait for a listener. */
+  #showNext() {
+    while (this.#coming.length > 0 && !this.#isShowing && this.#listeners.get("message")?.size && !this.closed) {
+      const item = this.#coming.shift();
+      this.#isShowing = true;
+      const done = (isWell) => {
+        this.#isShowing = false;
+        this.#shown(item, isWell);
+      };
+      const told = this.#emit("message", item.message);
+      if (typeof told === "boolean") done(told);
+      else told.then(done).then(() => this.#showNext());
+    }
+  }
+
+  /** The listeners of a message are done, `isWell` if none has failed. Else it is not acknowledged, and so the server sends it again. */
+  #shown(item, isWell) {
+    const { key, message } = item;
+    this.#pending.delete(key);
+    this.#holding.delete(key);
+    const times = (this.#failures.get(key) ?? 0) + 1;
+    this.#failures.delete(key);
+    // Nobody repeats what an own device has sent.
+    if (isWell || message.own || times >= SHOWN_MAX) {
+      remember(this.#seen, key);
+      this.#arrived(item);
+      return;
+    }
+    this.#failures.set(key, times);
+    if (item.mailbox === this.#mailbox) this.#holding.add(key);
+    if (this.#failures.size > REMEMBERED_MAX) {
+      const [oldest] = this.#failures.keys();
+      this.#failures.delete(oldest);
+      this.#holding.delete(oldest);
+    }
+  }
+
+  /** A message need not come again: the cursor goes on, never back. */
+  #arrived({ message, cursor, mailbox }) {
+    const { seq } = message;
+    if (mailbox === this.#mailbox && this.#holding.size === 0 && seq > this.#position && typeof cursor === "string") {
+      this.#position = seq;
+      this.cursor = cursor;
+    }
+    this.#acknowledge(message);
+  }
+
+  /** @param {import("./fastchat.d.ts").Message} message */
+  #acknowledge({ own, messageId, from }) {
+    if (!own) this.#confirm("MSG_ACK", { message_id: messageId, from });
   }
 
   #acknowledged(data) {
@@ -933,17 +997,28 @@ export class FastChat {
     this.#emit("state", { state, retryAt: this.retryAt, closed: this.closed, lost });
   }
 
+  /** Call the listeners. Whether none has failed: at once or, where one gave a promise, as a promise. @returns {boolean | Promise<boolean>} */
   #emit(event, value) {
     const listeners = [...(this.#listeners.get(event) ?? [])];
     if (event === "error" && listeners.length === 0) console.warn("FastChat:", value);
-    for (const listener of listeners) {
-      try {
-        listener(value);
-      } catch (cause) {
-        const error = new FastChatError("LISTENER", `a listener of \`${event}\` threw: ${cause}`, {}, cause);
-        if (event === "error") console.error("FastChat:", error);
-        else this.#emit("error", error);
-      }
+    const results = listeners.map((listener) => this.#call(event, listener, value));
+    if (results.every((result) => typeof result === "boolean")) return !results.includes(false);
+    return Promise.all(results).then((all) => !all.includes(false));
+  }
+
+  /** Call one listener, which may do what it likes: it ends neither the program nor what the client does. */
+  #call(event, listener, value) {
+    const failed = (cause) => {
+      const error = new FastChatError("LISTENER", `a listener of \`${event}\` failed: ${wordsOf(cause)}`, {}, cause);
+      if (event === "error") console.error("FastChat:", error);
+      else this.#emit("error", error);
+      return false;
+    };
+    try {
+      const result = listener(value);
+      return typeof result?.then === "function" ? Promise.resolve(result).then(() => true, failed) : true;
+    } catch (cause) {
+      return failed(cause);
     }
   }
 }
@@ -969,6 +1044,20 @@ function checked(token) {
 const keyOf = (messageId, to) => `${messageId} ${to.toLowerCase()}`;
 const laneOf = (to) => `MSG ${to.toLowerCase()}`;
 const same = (one, other) => one.toLowerCase() === other.toLowerCase();
+
+function remember(set, key) {
+  set.add(key);
+  if (set.size > REMEMBERED_MAX) set.delete(set.values().next().value);
+}
+
+/** Anything can be thrown, even what can't be a string. */
+function wordsOf(cause) {
+  try {
+    return String(cause);
+  } catch {
+    return "it threw no error";
+  }
+}
 
 /** What a server could not even answer. */
 function unsendable(to, content, messageId) {

@@ -258,6 +258,12 @@ class Subject(Protocol):
     def throw_next(self, event: str) -> None:
         """Let the listener of this event raise an exception the next time, after it has noted the event."""
 
+    def wait_next(self, event: str) -> None:
+        """Let the listener of this event be a coroutine from now on, which waits for `end_listener`."""
+
+    def end_listener(self, event: str, fails: bool) -> None:
+        """Let the listener of this event that waits for the longest time come to its end, and the next ones not wait any more."""
+
     def close_at(self, event: str) -> None:
         """Let the listener of this event close the client the next time."""
 
@@ -471,6 +477,12 @@ class _Player:
         method: str = step["client"]
         if method == "listener_throws":
             self.subject.throw_next(step["event"])
+            return
+        if method == "listener_waits":
+            self.subject.wait_next(step["event"])
+            return
+        if method == "listener_ends":
+            self.subject.end_listener(step["event"], step.get("fails", False))
             return
         if method == "close_at":
             self.subject.close_at(step["event"])

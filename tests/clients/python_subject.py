@@ -86,13 +86,16 @@ class PythonSubject:
         self.events: list[tuple[str, Data]] = []
         self._throwing: set[str] = set()
         self._closing: set[str] = set()
+        self._waiting: set[str] = set()
+        #: What the listeners are still busy with: the event, and what they wait for.
+        self._unfinished: list[tuple[str, asyncio.Future[None]]] = []
         self._closes: list[asyncio.Future[None]] = []
         self._payloads: list[object] = []
         for event in ("state", "presence", "chat", "message", "typing", "receipt", "error"):
             self._listen(event)
 
     def _listen(self, event: str) -> None:
-        def came(payload: Any) -> None:
+        def came(payload: Any) -> asyncio.Future[None] | None:
             self.events.append((event, self.plain(payload)))
             self._payloads.append(payload)
             if event in self._closing:
@@ -101,6 +104,11 @@ class PythonSubject:
             if event in self._throwing:
                 self._throwing.remove(event)
                 raise RuntimeError("thrown by the scenario")
+            if event not in self._waiting:
+                return None
+            done = asyncio.get_running_loop().create_future()
+            self._unfinished.append((event, done))
+            return done
 
         self._client.on(event, came)
 
@@ -208,6 +216,18 @@ class PythonSubject:
 
     def throw_next(self, event: str) -> None:
         self._throwing.add(event)
+
+    def wait_next(self, event: str) -> None:
+        self._waiting.add(event)
+
+    def end_listener(self, event: str, fails: bool) -> None:
+        self._waiting.discard(event)
+        entry = next(entry for entry in self._unfinished if entry[0] == event)
+        self._unfinished.remove(entry)
+        if fails:
+            entry[1].set_exception(RuntimeError("rejected by the scenario"))
+        else:
+            entry[1].set_result(None)
 
     def close_at(self, event: str) -> None:
         self._closing.add(event)

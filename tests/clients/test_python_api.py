@@ -159,7 +159,7 @@ def test_a_connection_that_is_lost_while_a_message_is_being_shown(online: Stage)
 
 
 def test_a_coroutine_that_raises(online: Stage) -> None:
-    """An `error` event; the message counts as shown."""
+    """An `error` event; the message is not acknowledged, and will come again."""
     errors: list[FastChatError] = []
 
     async def broken(message: Message) -> None:
@@ -168,10 +168,33 @@ def test_a_coroutine_that_raises(online: Stage) -> None:
     online.client.on("message", broken)
     online.client.on("error", errors.append)
     online.message(1)
-    assert online.acknowledged == ["b1"]
+    assert online.acknowledged == []
     assert [(error.code, repr(error.__cause__)) for error in errors] == [
         ("LISTENER", "RuntimeError('broken')")
     ]
+
+
+@pytest.mark.parametrize("is_coroutine", [True, False])
+def test_a_listener_that_is_cancelled(online: Stage, is_coroutine: bool) -> None:
+    """It is not done with its message: as if it had raised. The client goes on."""
+    errors: list[FastChatError] = []
+    came: list[str] = []
+
+    def cancelled(message: Message) -> None:
+        came.append(message.message_id)
+        if message.message_id == "b1":
+            raise asyncio.CancelledError
+
+    async def cancelled_later(message: Message) -> None:
+        await asyncio.sleep(0)
+        cancelled(message)
+
+    online.client.on("message", cancelled_later if is_coroutine else cancelled)
+    online.client.on("error", errors.append)
+    online.message(1)
+    online.message(2)
+    assert (came, online.acknowledged, online.client.cursor) == (["b1", "b2"], ["b2"], "e.0")
+    assert [error.code for error in errors] == ["LISTENER"]
 
 
 def test_a_listener_that_raises_when_nobody_listens_to_errors(online: Stage) -> None:

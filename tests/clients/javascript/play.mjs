@@ -62,6 +62,9 @@ class Player {
   sents = {};
   promises = {};
   throwNext = new Set();
+  waitNext = new Set();
+  /** Event name -> promises of its listener that are still to be settled, the oldest first. */
+  waiting = {};
   closeNext = new Set();
   windowListeners = new Map();
   /** How often the function for tokens was asked, and those of its promises that are still to be settled, by number. */
@@ -88,6 +91,7 @@ class Player {
         this.events.push([name, structuredClone(note(event))]);
         if (this.closeNext.delete(name)) this.chat.close();
         if (this.throwNext.delete(name)) throw new Error("thrown by the scenario");
+        if (this.waitNext.has(name)) return new Promise((resolve, reject) => (this.waiting[name] ??= []).push({ resolve, reject }));
       });
   }
 
@@ -206,11 +210,17 @@ class Player {
     return answer?.promise === undefined ? answer : Promise.resolve(answer.promise);
   }
 
-  client({ client: method, args = [], as: name = method, event, question, token }) {
+  client({ client: method, args = [], as: name = method, event, fails, question, token }) {
     if (method === "connect") args = args.map((seconds) => seconds * 1000);
     if (method === "network_online") this.windowListeners.get("online")?.();
     else if (method === "listener_throws") this.throwNext.add(event);
-    else if (method === "close_at") this.closeNext.add(event);
+    else if (method === "listener_waits") this.waitNext.add(event);
+    else if (method === "listener_ends") {
+      this.waitNext.delete(event);
+      const { resolve, reject } = this.waiting[event].shift();
+      if (fails) reject(new Error("rejected by the scenario"));
+      else resolve();
+    } else if (method === "close_at") this.closeNext.add(event);
     else if (method === "answer") this.questions[question].resolve(token);
     else {
       const made = this.chat[method](...args);

@@ -228,9 +228,9 @@ class Conversation:
             if self.online:
                 self._write(text)
 
-    def shown(self, message: Message) -> None:
-        """The listeners of a message have returned."""
-        if self.inbox.shown(message):
+    def shown(self, message: Message, is_well: bool) -> None:
+        """The listeners of a message have returned; `is_well` if none has raised."""
+        if self.inbox.shown(message, is_well):
             self._acknowledge(message)
 
     # -- What comes --

@@ -1,7 +1,7 @@
 """Listeners, and the order in which they are told.
 
 Messages are shown strictly one after the other: the next one when the listeners of the one before have returned, coroutines included. While
-nobody listens to messages they wait. All other events are told at once.
+nobody listens to messages they wait. All other events are told at once. A listener that raises, or is cancelled, stops no other listener.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class NotShown(Exception):
 
 
 class Events:
-    """The listeners of one client. `shown` is called when those of a message have returned."""
+    """The listeners of one client. `shown` is called when those of a message have returned, and with False if one of them has raised."""
 
-    def __init__(self, shown: Callable[[Message], None]) -> None:
+    def __init__(self, shown: Callable[[Message, bool], None]) -> None:
         self._shown = shown
         self._listeners: dict[str, list[Listener]] = {event: [] for event in EVENTS}
         self._messages: deque[Message] = deque()
@@ -58,56 +58,67 @@ class Events:
             self._messages.append(payload)
             self._show_next()
         else:
-            self._run(event, self._call(event, payload))
+            self._run(event, self._call(event, payload)[0])
 
     def _show_next(self) -> None:
         while self._messages and self._listeners["message"] and not self._busy:
             self._busy = True
             message = self._messages.popleft()
-            awaitables = self._call("message", message)
+            awaitables, is_well = self._call("message", message)
             if awaitables:
-                self._run("message", awaitables, message)
+                self._run("message", awaitables, message, is_well)
             else:
-                self._finish(message)
+                self._finish(message, is_well)
 
-    def _finish(self, message: Message) -> None:
+    def _finish(self, message: Message, is_well: bool) -> None:
         self._busy = False
-        self._shown(message)
+        self._shown(message, is_well)
 
-    def _call(self, event: str, payload: object) -> list[Awaitable[object]]:
-        awaitables = []
+    def _call(self, event: str, payload: object) -> tuple[list[Awaitable[object]], bool]:
+        """What is to be awaited, and whether no listener has raised."""
+        awaitables, is_well = [], True
         for listener in list(self._listeners[event]):
             try:
                 result = listener(payload)
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
                 self._failed(event, error)
+                is_well = False
             else:
                 if inspect.isawaitable(result):
                     awaitables.append(result)
-        return awaitables
+        return awaitables, is_well
 
-    def _run(self, event: str, awaitables: list[Awaitable[object]], message: Message | None = None) -> None:
+    def _run(
+        self,
+        event: str,
+        awaitables: list[Awaitable[object]],
+        message: Message | None = None,
+        is_well: bool = True,
+    ) -> None:
         if awaitables:
-            task = asyncio.ensure_future(self._wait(event, awaitables, message))
+            task = asyncio.ensure_future(self._wait(event, awaitables, message, is_well))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _wait(self, event: str, awaitables: list[Awaitable[object]], message: Message | None) -> None:
+    async def _wait(
+        self, event: str, awaitables: list[Awaitable[object]], message: Message | None, is_well: bool
+    ) -> None:
         results = await asyncio.gather(*awaitables, return_exceptions=True)
         for result in results:
-            if isinstance(result, Exception) and not isinstance(result, NotShown):
+            if isinstance(result, BaseException) and not isinstance(result, NotShown):
                 self._failed(event, result)
+                is_well = False
         if message is None:
             return
-        if all(isinstance(result, NotShown) for result in results):
+        if is_well and all(isinstance(result, NotShown) for result in results):
             self._busy = False
             self._messages.appendleft(message)
         else:
-            self._finish(message)
+            self._finish(message, is_well)
         self._show_next()
 
-    def _failed(self, event: str, error: Exception) -> None:
-        """A listener raised. The event counts as told; a listener of errors that raises has nobody left to tell but the event loop."""
+    def _failed(self, event: str, error: BaseException) -> None:
+        """A listener raised. That is told; a listener of errors that raises has nobody left to tell but the event loop."""
         problem = FastChatError(LISTENER, f"a listener of {event!r} raised {error!r}")
         problem.__cause__ = error
         if event != "error" and self._listeners["error"]:

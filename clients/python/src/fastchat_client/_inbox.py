@@ -3,6 +3,9 @@
 `take` finds that a message is news, and from then on it is *pending*: the listeners have it. `shown` says that they have returned: now it
 may be acknowledged, and the cursor goes on. A repeat of a pending message is dropped; a repeat of one that was shown is dropped and
 acknowledged again, since the server would not send it if it had the acknowledgement.
+
+A message with which a listener failed is not acknowledged, so the server sends it again; and the cursor stays before it, since a client
+that resumes gets only what follows. After a few times it counts as shown: it would hold the cursor for ever.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from fastchat_client.models import Message
 
 #: Messages that are remembered by sender and id. Only what a server repeats out of its order needs this, and that is recent.
 REMEMBERED: Final = 10_000
+#: How often a message is shown with which listeners fail.
+SHOWN_MAX: Final = 5
 
 _Key = tuple[str, str, str]
 
@@ -33,6 +38,9 @@ class Inbox:
         #: Messages that the listeners have -> the mailbox that they came from.
         self._pending: dict[_Key, int] = {}
         self._shown: dict[_Key, None] = {}
+        #: Messages with which a listener failed -> how often; and those of them that the cursor does not pass, since they come again.
+        self._failed: dict[_Key, int] = {}
+        self._holding: set[_Key] = set()
 
     def greeted(self, user_id: str, cursor: str | None, resumed: str | None) -> None:
         """HELLO_ACK came: everything after `cursor` follows."""
@@ -40,6 +48,8 @@ class Inbox:
         if resumed == "reset":
             self._mailbox += 1
             self._received = self._position = 0
+        if resumed != "full":
+            self._holding.clear()  # the server says where it goes on
         if cursor is not None and (resumed != "full" or self.cursor is None):
             self.cursor = cursor
 
@@ -48,7 +58,7 @@ class Inbox:
         message = self.message(data)
         key, seq = _key(message), message.seq
         known = key in self._pending or key in self._shown
-        if not known and (seq is None or seq > self._received):
+        if not known and (seq is None or seq > self._received or key in self._failed):
             self._pending[key] = self._mailbox
             self._received = max(self._received, seq or 0)
             return message, True, False
@@ -71,10 +81,17 @@ class Inbox:
             cursor=_wire.text_or_none(data, "cursor"),
         )
 
-    def shown(self, message: Message) -> bool:
-        """The listeners have returned; whether to acknowledge it."""
+    def shown(self, message: Message, is_well: bool = True) -> bool:
+        """The listeners have returned, or one has failed; whether to acknowledge it."""
         key = _key(message)
         mailbox = self._pending.pop(key)
+        times = self._failed.pop(key, 0) + 1
+        self._holding.discard(key)
+        if (
+            not is_well and times < SHOWN_MAX and not message.own
+        ):  # nobody repeats what an own device has sent
+            self._fail(key, times, mailbox)
+            return False
         self.remember(*key)
         if mailbox == self._mailbox:
             self._advance(message)
@@ -86,9 +103,20 @@ class Inbox:
         if len(self._shown) > REMEMBERED:
             del self._shown[next(iter(self._shown))]
 
+    def _fail(self, key: _Key, times: int, mailbox: int) -> None:
+        self._failed[key] = times
+        if mailbox == self._mailbox:
+            self._holding.add(key)
+        if len(self._failed) > REMEMBERED:
+            oldest = next(iter(self._failed))
+            del self._failed[oldest]
+            self._holding.discard(oldest)
+
     def _advance(self, message: Message) -> None:
         """The cursor goes on, never back."""
-        if message.seq is not None and message.cursor is not None and message.seq > self._position:
+        if self._holding or message.seq is None or message.cursor is None:
+            return
+        if message.seq > self._position:
             self._position, self.cursor = message.seq, message.cursor
 
 

@@ -184,8 +184,8 @@ class Runner:
         transport, self._transport = self._transport, None
         return transport
 
-    def _shown(self, message: Message) -> None:
-        self._machine.conversation.shown(message)
+    def _shown(self, message: Message, is_well: bool) -> None:
+        self._machine.conversation.shown(message, is_well)
         self.settle()
 
     def _tell_first(self) -> None:

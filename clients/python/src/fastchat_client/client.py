@@ -232,8 +232,9 @@ class FastChat:
         | `receipt`  | Sent, which has changed                                             |
         | `error`    | FastChatError, which belongs to nothing that somebody waits for     |
 
-        A message is acknowledged, and the next one shown, when all its listeners are done. If one raises, `error` tells it, and the message
-        counts as shown: it would come again for ever. Messages wait until there is a listener for them.
+        A message is acknowledged, and the next one shown, when all its listeners are done. If one raises, `error` tells it, the message is
+        not acknowledged, and comes again with the next connection; `cursor` stays before it until then. The fifth time it counts as
+        shown. Messages wait until there is a listener for them.
         """
         return self._runner.events.on(event, listener)
 
