@@ -21,6 +21,7 @@ from core import codec
 from core.mailbox import CACHE_MAX
 from core.ports import nobody_waits
 from core.protocol import CONFIRM_PING_INTERVAL, IMPLICIT_ACK_DELAY, REPLAY_WINDOW_BYTES, Resumed
+from core.stalls import later
 
 if TYPE_CHECKING:
     from core.mailbox import Mailbox, Message
@@ -151,6 +152,13 @@ class Delivery:
         session.page = []
         if session.confirm_seq and not user.acknowledges:
             self._settle_through(user, session.confirm_seq)
+
+    def stood_still(self, seconds: float, now: float) -> None:
+        """The worker stood still: a MSG_ACK that overrules a confirmation may wait to be read (``core.stalls``)."""
+        latest = now + IMPLICIT_ACK_DELAY
+        self._confirmed = deque(
+            (later(due, seconds, latest), session, seq) for due, session, seq in self._confirmed
+        )
 
     def tick(self, now: float) -> None:
         """Let confirmations count whose time has come, send the pings that had to wait, and read again what could not be read."""

@@ -60,6 +60,9 @@ EMPTY_FRAGMENTS_MAX: Final = 1000
 
 _KNOWN_OPCODES: Final = frozenset(Opcode)
 _INCREMENTAL_UTF8: Final = codecs.getincrementaldecoder("utf-8")
+#: The first byte of a Close frame, and the most bytes that one from a client has.
+_CLOSE_BYTE: Final = bytes((0x80 | Opcode.CLOSE,))
+_CLOSE_MAX: Final = 6 + 125
 #: Status codes that may stand in a Close frame (RFC 6455 section 7.4, IANA registry).
 _CLOSE_CODES: Final = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
 
@@ -144,6 +147,37 @@ class Fragments:
     def message(self) -> bytes:
         """All that has been added."""
         return bytes(self._payload)
+
+
+class CloseWatch:
+    """Looks for a client's Close frame in a stream of which nothing else matters any more, and which may not be readable as frames.
+
+    A Close frame is the last thing that a client sends, so it stands at the end of what has come. That other bytes look like one is
+    possible, and as good as never happens: the mask makes them random, and a code and a reason in UTF-8 are asked for.
+    """
+
+    __slots__ = ("_tail",)
+
+    def __init__(self) -> None:
+        self._tail = b""
+
+    def feed(self, data: bytes | memoryview) -> bool:
+        """The next bytes; whether a whole Close frame stands at their end."""
+        tail = self._tail = (self._tail + bytes(data[-_CLOSE_MAX:]))[-_CLOSE_MAX:]
+        start = tail.rfind(_CLOSE_BYTE)
+        while start >= 0:
+            if _is_close(tail[start:]):
+                return True
+            start = tail.rfind(_CLOSE_BYTE, 0, start)
+        return False
+
+
+def _is_close(data: bytes) -> bool:
+    """Whether `data` is one Close frame of a client, such as may be sent."""
+    if len(data) < 6 or data[1] != 0x80 | len(data) - 6:
+        return False
+    payload = apply_mask(data[6:], data[2:6])
+    return close_answer(payload) == payload[:2]
 
 
 def apply_mask(payload: bytes, mask: bytes) -> bytes:

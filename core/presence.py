@@ -27,6 +27,7 @@ from core.protocol import (
     Scope,
 )
 from core.ratelimit import rate_limited
+from core.stalls import later
 
 if TYPE_CHECKING:
     from core.session import Session
@@ -242,6 +243,11 @@ class Presence:
         self._joined, self._left = {}, set()
 
     # -- Time --
+
+    def stood_still(self, seconds: float, now: float) -> None:
+        """The worker stood still: who left may be back already, and wait to be read (``core.stalls``)."""
+        for user_id, due in self._leaving.items():
+            self._leaving[user_id] = later(due, seconds, now + PRESENCE_GRACE)
 
     def tick(self, now: float) -> None:
         """Announce those whose grace is over, and tell the sessions that are due."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from core.envelope import Outcome
 from core.protocol import CONFIRM_TIMEOUT, ErrorCode, MessageType, Refusal
 from core.ratelimit import rate_limited
+from core.stalls import later
 
 if TYPE_CHECKING:
     from core.session import Session
@@ -79,6 +80,11 @@ class Requests:
         if request is not None:
             request.user.requests -= 1
         return request
+
+    def stood_still(self, seconds: float, now: float) -> None:
+        """The worker stood still: an answer may wait to be read (``core.stalls``)."""
+        for request in self._open.values():
+            request.deadline = later(request.deadline, seconds, now + CONFIRM_TIMEOUT)
 
     def expired(self, now: float) -> int | None:
         """The ticket of a request whose time is over; None when there is none (any more)."""

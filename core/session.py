@@ -259,6 +259,11 @@ class Session:
         return self.user
 
     @property
+    def awaits_hello(self) -> bool:
+        """Whether HELLO has not come; one that came and is not through, since the store takes its time, has come (D2)."""
+        return self.user is None and not self._line.held
+
+    @property
     def behind(self) -> bool:
         """Whether messages wait for this connection to have room."""
         user = self.user

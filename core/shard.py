@@ -241,6 +241,13 @@ class Shard:
         """Whether `run_ready` has something to do."""
         return bool(self._ready)
 
+    def stood_still(self, seconds: float, now: float) -> None:
+        """The worker stood still for so long, until now: nothing is over that could not go on meanwhile. Comes before the next `tick`."""
+        self.requests.stood_still(seconds, now)
+        self.typing.stood_still(seconds, now)
+        self.delivery.stood_still(seconds, now)
+        self.presence.stood_still(seconds, now)
+
     def tick(self, now: float) -> None:
         """What happens by the passing of time alone; called several times a second."""
         while (ticket := self.requests.expired(now)) is not None:

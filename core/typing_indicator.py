@@ -14,6 +14,7 @@ from core.envelope import RecordKind, TypingFlag, pack_record
 from core.protocol import TYPING_EXPIRY, TYPING_SHED_BYTES, ErrorCode, Refusal
 from core.ratelimit import rate_limited
 from core.session import Session
+from core.stalls import later
 from core.user import User
 
 if TYPE_CHECKING:
@@ -80,6 +81,11 @@ class TypingIndicators:
         """A message from `sender` is about to be shown to `user`: whoever sends is not typing any more."""
         if self._until and self._until.pop((user.user_id, sender), None) is not None:
             self._show(user.user_id, sender, False)
+
+    def stood_still(self, seconds: float, now: float) -> None:
+        """The worker stood still: a sign of life may wait to be read (``core.stalls``)."""
+        for pair, until in self._until.items():
+            self._until[pair] = later(until, seconds, now + TYPING_EXPIRY)
 
     def tick(self, now: float) -> None:
         """End those of whom nothing was heard for 15 s, and tell sessions that have room again what they have missed."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
+from core.stalls import later
+
 Connection = TypeVar("Connection")
 
 
@@ -30,6 +32,11 @@ class Deadlines(Generic[Connection]):
     def cancel(self, connection: Connection) -> None:
         """Forget a connection; nothing happens when it is not known."""
         self._due.pop(connection, None)
+
+    def stood_still(self, seconds: float, now: float) -> None:
+        """The process stood still for so long, until now (``core.stalls``)."""
+        for connection, due in self._due.items():
+            self._due[connection] = later(due, seconds, now + self.seconds)
 
     def expire(self, now: float) -> None:
         """To be called regularly: everything whose time is up."""

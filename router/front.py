@@ -50,6 +50,7 @@ from core.control import (
 from core.logs import configure_logging, fields, set_log_level
 from core.protocol import CloseCode
 from core.settings import ConfigurationError, Settings, load_settings
+from core.stalls import Stalls
 from router.acceptor import Acceptor
 from router.pages import PageServer
 from router.peeked_socket import now
@@ -84,6 +85,7 @@ class Front:
         self._acceptor = Acceptor(self._loop, listeners, self._reception.welcome, self._reception.count)
         self._stopped: asyncio.Future[tuple[int, str]] = self._loop.create_future()
         self._next_stats = 0.0
+        self._stalls = Stalls(_TICK)
 
     async def run(self) -> None:
         """Serve until told to stop."""
@@ -114,6 +116,13 @@ class Front:
 
     def _tick(self) -> None:
         self._loop.call_later(_TICK, self._tick)  # first of all, since time must go on whatever happens below
+        seconds = self._stalls.beat(now())
+        if seconds:
+            _log.warning(
+                "this front stood still: everybody gets that time back",
+                extra=fields(seconds=round(seconds, 1)),
+            )
+            self._reception.stood_still(seconds)
         self._reception.tick()
         if now() >= self._next_stats:
             self._next_stats = now() + _STATS_INTERVAL

@@ -52,6 +52,10 @@ class Lingering:
         self._loop.add_reader(client.fileno(), self._discard, client)
         return True
 
+    def stood_still(self, seconds: float, now: float) -> None:
+        """The front stood still (``core.stalls``)."""
+        self._deadlines.stood_still(seconds, now)
+
     def tick(self, now: float) -> None:
         """Close those that had their time."""
         self._deadlines.expire(now)

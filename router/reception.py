@@ -172,6 +172,13 @@ class Reception:
 
     # -- What happens by the passing of time --
 
+    def stood_still(self, seconds: float) -> None:
+        """The front stood still for so long, until now: what is to be read first may wait. Comes before the next `tick`."""
+        time = now()
+        for deadlines in (self.heads, self.hellos, self.waits):
+            deadlines.stood_still(seconds, time)
+        self._lingering.stood_still(seconds, time)
+
     def tick(self) -> None:
         """To be called several times a second."""
         time = now()

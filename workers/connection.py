@@ -3,9 +3,8 @@
 picows parses the frames (``workers.adoption`` gets it to); `Connection` makes of them what RFC 6455 and D25 ask for: messages
 reassembled from fragments, pings answered, a Close answered, and everything else closed with the right code.
 
-How a connection ends, whoever begins: `_finish` writes what is waiting and a Close frame, shuts our sending direction down, and lets
-`_Linger` read and forget what the client still sends until it closes too. Without that a close with unread data would become a reset, and
-the client might never see the Close frame.
+How a connection ends, whoever begins: `_finish` writes what is waiting and a Close frame, and lets ``workers.closing`` read and forget what
+the client still sends. Our FIN follows the client's Close frame, at once when that came first, or the end of the linger time (D28).
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import select
 import socket
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -24,8 +24,6 @@ from core.handover import Ticket
 from core.logs import close_level, fields
 from core.metrics import OTHER
 from core.protocol import (
-    HEARTBEAT_IDLE,
-    HEARTBEAT_REPLY,
     MESSAGE_MAX_BYTES,
     OUTBOX_MAX_BYTES,
     REPLAY_WINDOW_BYTES,
@@ -35,6 +33,8 @@ from core.protocol import (
 )
 from core.session import Session
 from core.shard import BUG_REASON
+from workers.closing import Closing
+from workers.heartbeat import Ping, beat
 from workers.slow_readers import acknowledged_bytes, queued_bytes
 
 if TYPE_CHECKING:
@@ -71,14 +71,15 @@ class Connection(WSListener):
         "_frames",
         "_frames_size",
         "_linger_until",
-        "_pinged",
         "_stream",
         "_transport",
         "_worker",
         "address",
+        "kept",
         "label",
         "last_heard",
         "session",
+        "unanswered",
     )
 
     #: Bytes of a message, and bytes that may wait for a client (D25, D29). Only the tests of RFC 6455 have others.
@@ -102,8 +103,8 @@ class Connection(WSListener):
         # -- Receiving --
         #: The fragments of an unfinished text message (RFC 6455, 5.4).
         self._fragments: Fragments | None = None
-        #: Whether a heartbeat ping has been sent since the client was last heard.
-        self._pinged = False
+        #: The heartbeat's ping, if one was sent since the client was last heard.
+        self.unanswered: Ping | None = None
         #: Pings and pongs within the second that began then.
         self._controls = 0
         self._controls_since = now
@@ -112,6 +113,8 @@ class Connection(WSListener):
         self._frames: list[bytes] = []
         self._frames_size = 0
         self._dirty = False
+        #: Bytes that the kernel did not take at once, all in all.
+        self.kept = 0
         #: When to give up waiting for the client to close; None while the connection is open.
         self._linger_until: float | None = None
 
@@ -206,6 +209,7 @@ class Connection(WSListener):
             if written == len(data):
                 return
             data = data[written:]
+        self.kept += len(data)
         stream.write(data)
         worker.slow_readers.watch(self)
 
@@ -218,9 +222,11 @@ class Connection(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """A whole frame, unmasked; picows has checked opcode, mask, length and the form of control frames."""
         if self._linger_until is not None:
+            if frame.msg_type == _CLOSE:  # it came in one go with what made us close
+                self.say_fin()
             return
         now = self.last_heard = monotonic()
-        self._pinged = False
+        self.unanswered = None
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             self._fail(CloseCode.PROTOCOL_ERROR, "reserved bits must be 0: no extension was negotiated")
             return
@@ -242,16 +248,7 @@ class Connection(WSListener):
             if self._may_control(now):
                 self.send(server_frame(Opcode.PONG, frame.get_payload_as_bytes()))
         elif kind == _CLOSE:
-            payload = frame.get_payload_as_bytes()
-            answer = close_answer(payload)
-            code = int.from_bytes(answer[:2], "big") if answer else CloseCode.NORMAL
-            known = int(code) if code in _CLIENT_CODES else None
-            self._worker.shard.count_close("client", OTHER if known is None else known, "")
-            self.session.note_close("client", int(code), payload[2:].decode(errors="replace"), now)
-            self._tell(logging.DEBUG, "a connection was closed by its client", code=known)
-            self.session.on_closed(now)
-            self._finish(code, answer[2:].decode())
-            self._worker.turn.schedule()
+            self._received_close(frame, now)
         elif kind == _BINARY:
             self._receive_binary(frame, now)
         elif self._may_control(now):
@@ -260,7 +257,7 @@ class Connection(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """The client is gone without a Close of ours."""
-        self._gone()
+        self.gone()
 
     def pause_writing(self) -> None:
         """More waits than the transport's high-water mark; `flush` looks at the amount itself."""
@@ -278,22 +275,49 @@ class Connection(WSListener):
             return None
         if self._linger_until is not None:
             if now >= self._linger_until:
-                self._stream.abort()
+                self._end()
                 return None
-            return self._linger_until
-        if self.session.user is None and now >= self.session.hello_deadline:
-            self._fail(CloseCode.POLICY_VIOLATION, "no HELLO in time")
             return self._linger_until
         if queued_bytes(self._fd) > SLOW_READER_BYTES:
             self._worker.slow_readers.watch(self)
-        if self._pinged and now >= self.last_heard + HEARTBEAT_IDLE + HEARTBEAT_REPLY:
-            self._fail(CloseCode.NO_SIGN_OF_LIFE, "no sign of life for 25 s; reconnect")
+        session = self.session
+        due = beat(self, now)
+        if due is None:
+            self._fail(CloseCode.NO_SIGN_OF_LIFE, "no sign of life; reconnect")
             return self._linger_until
-        if not self._pinged and now >= self.last_heard + HEARTBEAT_IDLE:
-            self._pinged = True
-            self.ping(b"alive?")
-        due = self.last_heard + HEARTBEAT_IDLE + (HEARTBEAT_REPLY if self._pinged else 0.0)
-        return due if self.session.user is not None else min(due, self.session.hello_deadline)
+        if not session.awaits_hello:
+            return due
+        if now < session.hello_deadline:
+            return min(due, session.hello_deadline)
+        if self.is_read and not self.has_unread():
+            self._fail(CloseCode.POLICY_VIOLATION, "no HELLO in time")
+            return self._linger_until
+        return now
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the client is read from, or would be if it sent something."""
+        return self._stream is not None and self._stream.is_reading()
+
+    def has_unread(self) -> bool:
+        """Whether bytes of the client, or its FIN, wait in the kernel."""
+        waiting = select.poll()
+        waiting.register(self._fd, select.POLLIN)
+        return bool(waiting.poll(0))
+
+    def gone_out(self) -> int:
+        """Bytes that the transport has had to keep for a while, and the kernel has taken since."""
+        waiting = self._stream.get_write_buffer_size() if self._stream is not None else 0
+        return self.kept - waiting
+
+    def stood_still(self, seconds: float, now: float) -> None:
+        """The worker stood still for so long, until now: what did not happen meanwhile is not the client's doing (D27)."""
+        self.last_heard = min(self.last_heard + seconds, now)
+        self.session.hello_deadline += seconds
+        if self.unanswered is not None:
+            self.unanswered.begin_again(now)
+        if self._linger_until is not None:
+            self._linger_until += seconds
 
     # -- Receiving --
 
@@ -321,6 +345,18 @@ class Connection(WSListener):
             self._fragments = None
             self._receive(fragments.message(), now)
 
+    def _received_close(self, frame: WSFrame, now: float) -> None:
+        payload = frame.get_payload_as_bytes()
+        answer = close_answer(payload)
+        code = int.from_bytes(answer[:2], "big") if answer else CloseCode.NORMAL
+        known = int(code) if code in _CLIENT_CODES else None
+        self._worker.shard.count_close("client", OTHER if known is None else known, "")
+        self.session.note_close("client", int(code), payload[2:].decode(errors="replace"), now)
+        self._tell(logging.DEBUG, "a connection was closed by its client", code=known)
+        self.session.on_closed(now)
+        self._finish(code, answer[2:].decode(), answered=True)
+        self._worker.turn.schedule()
+
     def _receive_binary(self, frame: WSFrame, now: float) -> None:
         self._fail(CloseCode.UNSUPPORTED_DATA, "messages are text, not binary")
 
@@ -341,23 +377,26 @@ class Connection(WSListener):
 
         It says so before it hands over the frame in front of the bad one; that frame comes first.
         """
+        is_close = "CLOSE" in reason
         if code == CloseCode.MESSAGE_TOO_BIG:
             reason = _TOO_BIG
-        elif "CLOSE" in reason:
+        elif is_close:
             reason = "the body of a Close frame is a code that may be sent, and a reason in UTF-8"
         self.pause_reading()
-        asyncio.get_running_loop().call_soon(self._give_up, code, reason)
+        asyncio.get_running_loop().call_soon(self._give_up, code, reason, is_close)
 
-    def _give_up(self, code: int, reason: str) -> None:
+    def _give_up(self, code: int, reason: str, is_close: bool) -> None:
         if self._linger_until is None:
             self._fail(code, reason)
+        if is_close:
+            self.say_fin()
 
     def _fail(self, code: int, reason: str) -> None:
         self._worker.shard.close(self.session, code, reason, monotonic())
         self._worker.turn.schedule()
 
-    def _finish(self, code: int, reason: str) -> None:
-        """Write what is waiting and a Close frame, then wait for the client to close."""
+    def _finish(self, code: int, reason: str, answered: bool = False) -> None:
+        """Write what is waiting and a Close frame; FIN follows when the client's has come, or `answered` it is by ours."""
         if self._linger_until is not None:
             return
         transport, stream = self._transport, self._stream
@@ -370,16 +409,35 @@ class Connection(WSListener):
         self._fragments = None
         if stream.is_closing():
             return
-        stream.set_protocol(_Linger(self))
+        stream.set_protocol(Closing(self, answered))
         stream.resume_reading()
-        try:
-            stream.write_eof()
-        except (OSError, RuntimeError):
-            stream.abort()
-            return
         self._worker.wheel.watch(self, self._linger_until)
+        if answered:
+            self.say_fin()
 
-    def _gone(self) -> None:
+    def _end(self) -> None:
+        """The linger time is over: FIN, unless the client does not even read what is there."""
+        assert self._stream is not None, "else nobody would look"
+        if self._stream.get_write_buffer_size():
+            self._stream.abort()
+        else:
+            self._stream.close()
+
+    def say_fin(self) -> None:
+        """Both sides have sent a Close frame: nothing follows from here. The client closes too, or the linger time ends."""
+        stream = self._stream
+        if stream is not None and not stream.is_closing():
+            try:
+                stream.write_eof()
+            except (OSError, RuntimeError):
+                stream.abort()
+
+    @property
+    def scrap(self) -> memoryview:
+        """Where bytes go that nobody wants."""
+        return self._worker.scrap
+
+    def gone(self) -> None:
         self._linger_until = self._linger_until or 0.0
         self._stream = None
         self._transport = None
@@ -411,30 +469,3 @@ class Connection(WSListener):
             stream.abort()
             return
         self._worker.wheel.watch(self, self.session.hello_deadline)
-
-
-class _Linger(asyncio.BufferedProtocol):
-    """Reads and forgets what a client sends after our Close frame, until it closes."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._connection._worker.scrap
-
-    def buffer_updated(self, nbytes: int) -> None:
-        pass
-
-    def eof_received(self) -> bool:
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._connection._gone()
-
-    def pause_writing(self) -> None:
-        pass
-
-    def resume_writing(self) -> None:
-        pass

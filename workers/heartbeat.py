@@ -1,20 +1,33 @@
-"""One timer wheel for all connections of a worker.
+"""The heartbeat: who is pinged, who is given up (D27), and one timer wheel for all connections of a worker.
 
-A connection needs to be looked at about every 20 s (D27), and hardly ever sooner. A timer each would cost a heap operation per frame; the
+A connection needs to be looked at about every 20 s, and hardly ever sooner. A timer each would cost a heap operation per frame; the
 wheel costs nothing per frame: a connection sits in the slot of the moment when it is due *if nothing comes*, and when that moment
 arrives it says itself whether something came and when to look again.
+
+Nobody is given up for what is not the client's doing. The time for an answer begins when the kernel has the ping; who is not read from is
+not judged, nor who has sent something that waits to be read; and when the worker itself stood still, the time begins again.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from typing import Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+from core.protocol import HEARTBEAT_IDLE, HEARTBEAT_REPLY
+
+if TYPE_CHECKING:
+    from workers.connection import Connection
 
 _log = logging.getLogger("fastchat.worker")
 
 #: Seconds per slot, and so how late a look may be.
-SLOT_SECONDS = 0.25
+SLOT_SECONDS: Final = 0.25
+#: Seconds until somebody is looked at again who can't be judged now.
+_LOOK_AGAIN: Final = 1.0
+#: Seconds in which not one byte goes out to a silent client before it is given up, though the ping has not reached the kernel: behind
+#: what it does not read the ping may wait for ever.
+_STUCK: Final = 60.0
 
 
 class Watched(Protocol):
@@ -22,6 +35,59 @@ class Watched(Protocol):
 
     def look(self, now: float) -> float | None:
         """Do what is due, and say when to look again; None for never."""
+
+
+class Ping:
+    """A ping of the heartbeat that no sign of life has followed."""
+
+    __slots__ = ("_ahead", "_gone", "_since", "_written")
+
+    def __init__(self) -> None:
+        #: When it is known that the kernel has it.
+        self._written: float | None = None
+        #: What must have gone out by then (`Connection.gone_out`); what has, and since when that has not changed. Not known before the
+        #: end of the turn in which it was sent.
+        self._ahead: int | None = None
+        self._gone = 0
+        self._since = 0.0
+
+    def due(self, connection: Connection, now: float) -> float:
+        """When there must have been an answer; not before a later turn than the one in which it was sent."""
+        if self._written is None:
+            gone = connection.gone_out()
+            if self._ahead is None:
+                self._ahead = connection.kept
+                self._gone, self._since = gone, now
+            elif gone != self._gone:
+                self._gone, self._since = gone, now
+            if gone < self._ahead:
+                return self._since + _STUCK
+            self._written = now
+        return self._written + HEARTBEAT_REPLY
+
+    def begin_again(self, now: float) -> None:
+        """The worker stood still: the client has its whole time from now on."""
+        self._since = now
+        if self._written is not None:
+            self._written = now
+
+
+def beat(connection: Connection, now: float) -> float | None:
+    """Ping a client from which nothing has come for long; when to look again. None when it gives no sign of life and is to be closed."""
+    idle = connection.last_heard + HEARTBEAT_IDLE
+    if now < idle:
+        return idle
+    ping = connection.unanswered
+    if ping is None:
+        connection.unanswered = Ping()
+        connection.ping(b"alive?")
+        return now
+    due = ping.due(connection, now)
+    if now < due:
+        return min(due, now + _LOOK_AGAIN)
+    if not connection.is_read or connection.has_unread():
+        return now + _LOOK_AGAIN
+    return None
 
 
 class TimerWheel:
@@ -38,16 +104,15 @@ class TimerWheel:
         self._slots.setdefault(slot, []).append(watched)
 
     def turn(self, now: float) -> None:
-        """Look at everything that is due."""
+        """Look at everything that is due, each once: who asks for another look at once gets it with the next turn."""
         current = int(now / SLOT_SECONDS)
-        while self._next <= current:
-            watched_now = self._slots.pop(self._next, ())
-            self._next += 1
-            for watched in watched_now:
-                try:
-                    due = watched.look(now)
-                except Exception:
-                    _log.exception("bug in the heartbeat of a connection; the others are not affected")
-                    continue
-                if due is not None:
-                    self.watch(watched, due)
+        slots = [self._slots.pop(slot, ()) for slot in range(self._next, current + 1)]
+        self._next = max(self._next, current + 1)
+        for watched in (watched for slot in slots for watched in slot):
+            try:
+                due = watched.look(now)
+            except Exception:
+                _log.exception("bug in the heartbeat of a connection; the others are not affected")
+                continue
+            if due is not None:
+                self.watch(watched, due)

@@ -20,6 +20,7 @@ from core.logs import fields, set_log_level
 from core.protocol import CloseCode
 from core.settings import ConfigurationError, Settings
 from core.shard import Shard
+from core.stalls import Stalls
 from core.timestamps import format_timestamp
 from core.tokens import load_verifier
 from workers.address_counts import AddressCounts, needed
@@ -108,6 +109,7 @@ class Worker:
         self._queue_path = endpoint(run_dir, index)
         self._queue: HandoverQueue | None = None
         self._next_stats = 0.0
+        self._stalls = Stalls(_TICK)
         #: How many other workers had not been heard when that was reported last.
         self._reported_unheard = -1
         #: Connections that were refused for want of memory.
@@ -152,6 +154,9 @@ class Worker:
     def _tick(self) -> None:
         self._loop.call_later(_TICK, self._tick)  # first of all, since time must go on whatever happens below
         now = time.monotonic()
+        seconds = self._stalls.beat(now)
+        if seconds:
+            self._stood_still(seconds, now)
         self.shard.tick(now)
         self.wheel.turn(now)
         self.turn.schedule()
@@ -166,6 +171,14 @@ class Worker:
             self._next_stats = now + _STATS_INTERVAL
             self._look_at_memory()
             self._control.say(STATS, stats=self._stats())
+
+    def _stood_still(self, seconds: float, now: float) -> None:
+        _log.warning(
+            "this worker stood still: everybody gets that time back", extra=fields(seconds=round(seconds, 1))
+        )
+        self.shard.stood_still(seconds, now)
+        for connection in self.connections:
+            connection.stood_still(seconds, now)
 
     def _look_at_memory(self) -> None:
         memory, was_full = self._memory, self._memory.full

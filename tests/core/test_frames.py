@@ -14,6 +14,7 @@ from websockets.frames import Opcode as OtherOpcode
 from core.frames import (
     EMPTY_FRAGMENTS_MAX,
     PEEK_BYTES,
+    CloseWatch,
     Fragments,
     Frame,
     FrameError,
@@ -291,3 +292,55 @@ def test_d25_all_fragments_together_have_a_limit() -> None:
         fragments.add(b"x", True)
     assert caught.value.code == 1009
     assert len(fragments.message()) == MESSAGE_MAX_BYTES
+
+
+# -- The Close frame that answers ours --
+
+
+def masked(opcode: int, payload: bytes, mask: bytes = b"\x12\x34\x56\x78") -> bytes:
+    """A short frame of a client."""
+    return bytes((0x80 | opcode, 0x80 | len(payload))) + mask + apply_mask(payload, mask)
+
+
+@pytest.mark.parametrize(
+    "close",
+    [b"", b"\x03\xe8", b"\x03\xf0closed by the operator", b"\x0f\xa2" + b"x" * 123],
+    ids=["empty", "1000", "1008", "the longest"],
+)
+@pytest.mark.parametrize(
+    "before", [b"", masked(1, b"{}") * 50, b"\x81\x02{}", b"\x88\x80", bytes(range(256)) * 300]
+)
+def test_d28_a_close_frame_is_found_behind_anything(before: bytes, close: bytes) -> None:
+    """In one go, byte by byte, and cut in the middle."""
+    frame = masked(8, close)
+    assert CloseWatch().feed(before + frame)
+    watch = CloseWatch()
+    assert [watch.feed(frame[index : index + 1]) for index in range(len(frame))].index(True) == len(frame) - 1
+    watch = CloseWatch()
+    watch.feed(before + frame[:5])
+    assert watch.feed(frame[5:])
+
+
+@given(st.binary(max_size=400), st.binary(max_size=123))
+def test_d28_a_close_frame_is_found_behind_any_bytes(before: bytes, reason: bytes) -> None:
+    close = masked(8, b"\x03\xe8" + reason.decode(errors="ignore").encode())
+    assert CloseWatch().feed(before + close)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        masked(1, b"{}"),
+        masked(9, b""),
+        masked(8, b"\x03\xe8")[:-1],
+        masked(8, b"\x03\xed"),
+        masked(8, b"\x03"),
+        masked(8, b"\x03\xe8\xff"),
+        masked(8, b"\x03\xe8") + masked(1, b"{}"),
+        b"\x88\x02\x03\xe8",
+    ],
+    ids=["nothing", "text", "ping", "half", "1005", "half a code", "no UTF-8", "not the last", "unmasked"],
+)
+def test_d28_what_is_no_close_frame_of_a_client_is_not_taken_for_one(data: bytes) -> None:
+    assert not CloseWatch().feed(data)

@@ -315,6 +315,12 @@ class World:
                 shard.tick(self.now)
             self.settle()
 
+    def stand_still(self, seconds: float) -> None:
+        """All workers are suspended for so long, and go on: what came meanwhile is there before their next tick."""
+        self.now += seconds
+        for shard in self.shards:
+            shard.stood_still(seconds, self.now)
+
     def kill(self, index: int, lost: bool = False) -> None:
         """Kill worker `index`: its connections, its memory and what is on the way to or from it are gone; what is stored stays.
 

@@ -51,3 +51,18 @@ def test_many_that_came_and_went_do_not_slow_down_those_who_stay() -> None:
         deadlines.cancel(number)
     deadlines.start(-1, 0.0)
     assert list(deadlines) == [-1]
+
+
+def test_a_stall_is_given_back() -> None:
+    """Also to what began behind it, but nobody gets more than the whole time; and the order stays."""
+    expired: list[str] = []
+    deadlines = Deadlines(10.0, expired.append)
+    deadlines.start("before", 0.0)
+    deadlines.start("behind", 25.0)
+    deadlines.stood_still(20.0, 26.0)
+    deadlines.expire(29.9)
+    assert expired == []
+    deadlines.expire(30.0)
+    assert expired == ["before"]
+    deadlines.expire(36.0)
+    assert expired == ["before", "behind"]

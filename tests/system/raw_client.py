@@ -225,9 +225,11 @@ class RawClient:
         return self._await(PING, timeout).payload
 
     def closed(self, timeout: float = PATIENCE) -> tuple[int, str]:
-        """Wait for the Close frame, then for the end of the connection; the code and the reason."""
+        """Wait for the Close frame, answer it, then wait for the end of the connection; the code and the reason."""
         deadline = time.monotonic() + timeout
         code, reason = self._await(CLOSE, timeout).close()
+        with suppress(OSError):
+            self.send(client_frame(CLOSE, code.to_bytes(2, "big")))
         self.end(deadline - time.monotonic() + 1.0)
         return code, reason
 

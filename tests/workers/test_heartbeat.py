@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from workers.heartbeat import SLOT_SECONDS, TimerWheel
+from typing import Any, cast
+
+import pytest
+
+from core.protocol import HEARTBEAT_IDLE, HEARTBEAT_REPLY
+from workers.heartbeat import SLOT_SECONDS, Ping, TimerWheel, beat
 
 #: A clock value as a machine that has run for a day shows it.
 START = 86_400.1
@@ -83,3 +88,166 @@ def test_watching_from_within_a_look() -> None:
     wheel.watch(Closing(), START + 1.0)
     run(wheel, START, START + 5.0)
     assert len(other.looks) == 1
+
+
+def test_who_asks_for_another_look_at_once_gets_it_with_the_next_turn() -> None:
+    """However late a turn is: what was looked at may have written something that is to go out first."""
+    wheel = TimerWheel(START)
+    watched = Watched(*[START] * 10)
+    wheel.watch(watched, START + 1.0)
+    wheel.turn(START + 30.0)
+    assert watched.looks == [START + 30.0]
+    wheel.turn(START + 30.0 + SLOT_SECONDS)
+    assert len(watched.looks) == 2
+
+
+# -- Who is given up --
+
+
+class Client:
+    """A connection as `beat` sees it, on a wheel that turns as a worker's does; a ping is written at the end of the turn."""
+
+    def __init__(self) -> None:
+        self.now = START
+        self.last_heard = START
+        self.unanswered: Ping | None = None
+        #: When pings were sent, and when the client was given up.
+        self.pings: list[float] = []
+        self.given_up: float | None = None
+        self.is_read = True
+        self.unread = False
+        #: Bytes that were kept for the client, and how many of them the kernel does not take.
+        self.kept = 0
+        self.waiting = 0
+        self._wheel = TimerWheel(START)
+        self._wheel.watch(self, START + 10.0)
+
+    def ping(self, payload: bytes) -> None:
+        self.pings.append(self.now - START)
+        if self.waiting:
+            self.kept += 8
+            self.waiting += 8
+
+    def has_unread(self) -> bool:
+        return self.unread
+
+    def gone_out(self) -> int:
+        return self.kept - self.waiting
+
+    def look(self, now: float) -> float | None:
+        due = beat(cast(Any, self), now)
+        if due is None:
+            self.given_up = now - START
+        return due
+
+    def pass_time(self, seconds: float) -> None:
+        end = self.now + seconds
+        while self.now < end:
+            self.now += 0.1
+            self._wheel.turn(self.now)
+
+    def stand_still(self, seconds: float) -> None:
+        """The worker is suspended; then its timers come first."""
+        self.now += seconds
+        self.last_heard += seconds
+        if self.unanswered is not None:
+            self.unanswered.begin_again(self.now)
+        self._wheel.turn(self.now)
+
+    def say(self) -> None:
+        """Something came from the client, and was read."""
+        self.last_heard = self.now
+        self.unanswered = None
+
+
+def test_d27_a_silent_client_is_pinged_after_20_s_and_given_up_5_s_later() -> None:
+    client = Client()
+    client.pass_time(60.0)
+    (ping,) = client.pings
+    assert client.given_up is not None
+    assert HEARTBEAT_IDLE <= ping <= HEARTBEAT_IDLE + 0.5
+    assert ping + HEARTBEAT_REPLY <= client.given_up <= ping + HEARTBEAT_REPLY + 1.0
+
+
+def test_d27_who_says_something_every_15_s_is_never_pinged() -> None:
+    client = Client()
+    for _ in range(10):
+        client.pass_time(15.0)
+        client.say()
+    assert not client.pings
+    assert client.given_up is None
+
+
+@pytest.mark.parametrize("seconds", [13.0, 20.0, 30.0, 45.0, 3600.0])
+@pytest.mark.parametrize("before", [1.0, 14.0, 19.9, 20.5, 24.9])
+def test_d27_whenever_the_worker_stood_still_the_client_has_its_whole_time_afterwards(
+    seconds: float, before: float
+) -> None:
+    """Pinged before or not; and who stays silent goes all the same."""
+    client = Client()
+    client.pass_time(before)
+    client.stand_still(seconds)
+    client.pass_time(HEARTBEAT_REPLY - 0.2)
+    assert client.given_up is None
+    client.pass_time(HEARTBEAT_IDLE + HEARTBEAT_REPLY + 1.0)
+    assert client.given_up is not None
+    assert len(client.pings) == 1
+
+
+def test_d27_a_late_turn_neither_pings_nor_gives_up_in_one_go() -> None:
+    """Not even if nobody has noticed that the worker stood still."""
+    client = Client()
+    client.now += 60.0
+    client._wheel.turn(client.now)
+    assert len(client.pings) == 1
+    assert client.given_up is None
+
+
+def test_d27_what_waits_in_the_socket_is_read_first() -> None:
+    client = Client()
+    client.unread = True
+    client.pass_time(60.0)
+    assert client.given_up is None
+    client.unread = False
+    client.pass_time(2.0)
+    assert client.given_up is not None
+
+
+def test_d27_nobody_is_judged_whom_the_server_does_not_read() -> None:
+    client = Client()
+    client.is_read = False
+    client.pass_time(60.0)
+    assert client.given_up is None
+    client.is_read = True
+    client.pass_time(2.0)
+    assert client.given_up is not None
+
+
+def test_d27_the_5_s_begin_when_the_ping_was_written() -> None:
+    """It stood behind what the client reads slowly, and more comes behind it all the time."""
+    client = Client()
+    client.kept = client.waiting = 20_000
+    for _ in range(30):
+        client.pass_time(1.0)
+        client.waiting += 100
+        client.kept += 100
+        client.waiting -= 600
+    assert client.given_up is None
+    assert len(client.pings) == 1
+    client.pass_time(HEARTBEAT_REPLY + 3.0)
+    assert client.given_up is None, "it is still on its way"
+    client.waiting = 50
+    client.pass_time(HEARTBEAT_REPLY - 0.5)
+    assert client.given_up is None
+    client.pass_time(2.5)
+    assert client.given_up is not None
+
+
+def test_d27_a_client_to_which_not_a_byte_goes_out_for_a_minute_is_given_up() -> None:
+    """A ping behind what it does not read would wait for ever."""
+    client = Client()
+    client.kept = client.waiting = 20_000
+    client.pass_time(HEARTBEAT_IDLE + 55.0)
+    assert client.given_up is None
+    client.pass_time(10.0)
+    assert client.given_up is not None
