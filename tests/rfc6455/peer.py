@@ -83,6 +83,10 @@ class Peer:
                 self.wait_for(len(script.events))
                 self.socket.sendall(close(1000))
         self._deadline = time.monotonic() + PATIENCE
+        while self.code is None and not self.ended:
+            self._read()
+        with suppress(OSError):
+            self.socket.sendall(close(1000))
         while not self.ended:
             self._read()
         return Outcome(self.events, self.code, self.reason, self.reset)
