@@ -83,7 +83,10 @@ class Settings(BaseSettings):
         le=1_048_576,
         description="MiB past which a worker takes no more connections; 0: its share of four fifths of the machine's memory",
     )
-    user_ids: Literal["uuid4", "any"] = Field("uuid4", description="which user ids are accepted")
+    user_ids: Literal["uuid4", "uuid", "any"] = Field(
+        "uuid4",
+        description="which user ids are accepted: UUIDs of version 4, UUIDs of any version, or 1-128 letters, digits and . _ - | @ : + =",
+    )
     auth: Literal["none", "jwt"] | None = Field(
         None,
         description="none: identity is what HELLO says, and is not proven; jwt: a signed token proves it",

@@ -6,6 +6,7 @@ All of them raise Refusal(VALIDATION) with the field's name, what was expected a
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from core.codec import json_type
@@ -25,7 +26,9 @@ from core.sanitize import sanitize_name, sanitize_text
 _UUID4: Final = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE
 )
-_ANY_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+#: What identity providers and mail systems call people, such as auth0|5f7c8ec7c33c6c004bbafe82 and alice+work@example.com.
+_ANY_ID: Final = re.compile(r"(?=.*[A-Za-z0-9])[A-Za-z0-9._|@:+=-]{1,128}", re.ASCII)
 _HISTORY_CURSOR: Final = re.compile(r"([0-9]{1,15})\.([0-9]{1,15})", re.ASCII)
 #: Visible ASCII without the five characters that HTML gives a meaning.
 _MESSAGE_ID: Final = re.compile(r"""[!#-%(-;=?-~]{1,64}""", re.ASCII)
@@ -42,15 +45,32 @@ class Hello(NamedTuple):
     cursor: str | None = None
 
 
+class _IdForm(NamedTuple):
+    """What a user id looks like."""
+
+    match: Callable[[str], re.Match[str] | None]
+    #: As an error tells it.
+    expected: str
+    #: Whether it is kept in lower case; else ids are compared byte for byte.
+    lower: bool
+
+
+_ID_FORMS: Final = {
+    "uuid4": _IdForm(_UUID4.fullmatch, "UUID v4", True),
+    "uuid": _IdForm(_UUID.fullmatch, "UUID", True),
+    "any": _IdForm(
+        _ANY_ID.fullmatch, "1-128 of A-Z a-z 0-9 . _ - | @ : + = with at least one letter or digit", False
+    ),
+}
+
+
 class Validator:
-    """The field rules under one setting: `user_ids` is ``uuid4`` (the document's rule) or ``any`` (D1)."""
+    """The field rules under one setting: `user_ids` is ``uuid4`` (the document's rule), ``uuid`` or ``any`` (D1, D35)."""
 
     __slots__ = ("_id_expected", "_id_match", "_lower")
 
     def __init__(self, user_ids: str = "uuid4") -> None:
-        self._lower = user_ids == "uuid4"
-        self._id_match = (_UUID4 if self._lower else _ANY_ID).fullmatch
-        self._id_expected = "UUID v4" if self._lower else "1-64 of A-Z a-z 0-9 . _ -"
+        self._id_match, self._id_expected, self._lower = _ID_FORMS[user_ids]
 
     def user_id(self, value: Any, field: str) -> str:
         """A user id in its canonical form."""

@@ -9,7 +9,7 @@ import { askName, setUpIdentity } from "./identity.js";
 import { Messenger } from "./messenger.js";
 import { PeopleList } from "./people.js";
 import { Person } from "./storage.js";
-import { isUserId } from "./text.js";
+import { userIn } from "./text.js";
 import { takeToken } from "./token.js";
 
 /** @typedef {import("./chats.js").Chat} Chat */
@@ -133,9 +133,9 @@ function tryAgain(chat) {
 function navigate() {
   const token = takeToken();
   if (token) useToken(token);
-  const id = location.hash.slice(1);
+  const id = userIn(location.hash);
   const left = current?.id ?? null;
-  const isChat = isUserId(id) && id !== person.userId;
+  const isChat = id !== "" && id !== person.userId;
   document.body.dataset.view = isChat ? "chat" : "list";
   byId("chat").hidden = !isChat;
   byId("nothing").hidden = isChat;

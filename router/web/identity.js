@@ -2,7 +2,7 @@
 /** Who one is: the name at the beginning, and the dialog to change it, to be found, to try it as two, and to be forgotten. */
 
 import { announce, avatar, byId, nameOf } from "./dom.js";
-import { problemOfName } from "./text.js";
+import { fragmentOf, problemOfName } from "./text.js";
 
 /** @typedef {import("./storage.js").Person} Person */
 
@@ -63,7 +63,7 @@ export function setUpIdentity(person, renamed) {
     input.value = person.name;
     byId("settings-form-problem").textContent = "";
     byId("ends").hidden = !person.isPrivate;
-    link.value = `${location.origin}/#${person.userId}`;
+    link.value = `${location.origin}/${fragmentOf(person.userId)}`;
     dialog.showModal();
   });
   byId("close").addEventListener("click", () => dialog.close());

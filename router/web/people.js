@@ -2,7 +2,7 @@
 /** The list of chats and of people who are online. Each entry is a link to its chat, so a click with Ctrl opens it in a tab of its own. */
 
 import { avatar, byId, make, nameOf, quiet, setChildren } from "./dom.js";
-import { shortWhen } from "./text.js";
+import { fragmentOf, shortWhen } from "./text.js";
 
 /** @typedef {import("./chats.js").Chats} Chats */
 /** @typedef {import("./chats.js").Chat} Chat */
@@ -99,7 +99,7 @@ export class PeopleList {
     let entry = this.entries.get(id);
     if (!entry) {
       const link = make("a", "person");
-      link.href = `#${id}`;
+      link.href = fragmentOf(id);
       entry = { element: make("li", "", link), signature: "" };
       this.entries.set(id, entry);
     }

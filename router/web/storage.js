@@ -90,7 +90,7 @@ export class Person {
     put(this.tab, TOKEN, token);
     const { userId, name } = claimsOf(token);
     if (userId !== this.userId) {
-      const prefix = `fastchat:@${userId}:`;
+      const prefix = `fastchat:@${encodeURIComponent(userId)}:`; // an id may have colons
       if (this.isNew) this.moveTo(prefix, userId);
       if (!become) return false;
       this.recall(prefix);

@@ -10,7 +10,7 @@ export const NAME_MAX = 50;
 const EMOJI_LARGE_MAX = 6;
 
 /** What a user id may look like, with the server's widest setting. */
-const USER_ID = /^[A-Za-z0-9._-]{1,64}$/;
+const USER_ID = /^(?=.*[A-Za-z0-9])[A-Za-z0-9._|@:+=-]{1,128}$/;
 /** A link ends at white space, quotes, angle brackets, and at characters that can't be seen or turn text round. */
 const LINK = /\bhttps?:\/\/[^\s<>"'\u0060\u0000-\u0020\u007f-\u00a0\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff]+/giu;
 const EMOJI_ONLY = /^(?:[\p{Extended_Pictographic}\p{Emoji_Modifier}\p{Regional_Indicator}\u200d\ufe0f\s]|[#*0-9]\ufe0f?\u20e3)+$/u;
@@ -28,6 +28,19 @@ export const lengthOf = (text) => [...text].length;
 
 /** @param {unknown} value @returns {value is string} whether it can be a user id */
 export const isUserId = (value) => typeof value === "string" && USER_ID.test(value);
+
+/** @param {string} id of a user @returns {string} it as the fragment of a URL, which says whose chat is open */
+export const fragmentOf = (id) => `#${encodeURIComponent(id)}`;
+
+/** @param {string} fragment @returns {string} whose chat it names; the inverse of `fragmentOf`, empty if it names nobody */
+export function userIn(fragment) {
+  try {
+    const id = decodeURIComponent(fragment.slice(1));
+    return isUserId(id) ? id : "";
+  } catch {
+    return ""; // a percent sign that stands for itself
+  }
+}
 
 /** @param {string} name @returns {string} why it can't be a display name; empty if it can */
 export function problemOfName(name) {

@@ -66,17 +66,60 @@ def test_d1_anything_else_is_no_user_id(value: Any) -> None:
     assert refused(lambda: Validator().user_id(value, "to")) == {"field": "to", "expected": "UUID v4"}
 
 
-@pytest.mark.parametrize("value", ["test-123", "user-456", "A", "a.b_c-D9", "x" * 64, ID])
-def test_d1_any_takes_the_documents_own_examples(value: str) -> None:
-    """As they are: no case is changed."""
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("test-123", "user-456", "A", "a.b_c-D9", ID, ID.upper()),
+        *("auth0|5f7c8ec7c33c6c004bbafe82", "google-oauth2|103547991597142817347", "alice+work@example.com"),
+        *("arn:aws:iam::1:user=x", "-0-", "x" * 128),
+    ],
+)
+def test_d35_any_takes_the_ids_of_identity_providers_and_the_documents_own_examples(value: str) -> None:
+    """As they are: no case is changed, and ids are compared byte for byte."""
     assert Validator("any").user_id(value, "to") == value
 
 
 @pytest.mark.parametrize(
-    "value", [*NO_STRINGS, "", "x" * 65, "a b", "a\n", "ä", "a/b", "a:b", "<b>", "a\0b", "\u0661"]
+    "value",
+    [
+        *NO_STRINGS,
+        *(
+            "",
+            "x" * 129,
+            "a b",
+            "a\n",
+            "ä",
+            "a/b",
+            "a%b",
+            "a#b",
+            "a?b",
+            "<b>",
+            "a\0b",
+            "\u0661",
+            "a,b",
+            "a;b",
+        ),
+        *("-", "..", "._-|@:+=", "\uff41"),
+    ],
 )
-def test_d1_any_does_not_take_everything(value: Any) -> None:
-    assert refused(lambda: Validator("any").user_id(value, "user_id"))["field"] == "user_id"
+def test_d35_any_does_not_take_everything(value: Any) -> None:
+    """Nothing without a letter or digit, and nothing that a URL's path or HTML gives a meaning."""
+    details = refused(lambda: Validator("any").user_id(value, "user_id"))
+    assert (details["field"], details["expected"][:6]) == ("user_id", "1-128 ")
+
+
+@given(st.integers(0, 2**128 - 1))
+def test_d35_uuid_takes_all_versions_and_keeps_lower_case(number: int) -> None:
+    """Version 7, say, or the nil UUID."""
+    text = str(uuid.UUID(int=number))
+    assert Validator("uuid").user_id(text.upper(), "to") == text
+
+
+@pytest.mark.parametrize(
+    "value", [*NO_STRINGS, "", "test-123", ID.replace("-", ""), "{" + ID + "}", ID + "\n"]
+)
+def test_d35_uuid_takes_the_canonical_form_only(value: Any) -> None:
+    assert refused(lambda: Validator("uuid").user_id(value, "to")) == {"field": "to", "expected": "UUID"}
 
 
 def test_d1_the_default_is_uuid4() -> None:
