@@ -8,7 +8,7 @@
 export interface Options {
   /** Where the server is: `ws://localhost:8000/ws`. */
   url: string;
-  /** Who one is: a UUID v4, see `newId`. */
+  /** Who one is: a UUID v4, see `newId`; or what else the server takes. */
   userId: string;
   /** The name that others see, 3 to 50 characters. */
   displayName: string;
@@ -132,7 +132,7 @@ export interface Events {
    */
   message: Message;
   typing: { userId: string; isTyping: boolean };
-  /** The `status` or the `error` of a message has changed. */
+  /** The `status`, the `error` or the `content` of a message has changed. */
   receipt: Sent;
   /** What concerns no promise: an ERROR of the server, garbage from it (PROTOCOL), a listener that failed (LISTENER), no token (TOKEN). */
   error: FastChatError;
@@ -157,12 +157,15 @@ export class FastChatError extends Error {
   readonly details: Record<string, any>;
 }
 
-/** A message on its way. Each change of `status` is a `receipt` event. */
+/** A message on its way. Each change of `status` or `content` is a `receipt` event. */
 export class Sent {
   private constructor();
   readonly messageId: string;
   readonly to: string;
+  /** What others read: what was given, or if the server has taken markup out, what was left; known from `accepted` on. */
   readonly content: string;
+  /** What was given. */
+  readonly original: string;
   readonly status: Status;
   /** Why it failed; while it is queued, why it has to be sent again. */
   readonly error: FastChatError | null;

@@ -76,6 +76,7 @@ const PASSING = [408, 425, 429];
 const TOKEN_EXPIRED = "token expired";
 const OF_NOW = ["expired", "early"];
 const TOKEN = /^[!-~]{1,8192}$/;
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 /** How far a message has come; from 1 on the server has it. */
 const RANK = { failed: 0, queued: 0, sent: 0, stored: 1, accepted: 1, delivered: 2, read: 3 };
 
@@ -97,6 +98,7 @@ export class Sent {
     this.messageId = messageId;
     this.to = to;
     this.content = content;
+    this.original = content;
     /** @type {import("./fastchat.d.ts").Status} */
     this.status = "queued";
     /** @type {FastChatError | null} */
@@ -293,7 +295,7 @@ export class FastChat {
   send(to, content, { messageId = newId() } = {}) {
     if (typeof to !== "string" || typeof content !== "string") throw new TypeError("`to` and `content` must be strings");
     const known = this.#outgoing.get(keyOf(messageId, to));
-    if (known?.sent.content === content) return known.sent;
+    if (known && [known.sent.original, known.sent.content].includes(content)) return known.sent;
     const [accepted, delivered, read] = [deferred(), deferred(), deferred()];
     const sent = new Sent(messageId, to, content, [accepted.promise, delivered.promise, read.promise]);
     const outgoing = { sent, at: this.#clock.now(), accepted, delivered, read };
@@ -749,11 +751,13 @@ export class FastChat {
     this.#emit("receipt", sent);
   }
 
-  /** The server says how far a message has come. It may say so more than once, and in any order. */
-  #progress(outgoing, status) {
+  /** The server says how far a message has come, and what it has stored. It may say so more than once, and in any order. */
+  #progress(outgoing, status, content) {
     const { sent, accepted, delivered, read } = outgoing;
-    const isNews = RANK[status] > RANK[sent.status];
-    if (isNews) {
+    const isFurther = RANK[status] > RANK[sent.status];
+    const isOther = typeof content === "string" && content !== sent.content;
+    if (isOther) sent.content = content;
+    if (isFurther) {
       if (RANK[sent.status] === 0) this.#forgetOldest();
       Object.assign(sent, { status, error: null });
       for (const { resolve } of [accepted, delivered, read].slice(0, RANK[status])) resolve(sent);
@@ -763,7 +767,7 @@ export class FastChat {
     const place = lane ? lane.queue.findIndex((request) => request.outgoing === outgoing) : -1;
     if (place === 0) this.#answered(lane, sent);
     else if (place > 0 && (status === "read" || !lane.queue[place].asks)) lane.queue.splice(place, 1);
-    if (isNews) this.#emit("receipt", sent);
+    if (isFurther || isOther) this.#emit("receipt", sent);
   }
 
   #forgetOldest() {
@@ -780,7 +784,7 @@ export class FastChat {
     const since = this.#clock.now() - ASKED_WITHIN;
     const accepted = [...this.#outgoing.values()].filter(({ sent, at }) => RANK[sent.status] > 0 && at >= since);
     for (const outgoing of accepted.slice(-ASKED_MAX)) {
-      const { to, content, messageId } = outgoing.sent;
+      const { to, original: content, messageId } = outgoing.sent;
       const lane = this.#lanes.get(laneOf(to));
       if (lane?.queue.some((request) => request.outgoing === outgoing)) continue;
       this.#request(laneOf(to), "MSG", { to, content, message_id: messageId }, outgoing, true);
@@ -814,7 +818,7 @@ export class FastChat {
     const { own, from, to, messageId, seq } = message;
     // The server sends it to all other devices; after a reconnection this one may be taken for another.
     const outgoing = own && this.#outgoing.get(keyOf(messageId, to));
-    if (outgoing) return this.#progress(outgoing, "accepted");
+    if (outgoing) return this.#progress(outgoing, "accepted", message.content);
     const item = { message, key: `${messageId} ${from} ${to}`, cursor: data.cursor, mailbox: this.#mailbox };
     if (this.#pending.has(item.key)) return;
     const isPassed = seq !== undefined && seq <= this.#lastSeq && !this.#failures.has(item.key);
@@ -889,7 +893,7 @@ export class FastChat {
     const outgoing = data.to
       ? this.#outgoing.get(keyOf(messageId, field(data, "to", "string")))
       : [...this.#outgoing.values()].find(({ sent }) => sent.messageId === messageId);
-    if (outgoing) this.#progress(outgoing, status);
+    if (outgoing) this.#progress(outgoing, status, data.content);
   }
 
   #chatOpened(data) {
@@ -986,7 +990,7 @@ export class FastChat {
   }
 
   #chat(userId) {
-    return this.chats.get(userId) ?? this.chats.get(userId.toLowerCase());
+    return this.chats.get(userId) ?? this.chats.get(canonical(userId));
   }
 
   // -- To the caller --
@@ -1040,10 +1044,11 @@ function checked(token) {
   return token;
 }
 
-// The server writes UUIDs in lower case.
-const keyOf = (messageId, to) => `${messageId} ${to.toLowerCase()}`;
-const laneOf = (to) => `MSG ${to.toLowerCase()}`;
-const same = (one, other) => one.toLowerCase() === other.toLowerCase();
+/** The same for all spellings of a user id: a UUID in lower case, as servers write it; any other id is what it is, letter by letter. */
+const canonical = (userId) => (UUID.test(userId) ? userId.toLowerCase() : userId);
+const keyOf = (messageId, to) => `${messageId} ${canonical(to)}`;
+const laneOf = (to) => `MSG ${canonical(to)}`;
+const same = (one, other) => canonical(one) === canonical(other);
 
 function remember(set, key) {
   set.add(key);

@@ -506,7 +506,7 @@ class _Player:
 
     def sent(self, step: Data) -> None:
         came = self.subject.look_at_sent(self.sents[step["sent"]])
-        for field in ("status", "error"):
+        for field in ("status", "error", "content", "original"):
             if field in step and not _contains(came[field], step[field]):
                 raise Failed(f"it is {json.dumps(came)}")
 

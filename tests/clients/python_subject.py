@@ -153,7 +153,8 @@ class PythonSubject:
 
     def look_at_sent(self, sent: Any) -> Data:
         assert isinstance(sent, Sent)
-        return {"status": sent.status, "error": sent.error.code if sent.error is not None else None}
+        error = sent.error.code if sent.error is not None else None
+        return {"status": sent.status, "error": error, "content": sent.content, "original": sent.original}
 
     def promise(self, sent: Any, name: str) -> Awaitable[Any]:
         assert isinstance(sent, Sent)
@@ -202,7 +203,7 @@ class PythonSubject:
             case Typing():
                 return {"userId": value.user_id, "isTyping": value.is_typing}
             case Sent():
-                return {"messageId": value.message_id, "status": value.status}
+                return {"messageId": value.message_id, "status": value.status, "content": value.content}
             case FastChatError():
                 return {"code": value.code, "message": value.message, "details": dict(value.details)}
             case Presence():

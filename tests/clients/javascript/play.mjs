@@ -19,7 +19,7 @@ const NOTED = {
   chat: (event) => event,
   message: (event) => event,
   typing: (event) => event,
-  receipt: ({ messageId, status }) => ({ messageId, status }),
+  receipt: ({ messageId, status, content }) => ({ messageId, status, content }),
   error: ({ code, message, details }) => ({ code, message, details }),
 };
 
@@ -239,8 +239,8 @@ class Player {
   }
 
   checkSent({ sent: name, ...wanted }) {
-    const { status, error } = this.sents[name];
-    const came = { status, error: error?.code ?? null };
+    const { status, error, content, original } = this.sents[name];
+    const came = { status, error: error?.code ?? null, content, original };
     if (!contains(came, wanted)) throw new Failed(`it is ${show(came)}`);
   }
 

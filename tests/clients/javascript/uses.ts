@@ -20,7 +20,7 @@ chat.on("state", ({ state, retryAt, closed, lost, resumed }: StateChange) => {
 chat.on("presence", (online: Presence) => console.log(online.get("id")?.toUpperCase(), online.scope satisfies Scope | null));
 chat.on("chat", (opened: Chat) => console.log(opened.chatId, opened.userId, opened.displayName));
 chat.on("typing", ({ userId, isTyping }) => console.log(userId, isTyping satisfies boolean));
-chat.on("receipt", (sent: Sent) => console.log(sent.status satisfies Status, sent.error?.code));
+chat.on("receipt", (sent: Sent) => console.log(sent.status satisfies Status, sent.error?.code, sent.content === sent.original));
 chat.on("error", (error: FastChatError) => console.log(error.code, error.message, error.details.field));
 // @ts-expect-error there is no such event
 chat.on("massage", () => {});

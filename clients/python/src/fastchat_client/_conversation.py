@@ -24,7 +24,7 @@ from fastchat_client._people import People
 from fastchat_client._receipts import Accepted
 from fastchat_client._repeater import Repeater
 from fastchat_client._requests import HISTORY_TRIES, Done, Request, RequestLine
-from fastchat_client._wire import Data, encode
+from fastchat_client._wire import Data, canonical, encode
 from fastchat_client.models import RANK, Chat, FastChatError, History, Message, Sent, Status
 
 #: Seconds after which a request without an answer counts as not confirmed. The server answers within 5 s, so the answer is lost.
@@ -161,7 +161,7 @@ class Conversation:
         known = self._outbox.waiting(sent.to, sent.message_id) or self._accepted.find(
             sent.message_id, sent.to
         )
-        if known is not None and known.content == sent.content:
+        if known is not None and sent.content in (known.original, known.content):
             return known
         try:
             encode("MSG", {"to": sent.to, "content": sent.content, "message_id": sent.message_id})
@@ -178,7 +178,7 @@ class Conversation:
 
     def open_chat(self, user_id: str, display_name: str, done: Done, now: float) -> None:
         """Open a chat, unless it is; `done` gets the Chat."""
-        chat = self.chats.get(user_id.lower())
+        chat = self.chats.get(canonical(user_id))
         if chat is not None:
             done(chat, None)
         else:
@@ -186,7 +186,7 @@ class Conversation:
 
     def _open(self, user_id: str, display_name: str, done: Done, now: float) -> None:
         for request in self._openings.waiting:
-            if request.peer == user_id.lower():
+            if request.peer == canonical(user_id):
                 request.done.append(done)
                 return
         data = {"target_user_id": user_id, "target_display_name": display_name}
@@ -238,17 +238,17 @@ class Conversation:
     def _on_chat_opened(self, data: Data, now: float) -> None:
         fields = [_wire.text(data, name) for name in ("chat_id", "target_user_id", "target_display_name")]
         chat = Chat(*fields)
-        self.chats[chat.user_id.lower()] = chat
+        self.chats[canonical(chat.user_id)] = chat
         self._emit("chat", chat)
         current = self._openings.current
-        if current is not None and current.peer == chat.user_id.lower():
+        if current is not None and current.peer == canonical(chat.user_id):
             self._openings.finish(chat)
 
     def _on_message(self, data: Data, now: float) -> None:
         message, is_news, acknowledge = self.inbox.take(data)
         if message.own and not is_news:
             # Sent by this client, on a connection that is gone: so the server has it.
-            self._got_further(message.message_id, "accepted", message.to, now)
+            self._got_further(message.message_id, "accepted", message.to, now, message.content)
         if is_news:
             self._emit("message", message)
         elif acknowledge:
@@ -256,13 +256,15 @@ class Conversation:
 
     def _on_ack(self, data: Data, now: float) -> None:
         message_id, status = _wire.text(data, "message_id"), _wire.text(data, "status")
-        to = _wire.text_or_none(data, "to")
+        to, content = _wire.text_or_none(data, "to"), _wire.text_or_none(data, "content")
         match status:
             case "stored" | "accepted" | "delivered" | "read":
-                self._got_further(message_id, status, to, now)
+                self._got_further(message_id, status, to, now, content)
 
-    def _got_further(self, message_id: str, status: Status, to: str | None, now: float) -> None:
-        """The server has a message of this client, or more than that."""
+    def _got_further(
+        self, message_id: str, status: Status, to: str | None, now: float, content: str | None
+    ) -> None:
+        """The server has a message of this client, or more than that; with `content`, if it has not stored what was sent."""
         sent = self._outbox.find(message_id, to)
         if sent is not None:
             self._outbox.done(sent)
@@ -271,10 +273,16 @@ class Conversation:
                 given_up.end(FastChatError(FORGOTTEN, "the receipts of newer messages are followed instead"))
         else:
             sent = self._accepted.find(message_id, to)
-        if sent is None or RANK[status] <= RANK[sent.status]:
+        if sent is None:
             return
-        sent.change(status)
-        self._changed(sent)
+        is_further = RANK[status] > RANK[sent.status]
+        is_other = content is not None and content != sent.content
+        if content is not None:
+            sent.content = content
+        if is_further:
+            sent.change(status)
+        if is_further or is_other:
+            self._changed(sent)
         if status == "read":
             self._accepted.remove(sent)
 
@@ -282,7 +290,7 @@ class Conversation:
         peer, following = _wire.text(data, "with"), _wire.text_or_none(data, "next")
         messages = [self.inbox.message(message) for message in _wire.objects(data, "messages")]
         current = self._histories.current
-        if current is not None and current.peer == peer.lower():
+        if current is not None and current.peer == canonical(peer):
             self._histories.finish(History(messages, following))
 
     def _on_pong(self, data: Data, now: float) -> None:
@@ -325,7 +333,7 @@ class Conversation:
             self._outbox.again(sent, error, now + wait)
         elif (
             error.code == CHAT_NOT_OPENED
-            and sent.to.lower() in self.chats
+            and canonical(sent.to) in self.chats
             and not self._outbox.was_held(sent)
         ):
             self._outbox.hold(sent, error)
@@ -373,7 +381,7 @@ class Conversation:
 
     def _reopen(self, user_id: str, done: Done, now: float) -> None:
         """The server has forgotten a chat that was open."""
-        chat = self.chats[user_id.lower()]
+        chat = self.chats[canonical(user_id)]
         self._open(chat.user_id, chat.display_name, done, now)
 
     def _retry_after(self, error: FastChatError) -> float:
@@ -404,7 +412,7 @@ class Conversation:
     def _write_message(self, sent: Sent) -> None:
         # A carbon of it, for another connection of this client, is not to be shown.
         self.inbox.remember(self.inbox.user_id, sent.to, sent.message_id)
-        self._say("MSG", {"to": sent.to, "content": sent.content, "message_id": sent.message_id})
+        self._say("MSG", {"to": sent.to, "content": sent.original, "message_id": sent.message_id})
 
     def _write_request(self, request: Request) -> None:
         self._say(request.kind, request.payload)

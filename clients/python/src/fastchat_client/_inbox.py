@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from fastchat_client import _wire
+from fastchat_client._wire import canonical
 from fastchat_client.models import Message
 
 #: Messages that are remembered by sender and id. Only what a server repeats out of its order needs this, and that is recent.
@@ -99,7 +100,7 @@ class Inbox:
 
     def remember(self, sender: str, to: str, message_id: str) -> None:
         """A message that is not to be shown (again)."""
-        self._shown[sender.lower(), to.lower(), message_id] = None
+        self._shown[canonical(sender), canonical(to), message_id] = None
         if len(self._shown) > REMEMBERED:
             del self._shown[next(iter(self._shown))]
 
@@ -121,4 +122,4 @@ class Inbox:
 
 
 def _key(message: Message) -> _Key:
-    return message.sender.lower(), message.to.lower(), message.message_id
+    return canonical(message.sender), canonical(message.to), message.message_id

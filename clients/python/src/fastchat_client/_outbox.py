@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from fastchat_client._wire import canonical
 from fastchat_client.models import FastChatError, Sent
 
 #: Messages that may be unacknowledged at once, over all peers. The server stops reading from a client at 256.
@@ -42,7 +43,7 @@ class Outbox:
     def __init__(self, write: Callable[[Sent], None], changed: Callable[[Sent], None]) -> None:
         self._write = write
         self._changed = changed
-        #: The recipient in lower case, as the server writes a UUID -> the line.
+        #: The recipient -> the line.
         self._lines: dict[str, Line] = {}
         #: Message id -> the message of that id that is on its way. One at a time, since an ERROR does not name the peer.
         self._in_flight: dict[str, Sent] = {}
@@ -51,7 +52,7 @@ class Outbox:
 
     def add(self, sent: Sent) -> None:
         """Put a message at the end of its line. After this, `pump`."""
-        self._lines.setdefault(sent.to.lower(), Line()).waiting.append(sent)
+        self._lines.setdefault(canonical(sent.to), Line()).waiting.append(sent)
 
     def pump(self, now: float) -> None:
         """Put on the wire what may go out. There must be a connection."""
@@ -74,18 +75,18 @@ class Outbox:
 
     def waiting(self, to: str, message_id: str) -> Sent | None:
         """The message of this id that has not come to its end."""
-        line = self._lines.get(to.lower())
+        line = self._lines.get(canonical(to))
         found = (sent for sent in line.waiting if sent.message_id == message_id) if line is not None else ()
         return next(iter(found), None)
 
     def find(self, message_id: str, to: str | None = None) -> Sent | None:
         """The message of this id that is on its way, or goes out again as the next one of its line."""
         sent = self._in_flight.get(message_id)
-        if sent is None and to is not None and to.lower() in self._lines:
-            sent = self._lines[to.lower()].waiting[0]
+        if sent is None and to is not None and canonical(to) in self._lines:
+            sent = self._lines[canonical(to)].waiting[0]
         if sent is None or sent.message_id != message_id:
             return None
-        return sent if to is None or to.lower() == sent.to.lower() else None
+        return sent if to is None or canonical(to) == canonical(sent.to) else None
 
     @property
     def in_flight(self) -> list[Sent]:
@@ -95,18 +96,18 @@ class Outbox:
     def done(self, sent: Sent) -> None:
         """The server has it, or has refused it for good: the next one in its line may go out."""
         self._land(sent)
-        line = self._lines[sent.to.lower()]
+        line = self._lines[canonical(sent.to)]
         line.waiting.popleft()
         line.tries = 0
         line.blocked_until = 0.0
         line.opened = False
         if not line.waiting:
-            del self._lines[sent.to.lower()]
+            del self._lines[canonical(sent.to)]
 
     def again(self, sent: Sent, error: FastChatError, at: float) -> None:
         """It was not confirmed: it goes out again at a time, and its line waits."""
         self._back(sent, error)
-        line = self._lines[sent.to.lower()]
+        line = self._lines[canonical(sent.to)]
         line.tries += 1
         line.blocked_until = at
 
@@ -118,22 +119,22 @@ class Outbox:
     def hold(self, sent: Sent, error: FastChatError) -> None:
         """Its line waits until the chat is open again: `release`. That is done once for each message."""
         self._back(sent, error)
-        line = self._lines[sent.to.lower()]
+        line = self._lines[canonical(sent.to)]
         line.opening = line.opened = True
 
     def was_held(self, sent: Sent) -> bool:
         """Whether the chat has been opened again for it."""
-        return self._lines[sent.to.lower()].opened
+        return self._lines[canonical(sent.to)].opened
 
     def release(self, peer: str) -> None:
         """The chat is open."""
-        line = self._lines.get(peer.lower())
+        line = self._lines.get(canonical(peer))
         if line is not None:
             line.opening = False
 
     def tries(self, sent: Sent) -> int:
         """How often it has failed."""
-        return self._lines[sent.to.lower()].tries
+        return self._lines[canonical(sent.to)].tries
 
     def start_over(self) -> None:
         """The connection is lost: what was on its way goes out again on the next one."""
@@ -175,4 +176,4 @@ class Outbox:
 
     def _land(self, sent: Sent) -> None:
         if self._in_flight.pop(sent.message_id, None) is not None:
-            self._lines[sent.to.lower()].in_flight = False
+            self._lines[canonical(sent.to)].in_flight = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import Final
 
+from fastchat_client._wire import canonical
 from fastchat_client.models import Sent
 
 #: Messages whose receipts are waited for, the newest ones.
@@ -19,14 +20,14 @@ class Accepted:
     """The messages of this client that the server has and that are not read yet."""
 
     def __init__(self) -> None:
-        #: (recipient in lower case, message id) -> the message, and when it was accepted.
+        #: (recipient, message id) -> the message, and when it was accepted.
         self._sent: dict[tuple[str, str], tuple[Sent, float]] = {}
         #: Message ids of those that have been sent again on this connection, just to learn how far they are.
         self.asked: set[str] = set()
 
     def add(self, sent: Sent, now: float) -> Sent | None:
         """Remember one; the one that had to be given up for it, if any."""
-        self._sent[sent.to.lower(), sent.message_id] = sent, now
+        self._sent[canonical(sent.to), sent.message_id] = sent, now
         if len(self._sent) > FOLLOWED:
             return self._sent.pop(next(iter(self._sent)))[0]
         return None
@@ -34,12 +35,12 @@ class Accepted:
     def find(self, message_id: str, to: str | None) -> Sent | None:
         """The message of this id, to this user if the server says to whom."""
         if to is not None:
-            return self._sent.get((to.lower(), message_id), (None, 0.0))[0]
+            return self._sent.get((canonical(to), message_id), (None, 0.0))[0]
         return next((sent for sent, _ in self._sent.values() if sent.message_id == message_id), None)
 
     def remove(self, sent: Sent) -> None:
         """It has been read."""
-        self._sent.pop((sent.to.lower(), sent.message_id), None)
+        self._sent.pop((canonical(sent.to), sent.message_id), None)
 
     def latest(self, now: float) -> list[Sent]:
         """Those to ask about, in the order in which they were sent."""

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from fastchat_client._wire import canonical
 from fastchat_client.models import FastChatError
 
 #: A HISTORY that was not confirmed so often has failed; somebody is looking at an empty screen.
@@ -22,8 +23,8 @@ class Request:
 
     def __init__(self, kind: str, peer: str, payload: dict[str, Any], done: Done) -> None:
         self.kind = kind
-        #: In lower case.
-        self.peer = peer.lower()
+        #: As `canonical` has it.
+        self.peer = canonical(peer)
         self.payload = payload
         self.done = [done]
         #: How often it has failed.

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
+from fastchat_client._wire import canonical
+
 #: Seconds after which an indicator is renewed, and after which the server ends it.
 REPEAT_AFTER: Final = 7.0
 EXPIRES_AFTER: Final = 15.0
@@ -21,7 +23,7 @@ class TypingThrottle:
     """What this client has told of its user's typing."""
 
     def __init__(self) -> None:
-        #: peer in lower case -> when it was last told that the user is typing to that peer.
+        #: peer -> when it was last told that the user is typing to that peer.
         self._told: dict[str, float] = {}
         #: When the last TYPINGs went out.
         self._sent: deque[float] = deque()
@@ -29,7 +31,7 @@ class TypingThrottle:
 
     def wants(self, peer: str, is_typing: bool, now: float) -> bool:
         """Whether to say so now; counts it if so."""
-        peer = peer.lower()
+        peer = canonical(peer)
         self._told = {other: at for other, at in self._told.items() if now - at < EXPIRES_AFTER}
         last = self._told.get(peer)
         if last is None if not is_typing else last is not None and now - last < REPEAT_AFTER:
@@ -48,7 +50,7 @@ class TypingThrottle:
 
     def message_sent(self, peer: str) -> None:
         """A message ends the indicator, at the server."""
-        self._told.pop(peer.lower(), None)
+        self._told.pop(canonical(peer), None)
 
     def limited(self, retry_after: float, now: float) -> None:
         """The server has had enough: other devices of the user type too."""

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from fastchat_client._codes import MESSAGE_MAX_BYTES, PROTOCOL, VALIDATION
 from fastchat_client.models import FastChatError
 
 Data = dict[str, Any]
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
+
+
+def canonical(user_id: str) -> str:
+    """The same for all spellings of a user id: a UUID in lower case, as servers write it; any other id is what it is, letter by letter."""
+    return user_id.lower() if _UUID.fullmatch(user_id) else user_id
 
 
 def encode(kind: str, data: Data) -> str:

@@ -126,13 +126,17 @@ class History:
 
 
 class Sent:
-    """A message that this client sends. It changes: `status` is where it is now, `error` why it failed."""
+    """A message that this client sends. It changes: `status` is where it is now, `error` why it failed.
 
-    __slots__ = ("_ended", "_waiting", "content", "error", "message_id", "status", "to")
+    `content` is what others read. Where the server has taken markup out, that is not what was given, which stays in `original`.
+    """
+
+    __slots__ = ("_ended", "_waiting", "content", "error", "message_id", "original", "status", "to")
 
     def __init__(self, to: str, content: str, message_id: str) -> None:
         self.to = to
         self.content = content
+        self.original = content
         self.message_id = message_id
         self.status: Status = "queued"
         self.error: FastChatError | None = None
