@@ -7,7 +7,7 @@ socket to the worker that owns the user. A connection goes through these stages,
   (acceptor)   (handshake,    (lobby_socket)   (handover_queue)
                 upgrade,            |
                 origin)             v
-                  |            (lingering): an answer or a Close frame, then FIN
+                  |            (lingering): an answer or a Close frame, and FIN in its time
                   v
                (pages): the socket goes to aiohttp
 

@@ -244,10 +244,12 @@ class LobbySocket(PeekedSocket):
         self._tell(close_level(code), "a connection was closed by the server", code=int(code), reason=reason)
         last_words = frames.close_frame(code, reason)
         if self.number is None:
-            self.finish(last_words)
+            self.finish(last_words, awaits_close=True)
         elif self.write(last_words):
-            # In flight: the worker may have a copy, so lingering would end nothing.
-            self.cut()
+            # In flight: the worker may have a copy.
+            self.release()
+            self.leave()
+            self.reception.linger_shared(self.socket)
 
     def _tell(self, level: int, event: str, **about: object) -> None:
         """Log something about this connection."""

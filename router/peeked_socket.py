@@ -136,11 +136,11 @@ class PeekedSocket:
         reset(self.socket)
         return False
 
-    def finish(self, last_words: bytes) -> None:
-        """Write the last thing that the client gets, and close once it had the time to read it."""
+    def finish(self, last_words: bytes, *, awaits_close: bool = False) -> None:
+        """Write the last thing that the client gets, and close once it had the time to read it, and to answer if it was a Close frame."""
         self.release()
         self.leave()
-        self.reception.linger(self.socket, last_words)
+        self.reception.linger(self.socket, last_words, awaits_close=awaits_close)
 
     def close(self) -> None:
         """Close the socket without a word. Harmless when it is closed already."""

@@ -157,10 +157,14 @@ class Reception:
         self.count("front_page_requests_total")
         self._pages.serve(client, size)
 
-    def linger(self, client: socket.socket, last_words: bytes) -> None:
-        """Say the last thing and close in good order."""
-        if not self._lingering.add(client, last_words, now()):
+    def linger(self, client: socket.socket, last_words: bytes, *, awaits_close: bool = False) -> None:
+        """Say the last thing and close in good order (``router.lingering``)."""
+        if not self._lingering.add(client, last_words, now(), awaits_close=awaits_close):
             self.count("front_not_read_total")
+
+    def linger_shared(self, client: socket.socket) -> None:
+        """The last thing has been said; close in good order what a worker may have too."""
+        self._lingering.share(client, now())
 
     def queue_of(self, user_id: str) -> HandoverQueue:
         """The queue to the worker that owns this user."""
@@ -215,6 +219,7 @@ class Reception:
         assert self.stopping is not None
         for visitor in self.waits:
             visitor.end(*self.stopping)
+        self._lingering.cut_short()
 
     def is_empty(self) -> bool:
         """Whether every connection has come to its end, or is a worker's."""

@@ -166,9 +166,11 @@ class Client:
         return decoded
 
     def closed(self) -> tuple[int, str]:
-        """Code and reason of the Close frame, which is the next and the last thing to come."""
+        """Code and reason of the Close frame, which is the next and the last thing to come; it is answered."""
         opcode, payload = self.frame()
         assert opcode == Opcode.CLOSE, (opcode, payload)
+        with contextlib.suppress(OSError):
+            self.send(client_frame(Opcode.CLOSE, payload[:2]))
         assert self.read_all() == b""
         return (struct.unpack("!H", payload[:2])[0] if payload else 1005), payload[2:].decode()
 
