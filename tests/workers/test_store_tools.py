@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -96,6 +97,17 @@ def test_what_people_write_is_exported_as_it_is(directory: Path, users: list[str
         change(path, "UPDATE messages SET content = ?", strange)
     result = process("export", directory, users[0], LC_ALL="C", PYTHONUTF8="0", PYTHONIOENCODING="ascii")
     assert (result.returncode, result.stderr) == (0, "")
+    lines = [json.loads(line) for line in result.stdout.split("\n") if line]
+    assert {line["content"] for line in lines if line["type"] == "message"} == {strange}
+
+
+def test_an_export_does_nothing_to_a_terminal_that_shows_it(directory: Path, users: list[str]) -> None:
+    """Controls and what turns text round come as JSON escapes, and are all there."""
+    strange = "a\x7f\x9b31m\x85 \u202eb\u2066\u200f\u061c \U0001f469\u200d\U0001f680 \u00e4"
+    for path in shards(directory):
+        change(path, "UPDATE messages SET content = ?", strange)
+    result = process("export", directory, users[0], PYTHONUTF8="1")
+    assert set(re.findall(r"[^ -~\n]", result.stdout)) == set("\u200d\u00e4\U0001f469\U0001f680")
     lines = [json.loads(line) for line in result.stdout.split("\n") if line]
     assert {line["content"] for line in lines if line["type"] == "message"} == {strange}
 

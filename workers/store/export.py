@@ -6,6 +6,7 @@ the order of time, and they are merged as they come: nothing but one batch of ea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from heapq import merge
@@ -26,6 +27,8 @@ from workers.store.schema import acknowledged, chats, messages, users
 
 #: Messages of one file that are in memory at once.
 _BATCH: Final = 200
+#: What makes a terminal do something, or turns text round: DEL and the C1 controls, line separators, bidirectional formatting.
+_ACTIVE: Final = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def export(directory: Path, user_id: str, out: TextIO) -> None:
@@ -128,5 +131,9 @@ def _time(epoch_ms: int) -> str:
 
 
 def _write(out: TextIO, **line: Any) -> None:
-    # orjson leaves all characters as they are, and JSON has no newlines of its own.
-    out.write(to_json(line).decode() + "\n")
+    # orjson leaves all characters as they are, and JSON has no newlines of its own. What would have a terminal do something is escaped.
+    out.write(_ACTIVE.sub(_escaped, to_json(line).decode()) + "\n")
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
