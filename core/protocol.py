@@ -129,7 +129,7 @@ class Resumed:
     RESET: Final = "reset"
 
 
-# -- Lengths, in Unicode code points after sanitising (D16) --
+# -- Lengths, in Unicode code points after sanitising; of content before spaces are put into it, which makes it longer (D16) --
 CONTENT_MAX: Final = 1000
 NAME_MIN: Final = 3
 NAME_MAX: Final = 50

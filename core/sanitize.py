@@ -1,26 +1,9 @@
-"""Takes markup and control characters out of what users write; the rest stays as it was, byte for byte (D16).
+"""What becomes of the texts that users write: markup and control characters go, everything else stays as it was (D16).
 
-Markup is what an HTML5 parser takes for something else than text: tags, comments, doctypes, and what script
-and style hold. So `<3`, `a < b` and `&lt;b&gt;` stay. The result is text, and a page has to escape it like
-any text; what is promised is that a page which forgets to gets no tag out of it.
+The result is text, and a page has to escape it like any text; what is promised is that a page which forgets to gets no element out of
+it. What markup is, ``core.markup`` says. Sanitising a result again changes nothing.
 
-Source: WHATWG HTML, section 13.2.5 (tokenization); the comments at the expressions below name its states. It
-is simplified in three points, none of which can leave a tag behind:
-
-* Only script and style have a content of their own. What textarea, title, xmp, iframe, noembed, noframes,
-  noscript and plaintext hold is read like any text: taken literally it would uncover tags, and the next pass
-  would remove them anyway.
-* No tree is built. A CDATA section is a comment up to the next `>`, as everywhere but inside of svg and math.
-* White space is tab, line feed and space: form feed and carriage return are gone before.
-
-Why not nh3 (ammonia, html5ever): it writes HTML, not text. Its escapes can be undone, but it builds a tree;
-that loses text (what a template holds, the line feed after `<pre>`, what stands before a script inside of
-math), turns CR LF into LF, and takes 14 ms for 16 KiB of `<div>`. The tests compare this module with it where
-both must agree.
-
-Every pass is linear. Once the expression has seen how markup begins it can't fail: what is never closed
-reaches to the end of the text, as in HTML, so no closing token is searched for twice. The quantifiers are
-possessive (`*+`): what they took is not given back, so nothing is tried in two ways.
+Names are for telling people apart, so what can't be seen goes from them as well, and what can be written in two ways is written in one.
 """
 
 from __future__ import annotations
@@ -29,137 +12,123 @@ import re
 import unicodedata
 from typing import Final
 
+from core.markup import space_out, without_markup
 from core.protocol import NAME_MAX
+from core.unicode_tables import DEFAULT_IGNORABLE, NONCHARACTERS, PICTOGRAPHIC
 
-#: Passes over one text. Markup needs one, and one more where it had been cut in two by other markup
-#: (`<<i>b>`). Whoever nests deeper is not writing text, and one pass for each level would make the work
-#: quadratic.
-_PASSES: Final = 3
+#: The C0 controls but tab, line feed and carriage return. DEL and the C1 controls stay in a text: to HTML they are text.
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]++")
+_CARRIAGE_RETURN: Final = re.compile(r"\r\n?+")
 
-#: The C0 controls but tab and line feed. DEL and the C1 controls stay in a text: D16 does not name them, and
-#: to HTML they are text.
-_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f]+")
+#: What shows nothing, and is no white space: see `DEFAULT_IGNORABLE`, controls, and the marks of interlinear annotation.
+_UNSEEN: Final = rf"\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufff9-\ufffb{DEFAULT_IGNORABLE}{NONCHARACTERS}"
+#: The cell of Braille without a dot. It is no white space by its properties, and looks like it.
+_BLANK: Final = "\u2800"
+_VISIBLE: Final = re.compile(rf"[^\s{_BLANK}{_UNSEEN}]")
 
-#: What breaks a line. A name is one line, and a space keeps its words apart. Next line (U+0085), line
-#: separator and paragraph separator do what line feed does.
+# -- Names --
+
+#: What breaks a line. A name is one line, and a space keeps its words apart.
 _NAME_BREAKS: Final = re.compile(r"[\t\n\x85\u2028\u2029]")
-
-#: What has no place in a name. Embeddings and overrides (U+202A to U+202E) and isolates (U+2066 to U+2069)
-#: turn round what follows them, beyond the name too when left open. The marks (U+200E, U+200F, U+061C) go
-#: with them: they can't be seen, yet a right-to-left mark before each of two digits shows 12 for 21, and one
-#: user passes for another. The price is that punctuation at the edge of a name may show on its other side.
-#: DEL and C1 can't be seen either. RFC 8264, sections 9.12 and 9.13, keeps all of these out of nicknames.
-_NAME_INVISIBLE: Final = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]+"
+#: What names are trimmed of.
+_NAME_EDGES: Final = "".join(c for c in map(chr, range(0x3001)) if c.isspace()) + _BLANK
+#: Zero-width non-joiner and joiner, and the selectors of how an emoji is shown: the ones that have a place in names.
+_JOINERS: Final = "\u200c\u200d\ufe0e\ufe0f"
+_JOINER: Final = re.compile(f"[{_JOINERS}]")
+_NAME_INVISIBLE: Final = re.compile(rf"(?![{_JOINERS}])[{_UNSEEN}]")
+#: Group 1: an emoji sequence (UTS #51), which keeps what joins and selects in it. Group 2: joiners anywhere else.
+_NAME_JOINED: Final = re.compile(
+    rf"""
+    ( [0-9\#*] \ufe0f \u20e3
+    | [{PICTOGRAPHIC}] [\ufe0e\ufe0f\U0001f3fb-\U0001f3ff]?+ (?: \u200d [{PICTOGRAPHIC}] [\ufe0e\ufe0f\U0001f3fb-\U0001f3ff]?+ )*+
+    )
+    | ([{_JOINERS}]++)
+    """,
+    re.VERBOSE,
 )
-
-#: The only character whose normal form is an ASCII letter: normalised after the tags are gone, it would make
-#: a tag of a `<` before it.
-_KELVIN_SIGN: Final = "\u212a"
+_ZWNJ: Final = "\u200c"
+_ZWJ: Final = "\u200d"
+#: Canonical_Combining_Class of a virama: with a joiner behind it two letters are written as one, as in the Sinhala for Sri.
+_VIRAMA: Final = 9
 
 #: Normalising is quadratic in the length of a run of combining marks, 30 ms for 16 KiB. It makes one code
 #: point of at most four (no canonical decomposition is longer), so what is longer than this is too long for a
 #: name in any form, and can do without.
 _NORMALISED_MAX: Final = 4 * NAME_MAX
-
-#: The end of a tag's name; looked at, not taken.
-_NAME_ENDS: Final = r"(?=[\t\n />])"
-
-#: What may stand between a tag's name and its `>`: "before attribute name" and the states behind it. Only
-#: behind a `=` does a quote begin a value; elsewhere it is a character of the attribute's name, so `<a ">` is
-#: a whole tag.
-_ATTRIBUTES: Final = r"""
-    (?: [\t\n /]++
-      | [^\t\n />] [^\t\n />=]*+                            # the name; a `=` at its beginning is part of it
-        (?: [\t\n ]*+ = [\t\n ]*+
-            (?: "[^"]*+(?:"|\Z) | '[^']*+(?:'|\Z) | [^\t\n >"'][^\t\n >]*+ )?+
-        )?+
-    )*+
-"""
-
-#: Behind `<!--`. Two dashes or more and then `>` or `!>` end it; `<!-->` and `<!--->` are whole comments.
-_COMMENT: Final = r"""
-    (?: -?>
-      | (?: [^-]++ | -(?!-) | --++(?!!?>) )*+ (?: --++!?> | \Z )
-    )
-"""
-
-#: Behind `<style>`, the end tag included: "RAWTEXT".
-_STYLE_CONTENT: Final = rf"""
-    (?: [^<]++ | <(?!/(?i:style){_NAME_ENDS}) )*+
-    (?: </(?i:style) {_ATTRIBUTES} (?:>|\Z) | \Z )
-"""
-
-#: Behind `<script>`, the end tag included: "script data". Behind `<!--` it is "escaped", and there another
-#: `<script>` makes it "double escaped", where `</script>` ends only that; `-->` ends both.
-_SCRIPT_CONTENT: Final = rf"""
-    (?: [^<]++
-      | <(?! !-- | /(?i:script){_NAME_ENDS} )
-      | <!(?=--)
-        (?: [^<-]++ | -(?!-) | --++(?!>)                    # escaped
-          | <(?! /?+(?i:script){_NAME_ENDS} )
-          | <(?i:script){_NAME_ENDS}
-            (?: [^<-]++ | -(?!-) | --++(?!>)                # double escaped
-              | <(?! /(?i:script){_NAME_ENDS} )
-            )*+
-            (?: </(?i:script) )?+
-        )*+
-    )*+
-    (?: </(?i:script) {_ATTRIBUTES} (?:>|\Z) | \Z )
-"""
-
-#: One piece of markup. ASCII keeps `(?i:script)` from matching letters that HTML does not fold, as U+017F
-#: (long s).
-_MARKUP: Final = re.compile(
-    rf"""
-    < (?=[A-Za-z/!?])                                       # only looked at, to be quick with floods of `<`
-    (?: (?i:script) {_NAME_ENDS} {_ATTRIBUTES} (?: > {_SCRIPT_CONTENT} | \Z )
-      | (?i:style) {_NAME_ENDS} {_ATTRIBUTES} (?: > {_STYLE_CONTENT} | \Z )
-      | /?+ [A-Za-z] [^\t\n />]*+ {_ATTRIBUTES} (?:>|\Z)    # any other start tag, any end tag
-      | !-- {_COMMENT}
-      | (?: [!?] | /(?!\Z) ) [^>]*+ (?:>|\Z)                # doctype, bogus comment; `</` at the end is text
-    )
-    """,
-    re.VERBOSE | re.ASCII,
-)
-
-#: Where `_MARKUP` would find something.
-_MARKUP_BEGINS: Final = re.compile(r"<(?:[A-Za-z!?]|/(?!\Z))")
-
-#: Every `<` that could begin markup. A whole run of them goes: of `<<a`, to take the second alone would put
-#: the first before the letter.
-_BRACKETS: Final = re.compile(r"(?<!<)<++(?=[A-Za-z/!?])")
+#: What is normalised in one piece: nothing composes with an ASCII character before it.
+_NORMALISED_PIECE: Final = re.compile(r"[\x00-\x7f]?+[^\x00-\x7f]++")
 
 
 def sanitize_text(text: str) -> str:
-    """The content of a message without markup and C0 controls, otherwise as it was; it may be empty (D16).
+    """The content of a message as it is stored; it may be empty, and longer than what was sent (D16)."""
+    return space_out(clean_text(text))
 
-    Sanitising the result again changes nothing.
-    """
+
+def clean_text(text: str) -> str:
+    """The content of a message without markup and C0 controls, otherwise as it was, and not yet spaced out: its length counts (D16)."""
     # What is printable has no controls; to ask that takes a third of the time of a search for them.
     if not text.isprintable():
-        text = _CONTROLS.sub("", text)
-    return _without_markup(text) if "<" in text else text
+        text = _without_controls(text)
+    return without_markup(text) if "<" in text else text
+
+
+def is_visible(text: str) -> bool:
+    """Whether anything of `text` can be seen: neither white space, nor default-ignorable, nor a control character (D16)."""
+    return _VISIBLE.search(text) is not None
 
 
 def sanitize_name(text: str) -> str:
-    """A display name on one line: no markup, controls or bidirectional formatting, trimmed, in NFC (D16).
+    """A display name on one line: no markup, no invisible characters, trimmed, in NFC (D16). It may be empty, or too long; else it begins with something visible.
 
-    It may be empty. Line breaks and tabs become spaces. If more than four times `NAME_MAX` code points are
-    left they are not normalised: that is too long in any form, and the caller is to refuse it. Sanitising the
-    result again changes nothing.
+    Line breaks and tabs become spaces. What is too long for a name in any form is not normalised.
     """
+    if not text.isprintable():
+        text = _NAME_BREAKS.sub(" ", _without_controls(text))
     # Before the markup, since "<", an invisible character and "b>" make a tag once that character is gone.
-    text = _NAME_INVISIBLE.sub("", text)
-    text = _NAME_BREAKS.sub(" ", text).replace(_KELVIN_SIGN, "K")
-    text = _without_markup(text).strip()
-    return unicodedata.normalize("NFC", text) if len(text) <= _NORMALISED_MAX else text
+    seen = _seen(text)
+    text = without_markup(seen)
+    if text is not seen:
+        text = _seen(text)  # what stood around the markup may make one character
+    return space_out(text).strip(_NAME_EDGES)
 
 
-def _without_markup(text: str) -> str:
-    """`text` without markup, nor what removing it has made into markup; controls must be gone before."""
-    for _ in range(_PASSES):
-        text = _MARKUP.sub("", text)
-        if _MARKUP_BEGINS.search(text) is None:
-            return text
-    return _BRACKETS.sub("", text)
+def _without_controls(text: str) -> str:
+    return _CARRIAGE_RETURN.sub("\n", _CONTROLS.sub("", text))
+
+
+def _seen(name: str) -> str:
+    """What can be seen of a name, each character written in one way."""
+    if name.isascii() and name.isprintable():
+        return name
+    return _NORMALISED_PIECE.sub(_normalised, _without_invisible(name))
+
+
+def _without_invisible(name: str) -> str:
+    name = _NAME_INVISIBLE.sub("", name)
+    return _NAME_JOINED.sub(_kept, name) if _JOINER.search(name) is not None else name
+
+
+def _normalised(piece: re.Match[str]) -> str:
+    return unicodedata.normalize("NFC", piece[0]) if len(piece[0]) <= _NORMALISED_MAX else piece[0]
+
+
+def _kept(match: re.Match[str]) -> str:
+    """What stays of an emoji sequence, or of joiners elsewhere: one between two letters that it keeps apart, or makes one of."""
+    emoji, joiners = match.groups()
+    if emoji is not None:
+        return match[0]
+    text, start, end = match.string, match.start(), match.end()
+    if not (
+        start > 0 and end < len(text) and _is_of_a_letter(text[start - 1]) and _is_of_a_letter(text[end])
+    ):
+        return ""
+    if joiners == _ZWJ:
+        return _ZWJ if unicodedata.combining(text[start - 1]) == _VIRAMA else ""
+    return _ZWNJ if joiners == _ZWNJ else ""
+
+
+def _is_of_a_letter(character: str) -> bool:
+    """Whether it is a letter, or a mark that belongs to one."""
+    return character.isalpha() or (
+        unicodedata.category(character) in ("Mn", "Mc") and character not in _JOINERS
+    )

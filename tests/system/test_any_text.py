@@ -65,7 +65,6 @@ METACHARACTERS: Final = (
 ANYWHERE: Final = (
     "I <3 you & a < b && c > d, &lt;b&gt;",
     "two\nlines\tand a tab",
-    " ",
     "  not trimmed  ",
     "e\u0301 and \u00e9 stay what they are",
     "Z\u0351\u036b\u0343\u036a\u0302\u036b\u033d\u034f\u0334\u0319A\u0334\u0335\u035c\u0330",
@@ -73,7 +72,7 @@ ANYWHERE: Final = (
     "\u05e9\u05dc\u05d5\u05dd \u05e2\u05d5\u05dc\u05dd and \u0645\u0631\u062d\u0628\u0627",
     "\u202eright to left\u202c \u2066isolated\u2069",
     "\u4f60\u597d\u4e16\u754c \ud55c\uad6d\uc5b4 \u0939\u093f\u0928\u094d\u0926\u0940",
-    "\u2028\u2029\x7f\x85\xa0\xad\u200b\ufeff",
+    "invisible: \u2028\u2029\x7f\x85\xa0\xad\u200b\ufeff",
     "\ufffd\uffff\ufdd0\ue000\U0010ffff",
     "\U0001f600" * 1000,
     "\U00020000\U0001d518" * 500,
@@ -95,9 +94,12 @@ CONTENTS: Final = (
     Text("\r\n\x01\x1f\x1b[31m", "\n[31m"),
     Text("<b>'</b>; DROP", "'; DROP"),
     Text("<script>x</script>\U0001f600", "\U0001f600"),
+    Text("one\r\ntwo\rthree", "one\ntwo\nthree"),
+    Text("for(i=0;i<n;i++){ List<String> xs; }", "for(i=0;i< n;i++){ List< String> xs; }"),
+    Text("<a" * 500, "< a" * 500),
 )
 
-#: Display names have 3 to 50 characters, are trimmed and normalised, and have no bidirectional overrides.
+#: Display names have 3 to 50 characters, are trimmed and normalised, and have nothing invisible.
 NAMES: Final = (
     *(Text(text, text) for text in METACHARACTERS if 3 <= len(text) <= 50),
     Text("\U0001f600" * 50, "\U0001f600" * 50),
@@ -106,6 +108,12 @@ NAMES: Final = (
     Text("A\x00l\x00ice", "Alice"),
     Text("\u202ereversed\u202c", "reversed"),
     Text("  in the middle  ", "in the middle"),
+    Text("Bobby\u200b\u2060\ufeff", "Bobby"),
+    Text("x<y", "x< y"),
+    Text(
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \U0001f3f3\ufe0f\u200d\U0001f308",
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \U0001f3f3\ufe0f\u200d\U0001f308",
+    ),
 )
 
 #: User ids with FASTCHAT_USER_IDS=any. Those that look alike to a wildcard, a number or a comparison without case are different users.

@@ -179,7 +179,7 @@ def test_no_tag_gets_to_anybody(server: Server) -> None:
     hidden = [f"<{tag}>" for tag in tags] + [f"<{tag}" for tag in tags]
     hidden += [f"<<i>{tag}>" for tag in tags] + [f"<<i><i>{tag}>" for tag in tags]
     hidden += [f"<\x00{tag}>" for tag in tags] + [f"<<!---->{tag}>" for tag in tags]
-    hidden += [f"{'<' * 9}{'<i>' * 9}{tag}{'>' * 9}" for tag in tags]
+    hidden += [f"{'<' * 5}{'<i>' * 5}{tag}{'>' * 5}" for tag in tags]
     hidden += [f"<s<script>x</script>{tag}>" for tag in tags]
     capabilities = ["carbons", "history"]
     shown: list[str] = []
@@ -233,7 +233,7 @@ def test_names_turn_nothing_round(server: Server, character: str) -> None:
             f"{character}Alice",
             f"Al{character}ice",
             f"Alice{character}",
-            f"Al<{character}b>ice",
+            f"<{character}b>Alice</b{character}>",
             character.join("Alice"),
         ):
             with RawClient.upgraded(server.port, str(uuid4()), name) as alice:

@@ -292,7 +292,13 @@ async def test_d11_one_ack_for_each_message(server: Server, where: str) -> None:
         ("<b>bold</b> claim", "bold claim"),
         ("before<script>alert(1)</script>after", "beforeafter"),
         ("<img src=x onerror=alert(1)>hi", "hi"),
-        ("hi <b", "hi "),
+        ("hi <b", "hi < b"),
+        ("x<y", "x< y"),
+        ("for(i=0;i<n;i++){}", "for(i=0;i< n;i++){}"),
+        ("List<String> xs", "List< String> xs"),
+        ("#include <stdio.h>", "#include < stdio.h>"),
+        ("<img src=x onerror=alert(1)", "< img src=x onerror=alert(1)"),
+        ("one\r\ntwo\rthree", "one\ntwo\nthree"),
         ("a<!-- comment -->b", "ab"),
         ("<scr<script>ipt>alert(1)</script>x", None),
         ("tab\tand\nnewline\x00\x07\x1b", "tab\tand\nnewline"),
@@ -315,7 +321,21 @@ async def test_d16_content_as_it_arrives(server: Server, content: str, arrives: 
 
 
 @pytest.mark.parametrize(
-    "content", ["", "😀" * 1001, "<b></b>", "<script>x</script>", "\x00", 7, None, ["x"]]
+    "content",
+    [
+        "",
+        "😀" * 1001,
+        "<b></b>",
+        "<script>x</script>",
+        "\x00",
+        7,
+        None,
+        ["x"],
+        " ",
+        "\n \t",
+        "\u200b\u3164",
+        "\u2060",
+    ],
 )
 @run_async
 async def test_d16_what_is_no_content(server: Server, content: object) -> None:
@@ -335,6 +355,8 @@ async def test_d16_what_is_no_content(server: Server, content: object) -> None:
         ("<b>Alice</b>", "Alice"),
         ("x" * 50, "x" * 50),
         ("abc", "abc"),
+        ("Bobby\N{ZERO WIDTH SPACE}", "Bobby"),
+        ("x<y", "x< y"),
     ],
 )
 @run_async
@@ -345,7 +367,9 @@ async def test_d16_names_as_they_are_shown(server: Server, name: str, shown: str
         assert {"user_id": alice.user_id, "display_name": shown, "online": True} in users
 
 
-@pytest.mark.parametrize("name", ["", "ab", "x" * 51, " a ", "<b>a</b>", None, 7])
+@pytest.mark.parametrize(
+    "name", ["", "ab", "x" * 51, " a ", "<b>a</b>", None, 7, "\u200b" * 3, "\u3164" * 3, "\u2060" * 3]
+)
 @run_async
 async def test_d16_what_is_no_name(server: Server, name: object) -> None:
     async with ChatClient(server.url) as alice:
