@@ -67,7 +67,8 @@ _NAME: Final = FieldType(
 _CONTENT: Final = FieldType(
     f"1-{CONTENT_MAX} characters",
     {"type": "string", "minLength": 1, "if": {"pattern": _PLAIN_TEXT}, "then": {"maxLength": CONTENT_MAX}},
-    {"type": "string", "minLength": 1, "maxLength": CONTENT_MAX},
+    # A space behind each `<` that has a character behind it.
+    {"type": "string", "minLength": 1, "maxLength": CONTENT_MAX * 3 // 2},
 )
 _TIMESTAMP: Final = both(
     "UTC, ISO 8601, milliseconds, `Z`",
@@ -105,7 +106,7 @@ _SCOPE: Final = _one_of(Scope.EVERYONE, Scope.CONTACTS)
 _MSG_FIELDS: Final = (
     Field("from", _USER_ID, "the sender; the server stamps it"),
     Field("to", _USER_ID, "the recipient"),
-    Field("content", _CONTENT, "without markup and control characters"),
+    Field("content", _CONTENT, "without markup; see below"),
     Field("message_id", _MESSAGE_ID, "the sender's, or the server's"),
     Field(
         "timestamp",
@@ -192,7 +193,7 @@ FROM_CLIENT: Final = (
         "Who this is; the first message of a connection, within 10 s. Answered by HELLO_ACK and PRESENCE. Again: a new name or token.",
         (
             Field("user_id", _USER_ID, "the user's own, kept for ever"),
-            Field("display_name", _NAME, "what others see"),
+            Field("display_name", _NAME, "what others see; see below"),
             Field(
                 "capabilities",
                 both("list of strings", {"type": "array", "items": {"type": "string"}}),
@@ -234,7 +235,7 @@ FROM_CLIENT: Final = (
         "A chat message, for one person. Answered by MSG_ACK, with the same `message_id` again and again if it is repeated.",
         (
             Field("to", _USER_ID, "the recipient, with whom a chat is open"),
-            Field("content", _CONTENT, "counted after markup and control characters are removed"),
+            Field("content", _CONTENT, "one character is visible; see below"),
             Field(
                 "message_id",
                 _MESSAGE_ID,

@@ -146,3 +146,24 @@ LIMITS: Final = (
         "MESSAGE_FAILED for who sends more",
     ),
 )
+
+
+class Example(NamedTuple):
+    """A text as it is sent, and as it is stored."""
+
+    sent: str
+    stored: str
+
+
+#: What becomes of texts (D16), each a case of a rule.
+TEXTS: Final = (
+    Example("I <3 you, a < b && c > d, &lt;b&gt;", "I <3 you, a < b && c > d, &lt;b&gt;"),
+    Example("<b>Two</b> lines,<br> or <input disabled> one", "Two lines, or  one"),
+    Example("<img src=x onerror=alert(1)>Hi!", "Hi!"),
+    Example("1<script>alert(1)</script>2<!-- no -->3", "123"),
+    Example("x<y", "x< y"),
+    Example("for(i=0;i<n;i++){}", "for(i=0;i< n;i++){}"),
+    Example("List<String> xs", "List< String> xs"),
+    Example("#include <stdio.h>", "#include < stdio.h>"),
+    Example("<img src=x", "< img src=x"),
+)

@@ -78,9 +78,10 @@ def is_visible(text: str) -> bool:
 
 
 def sanitize_name(text: str) -> str:
-    """A display name on one line: no markup, no invisible characters, trimmed, in NFC (D16). It may be empty, or too long; else it begins with something visible.
+    """A display name on one line: no markup, no invisible characters, trimmed, in NFC (D16).
 
-    Line breaks and tabs become spaces. What is too long for a name in any form is not normalised.
+    It may be empty, or too long; else it begins with something visible. Line breaks and tabs become spaces. What is too
+    long for a name in any form is not normalised. Sanitising the result again changes nothing.
     """
     if not text.isprintable():
         text = _NAME_BREAKS.sub(" ", _without_controls(text))

@@ -19,7 +19,8 @@ if str(_PROJECT) not in sys.path:  # it is, unless this runs as a script
 
 from core.catalogue import ERROR_DETAILS, FROM_CLIENT, FROM_SERVER  # noqa: E402
 from core.catalogue_rows import Field, Message, Schema  # noqa: E402
-from core.meanings import CAPABILITIES, CLOSES, ERRORS, LIMITS  # noqa: E402
+from core.meanings import CAPABILITIES, CLOSES, ERRORS, LIMITS, TEXTS  # noqa: E402
+from core.protocol import CONTENT_MAX, NAME_MAX, NAME_MIN  # noqa: E402
 
 PAGE: Final = _PROJECT / "docs" / "protocol.md"
 SCHEMA: Final = _PROJECT / "docs" / "protocol.schema.json"
@@ -107,6 +108,19 @@ def page() -> str:
         *(_message(message) for message in FROM_SERVER),
         "The `details` of an ERROR:",
         _fields(ERROR_DETAILS, optional=False),
+        "## What becomes of texts",
+        "Markup and control characters are removed from texts, everything else stays as it was. Markup is what is complete: comments, "
+        "doctypes, `<?name ...?>`, `script` and `style` with what they hold, and tags of HTML, SVG and MathML with nothing but attributes "
+        "in them. A tag without attributes directly behind a letter or a digit (`List<Object>`) is one only if its element has no end "
+        "tag or is closed further on. Any other `<` before a letter, `/`, `!` or `?` stays and gets a space behind it, so that no page "
+        "that forgets to escape the text makes an element of it. Line breaks become line feeds. A second time changes nothing.",
+        _table(("sent", "stored"), ((f"`{row.sent}`", f"`{row.stored}`") for row in TEXTS)),
+        f"Of a message, {CONTENT_MAX} characters may be left when markup is removed; the spaces do not count, so a stored text may be half "
+        "as long again. A sender who asks for `receipts` is told what was stored, as `content` of MSG_ACK, if it is not what was sent.",
+        "From names, what can't be seen goes too: zero-width characters, fillers, tags, what turns text round; only joiners and selectors "
+        "within an emoji, and joiners between letters, stay. Line breaks and tabs become spaces; the name is trimmed, in "
+        f"NFC, and then has {NAME_MIN} to {NAME_MAX} characters, the spaces counted.",
+        "A text or a name of which nothing is visible, only spaces and what can't be seen, is VALIDATION.",
         "## Error codes",
         _table(("code", "when", "what to do"), ((f"`{row.code}`", row.when, row.then) for row in ERRORS)),
         "## Close codes",

@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from core import validation
 from core.catalogue import ERROR_DETAILS, FROM_CLIENT, FROM_SERVER
 from core.catalogue_rows import Message
 from core.lobby import Lobby
+from core.meanings import TEXTS, Example
 from core.protocol import CAPABILITIES, ErrorCode, MessageType
 from core.settings import Settings
 from core.tokens import REASONS, load_verifier
@@ -60,6 +62,11 @@ def test_check_tells_what_is_out_of_date(
     assert "docs/protocol.md is out of date" in capsys.readouterr().err
     assert protocol_reference.main([]) == 0
     assert protocol_reference.main(["--check"]) == 0
+
+
+@pytest.mark.parametrize("example", TEXTS, ids=lambda example: example.sent)
+def test_d16_what_the_page_says_of_texts_is_what_is_stored(example: Example) -> None:
+    assert validation.content(example.sent) == example.stored
 
 
 def test_it_is_a_json_schema() -> None:
