@@ -40,6 +40,9 @@ MEMORY_FULL: Final = "memory_full"
 #: So many of the other workers have not been heard since they, or it, started: what is for their users may not get there.
 BUS_UNHEARD: Final = "bus_unheard"
 
+#: So many of its sockets in the run directory were removed and could not be opened again: fronts and workers that start don't find it.
+ENDPOINTS_MISSING: Final = "endpoints_missing"
+
 #: More than any packet has; the receive buffer of both ends.
 PACKET_MAX_BYTES: Final = 64 * 1024
 

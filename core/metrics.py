@@ -104,6 +104,8 @@ _TABLE: Final = (
     Metric("bus_undeliverable_total", Kind.COUNTER, Source.WORKER, "Records in them."),
     Metric("bus_errors_total", Kind.COUNTER, Source.WORKER, "Envelopes that could not be handled."),
     Metric("bus_unheard", Kind.GAUGE, Source.WORKER, "Other workers from which nothing has come since they, or this one, started."),
+    Metric("endpoints_missing", Kind.GAUGE, Source.WORKER, "Sockets in the run directory that were removed and can't be opened again."),
+    Metric("endpoints_reopened_total", Kind.COUNTER, Source.WORKER, "Sockets in the run directory that were removed and opened again."),
     # -- A worker: the hand-over --
     Metric("adopted_total", Kind.COUNTER, Source.WORKER, "Sockets taken over from fronts."),
     Metric("handover_truncated_total", Kind.COUNTER, Source.WORKER, "Hand-overs that came without their socket."),

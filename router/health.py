@@ -27,11 +27,17 @@ class Phase(StrEnum):
 
 
 class Health:
-    """Reads the places among the children; `phase` tells how far the supervisor is."""
+    """Reads the places among the children; `phase` tells how far the supervisor is, `problems` what is wrong with what all share."""
 
-    def __init__(self, roles: Sequence[Role], phase: Callable[[], Phase]) -> None:
+    def __init__(
+        self,
+        roles: Sequence[Role],
+        phase: Callable[[], Phase],
+        problems: Callable[[], list[str]] = list,
+    ) -> None:
         self._roles = roles
         self._phase = phase
+        self._problems = problems
 
     @property
     def status(self) -> str:
@@ -39,7 +45,7 @@ class Health:
         phase = self._phase()
         if phase is not Phase.SERVING:
             return phase
-        return "degraded" if any(role.problems for role in self._roles) else "ok"
+        return "degraded" if self._problems() or any(role.problems for role in self._roles) else "ok"
 
     def reasons(self) -> list[str]:
         """Why not everybody can be served fully, a sentence each; none when the server is ready.
@@ -48,6 +54,7 @@ class Health:
         """
         phase = self._phase()
         reasons = [f"the server is {phase}"] if phase is not Phase.SERVING else []
+        reasons += self._problems()
         for role in self._roles:
             if role.kind == WORKER:
                 reasons += [f"{role.name}: {problem}" for problem in role.problems.values()]

@@ -56,21 +56,43 @@ class OperatorSocket:
         self._request_patience = request_patience
         self._read_patience = read_patience
         self._server: asyncio.Server | None = None
+        #: Device and inode of the socket's name.
+        self._identity: tuple[int, int] | None = None
         self._clients: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Begin to answer. Raises OSError when the socket can't be opened."""
+        with suppress(FileNotFoundError):
+            os.unlink(self.path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             listener.bind(os.fspath(self.path))
             # Nobody can connect before it listens, so there is no moment at which more people could than should.
             os.chmod(self.path, 0o600)
+            self._identity = self._find()
+            before = self._server
             self._server = await asyncio.start_unix_server(
                 self._connected, sock=listener, backlog=_BACKLOG, limit=REQUEST_MAX_BYTES
             )
         except BaseException:
             listener.close()
             raise
+        if before is not None:
+            before.close()
+
+    async def restore(self) -> bool:
+        """Begin anew if the socket's name was taken away; whether it was. Who is connected stays so. Raises OSError."""
+        if self._find() == self._identity:
+            return False
+        await self.start()
+        return True
+
+    def _find(self) -> tuple[int, int] | None:
+        try:
+            status = os.lstat(self.path)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
     async def stop(self) -> None:
         """Close the socket and all connections to it."""

@@ -7,7 +7,7 @@ import time
 from enum import StrEnum
 from typing import Any, Final
 
-from core.control import BUS_UNHEARD, MEMORY_FULL, STORE_FAILING
+from core.control import BUS_UNHEARD, ENDPOINTS_MISSING, MEMORY_FULL, STORE_FAILING
 from core.metrics import series
 from core.protocol import MessageType
 from router.children import Child
@@ -34,6 +34,7 @@ class Problem(StrEnum):
     SILENT = "it reports again"
     STORE = "its store can write again"
     MEMORY = "it takes new connections again"
+    ENDPOINTS = "its sockets can be found again"
     BUS = "it has heard from all other workers"
 
 
@@ -87,6 +88,10 @@ class Role:
         if stats.get(MEMORY_FULL):
             problems[Problem.MEMORY] = (
                 "it has all the memory that FASTCHAT_WORKER_MEMORY_MIB allows, so new connections to it are refused"
+            )
+        if stats.get(ENDPOINTS_MISSING):
+            problems[Problem.ENDPOINTS] = (
+                "its sockets in the run directory were removed and can't be opened again, so nobody can connect to it: see its log"
             )
         if stats.get(BUS_UNHEARD):
             problems[Problem.BUS] = (

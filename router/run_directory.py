@@ -45,6 +45,29 @@ class RunDirectory:
         #: Directories that go too if they are empty, innermost first.
         self._created = created
 
+    def restore(self) -> bool:
+        """Make it again if it was removed; whether it was. Raises ConfigurationError when the place is not ours any more.
+
+        Cleaners of temporary files do that, and people. The sockets that were in it are opened again by those whose they are.
+        """
+        base = self.path.parent
+        try:
+            if not _is_locked_by(base, self._lock):
+                lock = _lock_now(base, self._created or [base])
+                if lock is None:
+                    raise ConfigurationError(f"{base} was removed, and is in use by another server")
+                os.close(self._lock)
+                self._lock = lock
+            elif self.path.is_dir():
+                return False
+            self.path.mkdir(mode=0o700, exist_ok=True)
+            _check_owner(self.path)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{self.path} was removed and can't be made again: {error.strerror}"
+            ) from None
+        return True
+
     def remove(self) -> None:
         """Remove it and everything in it."""
         shutil.rmtree(self.path, ignore_errors=True)
@@ -105,24 +128,40 @@ async def _lock(base: Path, created: list[Path]) -> int:
     while True:
         # A server that just ended may take away at any moment what it had in common with us.
         with suppress(FileNotFoundError):
-            for directory in reversed(created):
-                with suppress(FileExistsError):
-                    directory.mkdir(mode=0o700, parents=True)
-                # Before anything is put into it: a name in a directory where everybody can write may lead anywhere.
-                _check_owner(directory)
-            if not created:
-                _check_owner(base)
-            lock = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            with suppress(BlockingIOError, FileNotFoundError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(os.fstat(lock), os.lstat(base)):
-                    return lock
-            os.close(lock)
+            lock = _lock_now(base, created)
+            if lock is not None:
+                return lock
         if time.monotonic() > deadline:
             raise ConfigurationError(
                 f"{base} is in use by another server: choose another directory with {_SETTING}"
             )
         await asyncio.sleep(_RETRY)
+
+
+def _lock_now(base: Path, created: list[Path]) -> int | None:
+    """The same, or None while somebody else has the lock, or takes the directory away."""
+    for directory in reversed(created):
+        with suppress(FileExistsError):
+            directory.mkdir(mode=0o700, parents=True)
+        # Before anything is put into it: a name in a directory where everybody can write may lead anywhere.
+        _check_owner(directory)
+    if not created:
+        _check_owner(base)
+    lock = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with suppress(BlockingIOError, FileNotFoundError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_locked_by(base, lock):
+            return lock
+    os.close(lock)
+    return None
+
+
+def _is_locked_by(base: Path, lock: int) -> bool:
+    """Whether `base` is still the directory that `lock` is a descriptor of."""
+    try:
+        return os.path.samestat(os.fstat(lock), os.lstat(base))
+    except FileNotFoundError:
+        return False
 
 
 def _check_owner(directory: Path) -> None:

@@ -62,6 +62,7 @@ from router.recorder import Recorder
 from router.restart_policy import GiveUp
 from router.roles import FRONT, SILENT_LOOKS_MAX, WORKER, Role
 from router.run_directory import OPERATOR_SOCKET, RunDirectory, create_run_directory
+from router.run_directory_watch import RunDirectoryWatch
 from router.service_manager import ServiceManager
 from router.terminal import Terminal
 
@@ -122,7 +123,8 @@ class Supervisor:
         self._preparing: Child | None = None
         self._admin: AdminServer | None = None
         self._operators: OperatorSocket | None = None
-        self._health = Health(self._roles, self._phase)
+        self._run_directory_watch: RunDirectoryWatch | None = None
+        self._health = Health(self._roles, self._phase, self._problems)
         #: Who started this process and wants to know how it is, such as systemd.
         self._service_manager = ServiceManager(self._loop, self._in_a_line)
         #: What the processes use.
@@ -195,6 +197,7 @@ class Supervisor:
         operations = Operations(settings, self._roles, self.status, self.set_log_level)
         self._operators = OperatorSocket(self._run_directory.path / OPERATOR_SOCKET, operations.answer)
         await self._operators.start()
+        self._run_directory_watch = RunDirectoryWatch(self._run_directory, self._operators)
 
         self._settings = settings.model_copy(
             update={
@@ -243,6 +246,8 @@ class Supervisor:
 
     def _start(self, role: Role) -> None:
         role.restart = None
+        if self._run_directory_watch is not None:
+            self._run_directory_watch.look()
         on_ready, on_exit = partial(self._ready, role), partial(self._ended, role)
         arguments = ["--index", str(role.index)]
         try:
@@ -314,6 +319,8 @@ class Supervisor:
                 about = fields(pid=role.child.pid, seconds=SILENT_LOOKS_MAX)
                 _log.error("%s has not reported for too long and is killed", role.name, extra=about)
                 role.child.signal(signal.SIGKILL)
+        if self._run_directory_watch is not None:
+            self._run_directory_watch.look()
         if self._announced:
             self._problem_log.look()
 
@@ -385,6 +392,8 @@ class Supervisor:
         await self._stop(self._children(FRONT))
         await self._stop(self._children(WORKER))
         await self._stop(self._children(None))
+        if self._run_directory_watch is not None:
+            await self._run_directory_watch.stop()
         if self._operators is not None:
             await self._operators.stop()
         if self._admin is not None:
@@ -433,6 +442,11 @@ class Supervisor:
         for child in self._children():
             child.say(LOG_LEVEL, level=level)
         _log.info("the log level is now %s", level)
+
+    def _problems(self) -> list[str]:
+        """What is wrong with what the processes share, a sentence each."""
+        watch = self._run_directory_watch
+        return [watch.problem] if watch is not None and watch.problem is not None else []
 
     def _phase(self) -> Phase:
         if self._end.done():

@@ -29,7 +29,7 @@ class AddressCounts:
     """Counts, and tells every front that listens. `start` it, and call `tick` several times a second."""
 
     def __init__(self, run_dir: str, worker: int) -> None:
-        self._path = counts_endpoint(run_dir, worker)
+        self.path = counts_endpoint(run_dir, worker)
         self._server: asyncio.Server | None = None
         self._fronts: set[_Front] = set()
         self._total = 0
@@ -41,11 +41,14 @@ class AddressCounts:
         self._last: dict[str, int] = {}
 
     async def start(self) -> None:
-        """Listen for fronts. Raises OSError."""
+        """Listen for fronts, also again when the name was taken away; who listens already goes on. Raises OSError."""
         with suppress(FileNotFoundError):
-            os.unlink(self._path)
-        self._server = await asyncio.get_running_loop().create_unix_server(lambda: _Front(self), self._path)
-        os.chmod(self._path, 0o600)
+            os.unlink(self.path)
+        server = await asyncio.get_running_loop().create_unix_server(lambda: _Front(self), self.path)
+        os.chmod(self.path, 0o600)
+        if self._server is not None:
+            self._server.close()
+        self._server = server
 
     def close(self) -> None:
         """Tell nobody any more."""

@@ -29,8 +29,8 @@ _RECONNECT_MS: Final = 20
 _RECONNECT_MAX_MS: Final = 200
 
 
-def _address(run_dir: str, worker: int) -> str:
-    return f"ipc://{run_dir}/bus-{worker}"
+def _path(run_dir: str, worker: int) -> str:
+    return f"{run_dir}/bus-{worker}"
 
 
 class ZmqBus:
@@ -42,10 +42,9 @@ class ZmqBus:
         self._generation = generation
         self._context = zmq.Context(io_threads=1)
         self._inbox = self._socket(zmq.PULL)
-        try:
-            self._inbox.bind(_address(run_dir, index))
-        except zmq.ZMQError as error:
-            raise OSError(error.errno, f"can't open the bus in {run_dir}: {error.strerror}") from None
+        #: The name under which others find this worker.
+        self.path = _path(run_dir, index)
+        self._bind()
         #: Becomes readable when something changes for the inbox; edge-triggered.
         self._wakeup = int(self._inbox.getsockopt(zmq.FD))
         self._outboxes = {}
@@ -54,7 +53,7 @@ class ZmqBus:
                 outbox = self._socket(zmq.PUSH)
                 outbox.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
                 outbox.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
-                outbox.connect(_address(run_dir, worker))
+                outbox.connect(f"ipc://{_path(run_dir, worker)}")
                 self._outboxes[worker] = outbox
         #: worker -> the records of this loop turn.
         self._records: dict[int, list[bytes]] = {}
@@ -72,6 +71,11 @@ class ZmqBus:
         self._received = received
         loop.add_reader(self._wakeup, self._read)
         loop.call_soon(self._read)
+
+    async def reopen(self) -> None:
+        """Be found under the same name again, which was taken away; who is connected stays so. Raises OSError."""
+        # ZeroMQ opens another listener beside the old one, which nobody can reach. To close that would remove the new name too.
+        self._bind()
 
     def send(self, worker: int, record: bytes) -> None:
         """Put a record in this turn's envelope for `worker`."""
@@ -115,6 +119,12 @@ class ZmqBus:
             self._loop.remove_reader(self._wakeup)
         self.flush()
         self._context.destroy(linger=_LINGER_MS)
+
+    def _bind(self) -> None:
+        try:
+            self._inbox.bind(f"ipc://{self.path}")
+        except zmq.ZMQError as error:
+            raise OSError(error.errno, f"can't open {self.path} for the bus: {error.strerror}") from None
 
     def _socket(self, kind: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)

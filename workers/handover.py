@@ -57,12 +57,16 @@ class HandoverQueue:
         self.adopted = 0
         self.truncated = 0
         self.pauses = 0
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-        self._listener.bind(path)
-        os.chmod(path, 0o600)
-        self._listener.listen(_BACKLOG)
+        self._listener = _open_listener(path)
+        self._listen()
+
+    async def reopen(self) -> None:
+        """Listen under the same name again, which was taken away. Raises OSError; then everything is as it was."""
+        listener = _open_listener(self._path)
+        self._accept()  # who still found the old one
+        self._loop.remove_reader(self._listener.fileno())
+        self._listener.close()
+        self._listener = listener
         self._listen()
 
     def close(self) -> None:
@@ -159,6 +163,21 @@ class HandoverQueue:
         if self._loop.time() >= self._next_log:
             self._next_log = self._loop.time() + _LOG_INTERVAL
             _log.warning(event, extra=fields(reason=reason))
+
+
+def _open_listener(path: str) -> socket.socket:
+    """A socket that listens at `path`, in place of whatever has that name."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    try:
+        listener.bind(path)
+        os.chmod(path, 0o600)
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

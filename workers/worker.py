@@ -14,7 +14,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from core.answers import answer
-from core.control import ANSWER, ASK, LOG_LEVEL, MEMORY_FULL, READY, RELOAD_KEYS, STATS, STOP, WORKER_GONE
+from core.control import (
+    ANSWER,
+    ASK,
+    ENDPOINTS_MISSING,
+    LOG_LEVEL,
+    MEMORY_FULL,
+    READY,
+    RELOAD_KEYS,
+    STATS,
+    STOP,
+    WORKER_GONE,
+)
 from core.handover import IN_FLIGHT_MAX, Ticket, endpoint
 from core.logs import fields, set_log_level
 from core.protocol import CloseCode
@@ -28,6 +39,7 @@ from workers.adoption import adopt
 from workers.bus import ZmqBus
 from workers.connection import Connection
 from workers.control import ControlPipe
+from workers.endpoints import Endpoints
 from workers.handover import HandoverQueue
 from workers.heartbeat import TimerWheel
 from workers.memory import Memory, ceiling
@@ -108,6 +120,7 @@ class Worker:
         self.turn.attach(self._end_turn, self.shard.messages.written)
         self._queue_path = endpoint(run_dir, index)
         self._queue: HandoverQueue | None = None
+        self._endpoints = Endpoints()
         self._next_stats = 0.0
         self._stalls = Stalls(_TICK)
         #: How many other workers had not been heard when that was reported last.
@@ -134,12 +147,17 @@ class Worker:
         self._bus.listen(loop, self._receive_envelope)
         self.shard.start()
         self.turn.schedule()
+        self._endpoints.add(self._bus.path, self._bus.reopen)
         if self._counts is not None:
             await self._counts.start()
+            self._endpoints.add(self._counts.path, self._counts.start)
         self._queue = HandoverQueue(self._queue_path, loop, self._adopt, self._room)
+        self._endpoints.add(self._queue_path, self._queue.reopen)
+        watch = loop.create_task(self._endpoints.watch())
         self._tick()
         self._control.say(READY)
         code, reason = await self._stopped
+        watch.cancel()
         await self._close_all(code, reason)
 
     def _end_turn(self, now: float) -> bool:
@@ -203,6 +221,8 @@ class Worker:
             "adopted_total": queue.adopted if queue else 0,
             "handover_truncated_total": queue.truncated if queue else 0,
             "handover_pauses_total": queue.pauses if queue else 0,
+            ENDPOINTS_MISSING: self._endpoints.missing,
+            "endpoints_reopened_total": self._endpoints.reopened,
             MEMORY_FULL: int(self._memory.full),
             "memory_refused_total": self._refused,
             "outbox_bytes": self.slow_readers.look(time.monotonic()),
