@@ -31,7 +31,7 @@ _ALIVE: Final = b"\x8a\x86" + bytes(4) + b"alive?"
 _TAIL: Final = 32
 
 
-def text_frame(kind: str, **data: str) -> bytes:
+def text_frame(kind: str, **data: object) -> bytes:
     """A message as a client sends it: masked."""
     payload = json.dumps({"type": kind, "data": data}).encode()
     size = len(payload)
@@ -70,7 +70,7 @@ class Crowd:
             assert error in (0, errno.EINPROGRESS), errno.errorcode[error]
             self._sockets[index] = sock
             hello = text_frame("HELLO", user_id=self.users[index], display_name=f"User {index}")
-            requests[index] = _upgrade() + hello
+            requests[index] = upgrade() + hello
         times = self.exchange(requests, b'"HELLO_ACK"')
         for index in indices:
             descriptor = self._sockets[index].fileno()
@@ -138,7 +138,7 @@ class Crowd:
         """Connect a client again and read until `what` has come `enough` times, or nothing comes any more; how often it came."""
         found, rest = 0, b""
         with socket.create_connection(("127.0.0.1", self._port), _PATIENCE) as sock:
-            sock.sendall(_upgrade() + hello)
+            sock.sendall(upgrade() + hello)
             sock.settimeout(_SILENCE)
             while found < enough:
                 try:
@@ -165,7 +165,8 @@ class Crowd:
         self.leave(list(self._sockets))
 
 
-def _upgrade() -> bytes:
+def upgrade() -> bytes:
+    """The request for an upgrade."""
     key = b64encode(os.urandom(16)).decode()
     return (
         "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

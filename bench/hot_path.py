@@ -98,10 +98,7 @@ class Wire:
         """No scenario is meant to get that far."""
         raise AssertionError(f"a client was closed with {code} ({reason})")
 
-    def pause_reading(self) -> None:
-        """Nobody reads."""
-
-    def resume_reading(self) -> None:
+    def hold(self, until: float) -> None:
         """Nobody reads."""
 
     def unsent(self) -> int:

@@ -233,6 +233,8 @@ class Delivery:
             if message.seq <= cursor and not user.mailbox.is_acknowledged(message.seq):
                 self.settle(user, message)
                 break
+        else:
+            session.charge(now)
         session.in_flight -= 1
         session.adjust_reading()
 

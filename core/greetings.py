@@ -49,9 +49,8 @@ class Greetings:
         if wait:
             # Who waits as long as it is told to must not be closed meanwhile for not saying HELLO.
             session.hello_deadline = now + wait + HELLO_DEADLINE
-            if not session.closed:
-                refusal = rate_limited("HELLO", shard.settings.hellos_per_minute, wait)
-                session.refuse(refusal, "HELLO", None, now)
+            refusal = rate_limited("HELLO", shard.settings.hellos_per_minute, wait)
+            session.refuse_later(refusal, "HELLO", None, now)
             shard.continue_later(session, EVERYTHING)
             return
         user.hellos.count(now)

@@ -15,6 +15,7 @@ from typing import Any, Final
 from core import codec
 from core.frames import FrameError
 from core.metrics import OTHER
+from core.pace import Pace, shared_credit
 from core.protocol import (
     PING_BURST,
     PING_PER_SECOND,
@@ -37,13 +38,16 @@ class Lobby:
 
     __slots__ = (
         "_bearer",
+        "_pace",
         "_pings",
         "_pings_per_second",
+        "_spare",
         "_strikes",
         "_tokens",
         "_tries",
         "_validator",
         "expires",
+        "held_until",
         "refused",
         "refused_field",
         "refused_token",
@@ -57,8 +61,11 @@ class Lobby:
         pings_per_second: float = PING_PER_SECOND,
         tokens: TokenVerifier | None = None,
         bearer: str | None = None,
+        spare: TokenBucket | None = None,
     ) -> None:
-        """`tokens` checks what proves who a client is, where something has to; `bearer` is the token that came with the upgrade."""
+        """`tokens` checks what proves who a client is, where something has to; `bearer` is the token that came with the upgrade; `spare` is
+        what messages may come to nothing on all connections of a front together (``core.pace``).
+        """
         self._validator = validator
         self._tokens = tokens
         self._bearer = bearer
@@ -69,6 +76,10 @@ class Lobby:
         self._pings_per_second = pings_per_second
         self._pings = TokenBucket(pings_per_second, PING_BURST, now)
         self._strikes = SlidingWindow(STRIKES_PER_MINUTE)
+        #: Until when the client is not to be read from, since its messages come to nothing (D23); may be over.
+        self.held_until = 0.0
+        self._pace: Pace | None = None
+        self._spare = shared_credit() if spare is None else spare
         #: The code of the ERROR that the last message was answered with, if it was.
         self.refused: str | None = None
         #: Then also the type of the message and the field that is wrong, for logs.
@@ -120,6 +131,9 @@ class Lobby:
                 raise FrameError(
                     CloseCode.POLICY_VIOLATION, "too many invalid messages in a minute"
                 ) from None
+            if self._pace is None:
+                self._pace = Pace(now)
+            self.held_until = self._pace.charge(now, self._spare)
             return codec.error(refusal, kind, data.get("message_id"))
 
     def _prove(self, tokens: TokenVerifier, token: Any, user_id: str, wall: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from core import protocol
+from core.pace import BURST, RATE, REFUSALS_PER_MINUTE
 from core.protocol import Capability, CloseCode, ErrorCode
 from core.settings import Settings
 
@@ -80,7 +81,8 @@ CLOSES: Final = (
     CloseMeaning(CloseCode.INVALID_UTF8, "a text that is not UTF-8", _BUG),
     CloseMeaning(
         CloseCode.POLICY_VIOLATION,
-        "no HELLO within 10 s; too many invalid messages, pings and pongs, or empty fragments; closed by the operator;"
+        "no HELLO within 10 s; too many invalid messages, pings and pongs, or empty fragments; refused messages without end;"
+        " closed by the operator;"
         " `no valid token in three tries`, or `token expired`",
         "no, unless its user asks for it; after the two about tokens, at once with a new token",
     ),
@@ -123,6 +125,12 @@ LIMITS: Final = (
         "RATE_LIMITED",
     ),
     Limit("VALIDATION on a connection", f"{protocol.STRIKES_PER_MINUTE} a minute", "close 1008"),
+    Limit(
+        "messages on a connection that are refused, or come to nothing",
+        f"{BURST:.0f} at once, {RATE:.0f} a second; more while the server has nothing else to do",
+        "the rest is read later, and answered then; close 1008 when more than"
+        f" {REFUSALS_PER_MINUTE} are refused in each of 3 minutes in a row",
+    ),
     Limit(
         "devices of a user",
         f"{protocol.DEVICES_MAX}",

@@ -272,7 +272,9 @@ class Messages:
                 else:
                     ack = codec.msg_ack(request.message_id, _PLAIN_STATUS[outcome])
                 session.connection.send(ack)
-            if outcome <= Outcome.STORED:
+            if outcome > Outcome.STORED:
+                session.charge(now)
+            else:
                 user.messages.count(now)
                 if len(user.sessions) > 1 or session.closed:
                     self._send_carbons(user, session, request.frame)

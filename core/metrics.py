@@ -93,6 +93,8 @@ _TABLE: Final = (
     Metric("frames_total", Kind.COUNTER, Source.WORKER, "Frames in them."),
     Metric("outbox_bytes", Kind.GAUGE, Source.WORKER, "Bytes that wait until clients read."),
     Metric("shed_total", Kind.COUNTER, Source.WORKER, "Typing and presence held back from clients that do not keep up.", ("kind",)),
+    Metric("metered_total", Kind.COUNTER, Source.WORKER, "Times that a client sent too much at once, and was read little by little."),
+    Metric("slowed_total", Kind.COUNTER, Source.WORKER, "Times that a client was not read for a moment: its messages came to nothing."),
     Metric("memory_full", Kind.GAUGE, Source.WORKER, "1 while the memory ceiling is reached and new connections are refused."),
     Metric("memory_refused_total", Kind.COUNTER, Source.WORKER, "Connections refused for want of memory."),
     # -- A worker: the bus --
@@ -134,6 +136,7 @@ _TABLE: Final = (
     Metric("front_closes_received_total", Kind.COUNTER, Source.FRONT, "Connections closed by the client before HELLO."),
     Metric("front_lost_total", Kind.COUNTER, Source.FRONT, "Connections that broke while they were handed over."),
     Metric("front_gone_while_waiting_total", Kind.COUNTER, Source.FRONT, "Clients that left while they waited for a worker."),
+    Metric("front_slowed_total", Kind.COUNTER, Source.FRONT, "Times that a client was not read for a moment: it sent too much before HELLO."),
     Metric("front_parked_total", Kind.COUNTER, Source.FRONT, "Times that the kernel woke the front for a connection without need."),
     Metric("front_not_read_total", Kind.COUNTER, Source.FRONT, "Answers that the client did not take."),
     Metric("front_bugs_total", Kind.COUNTER, Source.FRONT, "Connections lost to a bug."),

@@ -50,11 +50,11 @@ class Connection(Protocol):
     def close(self, code: int, reason: str) -> None:
         """Write what is waiting, then a Close frame, and end the connection. `Session.closed` is called, soon but not from here."""
 
-    def pause_reading(self) -> None:
-        """Stop reading from the client; what is already in memory may still come."""
+    def hold(self, until: float) -> None:
+        """Don't read from the client until then, on the monotonic clock; what is being read may still come.
 
-    def resume_reading(self) -> None:
-        """Read again."""
+        The last call holds: 0.0, or any moment that has passed, ends what the one before said, and ``math.inf`` is without end.
+        """
 
     def unsent(self) -> int:
         """Bytes that wait to be taken by the kernel."""

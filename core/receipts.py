@@ -101,6 +101,8 @@ class Receipts:
             if message.seq <= head:
                 # In memory, so that who says it again meanwhile is known to have said it.
                 self._read(user, user.mailbox.cache(message))
+        if not found:
+            session.charge(now)
         session.in_flight -= 1
         session.adjust_reading()
 

@@ -19,6 +19,7 @@ from core import codec, validation
 from core.frames import FrameError
 from core.logs import OURS, fields
 from core.metrics import OTHER
+from core.pace import Pace
 from core.ports import Connection
 from core.protocol import (
     HELLO_DEADLINE,
@@ -66,10 +67,7 @@ class _Gone:
     def close(self, code: int, reason: str) -> None:
         """It is closed."""
 
-    def pause_reading(self) -> None:
-        """Nothing comes."""
-
-    def resume_reading(self) -> None:
+    def hold(self, until: float) -> None:
         """Nothing comes."""
 
     def unsent(self) -> int:
@@ -85,9 +83,11 @@ class Session:
 
     __slots__ = (
         "_first",
+        "_hold",
         "_line",
-        "_paused",
+        "_pace",
         "_pings",
+        "_slow_until",
         "_strikes",
         "_token_tries",
         "awaits_page",
@@ -157,8 +157,11 @@ class Session:
                 self._strikes.count(now)
         # -- Order --
         self._line = WaitingLine()
-        #: Whether the client is not read from at the moment.
-        self._paused = False
+        #: Until when the client is not read from, as the connection was told last; 0.0: it is.
+        self._hold = 0.0
+        #: The same, because of what came to nothing; may be over. And how that is counted, once something has.
+        self._slow_until = 0.0
+        self._pace: Pace | None = None
         #: What this connection has asked for and is not decided: messages, HISTORY, acknowledgements that the store looks up.
         self.in_flight = 0
         # -- Typing (D17) --
@@ -300,14 +303,21 @@ class Session:
         self.adjust_reading()
 
     def adjust_reading(self) -> None:
-        """Stop reading from a client that is too far ahead of what is decided, and read again when it is not (D29)."""
+        """Don't read from a client that is too far ahead of what is decided (D29), or whose messages come to nothing (D23), for a while."""
         too_far = len(self._line) >= _LINE_PAUSE or self.in_flight >= UNCOMMITTED_MAX
-        if too_far != self._paused and not self.closed:
-            self._paused = too_far
-            if too_far:
-                self.connection.pause_reading()
-            else:
-                self.connection.resume_reading()
+        until = math.inf if too_far else self._slow_until
+        if until != self._hold and not self.closed:
+            self._hold = until
+            self.connection.hold(until)
+
+    def charge(self, now: float) -> None:
+        """A message has come to nothing: a client with many of these is read more slowly (D23)."""
+        if self._pace is None:
+            self._pace = Pace(now)
+        until = self._pace.charge(now, self.shard.spare)
+        if until:
+            self._slow_until = until
+            self.adjust_reading()
 
     # -- Proof --
 
@@ -365,7 +375,7 @@ class Session:
     # -- Answers --
 
     def refuse(self, refusal: Refusal, kind: str | None, data: dict[str, Any] | None, now: float) -> None:
-        """Answer with ERROR. Raises FrameError(1008) for the 21st VALIDATION in a minute (D25)."""
+        """Answer with ERROR. Raises FrameError(1008) for the 21st VALIDATION in a minute (D25), and for who goes on for minutes (D23)."""
         what = kind if kind is not None and kind in COMMANDS else OTHER
         self.shard.errors[what, refusal.code] += 1
         if 0 < OURS.level <= logging.DEBUG:  # what `isEnabledFor` asks is 2 % of what a refusal costs
@@ -385,6 +395,24 @@ class Session:
             if not self._strikes.allow(now):
                 raise FrameError(CloseCode.POLICY_VIOLATION, "too many invalid messages in a minute")
         self.connection.send(codec.error(refusal, kind, data.get("message_id") if data is not None else None))
+        if refusal.code == ErrorCode.MESSAGE_FAILED:
+            return  # it is not the client's doing
+        self.charge(now)
+        assert self._pace is not None, "it was charged"
+        if self._pace.goes_on(now):
+            raise FrameError(
+                CloseCode.POLICY_VIOLATION,
+                "refused messages without end: wait as long as details.retry_after says",
+            )
+
+    def refuse_later(self, refusal: Refusal, kind: str, data: dict[str, Any] | None, now: float) -> None:
+        """The same for what could not be answered at once; closes the connection itself when that is due."""
+        if self.closed:
+            return
+        try:
+            self.refuse(refusal, kind, data, now)
+        except FrameError as error:
+            self.shard.close(self, error.code, error.reason, now)
 
 
 # -- Commands --

@@ -29,12 +29,12 @@ from core.envelope import (
     unpack_envelope,
 )
 from core.expiry import Expiries
-from core.frames import FrameError
 from core.greetings import Greetings
 from core.history import Histories
 from core.logs import fields
 from core.messages import Messages
 from core.metrics import BUS, LOCAL, OTHER, SECONDS, Histogram, series
+from core.pace import shared_credit
 from core.placement import Placement
 from core.ports import Bus, Clock, Connection, Found, Store, nobody_waits
 from core.presence import Presence
@@ -89,6 +89,8 @@ class Shard:
         self.chats = Chats(self)
         self.messages = Messages(self)
         self.typing = TypingIndicators(self)
+        #: What messages may come to nothing beyond what each connection may send of them.
+        self.spare = shared_credit()
         self.users: dict[str, User] = {}
         #: What clients may say, each command with the number of times that it came; and ERROR sent, by what they answer, and code.
         self.commands = command_table()
@@ -369,13 +371,10 @@ class Shard:
     def refuse(self, request: Request, outcome: int, now: float) -> None:
         """Tell the client that its request did not succeed."""
         session = request.session
-        if session.closed:
-            return
         error = refusal(request, outcome, self.settings.messages_per_minute, now)
-        try:
-            session.refuse(error, request.kind, {"message_id": request.message_id}, now)
-        except FrameError as failure:
-            self.close(session, failure.code, failure.reason, now)
+        session.refuse_later(error, request.kind, {"message_id": request.message_id}, now)
+        if outcome == Outcome.MAILBOX_FULL:
+            session.charge(now)
 
     def settle(self, ticket: int, outcome: int, name: str, now: float) -> None:
         """A request has come to an end."""

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("fastchat.front")
 
 #: Frames of one connection that are dealt with before others have their turn.
-_FRAMES_PER_WAKE: Final = 16
+_FRAMES_PER_WAKE: Final = 8
 #: Nothing can be said about a frame of which less is there.
 _LEAST: Final = 2
 
@@ -68,7 +68,9 @@ class LobbySocket(PeekedSocket):
         super().__init__(reception, client, address, mark)
         #: What the connection is called in logs, also by its worker.
         self.label = label
-        self._lobby = Lobby(reception.validator, now(), reception.pings_per_second, reception.tokens, bearer)
+        self._lobby = Lobby(
+            reception.validator, now(), reception.pings_per_second, reception.tokens, bearer, reception.spare
+        )
         #: The fragments so far of a message whose last fragment has not come.
         self._assembled: Fragments | None = None
 
@@ -87,6 +89,9 @@ class LobbySocket(PeekedSocket):
     # -- The lobby --
 
     def look(self) -> None:
+        if self._lobby.held_until > now():
+            self.park()
+            return
         data = self.peek(PEEK_BYTES)
         if data is None:
             return
@@ -108,12 +113,17 @@ class LobbySocket(PeekedSocket):
                     consumed += frame.size
                     if not self._answer(outcome):
                         return
+                    if self._lobby.held_until > now():
+                        break
                 else:
                     consumed += frame.size
                     if not self._special(frame, consumed):
                         return
             self.consume(consumed)
             self.set_mark(_LEAST)
+            if self._lobby.held_until > now():
+                self.reception.count("front_slowed_total")
+                self.park()
         except FrameError as error:
             self.end(error.code, error.reason)
 

@@ -116,9 +116,13 @@ class PeekedSocket:
         else:
             # What is left of a large segment holds all of its memory, and a full buffer takes no more, not even the rest of the frame.
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _PARKED_RECEIVE_BYTES)
-            self.reception.loop.remove_reader(self.descriptor)
-            self.reception.parked.add(self)
+            self.park()
             self.reception.count("front_parked_total")
+
+    def park(self) -> None:
+        """Look again at the next tick, and not before."""
+        self.reception.loop.remove_reader(self.descriptor)
+        self.reception.parked.add(self)
 
     def write(self, data: bytes) -> bool:
         """Write `data` whole. What does not fit goes to a client that does not read: it is reset, and False returned."""

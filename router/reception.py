@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from core.logs import fields
 from core.metrics import SECONDS, Histogram, series
+from core.pace import shared_credit
 from core.placement import Placement
 from core.protocol import HELLO_DEADLINE, WORKER_PATIENCE
 from core.settings import Settings
@@ -75,6 +76,8 @@ class Reception:
         self._settings = settings
         #: Checks what proves who a client is; None where nothing has to.
         self.tokens = load_verifier(settings, Path.read_bytes)
+        #: What messages may come to nothing before HELLO, of all connections together.
+        self.spare = shared_credit()
         self.proxies = TrustedProxies(settings.trusted_proxies)
         self.addresses = AddressLimits(settings)
         #: The close code and reason that everybody gets, once this front is on its way out.

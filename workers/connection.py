@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import select
 import socket
@@ -35,6 +36,7 @@ from core.session import Session
 from core.shard import BUG_REASON
 from workers.closing import Closing
 from workers.heartbeat import Ping, beat
+from workers.rounds import DIRECT, LENGTH_SHIFT, Meter
 from workers.slow_readers import acknowledged_bytes, queued_bytes
 
 if TYPE_CHECKING:
@@ -73,11 +75,15 @@ class Connection(WSListener):
         "_linger_until",
         "_stream",
         "_transport",
+        "_turn",
         "_worker",
         "address",
+        "allowance",
+        "held_until",
         "kept",
         "label",
         "last_heard",
+        "meter",
         "session",
         "unanswered",
     )
@@ -105,6 +111,13 @@ class Connection(WSListener):
         self._fragments: Fragments | None = None
         #: The heartbeat's ping, if one was sent since the client was last heard.
         self.unanswered: Ping | None = None
+        #: What it may send before it is looked at whether that is too much (``workers.rounds``), and the loop turn of the last look.
+        self.allowance = DIRECT
+        self._turn = 0
+        #: What reads for it when it sends too much.
+        self.meter: Meter | None = None
+        #: Until when it is not to be read from.
+        self.held_until = 0.0
         #: Pings and pongs within the second that began then.
         self._controls = 0
         self._controls_since = now
@@ -142,15 +155,10 @@ class Connection(WSListener):
             )
         self._finish(code, reason)
 
-    def pause_reading(self) -> None:
-        """Stop reading."""
-        if self._stream is not None and self._linger_until is None and not self._stream.is_closing():
-            self._stream.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Read again."""
-        if self._stream is not None and self._linger_until is None and not self._stream.is_closing():
-            self._stream.resume_reading()
+    def hold(self, until: float) -> None:
+        """Don't read until then."""
+        self.held_until = until
+        self._worker.rounds.hold(self, until)
 
     def unsent(self) -> int:
         """Bytes that wait here or in the transport."""
@@ -213,6 +221,28 @@ class Connection(WSListener):
         stream.write(data)
         worker.slow_readers.watch(self)
 
+    # -- For `workers.rounds` --
+
+    @property
+    def stream(self) -> asyncio.Transport | None:
+        """The event loop's transport, while the client may say something on it."""
+        stream = self._stream
+        return (
+            stream if stream is not None and self._linger_until is None and not stream.is_closing() else None
+        )
+
+    def pause_reading(self) -> None:
+        """Leave what the client sends where it is."""
+        stream = self.stream
+        if stream is not None and stream.is_reading():
+            stream.pause_reading()
+
+    def resume_reading(self) -> None:
+        """The opposite."""
+        stream = self.stream
+        if stream is not None and not stream.is_reading():
+            stream.resume_reading()
+
     # -- From picows --
 
     def on_ws_connected(self, transport: WSTransport) -> None:
@@ -225,6 +255,9 @@ class Connection(WSListener):
             if frame.msg_type == _CLOSE:  # it came in one go with what made us close
                 self.say_fin()
             return
+        self.allowance -= 1 + (frame.payload_size >> LENGTH_SHIFT)
+        if self.allowance <= 0:
+            self._exhausted()
         now = self.last_heard = monotonic()
         self.unanswered = None
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
@@ -321,6 +354,16 @@ class Connection(WSListener):
 
     # -- Receiving --
 
+    def _exhausted(self) -> None:
+        """The allowance is used up: in more than one turn, there is another one."""
+        turn = self._worker.turn.number
+        if turn == self._turn:
+            self._worker.rounds.meter(self)
+        elif self.meter is None:
+            self._turn = turn
+            self.allowance = DIRECT
+            self._worker.turn.schedule()
+
     def _may_control(self, now: float) -> bool:
         """Count a ping or a pong. False, and the connection is closed, when there are too many."""
         if now - self._controls_since >= 1.0:
@@ -382,7 +425,7 @@ class Connection(WSListener):
             reason = _TOO_BIG
         elif is_close:
             reason = "the body of a Close frame is a code that may be sent, and a reason in UTF-8"
-        self.pause_reading()
+        self.hold(math.inf)
         asyncio.get_running_loop().call_soon(self._give_up, code, reason, is_close)
 
     def _give_up(self, code: int, reason: str, is_close: bool) -> None:
@@ -409,6 +452,8 @@ class Connection(WSListener):
         self._fragments = None
         if stream.is_closing():
             return
+        if self.meter is not None:
+            asyncio.get_running_loop().call_soon(self.meter.give_rest)
         stream.set_protocol(Closing(self, answered))
         stream.resume_reading()
         self._worker.wheel.watch(self, self._linger_until)

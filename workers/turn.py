@@ -28,11 +28,23 @@ class Flushed(Protocol):
 class Turn:
     """`schedule` after anything that may have produced output; `dirty` for a connection that has some."""
 
-    __slots__ = ("_began", "_dirty", "_durations", "_longest", "_loop", "_scheduled", "_work", "_written")
+    __slots__ = (
+        "_began",
+        "_dirty",
+        "_durations",
+        "_longest",
+        "_loop",
+        "_scheduled",
+        "_work",
+        "_written",
+        "number",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._scheduled = False
+        #: Which turn this is.
+        self.number = 1
         #: When the first thing happened in this turn, and how long turns have taken, and the longest since `stats` was asked for; seconds.
         self._began = 0.0
         self._durations = Histogram(SECONDS)
@@ -67,6 +79,7 @@ class Turn:
     def _end(self) -> None:
         assert self._work is not None and self._written is not None, "attach() comes first"
         self._scheduled = False
+        self.number += 1
         now = monotonic()
         try:
             more = self._work(now)

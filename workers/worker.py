@@ -43,6 +43,7 @@ from workers.endpoints import Endpoints
 from workers.handover import HandoverQueue
 from workers.heartbeat import TimerWheel
 from workers.memory import Memory, ceiling
+from workers.rounds import Rounds
 from workers.slow_readers import SlowReaders
 from workers.store import ShardStore
 from workers.store.data_directory import shard_file
@@ -107,6 +108,7 @@ class Worker:
         #: Where bytes go that nobody wants.
         self.scrap = memoryview(bytearray(64 * 1024))
         self.turn = Turn(self._loop)
+        self.rounds = Rounds(self._loop, self.turn.schedule)
         self.wheel = TimerWheel(time.monotonic())
         self._bus = ZmqBus(run_dir, index, generation, settings.workers)
         self._store = self._new_store(settings, index)
@@ -162,8 +164,9 @@ class Worker:
 
     def _end_turn(self, now: float) -> bool:
         """See ``workers.turn``."""
+        more = self.rounds.serve(now)
         self.shard.run_ready(now)
-        more = self._store.flush(now)
+        more |= self._store.flush(now)
         self.shard.presence.publish()
         for worker, records in self._bus.flush():
             self.shard.undeliverable(worker, records, now)
@@ -226,6 +229,8 @@ class Worker:
             MEMORY_FULL: int(self._memory.full),
             "memory_refused_total": self._refused,
             "outbox_bytes": self.slow_readers.look(time.monotonic()),
+            "metered_total": self.rounds.metered,
+            "slowed_total": self.rounds.slowed,
             "writes_total": self.writes,
             "frames_total": self.frames,
             **self.turn.stats(),

@@ -69,7 +69,7 @@ class Device:
         self.closed: tuple[int, str] | None = None
         #: Whether the client has closed.
         self.left = False
-        self.reading = True
+        self.held_until = 0.0
         #: What the kernel does not take; raise it to make the device look slow.
         self.waiting = 0
         world.devices.append(self)
@@ -79,6 +79,11 @@ class Device:
     def open(self) -> bool:
         """Whether neither end has closed."""
         return self.closed is None and not self.left
+
+    @property
+    def reading(self) -> bool:
+        """Whether the worker would read from it now."""
+        return self.held_until <= self.world.now
 
     # -- The port --
 
@@ -94,13 +99,8 @@ class Device:
         if self.open:
             self.closed = (code, reason)
 
-    def pause_reading(self) -> None:
-        assert self.reading, "paused twice"
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        assert not self.reading, "resumed without a pause"
-        self.reading = True
+    def hold(self, until: float) -> None:
+        self.held_until = until
 
     def unsent(self) -> int:
         return self.waiting

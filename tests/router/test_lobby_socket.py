@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
 from uuid import uuid4
 
 import pytest
@@ -81,6 +82,28 @@ def test_many_messages_at_once_are_answered_in_order(front: FrontProcess) -> Non
         client.send(b"".join(text(f"KIND-{number}") for number in range(300)))
         for number in range(300):
             assert client.json()["data"]["details"]["type"] == f"KIND-{number}"
+
+
+def test_d23_a_flood_before_hello_is_read_slowly_and_answered(front: FrontProcess) -> None:
+    """The front does not look at the flood for a moment, time and again; all are answered, in order, and others meanwhile."""
+    before = front.next_stats().get("front_slowed_total", 0)
+    with FakeWorker(front.run_dir, 0) as worker, front.client() as flood, front.client() as other:
+        sender = threading.Thread(
+            target=lambda: flood.send(b"".join(text(f"KIND-{number}") for number in range(2000)))
+        )
+        sender.start()
+        assert flood.json()["data"]["details"]["type"] == "KIND-0"
+        other.send(text("PING"))
+        assert other.json()["type"] == "PONG"
+        for number in range(1, 2000):
+            assert flood.json()["data"]["details"]["type"] == f"KIND-{number}"
+        sender.join()
+        user_id = user_on(0, 2)
+        flood.send(hello(user_id))
+        adopted = worker.receive()
+        assert adopted.ticket.user_id == user_id
+        adopted.socket.close()
+    assert front.next_stats().get("front_slowed_total", 0) > before
 
 
 # -- Control frames --
@@ -252,7 +275,7 @@ def test_a_client_that_does_not_read_is_dropped(front: FrontProcess) -> None:
     """Answers go into the kernel's buffer and nowhere else: when that is full, the client is reset."""
     before = front.next_stats().get("front_not_read_total", 0)
     with front.client() as client, front.client() as other:
-        messages = text("X") * 10
+        messages = client_frame(Opcode.PING, b"x" * 125) * 10
         with pytest.raises(ConnectionError):
             while True:
                 client.send(messages)

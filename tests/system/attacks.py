@@ -54,7 +54,8 @@ ATTACKS: Final[dict[str, dict[str, str]]] = {
         "lone surrogates": "VALIDATION as escapes, 1007 as bytes",
         "wrong types": "VALIDATION with the field and what was expected, for each field of each message",
         "unknown fields": "ignored, and never passed on",
-        "flood of messages": "RATE_LIMITED by user, over all devices and reconnections; 1008 after 20 invalid ones in a minute",
+        "flood of messages": "RATE_LIMITED by user, over all devices and reconnections; each client has a bounded share of a turn, is read "
+        "slowly while its messages come to nothing, and is closed with 1008 after three minutes of that, or 20 invalid ones in one",
     },
     "Identity": {
         "impersonation": "`from` is written by the server; HELLO as another user is refused; with `jwt` the token decides",
