@@ -11,11 +11,11 @@ import { Thread } from "./thread.js";
  * @property {string} name
  * @property {boolean} opened whether the server has said that the chat is open
  * @property {{content: string, at: number, own: boolean} | null} last
- * @property {number[]} unread times of the messages that have not been seen
- * @property {number} readAt time of the latest message that has been seen
+ * @property {{id: string, seq: number}[]} unread the messages that have not been seen: their ids, and positions among the messages to us
+ * @property {number} readSeq position of the latest message that has been seen
  */
 
-/** Times of unread messages kept for one chat at most. */
+/** Unread messages kept for one chat at most. */
 const UNREAD_MAX = 999;
 
 export class Chat {
@@ -46,18 +46,32 @@ export class Chat {
     return this.record.last !== null;
   }
 
-  /** Somebody has written: the last words of this chat, unless they are older than what we have. @param {string} content @param {number} at @param {boolean} own */
+  /** Somebody has written: the last words of this chat. @param {string} content @param {number} at @param {boolean} own */
   saw(content, at, own) {
-    const last = this.record.last;
-    if (!last || at >= last.at) this.record.last = { content: content.slice(0, 120), at, own };
+    this.record.last = { content: content.slice(0, 120), at, own };
   }
 
-  /** Everything up to this time has been seen. @param {number} at @returns {boolean} whether that is new */
-  readUpTo(at) {
-    if (at <= this.record.readAt) return false;
-    this.record.readAt = at;
-    this.record.unread = this.record.unread.filter((time) => time > at);
-    return true;
+  /**
+   * A message of the other side has been seen, and so has what came before it. Times would not do: two messages may have the same one, and a
+   * clock may be put back.
+   * @param {string} messageId
+   * @param {number} seq its position, 0 if it is not known
+   * @returns {boolean} whether that is new
+   */
+  sawMessage(messageId, seq) {
+    const { record } = this;
+    const position = seq || (record.unread.find(({ id }) => id === messageId)?.seq ?? 0);
+    const left = record.unread.filter((entry) => entry.id !== messageId && entry.seq > position);
+    const isNew = left.length < record.unread.length || position > record.readSeq;
+    record.unread = left;
+    record.readSeq = Math.max(record.readSeq, position);
+    return isNew;
+  }
+
+  /** @returns {import("./thread.js").Item[]} the messages that are here and have not been seen, on any tab */
+  get unreadItems() {
+    const unread = new Set(this.record.unread.map(({ id }) => id));
+    return this.thread.items.filter((item) => !item.own && unread.has(item.messageId));
   }
 }
 
@@ -68,8 +82,10 @@ export class Chats {
     /** @type {Map<string, Chat>} */
     this.byId = new Map();
     for (const record of records) {
-      const { id, name, opened = true, last = null, unread = [], readAt = 0 } = record;
-      this.byId.set(id, new Chat({ id, name, opened, last, unread, readAt }, me));
+      const { id, name, opened = true, last = null, unread = [], readSeq = 0 } = record;
+      // Earlier versions kept their times.
+      const known = unread.filter((entry) => typeof entry?.id === "string");
+      this.byId.set(id, new Chat({ id, name, opened, last, unread: known, readSeq }, me));
     }
     /** user id -> name of everybody who is online but us. @type {Map<string, string>} */
     this.online = new Map();
@@ -79,7 +95,7 @@ export class Chats {
   with(id, name) {
     let chat = this.byId.get(id);
     if (!chat) {
-      const record = { id, name: name || this.online.get(id) || "Unknown", opened: false, last: null, unread: [], readAt: 0 };
+      const record = { id, name: name || this.online.get(id) || "Unknown", opened: false, last: null, unread: [], readSeq: 0 };
       chat = new Chat(record, this.me);
       this.byId.set(id, chat);
     } else if (name) {
@@ -109,15 +125,24 @@ export class Chats {
     const item = chat.thread.arrive(message);
     chat.record.opened = true;
     chat.saw(item.content, item.at, own);
+    const { messageId, seq } = item;
     // Who answers has read, on whichever device.
-    if (own) chat.readUpTo(item.at);
-    const isNew = !own && !known && item.at > chat.record.readAt;
+    const latest = chat.record.unread.at(-1);
+    if (own && latest) chat.sawMessage(latest.id, latest.seq);
+    const isNew = !own && !known && (seq === 0 || seq > chat.record.readSeq);
     if (isNew) {
+      chat.record.unread = [...chat.record.unread, { id: messageId, seq }].slice(-UNREAD_MAX);
       item.unseen = true;
-      const { unread } = chat.record;
-      if (!unread.includes(item.at)) chat.record.unread = [...unread, item.at].slice(-UNREAD_MAX);
     }
     return { chat, item, isNew };
+  }
+
+  /** The server counts positions anew: what was unread comes before all that will come. */
+  startOver() {
+    for (const { record } of this.byId.values()) {
+      record.readSeq = 0;
+      for (const entry of record.unread) entry.seq = 0;
+    }
   }
 
   /** @returns {number} messages that have not been seen, in all chats */

@@ -2,6 +2,7 @@
 /** Says how the connection is, when it is not well: calmly, in words, and with what can be done about it. */
 
 import { announce, byId } from "./dom.js";
+import { now } from "./fastchat.js";
 import { tokenIn } from "./token.js";
 
 /** Milliseconds for which a connection may be away without a word. */
@@ -40,7 +41,7 @@ export class ConnectionBar {
     this.isTold = false;
     /** @type {number | undefined} */
     this.timer = undefined;
-    this.since = Date.now();
+    this.since = now();
     /** When the token of the connection ends, if it is about to; else 0. */
     this.endsAt = 0;
     this.form = byId("proof");
@@ -61,10 +62,10 @@ export class ConnectionBar {
 
   /**
    * @param {State} state
-   * @param {{retryAt?: number, closed?: import("./fastchat.d.ts").Closed | null}} more `retryAt` in milliseconds since 1970
+   * @param {{retryAt?: number, closed?: import("./fastchat.d.ts").Closed | null}} more `retryAt` on the scale of `now`
    */
   show(state, more) {
-    if (this.state === "online" && state !== "online") this.since = Date.now();
+    if (this.state === "online" && state !== "online") this.since = now();
     this.state = state;
     this.retryAt = more.retryAt ?? 0;
     this.endsAt = 0;
@@ -92,18 +93,18 @@ export class ConnectionBar {
     window.clearTimeout(this.timer);
     const isCalm = this.state === "connecting" || this.state === "waiting";
     if (this.endsAt) {
-      this.ask(`Your token ends in ${Math.max(0, Math.ceil((this.endsAt - Date.now()) / 1000))} s. With a new one you stay connected.`);
+      this.ask(`Your token ends in ${Math.max(0, Math.ceil((this.endsAt - now()) / 1000))} s. With a new one you stay connected.`);
     } else if (!isCalm) {
       this.bar.hidden = this.state === "online";
       return;
-    } else if (Date.now() - this.since >= CALM) {
+    } else if (now() - this.since >= CALM) {
       this.sayWaiting();
     }
-    this.timer = window.setTimeout(() => this.tick(), this.bar.hidden ? CALM : 1000 - (Date.now() % 1000) + 1);
+    this.timer = window.setTimeout(() => this.tick(), this.bar.hidden ? CALM : 1000 - (now() % 1000) + 1);
   }
 
   sayWaiting() {
-    const seconds = Math.ceil((this.retryAt - Date.now()) / 1000);
+    const seconds = Math.ceil((this.retryAt - now()) / 1000);
     const what = this.wasOnline ? "Reconnecting" : "Connecting";
     const place = navigator.onLine ? this.hint : "This device is offline. ";
     const when = this.state === "waiting" && seconds > 0 ? ` in ${seconds} s` : "";
@@ -113,7 +114,7 @@ export class ConnectionBar {
 
   /** The token of the connection ends in so many seconds. @param {number} seconds */
   expires(seconds) {
-    this.endsAt = Date.now() + 1000 * seconds;
+    this.endsAt = now() + 1000 * seconds;
     this.isTold = false;
     this.tick();
   }
@@ -121,7 +122,7 @@ export class ConnectionBar {
   /** Another token is there. */
   renewed() {
     this.endsAt = 0;
-    this.since = Date.now();
+    this.since = now();
     this.isTold = false;
     this.bar.hidden = true;
     announce("The new token is used.");

@@ -219,7 +219,7 @@ export class Conversation {
   }
 
   showJump() {
-    const below = this.chat ? this.chat.thread.items.filter((item) => item.unseen && item.at > (this.chat?.record.readAt ?? 0)).length : 0;
+    const below = this.chat ? this.chat.unreadItems.filter((item) => item.unseen).length : 0;
     this.jump.hidden = this.atEnd || !this.isPlaced;
     byId("jump-text").textContent = below ? counted(below, "new message") : "Latest messages";
     this.jump.classList.toggle("news", below > 0);

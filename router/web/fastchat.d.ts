@@ -18,7 +18,7 @@ export interface Options {
   cursor?: string | null;
   /** Where there is no global WebSocket (Node before 22): that of the package ws, for example. */
   WebSocket?: new (url: string) => any;
-  /** Another clock than the computer's, for tests. Times are in milliseconds. */
+  /** Another clock than `now`, for tests. It may not go back. Times are in milliseconds. */
   clock?: Clock;
   /** Another source of numbers from 0 up to 1 than Math.random, for tests. */
   random?: () => number;
@@ -105,7 +105,7 @@ export interface History {
 
 export interface StateChange {
   state: State;
-  /** While waiting: when the next attempt is made, on the clock's scale. */
+  /** While waiting: when the next attempt is made, on the clock's scale, see `now`. */
   retryAt: number | null;
   /** When closed for good: why. */
   closed: Closed | null;
@@ -177,6 +177,12 @@ export class Sent {
   readonly read: Promise<Sent>;
 }
 
+/**
+ * The clock of a client that was given no other, and so the scale of `retryAt`: milliseconds since 1970 as `Date.now()` had them when the
+ * program began. Unlike that it is never put back or forward.
+ */
+export function now(): number;
+
 /** A new UUID v4, for a user id or a message id. */
 export function newId(): string;
 
@@ -188,7 +194,7 @@ export class FastChat {
   readonly userId: string;
   readonly displayName: string;
   readonly state: State;
-  /** While waiting: when the next attempt is made, on the clock's scale. */
+  /** While waiting: when the next attempt is made, on the clock's scale, see `now`. */
   readonly retryAt: number | null;
   /** Why it ended for good. */
   readonly closed: Closed | null;

@@ -115,6 +115,9 @@ export class Presence extends Map {
   scope = null;
 }
 
+/** Milliseconds since 1970 as Date.now() had them when the program began; but this clock is never put back or forward. */
+export const now = () => performance.timeOrigin + performance.now();
+
 /** A new UUID v4, for a user id or a message id. */
 export function newId() {
   const digit = (/** @type {string} */ place) => ((Math.random() * (place === "x" ? 16 : 4)) | (place === "x" ? 0 : 8)).toString(16);
@@ -208,7 +211,7 @@ export class FastChat {
     this.#WebSocket = WebSocket;
     this.#random = random;
     this.#clock = clock ?? {
-      now: () => Date.now(),
+      now,
       setTimeout: (run, delay) => setTimeout(run, delay),
       clearTimeout: (timer) => clearTimeout(timer),
     };

@@ -2,6 +2,7 @@
 /** One message on the page: its words, its time, and what became of it. */
 
 import { button, icon, make, quiet } from "./dom.js";
+import { now } from "./fastchat.js";
 import { fullTimeOf, isEmojiOnly, linkify, timeOf } from "./text.js";
 
 /** @typedef {import("./thread.js").Item} Item */
@@ -82,6 +83,6 @@ function meta(item) {
 function problemOf(item) {
   if (item.status === "failed") return `Not delivered: ${item.problem}`;
   if (item.status !== "queued") return "";
-  const seconds = Math.ceil((item.retryAt - Date.now()) / 1000);
+  const seconds = Math.ceil((item.retryAt - now()) / 1000);
   return seconds > 0 ? `Too many messages in a minute; sending in ${seconds} s` : item.problem;
 }

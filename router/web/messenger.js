@@ -5,7 +5,7 @@
  */
 
 import { Chats } from "./chats.js";
-import { FastChat, newId } from "./fastchat.js";
+import { FastChat, newId, now } from "./fastchat.js";
 
 /** @typedef {import("./chats.js").Chat} Chat */
 /** @typedef {import("./thread.js").Item} Item */
@@ -134,6 +134,7 @@ export class Messenger {
     if (this.isOnline) this.person.isNew = false;
     // What happened meanwhile, such as what another device has sent, is in the history.
     if (this.isOnline) for (const chat of this.chats.byId.values()) chat.isLoaded = false;
+    if (state.resumed === "reset") this.chats.startOver();
     this.events.state(state);
   }
 
@@ -186,7 +187,7 @@ export class Messenger {
     if (status === "failed" && !isClosed) {
       item.problem = error?.code === "USER_NOT_FOUND" ? "the server does not know this person." : `${error?.message.replace("`content`", "the text")}.`;
     } else if (status === "queued" && error?.code === "RATE_LIMITED") {
-      item.retryAt = Date.now() + 1000 * (error.details.retry_after ?? 5);
+      item.retryAt = now() + 1000 * (error.details.retry_after ?? 5);
     } else if (status === "queued" && error && !isClosed) {
       item.problem = "Not confirmed yet; trying again.";
     }
@@ -204,16 +205,20 @@ export class Messenger {
   seen(chat, item) {
     item.unseen = false;
     this.client.markRead(item.messageId, chat.id);
-    if (!chat.readUpTo(item.at)) return;
-    this.person.tabs?.postMessage({ read: chat.id, at: item.at });
+    const { messageId, seq } = item;
+    if (!chat.sawMessage(messageId, seq)) return;
+    this.person.tabs?.postMessage({ read: chat.id, messageId, seq });
     this.keep();
     this.events.changed();
   }
 
-  /** @param {{read?: string, at?: number, name?: string}} said by another tab of this person */
-  otherTab({ read, at = 0, name }) {
+  /** @param {{read?: string, messageId?: string, seq?: number, name?: string}} said by another tab of this person */
+  otherTab({ read, messageId = "", seq = 0, name }) {
     const chat = read === undefined ? undefined : this.chats.byId.get(read);
-    if (chat?.readUpTo(at)) for (const item of chat.thread.items) if (item.at <= at) item.unseen = false;
+    if (chat?.sawMessage(messageId, seq)) {
+      const unread = new Set(chat.unreadItems);
+      for (const item of chat.thread.items) item.unseen &&= unread.has(item);
+    }
     if (name) {
       // Else this device would bring the old name back when it reconnects.
       this.person.name = name;
@@ -267,7 +272,7 @@ export class Messenger {
 
   /** A page is here. @param {Chat} chat */
   merged(chat) {
-    for (const item of chat.thread.items) if (!item.own && chat.record.unread.includes(item.at)) item.unseen = true;
+    for (const item of chat.unreadItems) item.unseen = true;
     const last = chat.thread.items.at(-1);
     if (last) chat.saw(last.content, last.at, last.own);
     // History does not say what has become of a message; sending it again, as the same, does.

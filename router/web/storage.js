@@ -14,7 +14,8 @@ import { isUserId, problemOfName } from "./text.js";
 import { claimsOf, tokenIn } from "./token.js";
 
 /** @typedef {import("./chats.js").ChatRecord} ChatRecord */
-/** @typedef {{messageId: string, to: string, content: string, at: number}} Unsent */
+/** `number` says in which order they were written, whatever the clock did. */
+/** @typedef {{messageId: string, to: string, content: string, at: number, number?: number}} Unsent */
 
 const PERSON = /^[A-Za-z0-9_-]{1,32}$/;
 const PRIVATE = "new";
@@ -148,12 +149,13 @@ export class Person {
   /** @returns {Unsent[]} in the order in which they were written */
   loadUnsent() {
     const unsent = this.keys("unsent:").map((key) => this.read(key));
-    return unsent.filter((entry) => isUserId(entry?.to) && typeof entry.content === "string").sort((a, b) => a.at - b.at);
+    return unsent.filter((entry) => isUserId(entry?.to) && typeof entry.content === "string").sort((a, b) => (a.number ?? 0) - (b.number ?? 0) || a.at - b.at);
   }
 
   /** @param {Unsent} entry */
   saveUnsent(entry) {
-    this.write(`unsent:${entry.messageId}`, entry);
+    const number = (this.loadUnsent().at(-1)?.number ?? 0) + 1;
+    this.write(`unsent:${entry.messageId}`, { ...entry, number });
   }
 
   /** @param {string} messageId */

@@ -15,6 +15,7 @@
  * @property {boolean} own
  * @property {string} content
  * @property {number} at when it was sent, in milliseconds since 1970
+ * @property {number} seq its position among the messages to us; 0 if it is not known
  * @property {number} order the larger, the later; infinite as long as the server does not have it
  * @property {number} serial the order of arrival here
  * @property {Status} status what became of an own message
@@ -23,7 +24,7 @@
  * @property {boolean} isVague the server has it, but what became of it is not known
  * @property {boolean} unseen it came for us, and has not been seen
  */
-/** @typedef {{from: string, to: string, content: string, messageId: string, timestamp: string}} Message */
+/** @typedef {{from: string, to: string, content: string, messageId: string, timestamp: string, seq?: number}} Message */
 
 /** How far an own message has come; it never goes back once the server has it. @type {Record<string, number>} */
 const PROGRESS = { failed: 0, queued: 0, sent: 0, stored: 1, accepted: 1, delivered: 2, read: 3 };
@@ -169,6 +170,7 @@ export class Thread {
     item.at = Date.parse(message.timestamp);
     if (order !== undefined) item.order = order;
     else if (item.order === Infinity) item.order = Math.max(item.at, this.latest() + BEHIND);
+    item.seq ||= message.seq ?? 0;
     item.content = message.content;
     if (item.own && PROGRESS[item.status] < PROGRESS.accepted) item.status = "accepted";
     item.problem = "";
@@ -186,6 +188,7 @@ export class Thread {
       own,
       content: message.content,
       at,
+      seq: message.seq ?? 0,
       order,
       serial: this.serial++,
       status: own ? "accepted" : "",
