@@ -12,9 +12,9 @@ from typing import Any, Final
 import pytest
 
 from tests.core.token_forge import SECRET, forge
+from tests.system.client_device import Device as NodeDevice
 from tests.system.harness import Server, run_async, user_on_worker
 from tests.system.servers import shared_server
-from tests.system.test_clients import Device as NodeDevice
 from tests.system.test_clients import command, devices
 from tests.system.test_python_client import PATIENCE, Device, online, until
 
