@@ -48,10 +48,10 @@ def test_d28_a_device_that_slept_comes_back_and_sends_what_waits(server: Server,
         for number, sleeper in enumerate(sleepers):
             sleeper.call("openChat", awake.user_id, "Awake")
             sleeper.resolved("openChat")
-            sleeper.send(awake, f"before {number}")
-            sleeper.resolved(f"before {number}.accepted")
+            sleeper.send(awake, f"before-{number}")
+            sleeper.resolved(f"before-{number}.accepted")
         for number, sleeper in enumerate(sleepers):
-            sleeper.send(awake, f"at last {number}")
+            sleeper.send(awake, f"last-{number}")
             sleeper.signal(signal.SIGSTOP)
         try:
             ids = {sleeper.user_id for sleeper in sleepers}
@@ -59,24 +59,24 @@ def test_d28_a_device_that_slept_comes_back_and_sends_what_waits(server: Server,
                 lambda: not ids & awake.came("presence")[-1].keys(), "all sleepers to be given up", PATIENCE
             )
             for number, sleeper in enumerate(sleepers):
-                awake.send(sleeper, f"to sleeper {number}")
-                awake.resolved(f"to sleeper {number}.accepted")
-                sleeper.send(awake, f"asleep {number}")
+                awake.send(sleeper, f"to-sleeper-{number}")
+                awake.resolved(f"to-sleeper-{number}.accepted")
+                sleeper.send(awake, f"asleep-{number}")
         finally:
             for sleeper in sleepers:
                 sleeper.signal(signal.SIGCONT)
         for number, sleeper in enumerate(sleepers):
-            sleeper.send(awake, f"awake {number}")
+            sleeper.send(awake, f"awake-{number}")
         for number, sleeper in enumerate(sleepers):
-            for content in (f"at last {number}", f"asleep {number}", f"awake {number}"):
+            for content in (f"last-{number}", f"asleep-{number}", f"awake-{number}"):
                 sleeper.resolved(f"{content}.accepted")
-            sleeper.until(partial(_has, f"to sleeper {number}"), "what came while it slept")
+            sleeper.until(partial(_has, f"to-sleeper-{number}"), "what came while it slept")
             assert sleeper.states[-1] == "online", sleeper.states
             assert "closed" not in sleeper.states
             (lost,) = [change["lost"] for change in sleeper.came("state") if change["state"] == "waiting"]
             assert lost["code"] in (4002, 1006), lost
         expected = {
-            f"{when} {n}" for when in ("before", "at last", "asleep", "awake") for n in range(len(sleepers))
+            f"{when}-{n}" for when in ("before", "last", "asleep", "awake") for n in range(len(sleepers))
         }
         awake.until(lambda d: set(d.contents) >= expected, "everything")
         assert len(awake.contents) == len(expected), "nothing twice"
