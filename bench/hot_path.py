@@ -170,7 +170,7 @@ class Cast:
         self._clock = TurnClock()
         self._placement = Placement(workers)
         self._buses = [Bus() for _ in range(workers)]
-        self._stores = [MemoryStore(self.settings, self._time_of_day) for _ in range(workers)]
+        self._stores = [MemoryStore(self.settings) for _ in range(workers)]
         self.shards = [
             Shard(index, index + 1, self.settings, self._buses[index], self._stores[index], self._clock)
             for index in range(workers)
@@ -200,9 +200,6 @@ class Cast:
         self.clients.append(client)
         client.say(said("HELLO", user_id=user_id, display_name="Somebody"))
         return client
-
-    def _time_of_day(self) -> float:
-        return self._clock.milliseconds / 1000
 
     def shard_of(self, user_id: str) -> Shard:
         """Where a user lives."""

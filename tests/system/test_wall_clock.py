@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +49,16 @@ async def history(client: ChatClient, peer: ChatClient, limit: int) -> list[str]
 @pytest.mark.parametrize(
     ("where", "back", "who"),
     [
-        ("same shard", 600, "server"),
-        ("other shard", 5 * 3600, "server"),
-        ("other shard", 30 * 86_400, "server"),
         ("other shard", 5 * 3600, "worker 0"),
-        ("other shard", 5 * 3600, "worker 1"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("same shard", 600, "server"),
+                ("other shard", 5 * 3600, "server"),
+                ("other shard", 30 * 86_400, "server"),
+                ("other shard", 5 * 3600, "worker 1"),
+            )
+        ),
     ],
 )
 @run_async
@@ -83,3 +90,84 @@ async def test_d14_a_clock_that_is_put_back_moves_no_message(
                 server.start()
             else:
                 wall_clock.is_off_by(-back, restart(server, who))
+
+
+async def contents(server: Server, users: tuple[str, str]) -> list[str]:
+    """What HISTORY has of the two, newest first."""
+    async with ChatClient(server.url, users[0]) as alice:
+        await alice.hello(capabilities=["history"])
+        await alice.send("HISTORY", **{"with": users[1]})
+        page = await alice.receive("HISTORY")
+        return [message["content"] for message in page["messages"]]
+
+
+async def write(server: Server, users: tuple[str, str]) -> None:
+    """One message that is delivered and acknowledged, and one that waits."""
+    async with ChatClient(server.url, users[0]) as alice:
+        await alice.hello()
+        async with ChatClient(server.url, users[1]) as bob:
+            await bob.hello()
+            await alice.open_chat(bob)
+            assert (await alice.message(bob, "delivered"))["status"] == "delivered"
+            message = await bob.receive("MSG")
+            await bob.send("MSG_ACK", message_id=message["message_id"])
+            await bob.send("PING")
+            await bob.receive("PONG")
+        await alice.message(bob, "waits")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["one start ahead", "ahead while it runs", "first start in 1970"])
+@run_async
+async def test_d20_no_mail_goes_on_the_word_of_a_wrong_clock(
+    start_server: StartServer, wall_clock: WallClock, case: str
+) -> None:
+    """With a retention of an hour: neither what waits, nor what was delivered."""
+    in_1970 = -int(time.time())
+    if case == "first start in 1970":
+        wall_clock.is_off_by(in_1970)
+    server = start_server(retention_days=1 / 24)
+    users = two_users(server, "other shard")
+    await write(server, users)
+    if case == "one start ahead":
+        server.stop()
+        wall_clock.is_off_by(60 * 86_400)
+        server.start()
+        await asyncio.sleep(2)
+        assert "the clock has jumped 60.0 days ahead" in server.output()
+        server.stop()
+        wall_clock.is_off_by(0)
+        server.start()
+    elif case == "ahead while it runs":
+        wall_clock.is_off_by(60 * 86_400)
+        wait_until(
+            lambda: server.output().count("the clock has jumped 60.0 days ahead") == 2,
+            "the jump to be noticed",
+        )
+        wall_clock.is_off_by(0)
+        wait_until(
+            lambda: server.output().count("the clock has jumped 60.0 days back") == 2,
+            "the jump to be noticed",
+        )
+    else:
+        wall_clock.is_off_by(0)
+        wait_until(lambda: server.output().count("days ahead") == 2, "the jump to be noticed")
+        server.stop()
+        server.start()
+    # Retention has looked through everything at least once more.
+    await asyncio.sleep(2)
+    assert await contents(server, users) == ["waits", "delivered"]
+
+
+@pytest.mark.slow
+@run_async
+async def test_d20_what_is_really_past_the_retention_goes(start_server: StartServer) -> None:
+    """Delivered or not; nothing needs to be written for that."""
+    server = start_server(retention_days=3 / 86_400)
+    users = two_users(server, "other shard")
+    await write(server, users)
+    async with asyncio.timeout(60):
+        while True:
+            if not await contents(server, users):
+                return
+            await asyncio.sleep(0.2)

@@ -36,12 +36,14 @@ _PATIENCE: Final = 20.0
 class StoreDriver:
     """A store, and the world around it. `close` must be called at the end."""
 
-    def __init__(self, kind: Kind, path: Path, **settings: Any) -> None:
+    def __init__(self, kind: Kind, path: Path, after: float = 0.0, **settings: Any) -> None:
+        """`after` is how many seconds after noon it starts."""
         self.settings = Settings(**{"durability": "os", "retention_days": 0, **settings})
         self.path = path
         self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-        #: How far the test has put the clocks forward.
-        self._forward = 0.0
+        #: How far the test has put the clocks forward, and by how much the time of day is wrong.
+        self._forward = after
+        self.wrong_by = 0.0
         self._begin = time.monotonic()
         #: What was called back, in order.
         self.log: list[Any] = []
@@ -52,7 +54,7 @@ class StoreDriver:
         self._woken = False
         self.store: ShardStore
         if kind == "memory":
-            self.store = MemoryStore(self.settings, self.time_of_day)
+            self.store = MemoryStore(self.settings)
         else:
             self.store = SqliteStore(path, self.settings, self.loop, self._wake, self.time_of_day)
         self.store.listen(self._appended, self._purged, self._strangers)
@@ -67,7 +69,7 @@ class StoreDriver:
 
     def time_of_day(self) -> float:
         """Seconds since 1970."""
-        return NOON + self.now - self._begin
+        return NOON + self.now - self._begin + self.wrong_by
 
     def advance(self, seconds: float) -> None:
         """Put the clocks forward."""

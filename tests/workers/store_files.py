@@ -17,6 +17,14 @@ from workers.store.rows import id_hash
 
 #: 2026-01-01, in milliseconds since 1970.
 START: Final = 1_767_225_600_000
+DAY_MS: Final = 86_400_000
+
+
+#: What is kept of a user; `left_at` is by the clock of the file, which changes with it.
+_USERS: Final = (
+    "SELECT number, user_id, slot, display_name, acknowledges, epoch, acknowledged_through, purged_through, seen_at"
+    " FROM users ORDER BY number"
+)
 
 
 class Content(NamedTuple):
@@ -98,7 +106,7 @@ def fill(directory: Path, workers: int, users: int, messages: int, seed: int = 1
                 if newest > through + 2:
                     rows[worker]["acknowledged"].append((number, through + 2))
                 connection.execute(
-                    "INSERT INTO users VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO users VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
                     (
                         *(number, user, slot_of(user), f"User {user[:4]}", generator.random() < 0.5),
                         *(f"{generator.getrandbits(48):012x}", through, purged[user], START + number),
@@ -111,8 +119,19 @@ def fill(directory: Path, workers: int, users: int, messages: int, seed: int = 1
                 rows[worker]["messages"],
             )
             connection.executemany("INSERT INTO acknowledged VALUES (?, ?)", rows[worker]["acknowledged"])
+            _mark(connection)
             connection.execute("COMMIT")
     return ids
+
+
+def _mark(connection: sqlite3.Connection) -> None:
+    """A clock that has run for 40 days, and what it says of the messages: a server ran for half of the time."""
+    connection.execute(
+        "UPDATE clock SET passed = ?, ran = ?, wall = ?", (40 * DAY_MS, 20 * DAY_MS, START + 40 * DAY_MS)
+    )
+    passed = f"max(sent_at) OVER (ORDER BY number) - {START}"
+    marks = f"SELECT number, {passed}, ({passed}) / 2 FROM messages"  # noqa: S608
+    connection.execute(f"INSERT INTO marks {marks}")
 
 
 def content(directory: Path) -> Content:
@@ -120,7 +139,7 @@ def content(directory: Path) -> Content:
     found = Content({}, {}, {}, {})
     for path in shards(directory):
         with closing(connect(path)) as connection:
-            for number, user, *rest in connection.execute("SELECT * FROM users ORDER BY number"):
+            for number, user, *rest in connection.execute(_USERS):
                 assert user not in found.users, "a user is in two files"
                 found.users[user] = tuple(rest)
                 found.chats[user] = _rows(

@@ -26,8 +26,8 @@ from core.placement import Placement, slot_of
 from core.settings import ConfigurationError
 from tests.workers import store_files
 from tests.workers.process import PROJECT
-from tests.workers.store_files import START, connect, content, fill, layout_of, shards, times
-from workers.store import data_directory, database, reshard
+from tests.workers.store_files import DAY_MS, START, connect, content, fill, layout_of, shards, times
+from workers.store import data_directory, database, old_files, reshard
 from workers.store.check import check
 from workers.store.data_directory import existing_layout, locked, shard_file
 from workers.store.reshard import prepare
@@ -140,7 +140,7 @@ def test_nothing_is_lost_and_nothing_is_changed(
         tempfile.TemporaryDirectory() as name,
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr(reshard, "_SLICE_ROWS", slice_rows)
+        patch.setattr(old_files, "SLICE_ROWS", slice_rows)
         directory = Path(name)
         fill(directory, counts[0], users, messages if users > 1 else 0, seed)
         before = content(directory)
@@ -179,7 +179,7 @@ def test_1_3_8_2(tmp_path: Path) -> None:
 
 def test_64_files_are_merged_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than SQLite can have attached at once."""
-    monkeypatch.setattr(reshard, "_SLICE_ROWS", 100)
+    monkeypatch.setattr(old_files, "SLICE_ROWS", 100)
     fill(tmp_path, 64, users=200, messages=1000)
     before = content(tmp_path)
     prepare(tmp_path, 1)
@@ -187,21 +187,63 @@ def test_64_files_are_merged_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyP
     in_order_and_dense(tmp_path)
 
 
-def test_a_clock_that_was_wrong_for_a_moment_does_not_put_everything_at_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reshard, "_SLICE_ROWS", 100)
+def test_times_of_sending_are_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D20: a clock that was wrong for a moment moves no message: its age is what the marks say."""
+    monkeypatch.setattr(old_files, "SLICE_ROWS", 100)
     fill(tmp_path, 3, users=30, messages=600)
-    wrong = START * 3
-    change(shards(tmp_path)[1], "UPDATE messages SET sent_at = ? WHERE number IN (5, 80)", wrong)
-    before = content(tmp_path)
-    prepare(tmp_path, 1)
-    assert content(tmp_path) == before
-    sent = list(times(shards(tmp_path)[0]))
-    assert sent.count(wrong) == 2
-    assert sent.index(wrong) < 60
-    right = [moment for moment in sent if moment != wrong]
-    assert all(later >= earlier - DISORDER_MS for earlier, later in pairwise(right))
+    orders = []
+    for name in ("right", "wrong"):
+        directory = tmp_path / name
+        shutil.copytree(tmp_path, directory, ignore=shutil.ignore_patterns("right", "wrong"))
+        if name == "wrong":
+            change(shards(directory)[1], "UPDATE messages SET sent_at = ? WHERE number IN (5, 80)", START * 3)
+            change(shards(directory)[2], "UPDATE messages SET sent_at = 0 WHERE number > 100")
+        prepare(directory, 1)
+        with closing(connect(shards(directory)[0])) as connection:
+            orders.append(connection.execute("SELECT message_id FROM messages ORDER BY number").fetchall())
+    assert orders[0] == orders[1]
+
+
+def ages(directory: Path) -> dict[str, tuple[int, int]]:
+    """message id -> how much time has passed since it was stored, and how much of that a server ran; at least."""
+    found: dict[str, tuple[int, int]] = {}
+    for path in shards(directory):
+        with closing(connect(path)) as connection:
+            ((passed, ran, owed),) = connection.execute("SELECT passed, ran, owed FROM clock")
+            marks = connection.execute("SELECT number, passed, ran FROM marks ORDER BY number").fetchall()
+            assert all(
+                earlier[1:] <= later[1:] and earlier[2] <= later[2] for earlier, later in pairwise(marks)
+            )
+            for number, message_id in connection.execute("SELECT number, message_id FROM messages"):
+                mark = next((mark for mark in marks if mark[0] >= number), (0, passed + owed, ran))
+                found[message_id] = (passed - mark[1], ran - mark[2])
+    return found
+
+
+@pytest.mark.parametrize("slice_rows", [40, 50_000])
+def test_d20_ages_survive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slice_rows: int) -> None:
+    """No message is older after it; nor younger by more than to the next mark of any file. Each old file has a clock of its own."""
+    monkeypatch.setattr(old_files, "SLICE_ROWS", slice_rows)
+    fill(tmp_path, 3, users=30, messages=600)
+    week = 7 * DAY_MS
+    change(
+        shards(tmp_path)[0],
+        f"UPDATE clock SET passed = passed + {week}, ran = ran + {week}, owed = 1000, wall = wall + 1",  # noqa: S608
+    )
+    change(shards(tmp_path)[1], "UPDATE clock SET owed = 500, wall = NULL")
+    change(shards(tmp_path)[2], "UPDATE clock SET owed = 700")
+    for path in shards(tmp_path):
+        change(path, "DELETE FROM marks WHERE number % 5 = 0 OR number > 180")
+    before = ages(tmp_path)
+    for workers in (1, 2, 3):
+        prepare(tmp_path, workers)
+        after = ages(tmp_path)
+        assert after.keys() == before.keys()
+        assert all(after[name][0] <= age and after[name][1] <= ran for name, (age, ran) in before.items())
+        assert all(after[name][0] >= age - DAY_MS / 4 for name, (age, _) in before.items() if age > DAY_MS)
+    for path in shards(tmp_path):
+        assert one(path, "SELECT owed FROM clock") == 500
+        assert one(path, "SELECT wall FROM clock") == START + 40 * DAY_MS + 1
 
 
 def test_the_rows_of_a_mailbox_stay_in_their_order(tmp_path: Path) -> None:
@@ -287,7 +329,7 @@ def test_a_full_disk_is_found_out_before(directory: Path, monkeypatch: pytest.Mo
     before = content(directory)
     usage = shutil.disk_usage(directory)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=200_000))
-    assert "takes up to 0.5 MB, and 0.2 MB are free; the server still starts with WORKERS=2" in refused(
+    assert "takes up to 0.6 MB, and 0.2 MB are free; the server still starts with WORKERS=2" in refused(
         directory
     )
     assert content(directory) == before

@@ -131,11 +131,30 @@ class TestRetention:
         assert driver.purged == []
         assert len(driver.read(bob, 0)) == 1
 
+    def test_a_clock_that_is_wrong_is_not_believed(self, make: Make) -> None:
+        """D20: 60 days ahead for a minute, back in 1970 for an hour; what is old goes all the same when it is."""
+        driver = make(retention_days=1.0)
+        bob = driver.user("bob")
+        driver.append(bob, "alice", "1")
+        driver.later(60)
+        driver.wrong_by = 60 * DAY
+        driver.append(bob, "alice", "2")
+        driver.later(60)
+        driver.wrong_by = -driver.time_of_day()
+        driver.append(bob, "alice", "3")
+        driver.later(3600)
+        driver.wrong_by = 0
+        driver.later(DAY * 0.9)
+        assert driver.purged == []
+        assert len(driver.read(bob, 0)) == 3
+        driver.later(DAY * 0.2)
+        assert driver.purged[-1] == ("bob", 3)
+
     def test_many(self, make: Make) -> None:
         driver = make(retention_days=1.0)
         bob = driver.user("bob")
         driver.append(bob, "alice", *(str(number) for number in range(700)))
-        driver.settle()
+        driver.later(DAY * 0.1)
         driver.advance(DAY * 2)
         while not driver.purged or driver.purged[-1] != ("bob", 700):
             driver.advance(1)

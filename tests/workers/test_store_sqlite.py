@@ -418,7 +418,7 @@ def test_positions_without_a_message_are_passed_over(driver: StoreDriver, bob: U
 
 
 def test_a_time_in_the_future_does_not_stop_retention(tmp_path: Path) -> None:
-    """The clock of a sender's shard was wrong once: what came before others goes before them."""
+    """The clock of a sender's shard was wrong once: a message is as old as it is."""
     driver = StoreDriver("sqlite", tmp_path / "shard.db", retention_days=1)
     bob = driver.user("bob")
     driver.store.append(driver.message(bob, "alice", "1", sent_at=NOON + 1000 * DAY))

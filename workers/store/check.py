@@ -19,7 +19,7 @@ from core.settings import ConfigurationError
 from workers.store.data_directory import Unreadable, connected, existing_layout, generations
 from workers.store.database import reason
 from workers.store.migrations import REVISION
-from workers.store.schema import NO_CHAT, acknowledged, chats, messages, metadata, users
+from workers.store.schema import NO_CHAT, acknowledged, chats, clock, marks, messages, metadata, users
 
 #: Lines about one kind of problem in one file; more of them would not tell more.
 _SHOWN: Final = 10
@@ -174,6 +174,7 @@ def _problems() -> dict[str, Select[Any]]:
         .subquery()
     )
     missing = (kept.c.last - kept.c.first + 1 - kept.c.positions).label("missing")
+    newest = select(func.coalesce(func.max(messages.c.number), 0)).scalar_subquery()
     their_chat = and_(chats.c.number == messages.c.chat, chats.c.user == messages.c.mailbox)
     is_acknowledged = or_(
         messages.c.seq <= users.c.acknowledged_through,
@@ -225,6 +226,14 @@ def _problems() -> dict[str, Select[Any]]:
         )
         .join(messages, messages.c.mailbox == users.c.number)
         .where(_TOMBSTONE, ~is_acknowledged),
+        "the age of messages up to number {number} is known, and there are {newest}: later ones would be deleted too early": select(
+            func.max(marks.c.number).label("number"), newest.label("newest")
+        ).having(func.max(marks.c.number) > newest),
+        "there are {rows} states of the clock for retention, and there must be one": select(
+            func.count().label("rows")
+        )
+        .select_from(clock)
+        .having(func.count() != 1),
     }
 
 

@@ -6,17 +6,15 @@ store on disk.
 
 from __future__ import annotations
 
-import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from core import codec
 from core.mailbox import Message
 from core.ports import Done, Found
 from core.protocol import FORGET_AFTER, REPLAY_WINDOW_BYTES
 from core.settings import Settings
-from core.timestamps import parse_timestamp
 from core.user import Chat, User
 from workers.store.delivery import EXPIRED
 from workers.store.listeners import Appended, Listeners, Purged, Strangers
@@ -33,14 +31,15 @@ _SWEEP_ROUND: Final = 10.0
 class _Record:
     """What is kept of one user: the user, as the core made it, and the messages in the mailbox."""
 
-    __slots__ = ("first", "ids", "messages", "seen_at", "user")
+    __slots__ = ("first", "ids", "messages", "seen_at", "stored_at", "user")
 
     def __init__(self, user: User) -> None:
         self.user = user
-        #: When it was saved last, in seconds since 1970.
+        #: When it was saved last. Times are on the monotonic clock: nothing here outlives the process, so ages need no time of day.
         self.seen_at = 0.0
-        #: The messages from position `first` on, without gaps.
+        #: The messages from position `first` on, without gaps, and when each was stored.
         self.messages: list[Message] = []
+        self.stored_at: list[float] = []
         self.first = user.mailbox.head + 1
         #: (sender, message_id) -> the message.
         self.ids: dict[tuple[str, str], Message] = {}
@@ -49,7 +48,7 @@ class _Record:
         """Remove the oldest messages; the position of the last of them."""
         for message in self.messages[:count]:
             del self.ids[message.sender, message.message_id]
-        del self.messages[:count]
+        del self.messages[:count], self.stored_at[:count]
         self.first += count
         self.user.mailbox.purge(self.first - 1)
         return self.first - 1
@@ -60,9 +59,7 @@ class MemoryStore:
 
     failure: str | None = None
 
-    def __init__(self, settings: Settings, time_of_day: Callable[[], float] = time.time) -> None:
-        """`time_of_day` is in seconds since 1970."""
-        self._time_of_day = time_of_day
+    def __init__(self, settings: Settings) -> None:
         self._retention = settings.retention_days * 86_400
         self._listeners: Listeners
         self._records: dict[str, _Record] = {}
@@ -234,6 +231,7 @@ class MemoryStore:
             stored = record.ids.setdefault((message.sender, message.message_id), message)
             if stored is message:
                 record.messages.append(message)
+                record.stored_at.append(now)
                 self._messages += 1
             else:
                 message.original = stored
@@ -251,11 +249,11 @@ class MemoryStore:
         if record is None:
             record = self._records[user.user_id] = _Record(user)
             user.saved = True
-            record.seen_at = self._time_of_day()
+            record.seen_at = self._now
         return record
 
     def _seen(self, user: User) -> None:
-        self._record(user).seen_at = self._time_of_day()
+        self._record(user).seen_at = self._now
 
     def _acknowledged(self, user: User) -> None:
         record = self._record(user)
@@ -270,7 +268,6 @@ class MemoryStore:
 
     def _look_through(self, now: float) -> None:
         """Look through some of the records; a round through all takes some turns."""
-        time_of_day = self._time_of_day()
         purged: list[tuple[str, int]] = []
         strangers: list[str] = []
         self._next_sweep = now + _SWEEP_INTERVAL
@@ -283,21 +280,11 @@ class MemoryStore:
             record = self._records.get(user_id)
             if record is None:
                 continue
-            if self._retention and (past := self._past(record, time_of_day - self._retention)):
+            if self._retention and (past := bisect_right(record.stored_at, now - self._retention)):
                 purged.append((user_id, record.drop(past)))
-            if not record.user.chats and record.seen_at < time_of_day - FORGET_AFTER:
+            if not record.user.chats and record.seen_at < now - FORGET_AFTER:
                 strangers.append(user_id)
         if purged:
             self._listeners.purged(purged, now)
         if strangers:
             self._listeners.strangers(strangers, now)
-
-    def _past(self, record: _Record, until: float) -> int:
-        """How many messages, of the oldest, were sent before that time."""
-        count = 0
-        for message in record.messages:
-            _, sent = codec.msg_parts(message.frame, message.sender, record.user.user_id, message.message_id)
-            if parse_timestamp(sent) >= until * 1000:
-                break
-            count += 1
-        return count

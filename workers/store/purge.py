@@ -23,6 +23,7 @@ from workers.store.data_directory import Unreadable, connected, existing_layout,
 from workers.store.database import reason
 from workers.store.export import check_revision, reading
 from workers.store.schema import NO_CHAT, acknowledged, chats, messages, users
+from workers.store.statements import TRIM_MARKS
 
 
 def purge(directory: Path, user_id: str) -> str:
@@ -128,4 +129,5 @@ def _purge_mailbox(connection: Connection, user_id: str) -> int:
     received = connection.execute(delete(messages).where(messages.c.mailbox == own)).rowcount
     connection.execute(delete(acknowledged).where(acknowledged.c.mailbox == own))
     connection.execute(delete(chats).where(chats.c.user == own))
+    connection.exec_driver_sql(TRIM_MARKS)
     return received

@@ -9,9 +9,10 @@ The new files are filled side by side, one thread each, since SQLite does the wo
 Users, chats and messages get new numbers in each file, 1, 2, 3 ..., so numbers never grow beyond what there is. What a client may have
 seen is copied as it is: positions, epochs, acknowledgements.
 
-Messages must lie in the order of time, since retention takes the first rows of a file for the oldest; and the messages of a mailbox in
-the order of their positions. The rows of one old file therefore stay in their order, and the files are merged by time: all are cut at
-the same moments into slices that fit into memory, and what the files have in one slice is sorted by the latest time up to each row.
+Messages must lie in the order of their ages, as marks tell them (``workers.store.schema``), since retention takes the first rows of a
+file for the oldest; and the messages of a mailbox in the order of their positions. The rows of one old file therefore stay in their order,
+and the files are merged by age: all are cut at the same ages into slices that fit into memory, and what the files have in one slice is
+sorted. The clocks of the new files begin at 0, so all times before are negative; no time of day is asked.
 """
 
 from __future__ import annotations
@@ -20,12 +21,11 @@ import logging
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from sqlalchemy import (
     Column,
@@ -36,13 +36,12 @@ from sqlalchemy import (
     MetaData,
     Table,
     and_,
-    case,
     delete,
     func,
     insert,
-    literal_column,
     or_,
     select,
+    update,
 )
 from sqlalchemy.schema import CreateIndex, CreateTable, DropIndex
 
@@ -64,7 +63,10 @@ from workers.store.data_directory import (
     sync,
 )
 from workers.store.database import reason, upgrade
-from workers.store.schema import NO_CHAT, acknowledged, chats, messages, users
+from workers.store.old_files import TABLES, Counts, Source, count, log_of, settle, slices
+from workers.store.retention_clock import ClockState
+from workers.store.schema import NO_CHAT, acknowledged, chats, marks, messages, users
+from workers.store.schema import clock as clock_table
 
 _log = logging.getLogger("fastchat.store")
 
@@ -72,23 +74,16 @@ _log = logging.getLogger("fastchat.store")
 _ROOM: Final = 1.5
 #: Bytes of an empty file, generously.
 _EMPTY_FILE: Final = 128 * 1024
-#: Rows of a slice, about: what attaching a file costs must not matter beside it.
-_SLICE_ROWS: Final = 50_000
-#: Messages whose time is looked at to know where slices begin.
-_SAMPLES: Final = 20_000
 #: Memory for pages of each file that is being filled, in KiB.
 _CACHE_KIB: Final = 64 * 1024
 #: Seconds between two lines of progress.
 _PROGRESS_INTERVAL: Final = 1.0
 
-_TABLES: Final = (users, chats, messages, acknowledged)
-#: Rows of each of `_TABLES`.
-Counts = tuple[int, ...]
-
 _old: Final = MetaData(schema="old")
 _old_users, _old_chats, _old_messages, _old_acknowledged = (
-    table.to_metadata(_old, schema="old") for table in _TABLES
+    table.to_metadata(_old, schema="old") for table in TABLES
 )
+_old_marks: Final = marks.to_metadata(_old, schema="old")
 
 
 def prepare(directory: Path, workers: int) -> Layout:
@@ -188,14 +183,6 @@ def _make(directory: Path, layout: Layout, fill: Callable[[Layout], None]) -> La
     return layout
 
 
-class _Source(NamedTuple):
-    """An old file."""
-
-    path: Path
-    #: Slice i has the messages with numbers above limits[i] and up to limits[i + 1].
-    limits: list[int]
-
-
 class _Map:
     """Old number -> new number of users and chats of one old file in one new file: temporary tables of the new one."""
 
@@ -212,10 +199,11 @@ class _Map:
         )
 
 
-#: What several old files have in one slice, until it is sorted; `latest` is the latest time of sending in one file up to there.
+#: What the old files have in one slice, until it is sorted, with what their marks say of it, by the clock of the new file.
 _merged: Final = messages.to_metadata(MetaData(schema="temp"), schema="temp", name="messages_of_a_slice")
 _merged.indexes.clear()
-_merged.append_column(Column("latest", Integer, nullable=False))
+for _name in ("passed", "ran"):
+    _merged.append_column(Column(_name, Integer, nullable=False))
 
 
 class _Reshard:
@@ -239,10 +227,10 @@ class _Reshard:
         self._check_room(paths)
         for path in paths:
             upgrade(path)
-            _settle(path)
-        expected = _sum(map(_count, paths))
-        self._total = expected[_TABLES.index(messages)]
-        sources = _slice(paths, self._total)
+            settle(path)
+        expected = _sum(map(count, paths))
+        self._total = expected[TABLES.index(messages)]
+        sources = slices(paths)
         self._tell()
         owners = Placement(self._new.workers).owners
         with ThreadPoolExecutor(min(self._new.workers, os.cpu_count() or 1)) as pool:
@@ -261,7 +249,7 @@ class _Reshard:
         if found != expected:
             differences = ", ".join(
                 f"{expected} {table.name} and {found} after"
-                for table, expected, found in zip(_TABLES, expected, found, strict=True)
+                for table, expected, found in zip(TABLES, expected, found, strict=True)
                 if expected != found
             )
             raise ConfigurationError(
@@ -271,7 +259,7 @@ class _Reshard:
 
     def _check_room(self, paths: Sequence[Path]) -> None:
         # What is in a log moves into its file first, where it may replace something or not.
-        held = sum(file.stat().st_size for path in paths for file in (path, _log_of(path)) if file.exists())
+        held = sum(file.stat().st_size for path in paths for file in (path, log_of(path)) if file.exists())
         needed = int(held * _ROOM) + self._new.workers * _EMPTY_FILE
         free = shutil.disk_usage(self._directory).free
         if free < needed:
@@ -309,7 +297,7 @@ class _Reshard:
 
     # -- One new file, in a thread of its own --
 
-    def _fill(self, path: Path, slots: list[int], sources: Sequence[_Source]) -> Counts:
+    def _fill(self, path: Path, slots: list[int], sources: Sequence[Source]) -> Counts:
         if self._failed.is_set():
             return ()
         maps = [_Map(index) for index in range(len(sources))]
@@ -328,15 +316,15 @@ class _Reshard:
                 connection.execute(DropIndex(index))
             for source, numbers in zip(sources, maps, strict=True):
                 with _attached(connection, source.path):
-                    _copy_users(connection, numbers, slots)
-            if len(sources) > 1:
-                connection.execute(CreateTable(_merged))
+                    _copy_users(connection, numbers, slots, source.clock)
+            connection.execute(CreateTable(_merged))
             for slice_ in range(len(sources[0].limits) - 1):
                 if self._failed.is_set():
                     return ()
                 copied = _copy_slice(connection, sources, maps, slice_)
                 with self._lock:
                     self._copied += copied
+            _set_clock(connection, sources)
             for index in messages.indexes:
                 if self._failed.is_set():
                     return ()
@@ -346,10 +334,10 @@ class _Reshard:
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
         with self._lock:
             self._finished += 1
-        return _count(path)
+        return count(path)
 
 
-def _copy_users(connection: Connection, numbers: _Map, slots: list[int]) -> None:
+def _copy_users(connection: Connection, numbers: _Map, slots: list[int], clock: ClockState) -> None:
     """All users of the attached file who live in these slots, with their chats and acknowledged positions."""
     for table in (numbers.users, numbers.chats):
         connection.execute(CreateTable(table))
@@ -361,7 +349,7 @@ def _copy_users(connection: Connection, numbers: _Map, slots: list[int]) -> None
     _copy(
         connection,
         users,
-        {"number": user.c.new},
+        {"number": user.c.new, "left_at": _old_users.c.left_at - clock.passed},
         user.join(_old_users, _old_users.c.number == user.c.old),
         user.c.new,
     )
@@ -385,25 +373,34 @@ def _copy_users(connection: Connection, numbers: _Map, slots: list[int]) -> None
     )
 
 
-def _copy_slice(connection: Connection, sources: Sequence[_Source], maps: Sequence[_Map], slice_: int) -> int:
+def _copy_slice(connection: Connection, sources: Sequence[Source], maps: Sequence[_Map], slice_: int) -> int:
     """The messages of one slice whose recipients have been copied, from all files; how many."""
-    target = messages if len(sources) == 1 else _merged
     copied = 0
     for source, numbers in zip(sources, maps, strict=True):
         low, high = source.limits[slice_ : slice_ + 2]
         if low < high:
             with _attached(connection, source.path):
-                copied += _copy_messages(connection, target, numbers, low, high)
-    if target is _merged and copied:
+                copied += _copy_messages(connection, numbers, source.clock, low, high)
+    if copied:
+        _write_marks(connection)
         names = [column.name for column in messages.columns if column.name != "number"]
-        order = (_merged.c.latest, _merged.c.number)
+        order = (_merged.c.passed, _merged.c.number)
         rows = select(*(_merged.c[name] for name in names)).order_by(*order)
         connection.execute(insert(messages).from_select(names, rows))
         connection.execute(delete(_merged))
     return copied
 
 
-def _copy_messages(connection: Connection, target: Table, numbers: _Map, low: int, high: int) -> int:
+def _write_marks(connection: Connection) -> None:
+    """Marks for the messages of a slice, which get the next numbers in the order of `passed`."""
+    number = _greatest(connection, messages) + func.sum(func.count()).over(order_by=_merged.c.passed)
+    ran = func.max(func.max(_merged.c.ran)).over(order_by=_merged.c.passed)
+    rows = select(number, _merged.c.passed, ran).group_by(_merged.c.passed)
+    columns = [marks.c.number, marks.c.passed, marks.c.ran]
+    connection.execute(insert(marks).from_select(columns, rows))
+
+
+def _copy_messages(connection: Connection, numbers: _Map, clock: ClockState, low: int, high: int) -> int:
     """Those of the attached file with numbers above `low` and up to `high` whose recipients have been copied; how many."""
     message, user, chat = _old_messages, numbers.users, numbers.chats
     changed: dict[str, ColumnElement[Any] | None] = {
@@ -411,12 +408,12 @@ def _copy_messages(connection: Connection, target: Table, numbers: _Map, low: in
         "number": None,
         "mailbox": user.c.new,
         "chat": func.coalesce(chat.c.new, NO_CHAT),
+        "passed": _marked(_old_marks.c.passed, clock.passed + clock.owed) - clock.passed,
+        "ran": _marked(_old_marks.c.ran, clock.ran) - clock.ran,
     }
-    if target is _merged:
-        changed["latest"] = func.max(_past(message.c.sent_at)).over(order_by=message.c.number)
     return _copy(
         connection,
-        target,
+        _merged,
         changed,
         message.join(user, user.c.old == message.c.mailbox).join(
             chat, chat.c.old == message.c.chat, isouter=True
@@ -426,6 +423,12 @@ def _copy_messages(connection: Connection, target: Table, numbers: _Map, low: in
         and_(message.c.number > low, message.c.number <= high),
         or_(chat.c.new.is_not(None), message.c.chat == NO_CHAT),
     )
+
+
+def _marked(column: ColumnElement[int], without: int) -> ColumnElement[int]:
+    """What the mark of a message in the attached file says, or `without` if it has none yet."""
+    mark = select(column).where(_old_marks.c.number >= _old_messages.c.number).order_by(_old_marks.c.number)
+    return func.coalesce(mark.limit(1).scalar_subquery(), without)
 
 
 def _copy(
@@ -459,64 +462,16 @@ def _attached(connection: Connection, path: Path) -> Iterator[None]:
     connection.exec_driver_sql("DETACH DATABASE old")
 
 
-# -- Old files --
-
-
-def _settle(path: Path) -> None:
-    """Move what is in the log of a file into the file. Raises ConfigurationError when it does not go."""
-    with connected(path, "rw") as connection:
-        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
-    log = _log_of(path)
-    if log.exists() and log.stat().st_size:
-        raise ConfigurationError(
-            f"the log {log} can't be moved into its file: another program uses it; stop that first"
-        )
-
-
-def _log_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}-wal")
-
-
-def _count(path: Path) -> Counts:
-    with connected(path, "immutable") as connection:
-        return tuple(connection.scalar(select(func.count()).select_from(table)) or 0 for table in _TABLES)
+def _set_clock(connection: Connection, sources: Sequence[Source]) -> None:
+    """What has passed since a server ran last, as the file says that says the least; and what a server ran grows from mark to mark."""
+    walls = [source.clock.wall for source in sources if source.clock.wall is not None]
+    owed = min(source.clock.owed for source in sources)
+    connection.execute(update(clock_table).values(owed=owed, wall=max(walls, default=None)))
+    grown = select(
+        marks.c.number, func.max(marks.c.ran).over(order_by=marks.c.number).label("ran")
+    ).subquery()
+    connection.execute(update(marks).values(ran=grown.c.ran).where(grown.c.number == marks.c.number))
 
 
 def _sum(counts: Iterable[Counts]) -> Counts:
     return tuple(map(sum, zip(*counts, strict=True)))
-
-
-def _past(sent_at: ColumnElement[int]) -> ColumnElement[int]:
-    """A time of sending; 0 for one in the future, from when the clock was wrong, which says nothing about the rows around it."""
-    return case((sent_at > literal_column(str(time.time_ns() // 1_000_000), Integer), 0), else_=sent_at)
-
-
-def _slice(paths: Sequence[Path], total: int) -> list[_Source]:
-    """Cut all files at the same moments, with about as many messages between each two of them."""
-    number, past = messages.c.number, _past(messages.c.sent_at)
-    ends: list[tuple[int, int]] = []
-    for path in paths:
-        with connected(path, "immutable") as connection:
-            first, last = connection.execute(select(func.min(number), func.max(number))).one()
-            # In a file without messages all slices are empty.
-            ends.append((first - 1, last) if first is not None else (0, 0))
-    step = sum(last - before for before, last in ends) // _SAMPLES + 1
-    times: list[int] = []
-    for path, (before, last) in zip(paths, ends, strict=True):
-        with connected(path, "immutable") as connection:
-            sampled = range(before + 1, last + 1, step)
-            times += connection.scalars(select(past).where(number.in_(sampled)))
-    times.sort()
-    slices = total // _SLICE_ROWS + 1
-    edges = [times[len(times) * index // slices] for index in range(1, slices)] if times else []
-    sources = []
-    for path, (before, last) in zip(paths, ends, strict=True):
-        limits = [before]
-        with connected(path, "immutable") as connection:
-            for edge in edges:
-                # The first one that was sent later ends the slice; what comes after it is in the next ones whenever it was sent.
-                later = select(number).where(number > limits[-1], past > edge).order_by(number).limit(1)
-                first = connection.scalar(later)
-                limits.append(last if first is None else first - 1)
-        sources.append(_Source(path, [*limits, last]))
-    return sources

@@ -1,7 +1,8 @@
 """What the store does by itself: removing messages that are past the retention, looking for users to be forgotten, and trying again.
 
-Messages go in small bites between commits, so that nobody waits for it. The order is that of the rows, not of their times: a message
-with a time in the future, from when a clock was wrong, goes with those that came after it.
+How old a message is, ``workers.store.retention_clock`` tells, and marks in the file: by when the messages up to a number had been stored.
+Two things are asked of each (D20). Everything that goes is older than the retention; and what nobody has acknowledged has also waited
+so long while a server ran. Messages go in small bites between commits, so that nobody waits for it.
 """
 
 from __future__ import annotations
@@ -14,11 +15,18 @@ from core.protocol import FORGET_AFTER
 from workers.store import statements
 from workers.store.database import Database
 from workers.store.jobs import Job
+from workers.store.retention_clock import ClockState, Jump, RetentionClock
 
-#: Seconds between two bites while there is more, and between two looks when there is not, at least and at most.
+#: Seconds between two bites while there is more.
 BITE_INTERVAL: Final = 0.02
+#: Seconds between two looks when there is not, at least and at most: a thousandth of the retention. Each is a small write.
 _LOOK_MIN: Final = 1.0
 _LOOK_MAX: Final = 60.0
+#: As many marks there are within the retention; and milliseconds between two of them, at most.
+_MARKS: Final = 1000
+_MARK_MAX: Final = 3_600_000
+#: Seconds until messages are looked at again that could not go since they wait for somebody.
+_ROUND: Final = 600.0
 #: Seconds between two steps of looking for strangers, and between two rounds.
 SWEEP_INTERVAL: Final = 1.0
 SWEEP_ROUND: Final = 600.0
@@ -26,50 +34,61 @@ SWEEP_ROUND: Final = 600.0
 PROBE_INTERVAL: Final = 1.0
 
 
-class Bite(Job):
-    """Removes the oldest messages that were sent before `until`, in milliseconds since 1970, but not too many."""
+class KeepTime(Job):
+    """Saves the state of the clock and, with `stamp`, how old the messages are that came since the last mark."""
 
-    __slots__ = ("_until", "gone", "more", "oldest", "purged")
+    __slots__ = ("_state", "stamp")
 
-    def __init__(self, until: int) -> None:
+    def __init__(self, state: ClockState, stamp: int | None) -> None:
         super().__init__()
-        self._until = until
+        self._state = state
+        self.stamp = stamp
+
+    def run(self, database: Database) -> None:
+        with database.transaction():
+            database.execute(statements.SAVE_CLOCK, *self._state)
+            if self.stamp is not None:
+                database.execute(statements.MARK, self.stamp, self._state.ran)
+
+
+class Bite(Job):
+    """Removes the oldest messages, but not too many: of those with numbers above `after`."""
+
+    __slots__ = ("_after", "_passed", "_ran", "gone", "more", "purged", "reached")
+
+    def __init__(self, after: int, passed: int, ran: int) -> None:
+        """Those that were stored by `passed` are old; by `ran`, they are also when nobody has acknowledged them."""
+        super().__init__()
+        self._after = after
+        self._passed = passed
+        self._ran = ran
         #: (user_id, through): the messages of this user up to that position are gone.
         self.purged: list[tuple[str, int]] = []
         #: How many messages that were.
         self.gone = 0
-        #: Whether there may be more; else when the oldest that is left was sent, if there is one.
+        #: The highest number that was looked at, and whether there are more that are old.
+        self.reached = after
         self.more = False
-        self.oldest: int | None = None
 
     def run(self, database: Database) -> None:
-        looked, last, self.oldest = codec.from_json(database.value(statements.BITE, self._until))
+        past, waited = codec.from_json(database.value(statements.PAST, self._passed, self._ran))
+        looked, last = codec.from_json(database.value(statements.BITE, self._after, past))
         if last is None:
             return
-        gone = codec.from_json(database.value(statements.BITTEN, last))
-        rows = codec.to_json(gone)
-        with database.transaction():
-            database.execute(statements.RAISE_PURGED, rows)
-            database.execute(statements.FORGET_ACKNOWLEDGED, rows)
-            self.gone = database.execute(statements.DELETE_THROUGH, last).rowcount
-        self.more = looked == statements.BITE_ROWS
+        gone = codec.from_json(database.value(statements.BITTEN, self._after, last, waited))
+        if gone:
+            rows = codec.to_json(gone)
+            with database.transaction():
+                database.execute(statements.RAISE_PURGED, rows)
+                database.execute(statements.FORGET_ACKNOWLEDGED, rows)
+                self.gone = database.execute(statements.DELETE_THROUGH, rows).rowcount
+                database.execute(statements.TRIM_MARKS)
+        self.reached, self.more = last, looked == statements.BITE_ROWS
         self.purged = [(user_id, through) for _, through, user_id in gone if user_id is not None]
 
     @property
     def rows(self) -> int:
         return self.gone
-
-    def next_look(self, now: float) -> float:
-        """When to look again; `until` of that look is later by as much."""
-        if self.failure is not None:
-            return now + _LOOK_MIN
-        if self.more:
-            return now + BITE_INTERVAL
-        if self.gone:
-            return now + _LOOK_MIN
-        if self.oldest is None:
-            return now + _LOOK_MAX
-        return now + min(max((self.oldest - self._until) / 1000, _LOOK_MIN), _LOOK_MAX)
 
 
 class Sweep(Job):
@@ -77,10 +96,11 @@ class Sweep(Job):
 
     __slots__ = ("_after", "_until", "reached", "strangers")
 
-    def __init__(self, after: int, time_of_day_ms: int) -> None:
+    def __init__(self, after: int, passed: int) -> None:
+        """`passed` is what the retention clock says."""
         super().__init__()
         self._after = after
-        self._until = time_of_day_ms - int(FORGET_AFTER * 1000)
+        self._until = passed - int(FORGET_AFTER * 1000)
         self.strangers: list[str] = []
         #: The last number that was looked at; 0 at the end.
         self.reached = 0
@@ -105,15 +125,55 @@ class Probe(Job):
 class Upkeep:
     """When each of these is due."""
 
-    __slots__ = ("_after", "_next_bite", "_next_probe", "_next_sweep", "_retention_ms")
+    __slots__ = (
+        *(
+            "_after",
+            "_bitten",
+            "_clock",
+            "_look",
+            "_mark",
+            "_marked",
+            "_next_bite",
+            "_next_look",
+            "_next_probe",
+        ),
+        *("_next_round", "_next_sweep", "_retention"),
+    )
 
-    def __init__(self, retention_days: float) -> None:
-        self._retention_ms = int(retention_days * 86_400_000)
-        self._next_bite = 0.0 if self._retention_ms else inf
+    def __init__(self, retention_days: float, state: ClockState) -> None:
+        #: In milliseconds; 0 for ever.
+        self._retention = int(retention_days * 86_400_000)
+        self._clock = RetentionClock(state, max(self._retention, int(FORGET_AFTER * 1000)))
+        self._look = (
+            min(max(self._retention / 1000 / _MARKS, _LOOK_MIN), _LOOK_MAX) if self._retention else _LOOK_MAX
+        )
+        self._mark = min(self._retention // _MARKS, _MARK_MAX) if self._retention else _MARK_MAX
+        #: The stamp of the last mark.
+        self._marked: int | None = None
+        self._next_look = 0.0
+        self._next_bite = inf
+        self._next_round = 0.0
         self._next_sweep = 0.0
         self._next_probe = inf
-        #: The last number that the sweep has reached.
+        #: The last number of a message that retention has looked at, and of a user that the sweep has reached.
+        self._bitten = 0
         self._after = 0
+
+    # -- The clock --
+
+    def advance(self, now: float, wall: int) -> Jump | None:
+        """See `RetentionClock.advance`."""
+        return self._clock.advance(now, wall)
+
+    def stamp(self, now: float) -> int:
+        """See `RetentionClock.stamp`."""
+        return self._clock.stamp(now)
+
+    def keep_time(self, now: float) -> KeepTime:
+        """What is to be done at last, before the file is closed."""
+        return KeepTime(self._clock.state, self._clock.stamp(now))
+
+    # -- What is due --
 
     def failing(self, now: float) -> None:
         """The store has begun to fail."""
@@ -123,22 +183,42 @@ class Upkeep:
         """It does no longer."""
         self._next_probe = inf
 
-    def due(self, now: float, time_of_day_ms: int) -> Job | None:
+    def looks(self, now: float) -> bool:
+        """Whether `advance` is to be called before `due`."""
+        return now >= self._next_look
+
+    def due(self, now: float) -> Job | None:
         """What is to be done now. It must be given to `done` before this is asked again."""
         if now >= self._next_probe:
             return Probe()
+        state = self._clock.state
         if now >= self._next_bite:
-            return Bite(time_of_day_ms - self._retention_ms)
+            return Bite(self._bitten, state.passed - self._retention, state.ran - self._retention)
+        if now >= self._next_look:
+            stamp = self._clock.stamp(now)
+            return KeepTime(
+                state, stamp if self._marked is None or stamp >= self._marked + self._mark else None
+            )
         if now >= self._next_sweep:
-            return Sweep(self._after, time_of_day_ms)
+            return Sweep(self._after, state.passed)
         return None
 
     def done(self, job: Job, now: float) -> None:
         """Note when to look again."""
         if isinstance(job, Probe):
             self._next_probe = now + PROBE_INTERVAL
+        elif isinstance(job, KeepTime):
+            self._next_look = now + self._look
+            if job.failure is None and job.stamp is not None:
+                self._marked = job.stamp
+            if self._retention:
+                self._next_bite = now
         elif isinstance(job, Bite):
-            self._next_bite = job.next_look(now)
+            self._bitten = job.reached
+            self._next_bite = now + BITE_INTERVAL if job.more else inf
+            if not job.more and now >= self._next_round:
+                self._next_round = now + _ROUND
+                self._bitten = 0
         elif isinstance(job, Sweep):
             self._after = job.reached
             self._next_sweep = now + (SWEEP_INTERVAL if job.reached else SWEEP_ROUND)

@@ -43,13 +43,13 @@ def message_row(message: Message, mailbox: int, seq: int) -> bytes:
     )
 
 
-def user_row(user: User, seen_at: int) -> bytes:
-    """A user for ``statements.SAVE_USERS``; `seen_at` in milliseconds since 1970."""
+def user_row(user: User, seen_at: int, left_at: int) -> bytes:
+    """A user for ``statements.SAVE_USERS``; `seen_at` in milliseconds since 1970, `left_at` in those of the retention clock."""
     mailbox = user.mailbox
     return codec.to_json(
         [
             *(user.key, user.user_id, slot_of(user.user_id), user.display_name, int(user.acknowledges)),
-            *(mailbox.epoch, mailbox.acknowledged_through, mailbox.purged_through, seen_at),
+            *(mailbox.epoch, mailbox.acknowledged_through, mailbox.purged_through, seen_at, left_at),
         ]
     )
 

@@ -53,8 +53,10 @@ users: Final = Table(
     Column("acknowledged_through", BigInteger, nullable=False),
     #: Messages up to this position are gone.
     Column("purged_through", BigInteger, nullable=False),
-    #: When a user without chats was here last, in milliseconds since 1970 (D23).
+    #: When the user was saved last, in milliseconds since 1970: for people to read.
     Column("seen_at", BigInteger, nullable=False),
+    #: The same by ``workers.store.retention_clock``: what a user without chats is forgotten by (D23).
+    Column("left_at", BigInteger, nullable=False, server_default="0"),
 )
 
 chats: Final = Table(
@@ -92,6 +94,27 @@ messages: Final = Table(
 )
 Index(None, messages.c.mailbox, messages.c.seq, unique=True)
 Index(None, messages.c.chat, messages.c.id_hash, unique=True)
+
+#: The one row of ``workers.store.retention_clock.ClockState``.
+clock: Final = Table(
+    "clock",
+    metadata,
+    Column("number", _Number, primary_key=True),
+    Column("passed", BigInteger, nullable=False),
+    Column("ran", BigInteger, nullable=False),
+    Column("owed", BigInteger, nullable=False),
+    Column("wall", BigInteger),
+)
+
+#: By when, on that clock, the messages with numbers up to this one had been stored, and how much of it a server had run by then. Both
+#: only grow from mark to mark. A time in each message would cost more, since there are few marks, a thousand within the retention.
+marks: Final = Table(
+    "marks",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=False),
+    Column("passed", BigInteger, nullable=False),
+    Column("ran", BigInteger, nullable=False),
+)
 
 #: Acknowledged positions beyond `users.acknowledged_through`.
 acknowledged: Final = Table(

@@ -26,6 +26,7 @@ from typing import Any, Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from core import codec
 from core.logs import fields
 from core.mailbox import Message
 from core.metrics import SECONDS, SIZES, Histogram
@@ -39,6 +40,7 @@ from workers.store.jobs import DatabaseThread, Job
 from workers.store.listeners import Appended, Listeners, Purged, Strangers
 from workers.store.reads import READS_WEIGHT, Find, History, Load, Question, Read
 from workers.store.retention import Bite, Sweep, Upkeep
+from workers.store.retention_clock import ClockState
 from workers.store.writes import (
     After,
     Batch,
@@ -136,12 +138,13 @@ class SqliteStore:
         database = open_database(self._path, self._settings.durability)
         try:
             users, chats = database.value(statements.HIGHEST_USER), database.value(statements.HIGHEST_CHAT)
+            state = ClockState(*codec.from_json(database.value(statements.LOAD_CLOCK)))
         except SQLAlchemyError as error:
             raise ConfigurationError(
                 f"the database {self._path} is damaged ({reason(error)}): restore it from a backup"
             ) from error
         self._numbers = Numbers(users or 0, chats or 0)
-        self._upkeep = Upkeep(self._settings.retention_days)
+        self._upkeep = Upkeep(self._settings.retention_days, state)
         sys.setswitchinterval(SWITCH_INTERVAL)
         self._thread = DatabaseThread(database, self._loop, self._schedule)
 
@@ -229,13 +232,20 @@ class SqliteStore:
             self._finish(job, now)
         if self._delivery.deliver(now) or self._deliver_after(now):
             return True
-        job = self._upkeep.due(now, self._now_ms()) or self._due(now)
+        if self._upkeep.looks(now):
+            self._advance(now)
+        job = self._upkeep.due(now) or self._due(now)
         if job is None:
             return False
         return self._give(job)
 
     def _now_ms(self) -> int:
         return int(self._time_of_day() * 1000)
+
+    def _advance(self, now: float) -> None:
+        jump = self._upkeep.advance(now, self._now_ms())
+        if jump is not None:
+            _log.warning("%s", jump, extra=fields(path=self._path))
 
     def _deliver_after(self, now: float) -> bool:
         """Those who wait for writes that are all done; whether there are more."""
@@ -257,7 +267,7 @@ class SqliteStore:
                 return self._gather(now)
             self._wake_in(early)
         if self._questions and self._questions[0].after <= self._gathered:
-            return Commit(Batch(self._numbers, 0), [], self._readable())
+            return Commit(Batch(self._numbers, 0, 0), [], self._readable())
         return None
 
     def _acknowledged_due(self, now: float) -> bool:
@@ -265,7 +275,7 @@ class SqliteStore:
 
     def _gather(self, now: float, *, all_acknowledged: bool = False) -> Commit:
         """Take what goes into the next transaction, in order."""
-        batch = Batch(self._numbers, self._now_ms())
+        batch = Batch(self._numbers, self._now_ms(), self._upkeep.stamp(now))
         entries: list[Entry] = []
         waiting = self._waiting
         while waiting and len(entries) < BATCH_MAX:
@@ -406,6 +416,9 @@ class SqliteStore:
         deadline = monotonic() + patience
         try:
             self._drain(deadline)
+            if not self._busy and self.failure is None:
+                self._advance(self._now)
+                self._thread.give(self._upkeep.keep_time(self._now))
         finally:
             if self._timer is not None:
                 self._timer.cancel()

@@ -37,7 +37,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import sqlite
 
 from core.protocol import REPLAY_WINDOW_BYTES
-from workers.store.schema import NO_CHAT, acknowledged, chats, messages, users
+from workers.store.schema import NO_CHAT, acknowledged, chats, clock, marks, messages, users
 
 #: Rows of messages that one `READ` gives at most for each mailbox.
 READ_MAX: Final = 256
@@ -121,9 +121,10 @@ def _upsert(table: Any, columns: tuple[Any, ...], changing: tuple[Any, ...]) -> 
     return _sql(upsert, "rows")
 
 
-#: Rows of [number, user_id, slot, display_name, acknowledges, epoch, acknowledged_through, purged_through, seen_at].
+#: Rows of [number, user_id, slot, display_name, acknowledges, epoch, acknowledged_through, purged_through, seen_at,
+#: left_at].
 SAVE_USERS: Final = _upsert(
-    users, tuple(users.c), (users.c.display_name, users.c.acknowledges, users.c.seen_at)
+    users, tuple(users.c), (users.c.display_name, users.c.acknowledges, users.c.seen_at, users.c.left_at)
 )
 #: Rows of [number, user, peer, peer_name, announced].
 SAVE_CHATS: Final = _upsert(chats, tuple(chats.c), (chats.c.peer_name, chats.c.announced))
@@ -348,47 +349,82 @@ HIGHEST_CHAT: Final = _sql(select(func.max(chats.c.number)))
 # -- Retention --
 
 
+#: The state of the retention clock: [passed, ran, owed, wall]; and the same to be kept.
+LOAD_CLOCK: Final = _sql(select(_array(clock.c.passed, clock.c.ran, clock.c.owed, clock.c.wall)))
+SAVE_CLOCK: Final = _sql(
+    update(clock).values(
+        {
+            name: bindparam(f"new_{name}", type_=Integer)
+            for name in (column.name for column in clock.c if column.name != "number")
+        }
+    ),
+    *("new_passed", "new_ran", "new_owed", "new_wall"),
+)
+
+
+def _mark() -> str:
+    last = select(func.max(messages.c.number).label("number")).subquery("last")
+    passed = bindparam("passed", type_=Integer)
+    # Not before those before it, also when something was owed that turned out not to be.
+    latest = select(func.coalesce(func.max(marks.c.passed), _number(-(2**62)))).scalar_subquery()
+    marked = select(func.coalesce(func.max(marks.c.number), _number(0))).scalar_subquery()
+    row = select(last.c.number, func.max(passed, latest), bindparam("ran", type_=Integer))
+    columns = [marks.c.number, marks.c.passed, marks.c.ran]
+    return _sql(marks.insert().from_select(columns, row.where(last.c.number > marked)), "passed", "ran")
+
+
+#: (passed, ran): remembers by when the messages that are there were stored, unless that is known of all of them.
+MARK: Final = _mark()
+
+
+def _past() -> str:
+    numbers = (
+        select(func.coalesce(func.max(marks.c.number), _number(0)))
+        .where(column <= bindparam(column.name, type_=Integer))
+        .scalar_subquery()
+        for column in (marks.c.passed, marks.c.ran)
+    )
+    return _sql(select(_array(*numbers)), "passed", "ran")
+
+
+#: (passed, ran); gives the highest number of a message that was stored by the one, and of one that was stored by the other; or 0.
+PAST: Final = _past()
+
+
 def _bite() -> str:
     oldest = (
-        select(messages.c.number, messages.c.sent_at)
+        select(messages.c.number)
+        .where(messages.c.number > bindparam("after", type_=Integer))
+        .where(messages.c.number <= bindparam("past", type_=Integer))
         .order_by(messages.c.number)
         .limit(_number(BITE_ROWS))
         .offset(_number(0))
         .subquery("oldest")
     )
-    # Of the oldest rows, up to the last that is past: one with a time in the future, from when the clock was wrong, is old as well.
-    passed = _past(oldest, bindparam("until", type_=Integer))
-    return _sql(
-        select(_array(func.count(), func.max(passed), func.min(oldest.c.sent_at))),
-        "until",
-    )
+    return _sql(select(_array(func.count(), func.max(oldest.c.number))), "after", "past")
 
 
-def _past(oldest: Subquery, until: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The number of a row that is past, else NULL."""
-    return func.iif(oldest.c.sent_at < until, oldest.c.number, literal_column("NULL"))
-
-
-#: (until); gives [rows looked at, highest number to delete or null, time of the oldest].
+#: (after, past); gives [messages with numbers between the two, at most BITE_ROWS, the highest number of these].
 BITE: Final = _bite()
 
 
 def _bitten() -> str:
+    delivered = users.c.number.is_(None) | (messages.c.seq <= users.c.acknowledged_through)
     past = (
-        select(messages.c.mailbox, func.max(messages.c.seq).label("through"))
-        .where(messages.c.number <= bindparam("number", type_=Integer))
+        select(messages.c.mailbox, func.max(messages.c.seq).label("through"), users.c.user_id)
+        .join_from(messages, users, users.c.number == messages.c.mailbox, isouter=True)
+        .where(messages.c.number > bindparam("after", type_=Integer))
+        .where(messages.c.number <= bindparam("last", type_=Integer))
+        .where(delivered | (messages.c.number <= bindparam("waited", type_=Integer)))
         # The sum keeps SQLite from going through the whole index of mailboxes for a few rows.
         .group_by(messages.c.mailbox + _number(0))
         .subquery("past")
     )
-    row = _array(past.c.mailbox, past.c.through, users.c.user_id)
-    return _sql(
-        select(_gathered(row)).join_from(past, users, users.c.number == past.c.mailbox, isouter=True),
-        "number",
-    )
+    return _sql(select(_gathered(_array(*past.c))), "after", "last", "waited")
 
 
-#: (number); gives [mailbox, through, user_id or null] for everybody whose messages go.
+#: (after, last, waited); gives [mailbox, through, user_id or null] for everybody of whose messages between the first two numbers some go:
+#: those that are acknowledged, and all up to the third number.
 BITTEN: Final = _bitten()
 
 
@@ -400,17 +436,33 @@ def _raise_purged() -> str:
     return _sql(statement, "rows")
 
 
+def _delete_through() -> str:
+    given = _given()
+    through = select(messages.c.number).join_from(
+        given, messages, (messages.c.mailbox == _field(given, 0)) & (messages.c.seq <= _field(given, 1))
+    )
+    return _sql(delete(messages).where(messages.c.number.in_(through)), "rows")
+
+
 #: Rows that start with [mailbox, through].
 RAISE_PURGED: Final = _raise_purged()
-#: (number)
-DELETE_THROUGH: Final = _sql(
-    delete(messages).where(messages.c.number <= bindparam("number", type_=Integer)), "number"
-)
+DELETE_THROUGH: Final = _delete_through()
+
+
+def _trim_marks() -> str:
+    newest = select(func.coalesce(func.max(messages.c.number), _number(0))).scalar_subquery()
+    oldest = select(func.min(messages.c.number)).scalar_subquery()
+    return _sql(delete(marks).where((marks.c.number > newest) | (marks.c.number < oldest)))
+
+
+#: Removes what is remembered of messages that are gone. To be executed with whatever deletes messages: the numbers of the newest ones are
+#: given again, to others.
+TRIM_MARKS: Final = _trim_marks()
 
 
 def _strangers() -> str:
     some = (
-        select(users.c.number, users.c.user_id, users.c.seen_at)
+        select(users.c.number, users.c.user_id, users.c.left_at)
         .where(users.c.number > bindparam("after", type_=Integer))
         .order_by(users.c.number)
         .limit(_number(SWEEP_ROWS))
@@ -418,10 +470,10 @@ def _strangers() -> str:
         .subquery("some")
     )
     has_chat = select(chats.c.number).where(chats.c.user == some.c.number).exists()
-    lonely = (some.c.seen_at < bindparam("until", type_=Integer)) & ~has_chat
+    lonely = (some.c.left_at < bindparam("until", type_=Integer)) & ~has_chat
     stranger = func.iif(lonely, some.c.user_id, literal_column("NULL"))
     return _sql(select(_array(func.max(some.c.number), _gathered(stranger))), "until", "after")
 
 
-#: (until, after); gives [the last number looked at or null, user ids without chats who were not seen since then, and nulls].
+#: (until, after); gives [the last number looked at or null, user ids without chats who were not here since then, and nulls].
 STRANGERS: Final = _strangers()

@@ -114,6 +114,7 @@ class Batch:
 
     __slots__ = (
         "_heads",
+        "_left_at",
         "_numbers",
         "_repeats",
         "_rows",
@@ -127,9 +128,11 @@ class Batch:
         "users",
     )
 
-    def __init__(self, numbers: Numbers, seen_at: int) -> None:
+    def __init__(self, numbers: Numbers, seen_at: int, left_at: int) -> None:
+        """`seen_at` and `left_at` are what it is now, see ``rows.user_row``."""
         self._numbers = numbers
         self._seen_at = seen_at
+        self._left_at = left_at
         self.messages: list[Message] = []
         self._rows: list[bytes] = []
         #: A user's number -> the last position given in this batch.
@@ -176,7 +179,7 @@ class Batch:
         if not user.key:
             self._numbers.user += 1
             user.key = self._numbers.user
-        self.users[user] = user_row(user, self._seen_at)
+        self.users[user] = user_row(user, self._seen_at, self._left_at)
 
     def save_chat(self, user: User, chat: Chat) -> None:
         """Gather a chat as it is now, and its user if that has never been saved."""
@@ -217,6 +220,7 @@ class Batch:
             user_ids = codec.to_json(self.forgotten)
             for statement in statements.FORGET:
                 database.execute(statement, user_ids)
+            database.execute(statements.TRIM_MARKS)
         if self.users:
             database.execute(statements.SAVE_USERS, joined(list(self.users.values())))
         if self.chats:
@@ -247,6 +251,7 @@ class Batch:
         """
         heads = {message.user.key: message.user.mailbox.head for message in self.messages}
         database.execute(statements.DROP_BEYOND, codec.to_json(list(heads.items())))
+        database.execute(statements.TRIM_MARKS)
         places = [(message.chat.key, id_hash(message.message_id)) for message in self.messages]
         found = codec.from_json(database.value(statements.FIND, codec.to_json(places)))
         taken: dict[tuple[int, int], Row | Message] = {places[index]: row for index, *row in found}

@@ -1,0 +1,102 @@
+"""The files that a change of WORKERS starts from: settled, counted, and cut into slices of the same ages, see ``workers.store.reshard``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from sqlalchemy import func, select
+
+from core.settings import ConfigurationError
+from workers.store.data_directory import connected
+from workers.store.retention_clock import ClockState
+from workers.store.schema import acknowledged, chats, marks, messages, users
+from workers.store.schema import clock as clock_table
+
+#: Rows of a slice, about: what attaching a file costs must not matter beside it.
+SLICE_ROWS: Final = 50_000
+
+TABLES: Final = (users, chats, messages, acknowledged)
+#: Rows of each of `TABLES`.
+Counts = tuple[int, ...]
+
+
+class Source(NamedTuple):
+    """An old file."""
+
+    path: Path
+    clock: ClockState
+    #: Slice i has the messages with numbers above limits[i] and up to limits[i + 1].
+    limits: list[int]
+
+
+def settle(path: Path) -> None:
+    """Move what is in the log of a file into the file. Raises ConfigurationError when it does not go."""
+    with connected(path, "rw") as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
+    log = log_of(path)
+    if log.exists() and log.stat().st_size:
+        raise ConfigurationError(
+            f"the log {log} can't be moved into its file: another program uses it; stop that first"
+        )
+
+
+def log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def count(path: Path) -> Counts:
+    with connected(path, "immutable") as connection:
+        return tuple(connection.scalar(select(func.count()).select_from(table)) or 0 for table in TABLES)
+
+
+def _cuts(path: Path, clock: ClockState) -> Iterator[tuple[int, int, int]]:
+    """(passed, number, rows): cuts in an old file, from the oldest on: messages up to that number are as old as that, by the new clock.
+
+    Between two of them there are as many rows at most, and not more than a slice has.
+    """
+    with connected(path, "immutable") as connection:
+        first, last = connection.execute(
+            select(func.min(messages.c.number), func.max(messages.c.number))
+        ).one()
+        if last is None:
+            return
+        known = connection.execute(select(marks.c.number, marks.c.passed).order_by(marks.c.number))
+        number = first - 1
+        for through, passed in (*known, (last, clock.passed + clock.owed)):
+            while number < min(through, last):
+                rows = min(through, last, number + SLICE_ROWS) - number
+                number += rows
+                yield passed - clock.passed, number, rows
+
+
+def slices(paths: Sequence[Path]) -> list[Source]:
+    """Cut all files at the same ages, with about as many messages between each two of them."""
+    clocks = [_clock_of(path) for path in paths]
+    cuts = sorted(
+        (passed, index, number, rows)
+        for index, (path, clock) in enumerate(zip(paths, clocks, strict=True))
+        for passed, number, rows in _cuts(path, clock)
+    )
+    # Numbers begin at 1.
+    reached = [0] * len(paths)
+    edges = [list(reached)]
+    waiting = 0
+    for _, index, number, rows in cuts:
+        reached[index] = number
+        waiting += rows
+        if waiting >= SLICE_ROWS:
+            edges.append(list(reached))
+            waiting = 0
+    edges.append(reached)
+    return [
+        Source(path, clock, [limits[index] for limits in edges])
+        for index, (path, clock) in enumerate(zip(paths, clocks, strict=True))
+    ]
+
+
+def _clock_of(path: Path) -> ClockState:
+    with connected(path, "immutable") as connection:
+        columns = (clock_table.c.passed, clock_table.c.ran, clock_table.c.owed, clock_table.c.wall)
+        return ClockState(*connection.execute(select(*columns)).one())
