@@ -21,7 +21,7 @@ def main() -> int:
     _open_standard_descriptors()
     arguments = sys.argv[1:]
     if arguments[:1] == [_SERVE]:
-        from router.supervisor import serve
+        from router.serve import serve
 
         return serve(arguments[1:])
     from router.cli import run

@@ -114,7 +114,7 @@ def _everything(
 @app.command("serve", context_settings={**_TAKES_SETTINGS, "help_option_names": []})
 def _serve(context: typer.Context) -> None:
     """Run the server. `fastchat serve --help` lists its settings."""
-    from router.supervisor import serve
+    from router.serve import serve
 
     raise typer.Exit(serve(context.args))
 

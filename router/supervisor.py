@@ -21,30 +21,24 @@ import os
 import platform
 import signal
 import socket
-import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import setproctitle
-import uvloop
-
 from core import codec
 from core.control import (
-    EXIT_BOOT_FAILURE,
     EXIT_CONFIGURATION,
     LOG_LEVEL,
     RELOAD_KEYS,
     STOP,
     WORKER_GONE,
 )
-from core.logs import configure_logging, fields, set_log_level
+from core.logs import fields, set_log_level
 from core.protocol import CloseCode
-from core.service_links import describe_ignored
-from core.settings import PREFIX, ConfigurationError, Settings, load_settings
+from core.settings import PREFIX, ConfigurationError, Settings
 from core.tokens import load_verifier
 from router import listeners, preflight
 from router.admin import AdminServer, parse_admin_hosts
@@ -340,8 +334,8 @@ class Supervisor:
         verdict = role.policy.died(time.monotonic(), how, child.refused if child else None)
         if isinstance(verdict, GiveUp):
             if not self._end.done():
-                _tell(verdict.sentence, self._settings.log_format)
-                self._end.set_result(verdict.exit_code)
+                problem = ConfigurationError if verdict.exit_code == EXIT_CONFIGURATION else CannotBoot
+                self._end.set_exception(problem(verdict.sentence))
             return
         if child is not None and child.refused is not None:
             _log.error("%s refused to start", role.name, extra=fields(pid=child.pid, reason=child.refused))
@@ -361,7 +355,7 @@ class Supervisor:
             _log.info("%s: stopping", why)
             self._end.set_result(0)
         elif now - self._stopping_since > _SAME_SIGNAL:
-            _log.warning("%s: stopping already, so all processes are ended at once", why)
+            _log.warning("%s again: ending all processes at once", why)
             for child in self._children():
                 child.signal(signal.SIGKILL)
 
@@ -478,31 +472,6 @@ class Supervisor:
         }
 
 
-def serve(arguments: Sequence[str]) -> int:
-    """Run the server as environment and `arguments` say, until it is told to stop; the exit code."""
-    log_format = "text"
-    try:
-        settings = load_settings(os.environ, arguments)
-        log_format = settings.log_format
-        setproctitle.setproctitle("fastchat: supervisor")
-        configure_logging("supervisor", settings.log_level, settings.log_format)
-        ignored = describe_ignored(os.environ, PREFIX)
-        if ignored is not None:
-            _log.warning("%s", ignored)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_run(settings))
-    except ConfigurationError as error:
-        _tell(str(error), log_format)
-        return EXIT_CONFIGURATION
-    except CannotBoot as error:
-        _tell(str(error), log_format)
-        return EXIT_BOOT_FAILURE
-
-
-async def _run(settings: Settings) -> int:
-    return await Supervisor(settings).run()
-
-
 def _absolute(path: Path | None) -> Path | None:
     """The same for a child, which has another working directory."""
     return None if path is None else path.absolute()
@@ -510,16 +479,6 @@ def _absolute(path: Path | None) -> Path | None:
 
 def _ignore(child: Child) -> None:
     """What is done when a child is ready that has nothing to be ready for."""
-
-
-def _tell(sentences: str, log_format: str) -> None:
-    """Tell the operator why the server does not start, or ends."""
-    for sentence in sentences.splitlines():
-        if log_format == "json":
-            _log.critical("%s", sentence)
-            continue
-        with suppress(OSError):  # nobody may be reading, and the exit code tells too
-            print(f"fastchat: {sentence}", file=sys.stderr)
 
 
 def _url_host(host: str) -> str:

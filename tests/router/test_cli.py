@@ -124,7 +124,7 @@ def loaded_by(module: str) -> set[str]:
 
 
 def test_a_server_does_not_load_the_command_line() -> None:
-    assert not loaded_by("router.__main__, router.supervisor") & {"typer", "rich", "click"}
+    assert not loaded_by("router.__main__, router.serve") & {"typer", "rich", "click"}
 
 
 def test_help_loads_next_to_nothing() -> None:

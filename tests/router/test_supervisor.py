@@ -1,4 +1,4 @@
-"""Tests of router.supervisor, router.children and router.__main__: real servers, some with workers that misbehave."""
+"""Tests of router.supervisor, router.serve, router.children and router.__main__: real servers, some with workers that misbehave."""
 
 from __future__ import annotations
 
