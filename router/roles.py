@@ -20,11 +20,12 @@ _REPORT_SECONDS_MIN: Final = 0.1
 
 FRONT: Final = "front"
 WORKER: Final = "worker"
-#: Seconds without a report, of which there is one a second, after which something is wrong.
-_SILENCE_MAX: Final = 10.0
-#: Looks at a process, one a second, after which one that has not reported between any two of them hangs. Looks are counted and not seconds,
-#: since a supervisor that was itself stopped for a while has heard nobody, and that is not their fault.
+#: Looks at a process, one a second, after which something is wrong with one that has not reported between any two of them, and after
+#: which it hangs; and those that it has for booting, far more than it needs. Looks are counted and not seconds, since a supervisor that
+#: was itself stopped for a while has heard nobody, and that is not their fault.
+_SILENCE_MAX: Final = 10
 SILENT_LOOKS_MAX: Final = 30
+BOOT_LOOKS_MAX: Final = 60
 
 
 class Problem(StrEnum):
@@ -55,9 +56,9 @@ class Role:
         #: How often it was started again, and how the last process before this one ended.
         self.restarts = 0
         self.last_end: str | None = None
-        #: How many looks ago the process reported last, and when that was.
+        #: How many looks ago something was heard of the process, and what: whether it was ready, and when it reported last.
         self._silent_looks = 0
-        self._reported_at: float | None = None
+        self._heard: tuple[Child | None, bool, float | None] = (None, False, None)
 
     @property
     def state(self) -> str:
@@ -76,10 +77,9 @@ class Role:
         if self.child is None or not self.child.ready:
             return {Problem.AWAY: f"it is {self.state}"}
         stats, problems = self.child.stats, {}
-        silent = 0.0 if self.child.reported_at is None else time.monotonic() - self.child.reported_at
-        if silent > _SILENCE_MAX:
+        if self._silent_looks > _SILENCE_MAX:
             problems[Problem.SILENT] = (
-                f"it has not reported for {silent:.0f} s: it hangs, or gets no CPU time"
+                f"it has not reported for {self._silent_looks} s: it hangs, or gets no CPU time"
             )
         if stats.get(STORE_FAILING):
             problems[Problem.STORE] = (
@@ -99,15 +99,17 @@ class Role:
             )
         return problems
 
-    def hangs(self) -> bool:
-        """Look at it, once a second: whether its process, which did report once, has been silent for so long that it will not come back."""
-        reported_at = None if self.child is None else self.child.reported_at
-        if reported_at is None or reported_at != self._reported_at:
-            self._reported_at = reported_at
-            self._silent_looks = 0
-        else:
-            self._silent_looks += 1
-        return self._silent_looks >= SILENT_LOOKS_MAX
+    def hangs(self) -> str | None:
+        """Look at it, once a second: what its process has not done for so long that it never will; None if it is well."""
+        child = self.child
+        heard = (child, child is not None and child.ready, None if child is None else child.reported_at)
+        if child is None or heard != self._heard:
+            self._heard, self._silent_looks = heard, 0
+            return None
+        self._silent_looks += 1
+        if child.ready:
+            return "has not reported for too long" if self._silent_looks >= SILENT_LOOKS_MAX else None
+        return "did not boot in time" if self._silent_looks >= BOOT_LOOKS_MAX else None
 
     def _messages_per_second(self) -> float:
         """MSG from clients, between the last two reports."""

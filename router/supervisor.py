@@ -54,7 +54,7 @@ from router.problem_log import ProblemLog
 from router.process_usage import ProcessUsage
 from router.recorder import Recorder
 from router.restart_policy import GiveUp
-from router.roles import FRONT, SILENT_LOOKS_MAX, WORKER, Role
+from router.roles import FRONT, WORKER, Role
 from router.run_directory import OPERATOR_SOCKET, RunDirectory, create_run_directory
 from router.run_directory_watch import RunDirectoryWatch
 from router.service_manager import ServiceManager
@@ -62,8 +62,6 @@ from router.terminal import Terminal
 
 _log = logging.getLogger("fastchat.supervisor")
 
-#: Seconds that a child has for booting; far more than it needs, since one that hangs can only be killed.
-_BOOT_PATIENCE: Final = 60.0
 #: Seconds that workers have for hearing each other before the ready line, and between two looks.
 _BUS_PATIENCE: Final = 5.0
 _BUS_RETRY: Final = 0.02
@@ -71,6 +69,8 @@ _BUS_RETRY: Final = 0.02
 _LOOK: Final = 1.0
 #: Seconds that fronts, then workers, have for telling their clients and ending; they take less than half of it.
 _STOP_PATIENCE: Final = 5.0
+#: That time is passed in so many parts: if this process is suspended, it loses no more than one of them.
+_STOP_LOOKS: Final = 20
 #: Seconds within which a second signal is the first one again, by another way: make passes on what the whole group gets.
 _SAME_SIGNAL: Final = 1.0
 #: What clients hear when the server stops (D28).
@@ -261,7 +261,6 @@ class Supervisor:
         except OSError as error:
             self._recover(role, f"the error {error.strerror!r} of the system")
             return
-        self._loop.call_later(_BOOT_PATIENCE, self._expect_ready, role.child)
 
     def _next_generation(self) -> int:
         """Unique over all starts of all workers, also after a restart of the server."""
@@ -297,21 +296,15 @@ class Supervisor:
         with suppress(OSError):  # nobody may be reading, and the server is no worse for it
             os.write(1, line.encode())
 
-    def _expect_ready(self, child: Child) -> None:
-        if not child.ready and child.exit_code is None:
-            about = fields(pid=child.pid, seconds=_BOOT_PATIENCE)
-            _log.error("%s did not boot in time and is killed", child.name, extra=about)
-            child.signal(signal.SIGKILL)
-
     def _look(self) -> None:
         """A child that hangs is ended: only another one can serve its users."""
         if self._end.done():
             return  # who does not stop in time is ended then
         self._loop.call_later(_LOOK, self._look)
         for role in self._roles:
-            if role.hangs() and role.child is not None:
-                about = fields(pid=role.child.pid, seconds=SILENT_LOOKS_MAX)
-                _log.error("%s has not reported for too long and is killed", role.name, extra=about)
+            problem = role.hangs()
+            if problem is not None and role.child is not None:
+                _log.error("%s %s and is killed", role.name, problem, extra=fields(pid=role.child.pid))
                 role.child.signal(signal.SIGKILL)
         if self._run_directory_watch is not None:
             self._run_directory_watch.look()
@@ -407,7 +400,8 @@ class Supervisor:
         if not running:
             return
         gone = [child.gone for child in running]
-        await asyncio.wait(gone, timeout=_STOP_PATIENCE)
+        for _ in range(_STOP_LOOKS):
+            await asyncio.wait(gone, timeout=_STOP_PATIENCE / _STOP_LOOKS)
         for child in running:
             if child.exit_code is None:
                 about = fields(pid=child.pid, seconds=_STOP_PATIENCE)

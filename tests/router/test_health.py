@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import cast
@@ -16,12 +15,13 @@ from router.roles import FRONT, WORKER, Role
 
 
 def role(
-    kind: str, index: int, stats: Mapping[str, float] | None = None, ready: bool = True, silent: float = 0.5
+    kind: str, index: int, stats: Mapping[str, float] | None = None, ready: bool = True, silent: int = 0
 ) -> Role:
-    """A place with a process that has reported this so many seconds ago."""
+    """A place with a process that has reported this so many looks ago."""
     filled = Role(kind, index)
-    reported_at = time.monotonic() - silent
-    filled.child = cast(Child, SimpleNamespace(ready=ready, stats=stats or {}, reported_at=reported_at))
+    filled.child = cast(Child, SimpleNamespace(ready=ready, stats=stats or {}, reported_at=5.0))
+    for _ in range(silent + 1):
+        filled.hangs()
     return filled
 
 
@@ -53,10 +53,10 @@ def test_what_a_worker_reports_is_a_reason_and_its_problem(stats: Mapping[str, f
 
 def test_a_process_that_does_not_report_has_a_problem() -> None:
     """It was stopped, or hangs: it is still there, and nobody of its users can be served."""
-    ill = health(role(WORKER, 0), role(WORKER, 1, silent=11.0), role(FRONT, 0))
+    ill = health(role(WORKER, 0), role(WORKER, 1, silent=11), role(FRONT, 0))
     assert ill.reasons() == ["worker 1: it has not reported for 11 s: it hangs, or gets no CPU time"]
-    assert health(role(WORKER, 0), role(FRONT, 0, silent=11.0)).status == "degraded"
-    assert health(role(WORKER, 0, silent=9.0), role(FRONT, 0)).is_ready()
+    assert health(role(WORKER, 0), role(FRONT, 0, silent=11)).status == "degraded"
+    assert health(role(WORKER, 0, silent=9), role(FRONT, 0)).is_ready()
 
 
 def test_several_problems_are_all_told() -> None:

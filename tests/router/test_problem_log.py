@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from types import SimpleNamespace
 from typing import cast
 
@@ -69,9 +68,12 @@ def test_a_problem_and_its_end_are_logged_and_shown(
 def test_a_hang_that_passes_leaves_a_trace(watched: Watched) -> None:
     """It does not report for so long that something is wrong, and then does."""
     assert watched.role.child is not None
-    watched.role.child.reported_at = time.monotonic() - 12.0
-    watched.look(3)
-    watched.role.child.reported_at = time.monotonic()
+    watched.role.child.reported_at = 5.0
+    for _ in range(15):
+        watched.role.hangs()
+        watched.look()
+    watched.role.child.reported_at = 20.0
+    watched.role.hangs()
     watched.look()
     kinds = [kind for kind, _ in watched.told()]
     assert kinds == ["problem", "recovered"]

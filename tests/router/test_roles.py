@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import cast
 
 from router.children import Child
-from router.roles import SILENT_LOOKS_MAX, WORKER, Role
+from router.roles import BOOT_LOOKS_MAX, SILENT_LOOKS_MAX, WORKER, Role
 
 
-def filled(reported_at: float | None) -> Role:
+def filled(reported_at: float | None, ready: bool = True) -> Role:
     """A place with a process that has reported last at this time."""
     role = Role(WORKER, 0)
-    role.child = cast(Child, SimpleNamespace(ready=True, stats={}, reported_at=reported_at))
+    role.child = cast(Child, SimpleNamespace(ready=ready, stats={}, reported_at=reported_at))
     return role
 
 
@@ -41,10 +42,28 @@ def test_each_report_begins_anew() -> None:
         assert not role.hangs()
 
 
-def test_a_process_that_has_not_reported_yet_does_not_hang() -> None:
-    """It boots, and has its time for that."""
-    role = filled(reported_at=None)
-    assert not any(role.hangs() for _ in range(3 * SILENT_LOOKS_MAX))
+def test_a_process_that_boots_has_longer_for_that() -> None:
+    """And the time for reporting begins when it is ready."""
+    role = filled(reported_at=None, ready=False)
+    assert not any(role.hangs() for _ in range(BOOT_LOOKS_MAX))
+    assert role.hangs() == "did not boot in time"
+    role = filled(reported_at=None, ready=False)
+    assert not any(role.hangs() for _ in range(BOOT_LOOKS_MAX))
+    assert role.child is not None
+    role.child.ready = True
+    assert not any(role.hangs() for _ in range(SILENT_LOOKS_MAX))
+    assert role.hangs() == "has not reported for too long"
+
+
+def test_d27_a_supervisor_that_stood_still_blames_nobody() -> None:
+    """However long it was: it counts its looks, of which it had none meanwhile, and the first one comes before what waits is read."""
+    role = filled(reported_at=time.monotonic() - 3600.0)
+    for _ in range(2):
+        assert not role.hangs()
+        assert not role.problems
+    report(role, time.monotonic())
+    assert not role.hangs()
+    assert not role.problems
 
 
 def test_the_next_process_is_not_blamed_for_the_one_before() -> None:
