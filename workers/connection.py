@@ -13,7 +13,6 @@ import asyncio
 import logging
 import math
 import os
-import select
 import socket
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -35,7 +34,7 @@ from core.protocol import (
 from core.session import Session
 from core.shard import BUG_REASON
 from workers.closing import Closing
-from workers.heartbeat import Ping, beat
+from workers.heartbeat import Ping, beat, is_readable
 from workers.rounds import DIRECT, LENGTH_SHIFT, Meter
 from workers.slow_readers import acknowledged_bytes, queued_bytes
 
@@ -261,12 +260,12 @@ class Connection(WSListener):
         now = self.last_heard = monotonic()
         self.unanswered = None
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
-            self._fail(CloseCode.PROTOCOL_ERROR, "reserved bits must be 0: no extension was negotiated")
+            self.fail(CloseCode.PROTOCOL_ERROR, "reserved bits must be 0: no extension was negotiated")
             return
         kind = frame.msg_type
         if kind == _TEXT:
             if self._fragments is not None:
-                self._fail(CloseCode.PROTOCOL_ERROR, "a new message in the middle of a fragmented one")
+                self.fail(CloseCode.PROTOCOL_ERROR, "a new message in the middle of a fragmented one")
             elif frame.fin:
                 self._receive(frame.get_payload_as_bytes(), now)
             else:
@@ -274,7 +273,7 @@ class Connection(WSListener):
                 self._add_fragment(frame, now)
         elif kind == _CONTINUATION:
             if self._fragments is None:
-                self._fail(CloseCode.PROTOCOL_ERROR, "a continuation without a beginning")
+                self.fail(CloseCode.PROTOCOL_ERROR, "a continuation without a beginning")
             else:
                 self._add_fragment(frame, now)
         elif kind == _PING:
@@ -313,30 +312,12 @@ class Connection(WSListener):
             return self._linger_until
         if queued_bytes(self._fd) > SLOW_READER_BYTES:
             self._worker.slow_readers.watch(self)
-        session = self.session
-        due = beat(self, now)
-        if due is None:
-            self._fail(CloseCode.NO_SIGN_OF_LIFE, "no sign of life; reconnect")
-            return self._linger_until
-        if not session.awaits_hello:
-            return due
-        if now < session.hello_deadline:
-            return min(due, session.hello_deadline)
-        if self.is_read and not self.has_unread():
-            self._fail(CloseCode.POLICY_VIOLATION, "no HELLO in time")
-            return self._linger_until
-        return now
+        return beat(self, now)
 
     @property
-    def is_read(self) -> bool:
-        """Whether the client is read from, or would be if it sent something."""
-        return self._stream is not None and self._stream.is_reading()
-
-    def has_unread(self) -> bool:
-        """Whether bytes of the client, or its FIN, wait in the kernel."""
-        waiting = select.poll()
-        waiting.register(self._fd, select.POLLIN)
-        return bool(waiting.poll(0))
+    def may_be_judged(self) -> bool:
+        """Whether the client is read from, and nothing of it waits in the kernel, not even its FIN."""
+        return self._stream is not None and self._stream.is_reading() and not is_readable(self._fd)
 
     def gone_out(self) -> int:
         """Bytes that the transport has had to keep for a while, and the kernel has taken since."""
@@ -371,9 +352,7 @@ class Connection(WSListener):
         self._controls += 1
         if self._controls <= _CONTROLS_PER_SECOND:
             return True
-        self._fail(
-            CloseCode.POLICY_VIOLATION, f"more than {_CONTROLS_PER_SECOND} pings and pongs in a second"
-        )
+        self.fail(CloseCode.POLICY_VIOLATION, f"more than {_CONTROLS_PER_SECOND} pings and pongs in a second")
         return False
 
     def _add_fragment(self, frame: WSFrame, now: float) -> None:
@@ -382,7 +361,7 @@ class Connection(WSListener):
         try:
             fragments.add(frame.get_payload_as_bytes(), frame.fin)
         except FrameError as error:
-            self._fail(error.code, error.reason)
+            self.fail(error.code, error.reason)
             return
         if frame.fin:
             self._fragments = None
@@ -401,16 +380,16 @@ class Connection(WSListener):
         self._worker.turn.schedule()
 
     def _receive_binary(self, frame: WSFrame, now: float) -> None:
-        self._fail(CloseCode.UNSUPPORTED_DATA, "messages are text, not binary")
+        self.fail(CloseCode.UNSUPPORTED_DATA, "messages are text, not binary")
 
     def _receive(self, payload: bytes, now: float) -> None:
         try:
             self.session.receive(payload, now)
         except FrameError as error:
-            self._fail(error.code, error.reason)
+            self.fail(error.code, error.reason)
         except Exception:
             self._tell(logging.ERROR, "bug while handling a message", exc_info=True)
-            self._fail(CloseCode.INTERNAL_ERROR, BUG_REASON)
+            self.fail(CloseCode.INTERNAL_ERROR, BUG_REASON)
         self._worker.turn.schedule()
 
     # -- Ending --
@@ -430,11 +409,12 @@ class Connection(WSListener):
 
     def _give_up(self, code: int, reason: str, is_close: bool) -> None:
         if self._linger_until is None:
-            self._fail(code, reason)
+            self.fail(code, reason)
         if is_close:
             self.say_fin()
 
-    def _fail(self, code: int, reason: str) -> None:
+    def fail(self, code: int, reason: str) -> None:
+        """Close for what the client did, or did not do."""
         self._worker.shard.close(self.session, code, reason, monotonic())
         self._worker.turn.schedule()
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import logging
 import math
+import select
 from typing import TYPE_CHECKING, Final, Protocol
 
-from core.protocol import HEARTBEAT_IDLE, HEARTBEAT_REPLY
+from core.protocol import HEARTBEAT_IDLE, HEARTBEAT_REPLY, CloseCode
 
 if TYPE_CHECKING:
     from workers.connection import Connection
@@ -73,7 +74,27 @@ class Ping:
 
 
 def beat(connection: Connection, now: float) -> float | None:
-    """Ping a client from which nothing has come for long; when to look again. None when it gives no sign of life and is to be closed."""
+    """Ping a client from which nothing has come for long; close one that gives no sign of life, or does not say HELLO in time (D2).
+
+    Returns when to look again; None when it was closed.
+    """
+    due = _next_look(connection, now)
+    session = connection.session
+    if session.awaits_hello:
+        due = min(due, session.hello_deadline)
+    if now < due:
+        return due
+    if not connection.may_be_judged:
+        return now + _LOOK_AGAIN
+    if session.awaits_hello and now >= session.hello_deadline:
+        connection.fail(CloseCode.POLICY_VIOLATION, "no HELLO in time")
+    else:
+        connection.fail(CloseCode.NO_SIGN_OF_LIFE, "no sign of life; reconnect")
+    return None
+
+
+def _next_look(connection: Connection, now: float) -> float:
+    """When to look again; in the past when the client has had its time."""
     idle = connection.last_heard + HEARTBEAT_IDLE
     if now < idle:
         return idle
@@ -81,13 +102,16 @@ def beat(connection: Connection, now: float) -> float | None:
     if ping is None:
         connection.unanswered = Ping()
         connection.ping(b"alive?")
-        return now
+        return now + SLOT_SECONDS
     due = ping.due(connection, now)
-    if now < due:
-        return min(due, now + _LOOK_AGAIN)
-    if not connection.is_read or connection.has_unread():
-        return now + _LOOK_AGAIN
-    return None
+    return due if due <= now else min(due, now + _LOOK_AGAIN)
+
+
+def is_readable(descriptor: int) -> bool:
+    """Whether bytes, or the other side's FIN, wait in a socket."""
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 class TimerWheel:

@@ -80,7 +80,7 @@ class EchoConnection(Connection):
 
     def _receive_binary(self, frame: WSFrame, now: float) -> None:
         if self._fragments is not None:
-            self._fail(CloseCode.PROTOCOL_ERROR, "a new message in the middle of a fragmented one")
+            self.fail(CloseCode.PROTOCOL_ERROR, "a new message in the middle of a fragmented one")
             return
         self.session.opcode = Opcode.BINARY
         if frame.fin:

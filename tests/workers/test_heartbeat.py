@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -114,8 +115,8 @@ class Client:
         #: When pings were sent, and when the client was given up.
         self.pings: list[float] = []
         self.given_up: float | None = None
-        self.is_read = True
-        self.unread = False
+        self.may_be_judged = True
+        self.session = SimpleNamespace(awaits_hello=False, hello_deadline=START + 10.0)
         #: Bytes that were kept for the client, and how many of them the kernel does not take.
         self.kept = 0
         self.waiting = 0
@@ -128,17 +129,15 @@ class Client:
             self.kept += 8
             self.waiting += 8
 
-    def has_unread(self) -> bool:
-        return self.unread
+    def fail(self, code: int, reason: str) -> None:
+        assert (code, bool(reason)) == (1008 if self.session.awaits_hello else 4002, True)
+        self.given_up = self.now - START
 
     def gone_out(self) -> int:
         return self.kept - self.waiting
 
     def look(self, now: float) -> float | None:
-        due = beat(cast(Any, self), now)
-        if due is None:
-            self.given_up = now - START
-        return due
+        return beat(cast(Any, self), now)
 
     def pass_time(self, seconds: float) -> None:
         end = self.now + seconds
@@ -203,24 +202,36 @@ def test_d27_a_late_turn_neither_pings_nor_gives_up_in_one_go() -> None:
     assert client.given_up is None
 
 
-def test_d27_what_waits_in_the_socket_is_read_first() -> None:
+def test_d27_nobody_is_judged_who_is_not_read_from_or_has_something_unread() -> None:
     client = Client()
-    client.unread = True
+    client.may_be_judged = False
     client.pass_time(60.0)
     assert client.given_up is None
-    client.unread = False
+    client.may_be_judged = True
     client.pass_time(2.0)
     assert client.given_up is not None
 
 
-def test_d27_nobody_is_judged_whom_the_server_does_not_read() -> None:
+def test_d2_hello_has_10_s_and_what_waits_is_read_first() -> None:
     client = Client()
-    client.is_read = False
-    client.pass_time(60.0)
+    client.session.awaits_hello = True
+    client.may_be_judged = False
+    client.pass_time(15.0)
     assert client.given_up is None
-    client.is_read = True
+    client.may_be_judged = True
     client.pass_time(2.0)
     assert client.given_up is not None
+    assert not client.pings
+
+
+def test_d2_a_hello_that_came_has_no_deadline() -> None:
+    client = Client()
+    client.session.awaits_hello = True
+    client.pass_time(9.5)
+    client.say()
+    client.session.awaits_hello = False
+    client.pass_time(15.0)
+    assert client.given_up is None
 
 
 def test_d27_the_5_s_begin_when_the_ping_was_written() -> None:
