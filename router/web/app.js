@@ -33,6 +33,7 @@ const messenger = new Messenger(person, url, {
     if (chat === current && document.visibilityState === "visible") announce(`${chat.name}: ${item.content}`);
     else announce(`New message from ${chat.name}`);
   },
+  corrected: (item) => announce(`${item.note} ${item.content}`),
 });
 const connection = new ConnectionBar(() => messenger.tryNow(), useToken);
 const people = new PeopleList(schedule);
@@ -104,7 +105,7 @@ function drawChat(chat) {
     byId("peer-avatar").replaceChildren(avatar(chat.id, chat.name));
   }
   const state = byId("peer-state");
-  state.textContent = chat.isTyping ? "typing…" : isHere ? "Online" : messenger.isOnline ? "Offline" : "";
+  state.textContent = chat.isTyping ? "typing…" : isHere ? "Online" : messenger.isOnline && messenger.chats.isKnown(chat) ? "Offline" : "";
   state.className = chat.isTyping || isHere ? "online" : "";
   conversation.render();
   conversation.setTop(topOf(chat), chat.problem ? [button("Try again", () => tryAgain(chat), "inline")] : []);
@@ -164,7 +165,11 @@ addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || !current || document.querySelector("dialog[open]") || event.isComposing) return;
   location.hash = "";
 });
-document.addEventListener("visibilitychange", schedule);
+document.addEventListener("visibilitychange", () => {
+  // Who comes back to the page does not want to wait for the next try, which a browser puts off while nobody looks.
+  if (document.visibilityState === "visible" && messenger.client.state === "waiting") messenger.tryNow();
+  schedule();
+});
 // Days change, and what is held by a limit counts down.
 setInterval(schedule, 1000);
 

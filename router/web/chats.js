@@ -15,6 +15,11 @@ import { Thread } from "./thread.js";
  * @property {number} readSeq position of the latest message that has been seen
  */
 
+/** Why a chat can't be had, by error code. */
+const PROBLEMS = new Map([
+  ["USER_NOT_FOUND", "Nobody with this link has been here yet. They have to open it once."],
+  ["VALIDATION", "There can't be a chat with this person."],
+]);
 /** Unread messages kept for one chat at most. */
 const UNREAD_MAX = 999;
 
@@ -46,9 +51,19 @@ export class Chat {
     return this.record.last !== null;
   }
 
-  /** Somebody has written: the last words of this chat. @param {string} content @param {number} at @param {boolean} own */
-  saw(content, at, own) {
-    this.record.last = { content: content.slice(0, 120), at, own };
+  /** Its messages could not be had. @param {any} error */
+  failed({ code, message }) {
+    if (code === "CLOSED") return; // they are asked for again when there is another connection
+    if (code === "UNSUPPORTED") {
+      this.isLoaded = true;
+      this.thread.next = null;
+    } else this.problem = PROBLEMS.get(code) ?? `This did not work: ${message}.`;
+  }
+
+  /** Keep the last words: those at the end of what is here. */
+  saw() {
+    const last = this.thread.items.at(-1);
+    if (last) this.record.last = { content: last.content.slice(0, 120), at: last.at, own: last.own };
   }
 
   /**
@@ -87,8 +102,10 @@ export class Chats {
       const known = unread.filter((entry) => typeof entry?.id === "string");
       this.byId.set(id, new Chat({ id, name, opened, last, unread: known, readSeq }, me));
     }
-    /** user id -> name of everybody who is online but us. @type {Map<string, string>} */
+    /** user id -> name of everybody who is online but us; everybody in `scope`. @type {Map<string, string>} */
     this.online = new Map();
+    /** Whose presence the server tells: that of everybody, or of those with whom we have a chat. @type {"everyone" | "contacts"} */
+    this.scope = "everyone";
   }
 
   /** The chat with somebody, a new one if need be. @param {string} id @param {string} [name] @returns {Chat} */
@@ -104,13 +121,19 @@ export class Chats {
     return chat;
   }
 
-  /** @param {Map<string, string>} users everybody who is online */
+  /** @param {import("./fastchat.d.ts").Presence} users everybody who is online */
   setOnline(users) {
+    this.scope = users.scope ?? "everyone";
     this.online = new Map([...users].filter(([id]) => id !== this.me));
     for (const [id, name] of this.online) {
       const chat = this.byId.get(id);
       if (chat) chat.record.name = name;
     }
+  }
+
+  /** @param {Chat} chat @returns {boolean} whether the server tells us if the other side is online */
+  isKnown(chat) {
+    return this.scope === "everyone" || chat.record.opened;
   }
 
   /**
@@ -124,12 +147,13 @@ export class Chats {
     const known = chat.thread.byKey.has(chat.thread.keyOf(message));
     const item = chat.thread.arrive(message);
     chat.record.opened = true;
-    chat.saw(item.content, item.at, own);
+    chat.saw();
     const { messageId, seq } = item;
     // Who answers has read, on whichever device.
     const latest = chat.record.unread.at(-1);
     if (own && latest) chat.sawMessage(latest.id, latest.seq);
-    const isNew = !own && !known && (seq === 0 || seq > chat.record.readSeq);
+    // A page of history may have brought it before.
+    const isNew = !own && (seq ? seq > chat.record.readSeq && !chat.unreadItems.includes(item) : !known);
     if (isNew) {
       chat.record.unread = [...chat.record.unread, { id: messageId, seq }].slice(-UNREAD_MAX);
       item.unseen = true;

@@ -10,6 +10,9 @@ const CALM = 900;
 /** Failed attempts in a row after which a first connection may have another reason. */
 const SUSPICIOUS = 3;
 const REPLACED = 4001;
+/** Why a connection was ended that comes back by itself, as far as that is worth a word. A device that slept (4002) knows that it did. */
+const RESTARTING = [1001, 1012];
+const BUSY = 1013;
 
 /** What is said of a token that the server does not take, by its word for why. */
 const REFUSED = new Map([
@@ -37,6 +40,7 @@ export class ConnectionBar {
     this.failures = 0;
     /** What the server itself has to say about why it can't be reached. */
     this.hint = "";
+    this.lost = "";
     this.wasOnline = false;
     this.isTold = false;
     /** @type {number | undefined} */
@@ -62,7 +66,7 @@ export class ConnectionBar {
 
   /**
    * @param {State} state
-   * @param {{retryAt?: number, closed?: import("./fastchat.d.ts").Closed | null}} more `retryAt` on the scale of `now`
+   * @param {Partial<import("./fastchat.d.ts").StateChange>} more `retryAt` on the scale of `now`
    */
   show(state, more) {
     if (this.state === "online" && state !== "online") this.since = now();
@@ -70,6 +74,7 @@ export class ConnectionBar {
     this.retryAt = more.retryAt ?? 0;
     this.endsAt = 0;
     this.form.hidden = true;
+    if (state === "waiting") this.lost = wordsFor(more.lost);
     if (state === "waiting" && ++this.failures >= SUSPICIOUS && !this.wasOnline) void this.findOut();
     if (state === "online") {
       if (this.isTold) announce("Connected again.");
@@ -106,7 +111,7 @@ export class ConnectionBar {
   sayWaiting() {
     const seconds = Math.ceil((this.retryAt - now()) / 1000);
     const what = this.wasOnline ? "Reconnecting" : "Connecting";
-    const place = navigator.onLine ? this.hint : "This device is offline. ";
+    const place = navigator.onLine ? this.hint || this.lost : "This device is offline. ";
     const when = this.state === "waiting" && seconds > 0 ? ` in ${seconds} s` : "";
     this.say(`${place}${what}${when}…`, "Try now");
     this.button.hidden = this.state !== "waiting";
@@ -153,4 +158,10 @@ export class ConnectionBar {
     const answers = await fetch("/healthz", { cache: "no-store" }).then((answer) => answer.ok, () => false);
     this.hint = answers ? `The server is there, but refuses to connect ${location.origin}: it may have to be allowed. ` : "";
   }
+}
+
+/** @param {import("./fastchat.d.ts").Closed | null} [lost] @returns {string} why a connection has ended, in words; empty if there is nothing to say */
+function wordsFor(lost) {
+  if (RESTARTING.includes(lost?.code ?? 0)) return "The server is restarting. ";
+  return lost?.code === BUSY ? `The server has no room for this connection${lost.reason && `: ${lost.reason}`}. ` : "";
 }

@@ -159,12 +159,12 @@ export class Conversation {
         retry: () => this.events.retry(chat, item),
         remove: () => this.events.remove(chat, item),
       });
-      // The end of a message counts, so that a long one is read when one has got there.
-      const end = entry.element.querySelector(".meta");
-      if (item.unseen && end) {
-        this.itemOf.set(end, item);
-        this.observer.observe(end);
-      }
+    }
+    // The end of a message counts, so that a long one is read when one has got there.
+    const end = item.unseen && entry.element.querySelector(".meta");
+    if (end && !this.itemOf.has(end)) {
+      this.itemOf.set(end, item);
+      this.observer.observe(end);
     }
     return entry.element;
   }

@@ -39,6 +39,19 @@ export function askName() {
   });
 }
 
+/** A field with one's link, and the button that copies it. @param {string} prefix of their ids @param {string} link */
+function linkField(prefix, link) {
+  const field = /** @type {HTMLInputElement} */ (byId(`${prefix}link`));
+  const copied = byId(`${prefix}copied`);
+  field.value = link;
+  byId(`${prefix}copy`).addEventListener("click", async () => {
+    field.select();
+    const isCopied = await navigator.clipboard?.writeText(link).then(() => true, () => false);
+    copied.textContent = isCopied ? "Copied." : "Copy it from the field.";
+    announce(copied.textContent);
+  });
+}
+
 /**
  * The button with one's own name, and the dialog behind it.
  * @param {Person} person
@@ -47,7 +60,6 @@ export function askName() {
  */
 export function setUpIdentity(person, renamed) {
   const dialog = /** @type {HTMLDialogElement} */ (byId("settings"));
-  const link = /** @type {HTMLInputElement} */ (byId("link"));
   let shown = "";
   const show = () => {
     if (shown !== person.name) byId("me-name").replaceChildren(avatar(person.userId, person.name), nameOf(person.name));
@@ -63,19 +75,13 @@ export function setUpIdentity(person, renamed) {
     input.value = person.name;
     byId("settings-form-problem").textContent = "";
     byId("ends").hidden = !person.isPrivate;
-    link.value = `${location.origin}/${fragmentOf(person.userId)}`;
     dialog.showModal();
   });
   byId("close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog) dialog.close();
   });
-  byId("copy").addEventListener("click", async () => {
-    link.select();
-    const copied = await navigator.clipboard?.writeText(link.value).then(() => true, () => false);
-    byId("copied").textContent = copied ? "Copied." : "Copy it from the field.";
-    announce(byId("copied").textContent ?? "");
-  });
+  for (const prefix of ["", "invitation-"]) linkField(prefix, `${location.origin}/${fragmentOf(person.userId)}`);
   byId("forget").addEventListener("click", () => {
     if (byId("forget").dataset.sure !== "yes") {
       byId("forget").dataset.sure = "yes";

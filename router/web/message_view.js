@@ -79,10 +79,10 @@ function meta(item) {
   return element;
 }
 
-/** @param {Item} item @returns {string} why it is not on its way, in words; empty if all is well */
+/** @param {Item} item @returns {string} why it is not on its way, or not as it was written, in words; empty if all is well */
 function problemOf(item) {
   if (item.status === "failed") return `Not delivered: ${item.problem}`;
-  if (item.status !== "queued") return "";
+  if (item.status !== "queued") return item.note;
   const seconds = Math.ceil((item.retryAt - now()) / 1000);
   return seconds > 0 ? `Too many messages in a minute; sending in ${seconds} s` : item.problem;
 }

@@ -17,6 +17,7 @@ import { FastChat, newId, now } from "./fastchat.js";
  * @property {(state: any) => void} state the connection has another one
  * @property {(seconds: number) => void} expires so long the token of the connection still holds
  * @property {(chat: Chat, item: Item) => void} news somebody has written to us
+ * @property {(item: Item) => void} corrected the server has changed what we wrote; `item.note` says how
  */
 
 /** Messages of a page of history. */
@@ -25,13 +26,6 @@ const PAGE = 40;
 const ASKED = 10;
 /** Milliseconds after which changes are kept. */
 const SAVE_DELAY = 250;
-/** What the server may have taken out of a text (D16 of its rules): tags and control characters. */
-const MAY_BE_CHANGED = /<[a-z/!?]|[\u0000-\u0008\u000b-\u001f]/iu;
-/** Why a chat can't be had, by error code. */
-const PROBLEMS = new Map([
-  ["USER_NOT_FOUND", "Nobody with this link has been here yet. They have to open it once."],
-  ["VALIDATION", "There can't be a chat with this person."],
-]);
 
 export class Messenger {
   /** @param {Person} person @param {string} url of the WebSocket @param {MessengerEvents} events */
@@ -146,7 +140,7 @@ export class Messenger {
     const at = Date.now();
     this.person.saveUnsent({ messageId, to: chat.id, content, at });
     chat.thread.write(messageId, content, at);
-    chat.saw(content, at, true);
+    chat.saw();
     this.transmit(chat, messageId, content);
     this.keep();
   }
@@ -162,8 +156,7 @@ export class Messenger {
   remove(chat, item) {
     this.person.dropUnsent(item.messageId);
     chat.thread.remove(item.messageId);
-    const last = chat.thread.items.at(-1);
-    if (last) chat.record.last = { content: last.content, at: last.at, own: last.own };
+    chat.saw();
     this.keep();
   }
 
@@ -180,7 +173,6 @@ export class Messenger {
     const item = thread.byKey.get(`${this.person.userId}|${messageId}`);
     if (!item) return;
     const isClosed = error?.code === "CLOSED"; // it goes out again when there is another connection
-    const before = item.status;
     thread.progress(messageId, isClosed ? "queued" : status);
     item.problem = "";
     item.retryAt = 0;
@@ -194,8 +186,10 @@ export class Messenger {
     const hasArrived = !["queued", "sent", "failed"].includes(status);
     if (!hasArrived) return;
     this.person.dropUnsent(messageId);
-    // Show it as the other side gets it.
-    if (before !== status && MAY_BE_CHANGED.test(content)) this.load(this.chats.with(to), true);
+    if (thread.correct(item, content)) {
+      this.chats.with(to).saw();
+      this.events.corrected(item);
+    }
     this.keep();
   }
 
@@ -230,64 +224,52 @@ export class Messenger {
   /**
    * Make sure that the newest messages of a chat are here; opens it if need be. Done when the server answers, which may be after a reconnection.
    * @param {Chat} chat
-   * @param {boolean} [again] even if they have been loaded
    */
-  async load(chat, again = false) {
-    if (chat.isLoading || (chat.isLoaded && !again)) return;
-    const { client } = this;
-    chat.isLoading = true;
-    this.events.changed();
-    try {
-      await client.openChat(chat.id, chat.name);
-      const { messages, next } = await client.history(chat.id, { limit: PAGE });
-      if (client !== this.client) return;
-      chat.thread.merge(messages, next, true);
-      chat.isLoaded = true;
-      this.merged(chat);
-    } catch (error) {
-      this.failed(chat, error, client);
-    }
-    if (client === this.client) chat.isLoading = false;
-    this.events.changed();
+  async load(chat) {
+    if (!chat.isLoading && !chat.isLoaded) await this.loadPage(chat, null);
   }
 
   /** Load the messages before the oldest that is here. @param {Chat} chat */
   async loadOlder(chat) {
     const before = chat.thread.next;
-    if (chat.isLoading || !chat.isLoaded || !before || chat.problem) return;
+    if (!chat.isLoading && chat.isLoaded && before && !chat.problem) await this.loadPage(chat, before);
+  }
+
+  /** @param {Chat} chat @param {string | null} before where the page begins; null: at the newest message */
+  async loadPage(chat, before) {
     const { client } = this;
     chat.isLoading = true;
     this.events.changed();
     try {
+      if (before === null) await this.open(chat, client);
       const { messages, next } = await client.history(chat.id, { before, limit: PAGE });
       if (client !== this.client) return;
-      chat.thread.merge(messages, next, false);
+      chat.thread.merge(messages, next, before === null);
+      chat.isLoaded = true;
       this.merged(chat);
     } catch (error) {
-      this.failed(chat, error, client);
+      if (client === this.client) chat.failed(error);
     }
     if (client === this.client) chat.isLoading = false;
     this.events.changed();
   }
 
+  /** Make sure that a chat is open. @param {Chat} chat @param {FastChat} client */
+  async open(chat, client) {
+    const isKnown = this.chats.isKnown(chat);
+    await client.openChat(chat.id, chat.name);
+    // Else it would be told within a second, and only of who is online.
+    if (!isKnown) client.askPresence([chat.id]);
+  }
+
   /** A page is here. @param {Chat} chat */
   merged(chat) {
     for (const item of chat.unreadItems) item.unseen = true;
-    const last = chat.thread.items.at(-1);
-    if (last) chat.saw(last.content, last.at, last.own);
+    chat.saw();
     // History does not say what has become of a message; sending it again, as the same, does.
     const own = chat.thread.items.filter((item) => item.own && item.order !== Infinity).slice(-ASKED);
     for (const item of own) if (item.isVague && !this.followed.has(item.messageId)) this.transmit(chat, item.messageId, item.content);
     this.keep();
-  }
-
-  /** @param {Chat} chat @param {any} error @param {FastChat} client */
-  failed(chat, error, client) {
-    if (client !== this.client || error.code === "CLOSED") return;
-    if (error.code === "UNSUPPORTED") {
-      chat.isLoaded = true;
-      chat.thread.next = null;
-    } else chat.problem = PROBLEMS.get(error.code) ?? `This did not work: ${error.message}.`;
   }
 
   // -- Keeping --

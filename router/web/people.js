@@ -9,12 +9,14 @@ import { fragmentOf, shortWhen } from "./text.js";
 
 /** Entries from which the list has a search field. */
 const SEARCH_FROM = 8;
+/** What is said where the server tells of no others. */
+const ONLY_CONTACTS = "Other people are not listed.";
 
 export class PeopleList {
   /** @param {() => void} changed called when the search changes what is to be shown */
   constructor(changed) {
     this.list = byId("people");
-    this.empty = byId("nobody");
+    this.nobody = byId("nobody");
     this.search = /** @type {HTMLInputElement} */ (byId("search"));
     /** @type {Map<string, {element: HTMLLIElement, signature: string}>} */
     this.entries = new Map();
@@ -48,11 +50,28 @@ export class PeopleList {
     if (focused >= 0 && !this.list.contains(document.activeElement)) (left[Math.min(focused, left.length - 1)] ?? byId("me")).focus();
     const shown = new Set(wanted);
     for (const [id, { element }] of this.entries) if (!shown.has(element)) this.entries.delete(id);
-    const text = byId("nobody-text");
-    this.empty.hidden = others.length > 0 || (mine.length > 0 && !searching);
-    if (searching) text.textContent = mine.length ? "Nobody else of that name." : "Nobody of that name.";
-    else text.textContent = isConnected ? "Nobody else is here yet." : "Who is here will show when you are connected.";
-    byId("nobody-help").hidden = searching || !isConnected;
+    this.sayWhoIsMissing(chats, isConnected, searching, mine.length, others.length);
+  }
+
+  /**
+   * Say why the list is empty, or that it does not have everybody, and what to do about it.
+   * @param {Chats} chats
+   * @param {boolean} isConnected
+   * @param {boolean} isSearching
+   * @param {number} mine how many chats are listed
+   * @param {number} others how many other people are
+   */
+  sayWhoIsMissing(chats, isConnected, isSearching, mine, others) {
+    const isNarrow = isConnected && chats.scope === "contacts";
+    let text = "Nobody else is here yet.";
+    if (isSearching && isNarrow) text = mine + others ? ONLY_CONTACTS : "Nobody of that name is among the people you chat with.";
+    else if (isSearching) text = mine ? "Nobody else of that name." : "Nobody of that name.";
+    else if (!isConnected) text = "Who is here will show when you are connected.";
+    else if (isNarrow) text = `${contactsOnline(chats.online.size)} ${ONLY_CONTACTS}`;
+    this.nobody.hidden = !isNarrow && (others > 0 || (mine > 0 && !isSearching));
+    byId("nobody-text").textContent = text;
+    byId("alone").hidden = isSearching || !isConnected || isNarrow;
+    byId("invitation").hidden = !isConnected || (isSearching && !isNarrow);
   }
 
   /** Put the focus on a chat's entry, or on the first. @param {string | null} id */
@@ -124,6 +143,12 @@ export class PeopleList {
     if (to < 0 && !byId("search-field").hidden) this.search.focus();
     else links[Math.max(0, Math.min(to, links.length - 1))]?.focus();
   }
+}
+
+/** @param {number} count @returns {string} how many of the people one chats with are online */
+function contactsOnline(count) {
+  if (!count) return "Nobody you chat with is online.";
+  return count === 1 ? "One of the people you chat with is online." : `${count} of the people you chat with are online.`;
 }
 
 /** @param {string} text @returns {HTMLLIElement} */

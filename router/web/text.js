@@ -11,6 +11,9 @@ const EMOJI_LARGE_MAX = 6;
 
 /** What a user id may look like, with the server's widest setting. */
 const USER_ID = /^(?=.*[A-Za-z0-9])[A-Za-z0-9._|@:+=-]{1,128}$/;
+/** Characters of a name that can't be seen and are not counted; joiners between letters and in emoji are. */
+const INVISIBLE = /(?![\u200c\u200d\ufe0e\ufe0f])\p{Default_Ignorable_Code_Point}/gu;
+const VISIBLE = /[^\p{White_Space}\p{Default_Ignorable_Code_Point}]/u;
 /** A link ends at white space, quotes, angle brackets, and at characters that can't be seen or turn text round. */
 const LINK = /\bhttps?:\/\/[^\s<>"'\u0060\u0000-\u0020\u007f-\u00a0\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff]+/giu;
 const EMOJI_ONLY = /^(?:[\p{Extended_Pictographic}\p{Emoji_Modifier}\p{Regional_Indicator}\u200d\ufe0f\s]|[#*0-9]\ufe0f?\u20e3)+$/u;
@@ -44,7 +47,8 @@ export function userIn(fragment) {
 
 /** @param {string} name @returns {string} why it can't be a display name; empty if it can */
 export function problemOfName(name) {
-  const length = lengthOf(name.trim().normalize("NFC"));
+  const length = lengthOf(name.replace(INVISIBLE, "").trim().normalize("NFC"));
+  if (name.trim() && !VISIBLE.test(name)) return "A name has something in it that can be seen.";
   if (length < NAME_MIN) return `A name has at least ${NAME_MIN} characters.`;
   return length > NAME_MAX ? `A name has at most ${NAME_MAX} characters; this one has ${length}.` : "";
 }

@@ -20,6 +20,7 @@
  * @property {number} serial the order of arrival here
  * @property {Status} status what became of an own message
  * @property {string} problem why it failed or waits, in words
+ * @property {string} note what the server has changed in it, in words
  * @property {number} retryAt when it is sent again; 0: at once
  * @property {boolean} isVague the server has it, but what became of it is not known
  * @property {boolean} unseen it came for us, and has not been seen
@@ -28,6 +29,9 @@
 
 /** How far an own message has come; it never goes back once the server has it. @type {Record<string, number>} */
 const PROGRESS = { failed: 0, queued: 0, sent: 0, stored: 1, accepted: 1, delivered: 2, read: 3 };
+/** What becomes of a text in which something could be taken for HTML. */
+const CUT = "Markup was removed. This is what was sent.";
+const SPACED = "A space was added, so that nothing is taken for markup.";
 /** Milliseconds that put one message behind another. */
 const BEHIND = 0.001;
 
@@ -82,6 +86,14 @@ export class Thread {
     item.status = status;
     if (hasArrived) item.isVague = false;
     this.infer();
+  }
+
+  /** The server has stored this of an own message: show what the other side gets. @param {Item} item @param {string} content @returns {boolean} whether that is something else */
+  correct(item, content) {
+    if (content === item.content) return false;
+    item.note = withoutSpace(content) === withoutSpace(item.content) ? SPACED : CUT;
+    item.content = content;
+    return true;
   }
 
   /** Of what is only known to be on the server, assume that it has come as far as a later message. */
@@ -193,6 +205,7 @@ export class Thread {
       serial: this.serial++,
       status: own ? "accepted" : "",
       problem: "",
+      note: "",
       retryAt: 0,
       isVague: own && order !== Infinity,
       unseen: false,
@@ -210,3 +223,6 @@ export class Thread {
     });
   }
 }
+
+/** @param {string} text @returns {string} */
+const withoutSpace = (text) => text.replace(/\s/gu, "");

@@ -51,9 +51,32 @@ def test_a_message_that_can_not_be_sent(browser: Browser, server: Server) -> Non
     tab.wait_status("<b></b>", "Not delivered")
     message.get_by_role("button", name="Delete").click()
     expect(message).to_have_count(0)
-    # What the other side gets is what one sees.
+
+
+def test_d11_what_the_server_has_changed_is_shown_and_said(browser: Browser, server: Server) -> None:
+    """Markup that was removed, a space that was added; nothing where nothing was changed. The other side has the same text."""
+    tab, other = browser.join(page_url(server), "Using Markup"), browser.join(page_url(server), "Without It")
+    tab.open_chat("Without It")
+    other.open_chat("Using Markup")
     tab.write("<b>bold</b> words")
-    tab.wait_texts("😀" * 1000, "bold words")
+    tab.wait_texts("bold words")
+    note = tab.message("bold words").locator(".problem")
+    expect(note).to_have_text("Markup was removed. This is what was sent.")
+    expect(tab.page.locator("#announcer")).to_contain_text(
+        "Markup was removed. This is what was sent. bold words"
+    )
+    expect(tab.person("Without It").locator(".preview")).to_have_text("You: bold words")
+    tab.wait_status("bold words", "Read")
+    expect(note).to_be_visible()
+    tab.write("x<y", "a < b && c")
+    tab.wait_texts("bold words", "x< y", "a < b && c")
+    expect(tab.message("x< y").locator(".problem")).to_have_text(
+        "A space was added, so that nothing is taken for markup."
+    )
+    tab.wait_status("a < b && c", "Read")
+    expect(tab.message("a < b && c").locator(".problem")).to_have_count(0)
+    other.wait_texts("bold words", "x< y", "a < b && c")
+    expect(other.page.locator(".problem")).to_have_count(0)
 
 
 def test_a_limit_is_said_at_the_message(
@@ -195,6 +218,6 @@ def test_what_a_screen_reader_says(browser: Browser, server: Server) -> None:
     tab.write("Yes.")
     tab.wait_status("Yes.", "Read")
     expect(tab.page.get_by_role("log", name="Messages with Speaking")).to_be_visible()
-    expect(tab.message("Yes.")).to_have_text(re.compile(r"^You: Yes\.\d\d:\d\dRead$"))
+    expect(tab.message("Yes.")).to_have_text(re.compile(r"^You: Yes\.\d\d?:\d\dRead$"))
     expect(tab.message("Hello?")).to_have_text(re.compile(r"^Speaking: Hello\?"))
     expect(tab.page.get_by_role("textbox", name="Message to Speaking")).to_be_focused()
