@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import stat
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from core.layout import LAYOUT_NAME, LOCK_NAME, Layout, LayoutError, generation_of, parse_layout
 from core.settings import PREFIX, ConfigurationError
+from router.ownership import foreign, user_name
 
 _SETTING: Final = f"{PREFIX}DATA_DIR"
 #: Seconds in which another server may let go of the directory: a killed supervisor's children live up to one second longer.
@@ -66,15 +69,50 @@ class DataDirectory:
 
 
 def create_data_directory(path: Path) -> None:
-    """Create it if need be, and make sure that it can be written to. Raises ConfigurationError."""
+    """Create it if need be, and make sure that it and what is in it are ours alone, and that it can be written to.
+
+    What is ours to look after there is checked, not what else an operator keeps in it. Raises ConfigurationError.
+    """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_owner(path)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
         raise ConfigurationError(
             f"can't write to the data directory {path}: {error.strerror}; choose another with {_SETTING}"
         ) from None
+
+
+def _check_owner(path: Path) -> None:
+    """A link to a directory elsewhere will do, if nobody else can make it lead somewhere else. Raises ConfigurationError and OSError."""
+    link = path.lstat()
+    if stat.S_ISLNK(link.st_mode) and link.st_uid not in (0, os.geteuid()):
+        raise ConfigurationError(
+            f"the data directory {path} is a link that belongs to another user, {user_name(link.st_uid)}: choose another with {_SETTING}"
+        )
+    if (problem := foreign(path, path.stat())) is not None:
+        raise ConfigurationError(f"the data directory {path} {problem}; or choose another with {_SETTING}")
+    for file in _files(path):
+        try:
+            status = file.lstat()
+        except FileNotFoundError:
+            continue  # what a server that is just ending removes
+        problem = "is a link" if stat.S_ISLNK(status.st_mode) else foreign(file, status)
+        if problem is not None:
+            raise ConfigurationError(
+                f"{file} {problem}; in the data directory everything must be the server's own"
+            )
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """The files that a server has made in its data directory, and their directories, as far as they are there."""
+    for name in os.listdir(path):
+        if name in (LAYOUT_NAME, LOCK_NAME):
+            yield path / name
+        elif generation_of(name) is not None:
+            yield path / name
+            yield from (path / name / file for file in os.listdir(path / name))
 
 
 async def lock_data_directory(path: Path) -> DataDirectory:

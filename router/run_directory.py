@@ -22,6 +22,7 @@ from typing import Final
 from core.handover import endpoint
 from core.placement import WORKERS_MAX
 from core.settings import PREFIX, ConfigurationError
+from router.ownership import foreign
 
 _SETTING: Final = f"{PREFIX}RUN_DIR"
 #: What the socket for operators is called in the directory (``router.operator_socket``).
@@ -166,17 +167,14 @@ def _is_locked_by(base: Path, lock: int) -> bool:
 
 def _check_owner(directory: Path) -> None:
     status = directory.lstat()
-    problem = None
     if not stat.S_ISDIR(status.st_mode):
-        problem = "is not a directory"
-    elif status.st_uid != os.geteuid():
-        problem = "belongs to another user"
-    elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        problem = "can be written to by others"
+        problem: str | None = "is not a directory"
+    else:
+        problem = foreign(directory, status)
     if problem is not None:
         raise ConfigurationError(
-            f"{directory} {problem}, so the server's own sockets would not be safe there:"
-            f" choose a directory of your own with {_SETTING}"
+            f"{directory} {problem}; or choose a directory of your own with {_SETTING}, since the server's own sockets would not"
+            " be safe there"
         )
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from core.layout import Layout
 from core.settings import ConfigurationError
-from router import data_directory
+from router import data_directory, ownership
 from router.data_directory import DataDirectory, create_data_directory, lock_data_directory
 
 
@@ -53,6 +53,108 @@ def test_one_that_cannot_be(tmp_path: Path) -> None:
             ConfigurationError, match=r"can't write to the data directory .*FASTCHAT_DATA_DIR"
         ):
             create_data_directory(directory)
+
+
+# -- Whose it is --
+
+
+def used(path: Path) -> Path:
+    """A data directory as a server leaves it."""
+    create_data_directory(path)
+    make(path, Layout(3, 2))
+    (path / "lock").write_text("1\n")
+    (path / "shards-3" / "shard-0.db-wal").touch()
+    (path / "notes of the operator.txt").touch()
+    for file in path.rglob("*"):
+        file.chmod(0o700 if file.is_dir() else 0o600)
+    create_data_directory(path)
+    return path
+
+
+def as_somebody_else(monkeypatch: pytest.MonkeyPatch) -> int:
+    """From here on this process takes itself for one of another user."""
+    other = os.geteuid() + 54_321
+    monkeypatch.setattr(os, "geteuid", lambda: other)
+    return other
+
+
+def test_one_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is made in it; the sentence says who owns it, who runs, and what to do."""
+    used(tmp_path / "data")
+    before = sorted(tmp_path.rglob("*"))
+    owner = ownership.user_name(os.geteuid())
+    us = as_somebody_else(monkeypatch)
+    with pytest.raises(
+        ConfigurationError,
+        match=rf"data directory {tmp_path}/data belongs to another user, {owner}, and the server runs as {us}: start it as {owner},"
+        rf" or say `chown -R {us} {tmp_path}/data`; or choose another with FASTCHAT_DATA_DIR",
+    ):
+        create_data_directory(tmp_path / "data")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a directory someone else's")
+def test_root_is_no_exception(tmp_path: Path) -> None:
+    path = used(tmp_path / "data")
+    os.chown(path, 12_345, 12_345)
+    with pytest.raises(
+        ConfigurationError, match="belongs to another user, 12345, and the server runs as root"
+    ):
+        create_data_directory(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file someone else's")
+@pytest.mark.parametrize(
+    "name", ["lock", "layout.json", "shards-3", "shards-3/shard-0.db", "shards-3/shard-0.db-wal"]
+)
+def test_a_file_of_another_user_in_it_is_refused(tmp_path: Path, name: str) -> None:
+    """As a tool may have left it that was run by somebody else."""
+    path = used(tmp_path / "data")
+    os.chown(path / name, 12_345, 12_345)
+    with pytest.raises(ConfigurationError, match=f"{path / name} belongs to another user, 12345"):
+        create_data_directory(path)
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o777, 0o720, 0o702])
+@pytest.mark.parametrize("name", [".", "shards-3", "shards-3/shard-1.db"])
+def test_one_that_others_can_write_to_is_refused(tmp_path: Path, name: str, mode: int) -> None:
+    path = used(tmp_path / "data")
+    (path / name).chmod(mode)
+    with pytest.raises(
+        ConfigurationError, match=rf"can be written to by others \(mode {mode:04o}\): say `chmod go-w"
+    ):
+        create_data_directory(path)
+
+
+def test_others_may_read_and_the_operator_may_keep_things_there(tmp_path: Path) -> None:
+    path = used(tmp_path / "data")
+    path.chmod(0o755)
+    (path / "layout.json").chmod(0o644)
+    (path / "notes of the operator.txt").chmod(0o666)
+    create_data_directory(path)
+
+
+def test_a_link_to_a_directory_elsewhere(tmp_path: Path) -> None:
+    """Of our own; what counts is what it leads to. A link in the place of a file is refused."""
+    path = used(tmp_path / "disk")
+    (tmp_path / "data").symlink_to(path)
+    create_data_directory(tmp_path / "data")
+    path.chmod(0o777)
+    with pytest.raises(ConfigurationError, match="can be written to by others"):
+        create_data_directory(tmp_path / "data")
+    path.chmod(0o700)
+    (path / "shards-3" / "shard-1.db").rename(tmp_path / "elsewhere")
+    (path / "shards-3" / "shard-1.db").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigurationError, match=r"shard-1\.db is a link"):
+        create_data_directory(tmp_path / "data")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a link someone else's")
+def test_a_link_that_another_user_can_turn_elsewhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").symlink_to(used(tmp_path / "disk"))
+    os.chown(tmp_path / "data", 12_345, 12_345, follow_symlinks=False)
+    with pytest.raises(ConfigurationError, match="is a link that belongs to another user, 12345"):
+        create_data_directory(tmp_path / "data")
 
 
 # -- The lock --

@@ -301,3 +301,19 @@ async def test_a_worker_that_cannot_boot_again(tmp_path: Path) -> None:
             endpoint.rmdir()
             async with ChatClient(server.url, user_on_worker(1, 2), "Back again") as back:
                 await back.hello()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a directory someone else's")
+def test_a_data_directory_of_another_user_is_refused(start_server: StartServer, tmp_path: Path) -> None:
+    """It ends with 2 and a sentence, before anything is made there."""
+    data = tmp_path / "server-0" / "data"
+    data.mkdir(parents=True, mode=0o700)
+    os.chown(data, 12_345, 12_345)
+    with pytest.raises(ServerFailed) as failed:
+        start_server()
+    assert failed.value.exit_code == 2
+    assert (
+        f"the data directory {data} belongs to another user, 12345, and the server runs as root"
+        in failed.value.output
+    )
+    assert os.listdir(data) == []
