@@ -122,6 +122,7 @@ _TABLE: Final = (
     Metric("store_purged_total", Kind.COUNTER, Source.WORKER, "Messages removed after the retention."),
     Metric("store_failures_total", Kind.COUNTER, Source.WORKER, "Transactions and reads that failed."),
     Metric("store_failing", Kind.GAUGE, Source.WORKER, "1 while the store can't write or read."),
+    Metric("store_log_bytes", Kind.GAUGE, Source.WORKER, "Size of the write-ahead log; it grows while anybody reads the file for long."),
     Metric("store_waiting", Kind.GAUGE, Source.WORKER, "Writes and reads that wait for the store."),
     # -- A front --
     Metric("front_accepted_total", Kind.COUNTER, Source.FRONT, "Connections accepted."),

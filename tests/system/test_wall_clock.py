@@ -170,4 +170,4 @@ async def test_d20_what_is_really_past_the_retention_goes(start_server: StartSer
         while True:
             if not await contents(server, users):
                 return
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(1)

@@ -30,11 +30,11 @@ done, and a sentence says why.
 """
 _CHECK: Final = """\
 Look for damage: files that are missing or broken, users who are in the wrong file, messages that are missing or belong to nobody. Each
-problem is one line on standard output; a summary follows. Beside a running server each file is checked as it was at one moment.
+problem is one line on standard output; a summary follows.
 """
 _EXPORT: Final = """\
 Write everything that is stored about a user to standard output, one JSON object a line: the user, the user's chats, then the messages sent
-and received, by time. `type` says which it is. Beside a running server, what comes meanwhile may be missing.
+and received, by time. `type` says which it is. Beside a running server, what comes or goes meanwhile may be missing.
 """
 _BACKUP: Final = """\
 Copy everything to a new directory, and check the copy. Beside a running server too: whatever was acknowledged when the tool was started is

@@ -2,7 +2,7 @@
 
 SQLite's own backup copies each file as it was at one moment, while others write to it. The moment is chosen for all files before the first
 is copied, so they differ by milliseconds: whatever had been acknowledged when the tool was started is in the copy. As long as it
-takes, the logs of the files grow instead of being moved into them.
+takes, the logs of the files that are still to be copied grow instead of beginning again.
 
 A copy is made beside its place, under another name, and gets its name when all of it is on the disk: what has the name is complete.
 
@@ -121,6 +121,7 @@ def _copy_files(directory: Path, target: Path, statements: Sequence[str]) -> Lay
         (target / layout.directory).mkdir(mode=0o700)
         for name, source in zip(layout.shards(), sources, strict=True):
             _copy_file(source, target / name, statements)
+            source.execute("ROLLBACK")
     return layout
 
 

@@ -1,7 +1,7 @@
 """``python -m workers.store check``: is everything in a data directory as it should be?
 
-It reads only. Each file is looked at within one transaction, as it was at one moment, and nothing that is checked spans two files: so
-what a running server writes meanwhile makes no difference. As long as it reads, that file's log grows instead of being moved into the file.
+It reads only. Each question is put to a file as it is at one moment, and none spans two files or moments: so what a running server
+writes meanwhile makes no difference. As long as one question takes, and no longer, that file's log grows instead of beginning again.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def check(directory: Path, out: TextIO) -> int:
     for worker in range(layout.workers):
         name = layout.shard(worker)
         try:
-            for found in _check_file(directory / name, worker, layout):
+            # All of it before anything is written: who reads the output slowly must not keep the file.
+            for found in list(_check_file(directory / name, worker, layout)):
                 if isinstance(found, _Numbers):
                     numbers = _Numbers(*map(sum, zip(numbers, found, strict=True)))
                 else:
@@ -89,7 +90,6 @@ def _check_file(path: Path, worker: int, layout: Layout) -> Iterator[str | _Numb
     if not os.access(path, os.R_OK):
         raise ConfigurationError(f"can't read {path}: permission denied")
     with connected(path, "ro") as connection:
-        connection.exec_driver_sql("BEGIN")
         damage = [row[0] for row in connection.exec_driver_sql(f"PRAGMA integrity_check({_SHOWN})")]
         if damage != ["ok"]:
             yield from (f"SQLite: {line}" for line in damage)

@@ -26,8 +26,8 @@ PAGE_SIZE: Final = 4096
 _LOCK_PATIENCE: Final = 1.0
 #: Memory for pages, in KiB.
 _CACHE_KIB: Final = 16 * 1024
-#: What a log that grew while it could not be moved into the file is cut to, in bytes.
-_LOG_BYTES: Final = 64 * 1024 * 1024
+#: What a log that grew while it could not be moved into the file is cut to, in bytes; see ``workers.store.write_ahead_log``.
+LOG_BYTES: Final = 64 * 1024 * 1024
 _SYNCHRONOUS: Final[dict[str, str]] = {"fsync": "FULL", "os": "NORMAL"}
 
 
@@ -105,7 +105,7 @@ class Database:
                 "foreign_keys = ON",
                 # `Database.checkpoint` is called between two commits instead of in one, which somebody waits for.
                 "wal_autocheckpoint = 0",
-                f"journal_size_limit = {_LOG_BYTES}",
+                f"journal_size_limit = {LOG_BYTES}",
             ):
                 connection.exec_driver_sql(f"PRAGMA {pragma}")
         except BaseException:

@@ -1,12 +1,15 @@
 """``python -m workers.store export``: everything that is stored about a user, as JSON lines.
 
-A conversation is in the mailboxes of both sides, so what the user has sent is in the files of all workers. Each of them gives it in
-the order of time, and they are merged as they come: nothing but one batch of each file is ever in memory.
+A conversation is in the mailboxes of both sides, so what the user has sent is in the files of all workers. From each, the numbers of the
+messages are read at once, in the order of time, and then the messages, batch by batch, each in a transaction of its own. So whoever reads
+the output may take any time: a file that is read for long beside a server could not begin its log again. What goes meanwhile is
+missing; nothing is there twice, or out of order.
 """
 
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from heapq import merge
@@ -34,7 +37,8 @@ _ACTIVE: Final = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u
 def export(directory: Path, user_id: str, out: TextIO) -> None:
     """Write the user, the chats and the messages. Raises ConfigurationError for a user who is not there, or a file that can't be read.
 
-    May run beside a server: what it commits meanwhile may be missing, and nothing is there twice.
+    May run beside a server, and be read as slowly as one likes: what the server commits or deletes meanwhile may be missing, and nothing is
+    there twice.
     """
     layout = existing_layout(directory)
     placement = Placement(layout.workers)
@@ -57,9 +61,8 @@ def export(directory: Path, user_id: str, out: TextIO) -> None:
             _write(
                 out, type="user", user_id=name, display_name=user.display_name, last_seen=_time(user.seen_at)
             )
-            for chat in own.execute(
-                select(chats).where(chats.c.user == user.number).order_by(chats.c.number)
-            ):
+            opened_chats = select(chats).where(chats.c.user == user.number).order_by(chats.c.number)
+            for chat in own.execute(opened_chats).all():
                 _write(
                     out,
                     type="chat",
@@ -89,12 +92,14 @@ def export(directory: Path, user_id: str, out: TextIO) -> None:
 
 @contextmanager
 def reading(path: Path) -> Iterator[Connection]:
-    """A file as it is at this moment. Raises ConfigurationError when its tables are not those that this version knows."""
+    """A file, in which each statement sees what there is when it begins.
+
+    Raises ConfigurationError when its tables are not those that this version knows.
+    """
     if not path.is_file():
         raise ConfigurationError(f"{path} is missing: restore it from a backup")
     with connected(path, "ro") as connection:
         check_revision(connection, path)
-        connection.exec_driver_sql("BEGIN")
         yield connection
 
 
@@ -120,10 +125,14 @@ def _messages(connection: Connection, whose: ColumnElement[bool]) -> Iterator[Ro
         )
         .join(chats, chats.c.number == messages.c.chat)
         .join(users, users.c.number == messages.c.mailbox)
+        # Also of those whose numbers are known: the number of one that goes meanwhile may be given to another, of somebody else.
         .where(whose)
         .order_by(messages.c.sent_at, messages.c.number)
     )
-    return iter(connection.execute(rows, execution_options={"yield_per": _BATCH}))
+    numbers = array("q", connection.scalars(rows.with_only_columns(messages.c.number)))
+    for start in range(0, len(numbers), _BATCH):
+        batch = numbers[start : start + _BATCH].tolist()
+        yield from connection.execute(rows.where(messages.c.number.in_(batch))).all()
 
 
 def _time(epoch_ms: int) -> str:

@@ -14,11 +14,12 @@ from typing import Final
 from sqlalchemy.exc import SQLAlchemyError
 
 from workers.store.database import Database, reason
+from workers.store.write_ahead_log import WriteAheadLog
 
 _log = logging.getLogger("fastchat.store")
 
 #: Rows written between two checkpoints. More make the pause longer, in which nothing is committed; fewer write the same pages more often.
-_CHECKPOINT_ROWS: Final = 2000
+CHECKPOINT_ROWS: Final = 2000
 
 
 class Job:
@@ -63,6 +64,7 @@ class DatabaseThread:
 
     def __init__(self, database: Database, loop: asyncio.AbstractEventLoop, wake: Callable[[], None]) -> None:
         self._database = database
+        self.log = WriteAheadLog(database.path)
         self._loop = loop
         self._wake = wake
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
@@ -102,8 +104,8 @@ class DatabaseThread:
             # The loop is closed when the process ends without waiting for us.
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._wake)
-            if rows >= _CHECKPOINT_ROWS:
+            if rows >= CHECKPOINT_ROWS:
                 rows = 0
                 # If it fails the log goes on growing, and the next one is tried; a full disk is noticed by the writes.
-                attempt(Database.checkpoint, self._database)
+                attempt(self.log.checkpoint, self._database)
         attempt(Database.close, self._database)

@@ -80,7 +80,12 @@ class MemoryStore:
 
     def stats(self) -> dict[str, Any]:
         """Its part of what the worker reports: without a disk there are no commits."""
-        return {"store_rows_total": self._messages, "store_waiting": len(self._waiting), "store_failing": 0}
+        return {
+            "store_rows_total": self._messages,
+            "store_waiting": len(self._waiting),
+            "store_failing": 0,
+            "store_log_bytes": 0,
+        }
 
     def close(self, patience: float = 5.0) -> None:
         """Do what was called."""

@@ -156,6 +156,7 @@ class SqliteStore:
             "commit_rows": self._rows.report(),
             "store_waiting": len(self._waiting) + len(self._questions),
             "store_failing": int(self.failure is not None),
+            "store_log_bytes": self._thread.log.bytes,
         }
 
     # -- Calls: see core.ports.Store --
