@@ -6,7 +6,6 @@ its children the same values as environment (`Settings.environment`), so all of 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Final, Literal
 from pydantic import Field, JsonValue, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from core.capacity import default_workers
 from core.placement import WORKERS_MAX
 from core.service_links import service_links
 
@@ -26,10 +26,6 @@ HIDDEN: Final = "***"
 
 class ConfigurationError(Exception):
     """Something the operator has to change before the server can start; the message is a sentence that says what."""
-
-
-def _cores() -> int:
-    return min(len(os.sched_getaffinity(0)), WORKERS_MAX)
 
 
 class Settings(BaseSettings):
@@ -56,7 +52,10 @@ class Settings(BaseSettings):
         description="names by which the admin port is asked besides localhost and addresses, by commas, such as fastchat.example.com",
     )
     workers: int = Field(
-        default_factory=_cores, ge=1, le=WORKERS_MAX, description="worker processes; default: one a core"
+        default_factory=default_workers,
+        ge=1,
+        le=WORKERS_MAX,
+        description="worker processes; default: one for each CPU that the server may use, if there is memory for so many",
     )
     fronts: int = Field(1, ge=1, le=64, description="front processes")
     data_dir: Path = Field(Path("data"), description="where the server keeps its data")
@@ -81,7 +80,7 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=1_048_576,
-        description="MiB past which a worker takes no more connections; 0: its share of four fifths of the machine's memory",
+        description="MiB past which a worker takes no more connections; 0: its share of four fifths of what the machine or container has",
     )
     user_ids: Literal["uuid4", "uuid", "any"] = Field(
         "uuid4",

@@ -35,6 +35,7 @@ from typing import Any, Final
 import setproctitle
 import uvloop
 
+from core.allocator import Allocator
 from core.control import (
     EXIT_CONFIGURATION,
     LOG_LEVEL,
@@ -77,6 +78,7 @@ class Front:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._control = control
+        self._allocator = Allocator()
         self._pages = PageServer()
         self._reception = Reception(settings, self._loop, self._pages, limits)
         self._counts: WorkerCounts | None = None
@@ -126,6 +128,7 @@ class Front:
         self._reception.tick()
         if now() >= self._next_stats:
             self._next_stats = now() + _STATS_INTERVAL
+            self._allocator.give_back(now())
             self._say(STATS, stats=self._reception.stats())
 
     def _stop(self, code: int, reason: str) -> None:

@@ -6,6 +6,8 @@ import resource
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from core.capacity import MIB, WORKER_LEAST, Capacity
+from core.cgroups import usable_memory
 from core.settings import PREFIX, ConfigurationError, Settings
 from core.tokens import load_verifier
 from router import listeners
@@ -47,7 +49,37 @@ def check_settings(settings: Settings) -> Checked:
         raise ConfigurationError(
             f"{PREFIX}PORT and {PREFIX}ADMIN_PORT are both {settings.port}: they must differ"
         )
+    scarce = check_memory(settings, usable_memory())
+    if scarce is not None:
+        warnings.append(scarce)
     return Checked(addresses, admin_addresses, warnings)
+
+
+def check_memory(settings: Settings, memory: int) -> str | None:
+    """What an operator must know who has chosen more workers, or more memory for each, than `memory` bytes are enough for, or None."""
+    capacity = Capacity(memory, settings.fronts)
+    if not capacity.holds(settings.workers):
+        raise ConfigurationError(
+            f"{PREFIX}WORKERS: {settings.workers} workers do not even start in {memory // MIB} MiB of memory, which is what this machine or"
+            f" container has; {capacity.workers} would have room for clients"
+        )
+    mib = settings.worker_memory_mib
+    if settings.workers > capacity.workers:
+        return (
+            f"{PREFIX}WORKERS: {memory // MIB} MiB of memory are little for {settings.workers} workers, and the kernel may end them;"
+            f" there is enough for {capacity.workers}"
+        )
+    if mib * settings.workers * MIB > memory:
+        return (
+            f"{PREFIX}WORKER_MEMORY_MIB: {settings.workers} workers of {mib} MiB are more than the {memory // MIB} MiB of memory that this"
+            " machine or container has, and the kernel may end them"
+        )
+    if mib and mib * MIB < WORKER_LEAST:
+        return (
+            f"{PREFIX}WORKER_MEMORY_MIB: {mib} MiB leave a worker next to nothing for clients, who will be refused; {WORKER_LEAST // MIB}"
+            " is the least that makes sense"
+        )
+    return None
 
 
 def raise_descriptor_limit() -> None:

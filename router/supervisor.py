@@ -29,6 +29,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from core import codec
+from core.allocator import environment_of_children
+from core.capacity import limits_of_container
 from core.control import (
     EXIT_CONFIGURATION,
     LOG_LEVEL,
@@ -50,6 +52,7 @@ from router.health import Health, Phase
 from router.metrics import MetricsCollector, MetricsPage
 from router.operations import Operations
 from router.operator_socket import OperatorSocket
+from router.orphans import reap_orphans
 from router.problem_log import ProblemLog
 from router.process_usage import ProcessUsage
 from router.recorder import Recorder
@@ -168,6 +171,9 @@ class Supervisor:
     async def _prepare(self) -> None:
         settings = self._settings
         addresses, admin_addresses, warnings = preflight.check_settings(settings)
+        container = limits_of_container()
+        if container is not None:
+            _log.info("%s: workers=%d fronts=%d", container, settings.workers, settings.fronts)
         for warning in warnings:
             _log.warning("%s", warning)
         preflight.raise_descriptor_limit()
@@ -204,7 +210,7 @@ class Supervisor:
             }
         )
         inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
-        self._environment = inherited | self._settings.environment()
+        self._environment = inherited | environment_of_children(inherited) | self._settings.environment()
         if settings.store == "sqlite":
             self._data_directory = await lock_data_directory(data_directory)
             if not self._data_directory.is_prepared(settings.workers):
@@ -297,10 +303,11 @@ class Supervisor:
             os.write(1, line.encode())
 
     def _look(self) -> None:
-        """A child that hangs is ended: only another one can serve its users."""
+        """A child that hangs is ended: only another one can serve its users. And what has been left to this process is reaped."""
         if self._end.done():
             return  # who does not stop in time is ended then
         self._loop.call_later(_LOOK, self._look)
+        reap_orphans([child.pid for child in self._children()])
         for role in self._roles:
             problem = role.hangs()
             if problem is not None and role.child is not None:

@@ -19,7 +19,10 @@ _CORE: Final = Path(__file__).parents[1] / "core"
 #: Protocols with positional-only arguments, enumerations, models of pydantic, handlers of logging, and tables: nothing that takes time.
 _AS_IT_IS: Final = (
     "__init__.py",
+    "allocator.py",
+    "capacity.py",
     "catalogue.py",
+    "cgroups.py",
     "control.py",
     "log_output.py",
     "log_throttle.py",

@@ -1,23 +1,19 @@
-"""The memory of a worker: a ceiling past which it takes no more connections, and giving back what a crowd that has left does not need.
+"""The memory of a worker: a ceiling past which it takes no more connections, and giving back what is free.
 
 Past the ceiling newcomers are told to come back later (1013), and everybody who is here goes on. Without it the kernel would end the
 process, or another one, for all of its users.
+
+What counts is what is in use. Free memory that could not be given back, since something is left in each of its pages, has room for
+newcomers; a worker that counted it would refuse them until it is restarted.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
-from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
-#: Connections that must have gone before giving memory back is worth while: each leaves kilobytes behind, and it takes milliseconds.
-_CROWD: Final = 1000
-#: What all workers together may take of the machine's memory, if the settings don't say.
-_SHARE: Final = 0.8
-#: The least that this comes to for each: an empty worker has a third of it.
-_LEAST: Final = 192 * 2**20
+from core.allocator import Allocator
+
 #: Under this part of the ceiling a worker that was over it takes connections again.
 _ROOM_AGAIN: Final = 0.95
 #: More than the seven numbers of statm take.
@@ -25,50 +21,33 @@ _STATM_BYTES: Final = 256
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
-def ceiling(mib: int, workers: int) -> int:
-    """The bytes that a worker may have: as the settings say, or its share of the machine's."""
-    if mib:
-        return mib * 2**20
-    return max(_LEAST, int(machine_bytes() * _SHARE / workers))
-
-
-def machine_bytes() -> int:
-    """The memory of the machine, or what the control group of this process leaves of it."""
-    found = os.sysconf("SC_PHYS_PAGES") * _PAGE
-    with suppress(OSError, ValueError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            if line.startswith("0::/"):
-                group = Path("/sys/fs/cgroup", line[4:])
-                for directory in (group, *group.parents):
-                    with suppress(OSError, ValueError):  # "max" is no number: no limit here
-                        found = min(found, int((directory / "memory.max").read_text()))
-    return found
-
-
 class Memory:
-    """`look` now and then; `full` says whether the last look found more than `limit` bytes."""
+    """`look` once a second; `full` says whether the last look found more in use than `limit` bytes."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, allocator: Allocator | None = None) -> None:
+        """Make it before there is much in memory."""
         self.limit = limit
         self.full = False
-        #: Bytes in RAM at the last look.
+        #: Bytes in RAM at the last look, and how many of them were in use.
         self.resident = 0
-        #: The most connections since memory was given back.
-        self._most = 0
+        self.used = 0
+        self._allocator = allocator or Allocator()
         #: Open for good, since there may be no descriptor left when a look is most needed.
         self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
-        #: Only in the GNU C library.
-        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        #: What is in RAM beyond the allocator's memory: the program, above all.
+        self._program = max(0, self._resident() - (self._allocator.used_bytes() or 0))
 
-    def look(self, connections: int) -> None:
-        """See how much there is, with so many connections."""
-        self._most = max(self._most, connections)
-        if self._most - connections >= _CROWD:
-            self._most = connections
-            if self._trim is not None:
-                self._trim(0)
-        self.resident = self._resident()
-        self.full = self.resident > self.limit * (_ROOM_AGAIN if self.full else 1.0)
+    def look(self, now: float) -> None:
+        """See how much there is, and give back what is free."""
+        self._allocator.give_back(now)
+        self.resident = self.used = self._resident()
+        limit = self.limit * (_ROOM_AGAIN if self.full else 1.0)
+        if self.resident > limit:
+            # Only now, since it takes longer to find out.
+            used = self._allocator.used_bytes()
+            if used is not None:
+                self.used = min(self.resident, used + self._program)
+        self.full = self.used > limit
 
     def _resident(self) -> int:
         return int(os.pread(self._statm, _STATM_BYTES, 0).split()[1]) * _PAGE

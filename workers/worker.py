@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from core.answers import answer
+from core.capacity import MIB, Capacity
+from core.cgroups import usable_memory
 from core.control import (
     ANSWER,
     ASK,
@@ -42,7 +44,7 @@ from workers.control import ControlPipe
 from workers.endpoints import Endpoints
 from workers.handover import HandoverQueue
 from workers.heartbeat import TimerWheel
-from workers.memory import Memory, ceiling
+from workers.memory import Memory
 from workers.rounds import Rounds
 from workers.slow_readers import SlowReaders
 from workers.store import ShardStore
@@ -129,7 +131,9 @@ class Worker:
         self._reported_unheard = -1
         #: Connections that were refused for want of memory.
         self._refused = 0
-        self._memory = Memory(ceiling(settings.worker_memory_mib, settings.workers))
+        capacity = Capacity(usable_memory(), settings.fronts)
+        limit = settings.worker_memory_mib * MIB or capacity.ceiling(settings.workers)
+        self._memory = Memory(limit)
 
     def _new_store(self, settings: Settings, index: int) -> ShardStore:
         if settings.store == "memory":
@@ -190,7 +194,7 @@ class Worker:
             # The server is not ready before everybody has heard everybody, so that news does not wait.
             self._reported_unheard = unheard
             self._next_stats = now + _STATS_INTERVAL
-            self._look_at_memory()
+            self._look_at_memory(now)
             self._control.say(STATS, stats=self._stats())
 
     def _stood_still(self, seconds: float, now: float) -> None:
@@ -201,19 +205,15 @@ class Worker:
         for connection in self.connections:
             connection.stood_still(seconds, now)
 
-    def _look_at_memory(self) -> None:
+    def _look_at_memory(self, now: float) -> None:
         memory, was_full = self._memory, self._memory.full
-        memory.look(len(self.connections))
-        if memory.full and not was_full:
-            _log.error("%s; new connections are refused", self._memory_sentence())
-        elif was_full and not memory.full:
-            _log.warning("there is memory again: new connections are taken")
-
-    def _memory_sentence(self) -> str:
-        memory = self._memory
-        return (
-            f"this worker has {memory.resident >> 20} MiB in memory, where {memory.limit >> 20} are allowed"
-        )
+        memory.look(now)
+        if memory.full != was_full:
+            about = fields(used_mib=memory.used >> 20, limit_mib=memory.limit >> 20)
+            if memory.full:
+                _log.error("the memory limit is reached: new connections are refused", extra=about)
+            else:
+                _log.warning("there is memory again: new connections are taken", extra=about)
 
     def _stats(self) -> dict[str, Any]:
         """All that is measured here, by the names of ``core.metrics``."""

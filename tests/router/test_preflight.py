@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core.settings import ConfigurationError, Settings
-from router.preflight import check_exposure, check_settings
+from router.preflight import check_exposure, check_memory, check_settings
 
 
 @pytest.mark.parametrize(("loopback", "auth"), [(True, None), (True, "none"), (False, "jwt")])
@@ -47,3 +47,34 @@ def test_d5_tokens_without_a_key_and_proxies_that_are_none_stop_the_start() -> N
         check_settings(settings(auth="jwt"))
     with pytest.raises(ConfigurationError, match="FASTCHAT_TRUSTED_PROXIES"):
         check_settings(settings(trusted_proxies="proxy.example"))
+
+
+@pytest.mark.parametrize(
+    ("values", "mib", "expected"),
+    [
+        ({}, 256, None),
+        ({"workers": 2}, 256, None),
+        ({"workers": 3}, 256, "FASTCHAT_WORKERS: 256 MiB of memory are little for 3 workers"),
+        (
+            {"workers": 2, "worker_memory_mib": 200},
+            256,
+            "2 workers of 200 MiB are more than the 256 MiB of memory",
+        ),
+        (
+            {"worker_memory_mib": 40},
+            4000,
+            "FASTCHAT_WORKER_MEMORY_MIB: 40 MiB leave a worker next to nothing",
+        ),
+        ({"workers": 8}, 4000, None),
+    ],
+)
+def test_the_operator_is_told_what_memory_is_not_enough_for(
+    values: dict[str, Any], mib: int, expected: str | None
+) -> None:
+    warning = check_memory(Settings(**{"workers": 1, **values}), mib * 2**20)
+    assert (warning is None) if expected is None else (warning is not None and expected in warning)
+
+
+def test_workers_that_would_not_even_start_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"FASTCHAT_WORKERS: 8 workers do not even start in 256 MiB"):
+        check_memory(Settings(workers=8), 256 * 2**20)

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from core.allocator import environment_of_children
 from core.control import PACKET_MAX_BYTES, READY, STATS, decode_control, encode_control
 from core.handover import Ticket, decode_adopted, encode_ticket, endpoint
 from tests.system.raw_client import PATIENCE, RawClient
@@ -36,6 +37,7 @@ class WorkerProcess:
         defaults = {"run_dir": self.run_dir, "workers": workers, "store": "memory", "messages_per_minute": 0}
         settings = defaults | settings
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FASTCHAT_")}
+        inherited |= environment_of_children(inherited)
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "workers", "--index", "0"),
