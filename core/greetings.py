@@ -43,8 +43,9 @@ class Greetings:
             self._fail(session, "the server can't read what it has stored", now)
             return
         if user is None:
-            user = shard.users[hello.user_id] = User(hello.user_id, hello.display_name, shard.settings)
+            user = User(hello.user_id, hello.display_name, shard.settings)
             user.durable = False
+            shard.idle.enter(user)
         wait = user.hellos.retry_after(now)
         if wait:
             # Who waits as long as it is told to must not be closed meanwhile for not saying HELLO.
@@ -81,7 +82,7 @@ class Greetings:
                 if user.sessions:
                     shard.presence.named(user)
             self._fail(session, "the server can't store anything now", now)
-            shard.note_idle(user, now)
+            shard.idle.note(user, now)
             return
         user.stored_name = hello.display_name
         # Another HELLO may be on its way with another name.
@@ -94,7 +95,7 @@ class Greetings:
             session.use(hello.capabilities)
             if user.sessions:
                 shard.presence.named(user)
-            shard.note_idle(user, now)
+            shard.idle.note(user, now)
             shard.continue_later(session, EVERYTHING)
             return
         first = session.user is None

@@ -59,8 +59,13 @@ class SlidingWindow:
 
     def recent(self, now: float) -> int:
         """How many events of the last `window` seconds have been counted."""
+        return len(self.recent_times(now))
+
+    def recent_times(self, now: float) -> list[float]:
+        """When the events of the last `window` seconds were, oldest first."""
         start = now - self._window
-        return sum(time > start for time in self._times)
+        times = self._times
+        return [time for time in (*times[self._oldest :], *times[: self._oldest]) if time > start]
 
     def allow(self, now: float) -> bool:
         """Count one event if it is allowed, and say whether it was."""

@@ -31,6 +31,7 @@ from core.envelope import (
 from core.expiry import Expiries
 from core.greetings import Greetings
 from core.history import Histories
+from core.idle import IdleUsers
 from core.logs import fields
 from core.messages import Messages
 from core.metrics import BUS, LOCAL, OTHER, SECONDS, Histogram, series
@@ -38,7 +39,7 @@ from core.pace import shared_credit
 from core.placement import Placement
 from core.ports import Bus, Clock, Connection, Found, Store, nobody_waits
 from core.presence import Presence
-from core.protocol import UNLOAD_AFTER, CloseCode, ErrorCode, MessageType
+from core.protocol import CloseCode, ErrorCode, MessageType
 from core.receipts import Receipts
 from core.requests import Request, Requests, refusal
 from core.session import Session, command_table
@@ -108,8 +109,7 @@ class Shard:
         self._ready: deque[tuple[Session, str]] = deque()
         #: Users who are being looked up -> what is to be done with them.
         self._loading: dict[str, list[Found[User | None]]] = {}
-        #: user -> when to leave it to the store; users without a connection, longest first.
-        self._idle: dict[str, float] = {}
+        self.idle = IdleUsers(self.users)
         #: Workers that a presence record did not reach, since the way to them was full: they need a snapshot, and may owe us one.
         self._presence_owed: set[int] = set()
         self._records: dict[int, Callable[[int, int, Record, bytes, float], None]] = {
@@ -166,7 +166,7 @@ class Shard:
         self.delivery.disconnected(user, session)
         self.typing.disconnected(user, session, now)
         self.presence.detach(user, session, now)
-        self.note_idle(user, now)
+        self.idle.note(user, now)
         if not user.sessions and not user.chats:
             self.store.save_user(user, nobody_waits)  # when a stranger was here last
 
@@ -263,32 +263,12 @@ class Shard:
         self.presence.tick(now)
         while self._presence_owed:
             self._exchange_presence(self._presence_owed.pop())
-        self._unload_idle(now)
+        self.idle.tick(now)
 
     def _exchange_presence(self, worker: int) -> None:
         """Tell a worker who is online here, and ask who is there."""
         self.bus.send(worker, self.presence.snapshot_record())
         self.bus.send(worker, pack_record(RecordKind.PRESENCE_REQUEST, 0, 0, 0.0))
-
-    def note_idle(self, user: User, now: float) -> None:
-        """Remember to leave a user to the store who has no connection; called when one has ended, or none came of it."""
-        if not user.sessions:
-            self._idle.pop(user.user_id, None)
-            self._idle[user.user_id] = now + UNLOAD_AFTER
-
-    def _unload_idle(self, now: float) -> None:
-        while self._idle:
-            user_id, due = next(iter(self._idle.items()))
-            if due > now:
-                return
-            del self._idle[user_id]
-            user = self.users.get(user_id)
-            if user is None or user.sessions:
-                continue
-            if user.busy:
-                self._idle[user_id] = now + UNLOAD_AFTER
-            else:
-                self.users.pop(user_id).mailbox.let_go()
 
     # -- What there is to tell --
 
@@ -348,8 +328,8 @@ class Shard:
 
     def _loaded(self, user_id: str, user: User | None, failure: str | None, now: float) -> None:
         if user is not None:
-            self.users[user_id] = user
-            self.note_idle(user, now)
+            self.idle.enter(user)
+            self.idle.note(user, now)
         for then in self._loading.pop(user_id):
             try:
                 # The one before may have made the user.

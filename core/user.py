@@ -120,6 +120,22 @@ class User:
         chat = self.chats.get(peer)
         return chat is not None and chat.saved
 
+    def counted(self, now: float) -> list[list[float]]:
+        """What counts against each limit at present: when it was."""
+        return [window.recent_times(now) for window in self._windows()]
+
+    def count_again(self, counted: list[list[float]]) -> None:
+        """Count what `counted` of the same user has said, who was left to the store meanwhile."""
+        for window, times in zip(self._windows(), counted, strict=True):
+            for time in times:
+                window.count(time)
+
+    def _windows(self) -> tuple[SlidingWindow, ...]:
+        return (
+            *(self.messages, self.typing, self.open_chats),
+            *(self.hellos, self.histories, self.presences),
+        )
+
     @property
     def busy(self) -> bool:
         """Whether something is on its way that will come back to this object, so that it must stay in memory."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, Final
 
 from core.mailbox import Message
+from core.packed import Packed
 from core.ports import Done, Found
 from core.protocol import FORGET_AFTER, REPLAY_WINDOW_BYTES
 from core.settings import Settings
@@ -29,15 +31,14 @@ _SWEEP_ROUND: Final = 10.0
 
 
 class _Record:
-    """What is kept of one user: the user, as the core made it, and the messages in the mailbox."""
+    """What is kept of one user who has had a chat: the user, as the core made it, and the messages in the mailbox."""
 
-    __slots__ = ("first", "ids", "messages", "seen_at", "stored_at", "user")
+    __slots__ = ("first", "ids", "messages", "stored_at", "user")
 
     def __init__(self, user: User) -> None:
         self.user = user
-        #: When it was saved last. Times are on the monotonic clock: nothing here outlives the process, so ages need no time of day.
-        self.seen_at = 0.0
-        #: The messages from position `first` on, without gaps, and when each was stored.
+        #: The messages from position `first` on, without gaps, and when each was stored. Times are on the monotonic clock: nothing here
+        #: outlives the process, so ages need no time of day.
         self.messages: list[Message] = []
         self.stored_at: list[float] = []
         self.first = user.mailbox.head + 1
@@ -60,9 +61,14 @@ class MemoryStore:
     failure: str | None = None
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._retention = settings.retention_days * 86_400
         self._listeners: Listeners
         self._records: dict[str, _Record] = {}
+        #: Users without chats, and so without messages: name, whether they acknowledge, epoch, and when they were saved last. There may be
+        #: a crowd of them, and most never come back.
+        self._chatless = Packed()
+        self._chatless_sweep = self._chatless.blocks()
         #: What was called since the last turn, in order: messages, and how to do and answer everything else.
         self._waiting: deque[Message | Callable[[float], None]] = deque()
         #: When `flush` was called last.
@@ -144,7 +150,7 @@ class MemoryStore:
     def load(self, user_id: str, done: Found[User | None]) -> None:
         def answer(now: float) -> None:
             record = self._records.get(user_id)
-            done(None if record is None else record.user, None, now)
+            done(self._load_chatless(user_id) if record is None else record.user, None, now)
 
         self._waiting.append(answer)
 
@@ -253,12 +259,27 @@ class MemoryStore:
         record = self._records.get(user.user_id)
         if record is None:
             record = self._records[user.user_id] = _Record(user)
+            self._chatless.pop(user.user_id)
             user.saved = True
-            record.seen_at = self._now
         return record
 
     def _seen(self, user: User) -> None:
-        self._record(user).seen_at = self._now
+        record = self._records.get(user.user_id)
+        if user.chats or (record is not None and record.messages):
+            self._record(user)
+            return
+        self._records.pop(user.user_id, None)
+        self._chatless[user.user_id] = [user.display_name, user.acknowledges, user.mailbox.epoch, self._now]
+        user.saved = True
+
+    def _load_chatless(self, user_id: str) -> User | None:
+        kept = self._chatless.get(user_id)
+        if kept is None:
+            return None
+        name, acknowledges, epoch, _ = kept
+        user = User(user_id, name, self._settings, epoch)
+        user.acknowledges, user.saved = acknowledges, True
+        return user
 
     def _acknowledged(self, user: User) -> None:
         record = self._record(user)
@@ -268,27 +289,33 @@ class MemoryStore:
 
     def _forget(self, user_id: str) -> None:
         self._records.pop(user_id, None)
+        self._chatless.pop(user_id)
 
     # -- Retention and strangers --
 
     def _look_through(self, now: float) -> None:
         """Look through some of the records; a round through all takes some turns."""
         purged: list[tuple[str, int]] = []
-        strangers: list[str] = []
         self._next_sweep = now + _SWEEP_INTERVAL
-        for _ in range(_SWEEP_RECORDS):
-            user_id = next(self._sweep, None)
-            if user_id is None:
-                self._sweep = iter(list(self._records))
-                self._next_sweep = now + _SWEEP_ROUND
+        user_ids = list(islice(self._sweep, _SWEEP_RECORDS))
+        chatless: list[tuple[str, Any]] = []
+        for block in self._chatless_sweep:
+            chatless += block
+            if len(chatless) >= _SWEEP_RECORDS:
                 break
+        if not user_ids and not chatless:
+            self._sweep, self._chatless_sweep = iter(list(self._records)), self._chatless.blocks()
+            self._next_sweep = now + _SWEEP_ROUND
+        for user_id in user_ids:
             record = self._records.get(user_id)
-            if record is None:
-                continue
-            if self._retention and (past := bisect_right(record.stored_at, now - self._retention)):
+            if (
+                record is not None
+                and self._retention
+                and (past := bisect_right(record.stored_at, now - self._retention))
+            ):
                 purged.append((user_id, record.drop(past)))
-            if not record.user.chats and record.seen_at < now - FORGET_AFTER:
-                strangers.append(user_id)
+        forgotten = now - FORGET_AFTER
+        strangers = [user_id for user_id, (*_, seen_at) in chatless if seen_at < forgotten]
         if purged:
             self._listeners.purged(purged, now)
         if strangers:
