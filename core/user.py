@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID, uuid5
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 #: The namespace of chat ids (RFC 4122 UUID v5); it must never change, or chats would get new ids.
 _CHAT_NAMESPACE: Final = UUID("9c1f5f0e-7d0b-5a53-9d4f-2f1d1c7e6a10")
+#: Two ids of the first alphabet, which had no colon, joined by one. Their chats keep the ids that they have (D7).
+_FIRST_ALPHABET: Final = re.compile(r"[A-Za-z0-9._-]{1,64}:[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 
 class Chat:
@@ -145,7 +148,11 @@ class User:
 def chat_id(user: str, peer: str) -> str:
     """The id of the chat between two users: the same from both sides, without anybody having to agree on it (D7)."""
     first, second = sorted((user, peer))
-    return str(uuid5(_CHAT_NAMESPACE, f"{first}:{second}"))
+    name = f"{first}:{second}"
+    if _FIRST_ALPHABET.fullmatch(name) is None:
+        # An id may have a colon now, so `a` and `b:c` must not be joined like `a:b` and `c`. No id has a slash (D35).
+        name = f"{first}/{second}"
+    return str(uuid5(_CHAT_NAMESPACE, name))
 
 
 def chat_opened_frame(user: User, chat: Chat) -> bytes:

@@ -34,6 +34,17 @@ def test_d7_a_chat_id_is_a_uuid5_of_the_sorted_pair_and_never_changes() -> None:
     assert chat_id(ann, bob) != chat_id(ann, ann.replace("1", "3"))
 
 
+def test_d7_every_pair_of_ids_has_a_chat_id_of_its_own() -> None:
+    """Ids may have a colon (D35), which joins those that were possible before it; these keep their chat ids."""
+    assert chat_id("a", "b") == "50d8ae3b-5aac-54fd-9f44-65fec95a7772"
+    assert chat_id("test-123", "user.456_x") == chat_id("user.456_x", "test-123")
+    assert chat_id("a", "b:c") != chat_id("a:b", "c")
+    assert chat_id("a:b", "c:d") != chat_id("a", "b:c:d")
+    names = ["a", "b", "c", "a:b", "b:c", "a:b:c", "x" * 64, "x" * 65, "auth0|1", "x@y.zz", "+=", "a.b"]
+    pairs = [(first, second) for first in names for second in names if first < second]
+    assert len({chat_id(*pair) for pair in pairs}) == len(pairs)
+
+
 def test_d7_opening_again_answers_only_the_asking_connection(pair: Pair) -> None:
     """From either side; the other person and one's other devices know already."""
     ann, ann_too, bob = pair.online(pair.ann, pair.ann, pair.bob)
