@@ -366,7 +366,9 @@ FROM_SERVER: Final = (
     ),
     Message(
         MessageType.CHAT_OPENED,
-        "A chat is open. It comes to all devices of both when it is new, else to the one that asked.",
+        "A chat is open. It comes to all devices of both when it is new, else to the one that asked. Until a device has shown that it has"
+        " read so far (by answering the WebSocket ping behind it, by MSG_ACK of a message behind it, or by doing something in that chat),"
+        " it comes again after each HELLO, before the messages: repeats are possible.",
         (
             Field("chat_id", _CHAT_ID, "the same for both, and always"),
             Field(

@@ -16,7 +16,7 @@ from core.protocol import ErrorCode, MessageType, Refusal
 from core.ratelimit import rate_limited
 from core.requests import Request
 from core.session import Session
-from core.user import Chat, User, chat_opened_frame
+from core.user import Chat, User
 
 if TYPE_CHECKING:
     from core.shard import Shard
@@ -39,6 +39,7 @@ class Chats:
         if wait:
             raise rate_limited("OPEN_CHAT", shard.settings.open_chats_per_minute, wait)
         user.open_chats.count(now)
+        self.used(user, target)
         session.hold(target)
         request = shard.requests.open(MessageType.OPEN_CHAT, session, user, target, None, now)
         owner = shard.placement.worker_of(target)
@@ -83,29 +84,26 @@ class Chats:
             self._shard.refuse(request, outcome, now)
             self._shard.continue_later(request.session, request.peer)
 
-    def opened_elsewhere(self, opener: str, target: str) -> None:
+    def opened_elsewhere(self, opener: str, target: str, now: float) -> None:
         """At the target's shard again: both sides have it, so the target may know. Who is not in memory is told at the next HELLO."""
         user = self._shard.users.get(target)
         chat = user.chats.get(opener) if user is not None else None
-        if user is not None and chat is not None and not chat.announced:
-            self.announce(user, chat)
+        if user is not None and chat is not None and not chat.confirmed:
+            self._shard.delivery.announce(user, chat, now)
 
-    def announce(self, user: User, chat: Chat) -> None:
-        """CHAT_OPENED to all devices of `user`; if there are none, the next HELLO will do it."""
-        if not user.sessions:
-            return
-        chat.announced = True
-        self._shard.store.save_chat(user, chat, nobody_waits)
-        frame = chat_opened_frame(user, chat)
-        for session in user.sessions:
-            session.connection.send(frame)
-            session.received_peer = chat.peer
+    def used(self, user: User, peer: str) -> None:
+        """`user` does something in the chat with `peer`, and so knows of it (D7)."""
+        chat = user.chats.get(peer)
+        if chat is not None and chat.saved and not chat.confirmed:
+            self._shard.delivery.confirm(user, [chat])
 
-    def announce_missed(self, user: User) -> None:
-        """What was opened while `user` was away."""
-        for chat in user.chats.values():
-            if chat.saved and not chat.announced:
-                self.announce(user, chat)
+    def wrote(self, session: Session, user: User, chat: Chat) -> None:
+        """`user` writes to the peer, who then is no stranger (D20). The first MSG_ACK waits until the store knows that."""
+        if not session.closed:
+            self.used(user, chat.peer)
+        if not (chat.written or chat.noting):
+            chat.noting = True
+            self._shard.store.save_chat(user, chat, partial(self._noted, user, chat))
 
     def add(self, user: User, peer: str, name: str) -> Chat:
         """A new record at one side. After this, it must be given to the store."""
@@ -151,6 +149,12 @@ class Chats:
         outcome = Outcome.OPENED if failure is None else Outcome.FAILED
         self._shard.reply(origin, ticket, outcome, user.stored_name, now)
 
+    def _noted(self, user: User, chat: Chat, failure: str | None, now: float) -> None:
+        chat.noting = False
+        if failure is None and not chat.written:
+            chat.written = True
+            user.mailbox.befriend(chat)
+
     def _opened(self, request: Request, chat: Chat, failure: str | None, now: float) -> None:
         shard, user, session = self._shard, request.user, request.session
         shard.continue_later(session, chat.peer)
@@ -158,14 +162,14 @@ class Chats:
             shard.refuse(request, Outcome.FAILED, now)
             return
         shard.presence.chat_opened(user, chat.peer)
-        if not chat.announced:
-            self.announce(user, chat)
-        elif not session.closed:
-            session.connection.send(chat_opened_frame(user, chat))
+        if not chat.confirmed:
+            shard.delivery.announce(user, chat, now, asking=session)
+        if not session.closed:
+            shard.delivery.answer_opened(user, session, chat, now)
         session.choose(chat.peer, request.ticket)
         owner = shard.placement.worker_of(chat.peer)
         if owner == shard.index:
-            self.opened_elsewhere(user.user_id, chat.peer)
+            self.opened_elsewhere(user.user_id, chat.peer, now)
         else:
             fields = (user.user_id.encode(), chat.peer.encode())
             shard.bus.send(owner, pack_record(RecordKind.CHAT_OPENED, 0, 0, 0.0, *fields))

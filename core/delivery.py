@@ -9,6 +9,9 @@ What a session missed before it came is sent again only as far as nobody has ack
 
 A user who has never sent MSG_ACK acknowledges implicitly: a WebSocket ping follows the messages, its pong says that all before it
 arrived, and 5 s later (a MSG_ACK may still come) or when the connection ends they count as acknowledged.
+
+CHAT_OPENED goes the same way, before the messages (D7): `announce`, at the connection's pace, and confirmed for everybody by the pong to
+such a ping, by a MSG_ACK of a message behind it, or by whatever the user does in that chat (`confirm`).
 """
 
 from __future__ import annotations
@@ -18,17 +21,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from core import codec
+from core.announcements import Announcements
 from core.mailbox import CACHE_MAX
 from core.ports import nobody_waits
 from core.protocol import CONFIRM_PING_INTERVAL, IMPLICIT_ACK_DELAY, REPLAY_WINDOW_BYTES, Resumed
 from core.stalls import later
+from core.user import chat_opened_frame
 
 if TYPE_CHECKING:
     from core.mailbox import Mailbox, Message
     from core.ports import Store
     from core.receipts import Receipts
     from core.session import Session
-    from core.user import User
+    from core.user import Chat, User
 
 #: Seconds until a page that could not be read is asked for again.
 _READ_AGAIN: Final = 1.0
@@ -44,9 +49,9 @@ class Delivery:
         self._receipts = receipts
         #: (when it counts, session, position): confirmed by a pong, waiting for a MSG_ACK that would overrule it. In order of time.
         self._confirmed: deque[tuple[float, Session, int]] = deque()
-        #: Sessions that have got messages since their last confirming ping. They are asked at the next tick, so that one ping does for all
-        #: that came together, or when they may be.
-        self._to_ask: dict[Session, None] = {}
+        #: Sessions to which something was written since their last confirming ping -> when they are to be asked, at the next tick from
+        #: then on. So one ping does for all messages that come together, and for the chat that was opened for the first of them.
+        self._to_ask: dict[Session, float] = {}
         #: (when to try again, session): the store could not read for them. In order of time.
         self._stalled: deque[tuple[float, Session]] = deque()
         #: Messages written to devices, each device and each repetition counted.
@@ -55,6 +60,7 @@ class Delivery:
     def start(self, user: User, session: Session, cursor: str | None) -> str:
         """Where a new session goes on: sets its cursor, and says what that is to the client (D13). After this, `pump`."""
         mailbox = user.mailbox
+        session.furthest = max(session.furthest, session.cursor)
         position = None if cursor is None else mailbox.position(cursor)
         if position is None:
             session.cursor = mailbox.acknowledged_through
@@ -69,7 +75,8 @@ class Delivery:
         previous = message.seq - 1
         written = False
         for session in user.sessions:
-            if session.cursor == previous:
+            told = session.announcements
+            if session.cursor == previous and (told is None or not told.pending):
                 self._write(user, session, message, now)
                 written = True
         return written
@@ -77,6 +84,11 @@ class Delivery:
     def pump(self, user: User, session: Session, now: float) -> None:
         """Write to a session that is behind, as much as may wait unsent."""
         mailbox, connection = user.mailbox, session.connection
+        told = session.announcements
+        while told is not None and told.pending:
+            if connection.unsent() >= REPLAY_WINDOW_BYTES:
+                return
+            self._tell(user, session, told.next(), now)
         while session.cursor < mailbox.head and connection.unsent() < REPLAY_WINDOW_BYTES:
             message = self._next(user, session, mailbox)
             if message is None:
@@ -88,6 +100,43 @@ class Delivery:
             # Who comes just to fetch what waits may leave at once.
             del self._to_ask[session]
             self._ask(session, now)
+
+    # -- Chats to be told about (D7) --
+
+    def announce_missed(self, user: User, session: Session) -> None:
+        """A new session is to be told about the chats that no device has confirmed. After this, `pump`."""
+        missed = [chat for chat in user.chats.values() if not chat.confirmed and chat.saved]
+        if missed:
+            session.announcements = Announcements(missed)
+
+    def announce(self, user: User, chat: Chat, now: float, asking: Session | None = None) -> None:
+        """CHAT_OPENED to all devices of `user` but the one that gets it as an answer. No connection is told twice."""
+        for session in user.sessions:
+            told = session.announcements
+            if session is asking or (told is not None and chat in told):
+                continue
+            if (told is not None and told.pending) or session.connection.unsent() >= REPLAY_WINDOW_BYTES:
+                if told is None:
+                    told = session.announcements = Announcements()
+                told.pending[chat] = None
+            else:
+                self._tell(user, session, chat, now)
+
+    def answer_opened(self, user: User, session: Session, chat: Chat, now: float) -> None:
+        """CHAT_OPENED to the device that has asked for it, whether it knows already or not."""
+        if chat.confirmed:
+            session.connection.send(chat_opened_frame(user, chat))
+        else:
+            self._tell(user, session, chat, now)
+
+    def confirm(self, user: User, chats: list[Chat]) -> None:
+        """A device of `user` has shown that it knows of these chats."""
+        news = [chat for chat in chats if not chat.confirmed]
+        for chat in news:
+            chat.confirmed = True
+        if news:
+            user.unsaved_confirmed += news
+            self._store.save_acknowledged(user)
 
     # -- Acknowledgements --
 
@@ -101,7 +150,7 @@ class Delivery:
             message = mailbox.find(sender, message_id)
             if message is not None and message.seq:
                 if message.seq <= session.cursor:
-                    self.settle(user, message)
+                    self.arrived(user, session, message)
                 return
             if mailbox.acknowledged_through >= session.cursor:
                 return
@@ -117,12 +166,18 @@ class Delivery:
                 if message is None:
                     break
                 if message.message_id == message_id:
-                    self.settle(user, message)
+                    self.arrived(user, session, message)
                     return
         # No longer in memory: the store knows which one is meant. What is sent again from there comes behind its answer.
         session.in_flight += 1
         session.adjust_reading()
         self._store.find(user, sender, message_id, partial(self._found, session, user, session.cursor))
+
+    def arrived(self, user: User, session: Session, message: Message) -> None:
+        """This device of `user` has this message, and what was written to it before."""
+        if session.announcements is not None:
+            self._confirm(user, session, session.announcements.before(message.seq))
+        self.settle(user, message)
 
     def settle(self, user: User, message: Message) -> None:
         """A device of `user` has this message."""
@@ -138,18 +193,26 @@ class Delivery:
     def pong(self, session: Session, payload: bytes, now: float) -> None:
         """A pong: if it answers the confirming ping, everything written before that ping has arrived."""
         asked, user = session.confirm_asked, session.user
-        if not asked or user is None or payload != _ping_payload(asked):
+        if asked < 0 or user is None or payload != _ping_payload(asked):
             return
-        session.confirm_asked = 0
-        session.confirm_seq = asked
-        self._confirmed.append((now + IMPLICIT_ACK_DELAY, session, asked))
-        if session.cursor > asked and not user.acknowledges:
-            self._to_ask[session] = None
+        session.confirm_asked = -1
+        told = session.announcements
+        if told is not None:
+            self._confirm(user, session, told.answered())
+        if user.acknowledges:
+            waits = told is not None and bool(told.written)
+        else:
+            session.confirm_seq = asked
+            self._confirmed.append((now + IMPLICIT_ACK_DELAY, session, asked))
+            waits = session.cursor > asked or (told is not None and bool(told.written))
+        if waits:
+            self._to_ask[session] = now
 
     def disconnected(self, user: User, session: Session) -> None:
         """The session ended: what its pongs have confirmed counts now."""
         self._to_ask.pop(session, None)
         session.page = []
+        session.announcements = None
         if session.confirm_seq and not user.acknowledges:
             self._settle_through(user, session.confirm_seq)
 
@@ -169,8 +232,8 @@ class Delivery:
             if user is not None and not session.closed and not user.acknowledges:
                 self._settle_through(user, seq)
         if self._to_ask:
-            waiting, self._to_ask = self._to_ask, {}
-            for session in waiting:
+            for session in [session for session, due in self._to_ask.items() if due <= now]:
+                del self._to_ask[session]
                 self._ask(session, now)
         while self._stalled and self._stalled[0][0] <= now:
             _, session = self._stalled.popleft()
@@ -231,7 +294,7 @@ class Delivery:
         """The messages with the id that was acknowledged: the oldest one that waits is meant."""
         for message in found:
             if message.seq <= cursor and not user.mailbox.is_acknowledged(message.seq):
-                self.settle(user, message)
+                self.arrived(user, session, message)
                 break
         else:
             session.charge(now)
@@ -253,16 +316,40 @@ class Delivery:
         if not user.acknowledges:
             if message.receipts and not acknowledged:
                 mailbox.receipts_due[message.seq] = (message.sender, message.message_id)
-            if not session.confirm_asked:
-                self._to_ask[session] = None
+            if session.confirm_asked < 0:
+                self._to_ask[session] = now
+
+    def _tell(self, user: User, session: Session, chat: Chat, now: float) -> None:
+        """Write CHAT_OPENED, and wait for it to be confirmed."""
+        told = session.announcements
+        if told is None:
+            told = session.announcements = Announcements()
+        told.pending.pop(chat, None)
+        if chat not in told:
+            told.written[chat] = max(session.cursor, session.furthest)
+        session.connection.send(chat_opened_frame(user, chat))
+        session.received_peer = chat.peer
+        if session.confirm_asked < 0:
+            self._to_ask.setdefault(session, now + CONFIRM_PING_INTERVAL)
+
+    def _confirm(self, user: User, session: Session, chats: list[Chat]) -> None:
+        """What was written to this session has been read so far."""
+        self.confirm(user, chats)
+        if session.announcements is not None and session.announcements.done:
+            session.announcements = None
 
     def _ask(self, session: Session, now: float) -> None:
-        """Send a confirming ping behind the messages: at most one on its way, at most one a second."""
-        if session.confirm_asked or session.user is None or session.user.acknowledges:
+        """Send a confirming ping behind what was written: at most one on its way, at most one a second."""
+        user, told = session.user, session.announcements
+        if session.confirm_asked >= 0 or user is None:
+            return
+        if user.acknowledges and (told is None or not told.written):
             return
         if session.confirm_asked_at + CONFIRM_PING_INTERVAL > now:
-            self._to_ask[session] = None
+            self._to_ask[session] = session.confirm_asked_at + CONFIRM_PING_INTERVAL
             return
+        if told is not None:
+            told.ask()
         session.confirm_asked = session.cursor
         session.confirm_asked_at = now
         session.connection.ping(_ping_payload(session.cursor))

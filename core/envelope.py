@@ -76,6 +76,9 @@ class Outcome(IntEnum):
     MAILBOX_FULL = 12
     #: The store could not take it, or nothing came back in time.
     FAILED = 13
+    #: So many messages of this sender wait for the recipient, or of all to whom the recipient has never written (D20).
+    SENDERS_SHARE_FULL = 14
+    STRANGERS_SHARE_FULL = 15
 
 
 class MessageFlag(IntEnum):

@@ -120,7 +120,7 @@ class Greetings:
         session.connection.send(ack)
         shard.presence.attach(user, session, now)
         if first:
-            shard.chats.announce_missed(user)
+            shard.delivery.announce_missed(user, session)
         shard.delivery.pump(user, session, now)
         shard.continue_later(session, EVERYTHING)
 

@@ -65,6 +65,7 @@ class Histories:
         shard = self._shard
         if not user.has_chat(peer):
             raise Refusal(ErrorCode.CHAT_NOT_OPENED, "there is no chat with this user", field="with")
+        shard.chats.used(user, peer)
         wait = user.histories.retry_after(now)
         if wait:
             raise rate_limited("HISTORY", shard.settings.history_per_minute, wait)

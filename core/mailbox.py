@@ -20,6 +20,7 @@ import secrets
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from core.shares import Shares
     from core.user import Chat, User
 
 #: Committed messages that are kept in memory for each mailbox; the store has all of them.
@@ -84,6 +85,7 @@ class Mailbox:
         "lamport",
         "purged_through",
         "receipts_due",
+        "shares",
         "unsaved_ahead",
     )
 
@@ -105,6 +107,8 @@ class Mailbox:
         #: (sender, message_id) -> the message, of those reserved or cached.
         self._index: dict[tuple[str, str], Message] = {}
         self._reserved = 0
+        #: Whose the messages are that wait, as long as somebody has to know (D20).
+        self.shares: Shares | None = None
         #: Position -> (sender, message id) of written messages whose sender will want to know when a pong confirms them (D11).
         self.receipts_due: dict[int, tuple[str, str]] = {}
 
@@ -129,6 +133,8 @@ class Mailbox:
         self._index[message.sender, message.message_id] = message
         self._reserved += 1
         self.lamport = message.lamport = max(message.lamport, self.lamport + 1)
+        if self.shares is not None and self.shares.complete:
+            self.shares.enter(message.chat)
 
     def commit(self, message: Message) -> None:
         """Give a reserved message its position: the store has it."""
@@ -138,11 +144,15 @@ class Mailbox:
         self._cached[message.seq] = message
         if len(self._cached) > CACHE_MAX:
             self._evict()
+        if self.shares is not None and self.shares.complete:
+            self.shares.committed(message.chat)
 
     def withdraw(self, message: Message) -> None:
         """Forget a reserved message: the store could not take it, or had it already."""
         self._forget(message)
         self._reserved -= 1
+        if self.shares is not None and self.shares.complete:
+            self.shares.leave(message.chat)
 
     # -- Memory --
 
@@ -190,6 +200,8 @@ class Mailbox:
         """A device has the message at this position; whether that is news."""
         if self.is_acknowledged(seq):
             return False
+        if self.shares is not None:
+            self.shares.acknowledged(seq)
         if seq != self.acknowledged_through + 1:
             self._ahead[seq] = None
             self.unsaved_ahead.append(seq)
@@ -202,10 +214,17 @@ class Mailbox:
     def acknowledge_through(self, seq: int) -> None:
         """A device has everything up to this position."""
         if seq > self.acknowledged_through:
+            if self.shares is not None:
+                self.shares.acknowledged_through(seq)
             self.acknowledged_through = seq
             if self._ahead:
                 self._ahead = dict.fromkeys(ahead for ahead in self._ahead if ahead > seq)
                 self._catch_up()
+
+    def befriend(self, chat: Chat) -> None:
+        """The user has written to the peer of this chat for the first time."""
+        if self.shares is not None:
+            self.shares.befriended(chat)
 
     def restore(self, head: int, lamport: int, purged: int, acknowledged: int, ahead: list[int]) -> None:
         """Set everything as the store has it."""

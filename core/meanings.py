@@ -8,6 +8,7 @@ from core import protocol
 from core.pace import BURST, RATE, REFUSALS_PER_MINUTE
 from core.protocol import Capability, CloseCode, ErrorCode
 from core.settings import Settings
+from core.shares import sender_share, strangers_share
 
 
 class ErrorMeaning(NamedTuple):
@@ -56,7 +57,10 @@ ERRORS: Final = (
     ),
     ErrorMeaning(
         ErrorCode.MESSAGE_FAILED,
-        "*not confirmed* within 5 s, or the store or the mailbox is full; a MSG may have been stored all the same",
+        "*not confirmed* within 5 s, or the store is full; a MSG may have been stored all the same. With `details.reason` `mailbox_full` it"
+        " was not stored: `details.share` says whether the whole mailbox of the recipient is full (`mailbox`), what one sender may have in"
+        " it (`sender`), or what senders may have together to whom the recipient has never written (`strangers`); `details.limit` how much"
+        " that is",
         "again later, a MSG with the same `message_id`: it is stored once",
     ),
     ErrorMeaning(ErrorCode.USER_NOT_FOUND, "the server has never seen this user", "nothing"),
@@ -111,6 +115,8 @@ def _a_minute(setting: str) -> str:
     return f"{Settings.model_fields[setting].default} in any {protocol.RATE_WINDOW:.0f} s"
 
 
+_MAILBOX_MAX: Final[int] = Settings.model_fields["mailbox_max"].default
+
 LIMITS: Final = (
     Limit("a message, all fragments", f"{protocol.MESSAGE_MAX_BYTES} bytes", "close 1009"),
     Limit("MSG of a user, new and accepted ones", _a_minute("messages_per_minute"), "RATE_LIMITED"),
@@ -150,8 +156,13 @@ LIMITS: Final = (
     ),
     Limit(
         "messages that wait for a user",
-        f"{Settings.model_fields['mailbox_max'].default}",
+        f"{_MAILBOX_MAX}, unacknowledged",
         "MESSAGE_FAILED for who sends more",
+    ),
+    Limit(
+        "those of one sender; those of all senders together to whom the user has never written",
+        f"{sender_share(_MAILBOX_MAX)}, a tenth; {strangers_share(_MAILBOX_MAX)}, half",
+        "MESSAGE_FAILED",
     ),
 )
 

@@ -26,6 +26,7 @@ from core.metrics import BUS, LOCAL, SECONDS, Histogram
 from core.protocol import CONFIRM_TIMEOUT, UNCOMMITTED_MAX, AckStatus, MessageType
 from core.requests import Request
 from core.session import Session
+from core.shares import Room
 from core.timestamps import answer_timestamp
 from core.user import User
 from core.waiting_line import EVERYTHING
@@ -57,10 +58,11 @@ _RECEIPT_STATUS: Final[dict[int, str]] = {
 class Messages:
     """The messages from and to the users of one shard."""
 
-    __slots__ = ("_shard", "_shown", "delivery_seconds", "sent", "sent_far")
+    __slots__ = ("_room", "_shard", "_shown", "delivery_seconds", "sent", "sent_far")
 
     def __init__(self, shard: Shard) -> None:
         self._shard = shard
+        self._room = Room(shard.store, shard.settings.mailbox_max)
         #: Valid MSG, and those of them that went to another shard.
         self.sent = 0
         self.sent_far = 0
@@ -83,7 +85,11 @@ class Messages:
         """
         shard = self._shard
         chat = user.chats.get(recipient)
-        flags = MessageFlag.CHAT_OPEN if chat is not None and chat.saved else 0
+        flags = 0
+        if chat is not None and chat.saved:
+            flags = MessageFlag.CHAT_OPEN
+            if not (chat.written and chat.confirmed):
+                shard.chats.wrote(session, user, chat)
         if user.messages.retry_after(now, user.in_flight):
             if user.in_flight:
                 session.hold_back(MessageType.MSG, data)
@@ -171,7 +177,7 @@ class Messages:
         now: float,
     ) -> None:
         shard = self._shard
-        if user is None:
+        if user is None or failure is not None:
             outcome = Outcome.USER_NOT_FOUND if failure is None else Outcome.FAILED
             shard.reply(origin, ticket, outcome, "", now)
             return
@@ -190,14 +196,19 @@ class Messages:
         if message is not None and codec.same_message(message.frame, frame):
             message.waiting.append((origin, ticket))
             return
+        room, refusal = self._room, None
         if message is not None:
             # It conflicts with one that is being stored, unless that is itself the one that will be refused.
             refusal = Outcome.FAILED
         elif flags & MessageFlag.ONLY_IF_REPEAT:
             refusal = Outcome.RATE_LIMITED
-        elif mailbox.waiting >= shard.settings.mailbox_max:
-            refusal = Outcome.MAILBOX_FULL
-        else:
+        elif mailbox.waiting >= room.free_below or room.counting:
+            if room.must_wait(user):
+                again = partial(self._accept, origin, ticket, flags, sender, message_id, lamport, frame)
+                room.wait(user, partial(again, deadline, user))
+                return
+            refusal = room.refusal(user, chat)
+        if refusal is None:
             message = Message(user, chat, message_id, frame)
             message.receipts = receipts
             message.lamport = lamport
@@ -253,16 +264,20 @@ class Messages:
     def settled(self, request: Request, outcome: int, name: str, now: float) -> None:
         """Back at the sender's shard: MSG_ACK, or why not. `name` is the recipient's, if the message was accepted."""
         shard, user, session = self._shard, request.user, request.session
+        chat = user.chats.get(request.peer)
+        if chat is not None and chat.noting and outcome in _PLAIN_STATUS:
+            shard.store.after_writes(partial(self._settled_behind, request, outcome, name))
+            return
         user.in_flight -= 1
         session.in_flight -= 1
         if outcome not in _PLAIN_STATUS:
             shard.refuse(request, outcome, now)
         else:
-            if not user.has_chat(request.peer):
+            if chat is None or not chat.saved:
                 # The recipient's shard knows of the chat, so it is open, and the record here was lost (D7).
                 chat = shard.chats.repair(user, request.peer, name)
-                if not chat.announced:
-                    shard.chats.announce(user, chat)
+                shard.delivery.announce(user, chat, now)
+                shard.chats.wrote(session, user, chat)
                 session.choose(request.peer, request.ticket)
             if not session.closed:
                 assert request.message_id is not None, "every message has an id"
@@ -283,6 +298,12 @@ class Messages:
             for parked in user.parked:
                 shard.continue_later(parked, EVERYTHING)
             user.parked = []
+
+    def _settled_behind(
+        self, request: Request, outcome: int, name: str, failure: str | None, now: float
+    ) -> None:
+        """The store has been told that the sender has written in this chat, or has failed."""
+        self.settled(request, outcome, name, now)
 
     def _answer_repeat(
         self, origin: int, ticket: int, receipts: bool, message: Message, frame: bytes, now: float
@@ -332,8 +353,8 @@ class Messages:
     def _show(self, user: User, message: Message, now: float) -> bool:
         """Write it to the devices; whether there was one to write to. CHAT_OPENED comes before the first message (D7)."""
         shard = self._shard
-        if not message.chat.announced:
-            shard.chats.announce(user, message.chat)
+        if not message.chat.confirmed:
+            shard.delivery.announce(user, message.chat, now)
         return shard.delivery.deliver(user, message, now)
 
     def _send_carbons(self, user: User, sender: Session, frame: bytes) -> None:

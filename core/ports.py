@@ -92,7 +92,7 @@ class Store(Protocol):
         """A new user, a changed name or way of acknowledging, or one without chats who leaves (D23)."""
 
     def save_chat(self, user: User, chat: Chat, done: Done) -> None:
-        """A new or changed chat of `user`."""
+        """A new or changed chat of `user`. That it is being noted as written in (`Chat.noting`) is stored as having been written in."""
 
     def append(self, message: Message) -> None:
         """A new message; `Messages.appended` follows, with one call for messages that were committed together.
@@ -106,7 +106,10 @@ class Store(Protocol):
         """Nothing to write: `done` is called in its turn, after the callbacks of all writes before it."""
 
     def save_acknowledged(self, user: User, done: Done | None = None) -> None:
-        """What the mailbox has as acknowledged. Without `done` it may wait for a second, since a repeat does no harm (D12)."""
+        """What the mailbox has as acknowledged, and which chats have been confirmed (`User.unsaved_confirmed`).
+
+        Without `done` it may wait for a second, since a repeat does no harm (D7, D12).
+        """
 
     def save_read(self, message: Message, done: Done) -> None:
         """A message that its recipient has read (D11)."""
@@ -124,6 +127,9 @@ class Store(Protocol):
 
     def read(self, user: User, after: int, done: Found[list[Message]]) -> None:
         """The messages behind position `after`, in order, about 64 KiB of them; the first may be further on if some were purged."""
+
+    def senders(self, user: User, after: int, done: Found[list[tuple[int, Chat]]]) -> None:
+        """(position, chat) of the messages behind position `after`, in order, some thousands of them at most (D20)."""
 
     def history(
         self,

@@ -46,6 +46,7 @@ class Receipts:
 
     def read(self, session: Session, user: User, message_id: str, sender: str) -> None:
         """READ: `user` has read this message. One that names nothing is ignored, like an acknowledgement."""
+        self._shard.chats.used(user, sender)
         message = user.mailbox.find(sender, message_id)
         if message is None or not message.seq:
             session.in_flight += 1

@@ -6,16 +6,19 @@ come back within 5 s has failed. Failed means *not confirmed*: the other side ma
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from core.envelope import Outcome
 from core.protocol import CONFIRM_TIMEOUT, ErrorCode, MessageType, Refusal
 from core.ratelimit import rate_limited
+from core.shares import sender_share, strangers_share
 from core.stalls import later
 
 if TYPE_CHECKING:
     from core.session import Session
+    from core.settings import Settings
     from core.user import User
 
 
@@ -97,7 +100,7 @@ class Requests:
 _FIELD: Final = {MessageType.MSG: "to", MessageType.OPEN_CHAT: "target_user_id", MessageType.HISTORY: "with"}
 
 
-def refusal(request: Request, outcome: int, messages_per_minute: int, now: float) -> Refusal:
+def refusal(request: Request, outcome: int, settings: Settings, now: float) -> Refusal:
     """What the client is told about a request that did not succeed."""
     field = _FIELD[request.kind]
     if outcome == Outcome.USER_NOT_FOUND:
@@ -116,10 +119,33 @@ def refusal(request: Request, outcome: int, messages_per_minute: int, now: float
             expected="an id that was not used before, or the same content",
         )
     if outcome == Outcome.RATE_LIMITED:
-        return rate_limited("MSG", messages_per_minute, request.user.messages.retry_after(now))
-    if outcome == Outcome.MAILBOX_FULL:
-        return Refusal(
-            ErrorCode.MESSAGE_FAILED, "too many messages wait for this user; send it again later", field=field
-        )
+        return rate_limited("MSG", settings.messages_per_minute, request.user.messages.retry_after(now))
+    if outcome in SHARES:
+        return _mailbox_full(outcome, settings.mailbox_max)
     again = "send it again with the same message_id" if request.message_id is not None else "try again"
     return Refusal(ErrorCode.MESSAGE_FAILED, f"not confirmed; {again}", field=field)
+
+
+#: What of a mailbox is full (D20): its name in `details`, how much it is, and what waits.
+SHARES: Final[dict[int, tuple[str, Callable[[int], int], str]]] = {
+    Outcome.MAILBOX_FULL: ("mailbox", lambda whole: whole, "messages"),
+    Outcome.SENDERS_SHARE_FULL: ("sender", sender_share, "messages of yours"),
+    Outcome.STRANGERS_SHARE_FULL: (
+        "strangers",
+        strangers_share,
+        "messages from people to whom this user has never written",
+    ),
+}
+
+
+def _mailbox_full(outcome: int, mailbox_max: int) -> Refusal:
+    share, part, whose = SHARES[outcome]
+    limit = part(mailbox_max)
+    return Refusal(
+        ErrorCode.MESSAGE_FAILED,
+        f"not stored: the mailbox is full, at most {limit} {whose} may wait unacknowledged for this user; send it again later",
+        field="to",
+        reason="mailbox_full",
+        share=share,
+        limit=limit,
+    )

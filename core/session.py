@@ -39,6 +39,7 @@ from core.user import Close
 from core.waiting_line import EVERYTHING, WaitingLine
 
 if TYPE_CHECKING:
+    from core.announcements import Announcements
     from core.mailbox import Message
     from core.shard import Shard
     from core.user import User
@@ -90,6 +91,7 @@ class Session:
         "_slow_until",
         "_strikes",
         "_token_tries",
+        "announcements",
         "awaits_page",
         "capabilities",
         "carbons",
@@ -104,6 +106,7 @@ class Session:
         "cursor",
         "expires",
         "expiry_due",
+        "furthest",
         "hello_deadline",
         "in_flight",
         "missed_through",
@@ -173,17 +176,21 @@ class Session:
         #: Peers that were told that this connection is typing -> when it is typing no more, unless it says so again.
         self.typing_to: dict[str, float] | None = None
         # -- Delivery (D12) --
-        #: Mailbox position up to which everything has been written to this connection.
+        #: Mailbox position up to which everything has been written to this connection; and the highest that it had before it
+        #: resumed from an earlier one.
         self.cursor = 0
+        self.furthest = 0
         #: Up to here it gets only what waits for an acknowledgement: the head when it came, 0 when it resumed.
         self.missed_through = 0
         #: Messages that the store has read for it, the next one last; and whether it waits for such a page.
         self.page: list[Message] = []
         self.awaits_page = False
-        #: Position that the confirming ping on its way stands for (0: none is), when it was sent, and what pongs have confirmed.
-        self.confirm_asked = 0
+        #: Position that the confirming ping on its way stands for (-1: none is), when it was sent, and what pongs have confirmed.
+        self.confirm_asked = -1
         self.confirm_asked_at = -math.inf
         self.confirm_seq = 0
+        #: The chats that it is being told about, if there are any (D7).
+        self.announcements: Announcements | None = None
         # -- Capabilities, and three of them by name: they are looked at for every message --
         self.capabilities = _NONE
         self.receipts = False
@@ -268,9 +275,12 @@ class Session:
 
     @property
     def behind(self) -> bool:
-        """Whether messages wait for this connection to have room."""
+        """Whether messages, or chats to be told about, wait for this connection to have room."""
         user = self.user
-        return user is not None and not self.closed and self.cursor < user.mailbox.head
+        if user is None or self.closed:
+            return False
+        told = self.announcements
+        return self.cursor < user.mailbox.head or (told is not None and bool(told.pending))
 
     def choose(self, peer: str, ticket: int) -> None:
         """The client opened or wrote in the chat with `peer`, unless it has gone on to another one since (D17)."""

@@ -41,7 +41,7 @@ from core.ports import Bus, Clock, Connection, Found, Store, nobody_waits
 from core.presence import Presence
 from core.protocol import CloseCode, ErrorCode, MessageType
 from core.receipts import Receipts
-from core.requests import Request, Requests, refusal
+from core.requests import SHARES, Request, Requests, refusal
 from core.session import Session, command_table
 from core.settings import Settings
 from core.tokens import TokenVerifier
@@ -351,9 +351,9 @@ class Shard:
     def refuse(self, request: Request, outcome: int, now: float) -> None:
         """Tell the client that its request did not succeed."""
         session = request.session
-        error = refusal(request, outcome, self.settings.messages_per_minute, now)
+        error = refusal(request, outcome, self.settings, now)
         session.refuse_later(error, request.kind, {"message_id": request.message_id}, now)
-        if outcome == Outcome.MAILBOX_FULL:
+        if outcome in SHARES:
             session.charge(now)
 
     def settle(self, ticket: int, outcome: int, name: str, now: float) -> None:
@@ -399,7 +399,7 @@ class Shard:
 
     def _on_chat_opened(self, worker: int, generation: int, head: Record, record: bytes, now: float) -> None:
         opener, target = record_fields(record, 2)
-        self.chats.opened_elsewhere(opener.decode(), target.decode())
+        self.chats.opened_elsewhere(opener.decode(), target.decode(), now)
 
     def _on_typing(self, worker: int, generation: int, head: Record, record: bytes, now: float) -> None:
         sender, peer = record_fields(record, 2)

@@ -42,8 +42,11 @@ class TypingIndicators:
     def send(self, session: Session, user: User, peer: str | None, is_typing: bool, now: float) -> None:
         """TYPING, to the chat that it is meant for: `peer` if the client says so, else what this connection did or saw last."""
         peer = peer or session.chosen_peer or session.received_peer or next(reversed(user.chats), None)
-        if peer is None or not user.has_chat(peer):
+        chat = user.chats.get(peer) if peer is not None else None
+        if peer is None or chat is None or not chat.saved:
             raise Refusal(ErrorCode.CHAT_NOT_OPENED, "open a chat before typing in it", field="to")
+        if not chat.confirmed:
+            self._shard.chats.used(user, peer)
         wait = user.typing.retry_after(now)
         if wait:
             raise rate_limited("TYPING", self._shard.settings.typing_per_minute, wait)

@@ -23,14 +23,17 @@ _FIRST_ALPHABET: Final = re.compile(r"[A-Za-z0-9._-]{1,64}:[A-Za-z0-9._-]{1,64}"
 class Chat:
     """One side's record of an open chat."""
 
-    __slots__ = ("announced", "heard_at", "key", "peer", "peer_name", "saved")
+    __slots__ = ("confirmed", "heard_at", "key", "noting", "peer", "peer_name", "saved", "written")
 
     def __init__(self, peer: str, peer_name: str) -> None:
         self.peer = peer
         #: The name that the peer gave last.
         self.peer_name = peer_name
-        #: Whether a device of this side has been told CHAT_OPENED.
-        self.announced = False
+        #: Whether a device of this side is known to have read CHAT_OPENED.
+        self.confirmed = False
+        #: Whether this side has ever written to the peer, who then is no stranger (D20); and whether the store is being told just now.
+        self.written = False
+        self.noting = False
         #: The timestamp of the last message from the peer that was shown: an answer to it must be later, also within one millisecond.
         self.heard_at = b""
         # -- The store's notes --
@@ -75,6 +78,7 @@ class User:
         "sessions",
         "stored_name",
         "typing",
+        "unsaved_confirmed",
         "user_id",
     )
 
@@ -91,6 +95,8 @@ class User:
         self.acknowledges = False
         #: peer -> the chat, in the order in which they were opened.
         self.chats: dict[str, Chat] = {}
+        #: Those that have been confirmed and of which the store has not been told.
+        self.unsaved_confirmed: list[Chat] = []
         self.mailbox = Mailbox(epoch)
         # -- For a minute (D23) --
         self.messages = SlidingWindow(settings.messages_per_minute)

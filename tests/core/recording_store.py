@@ -33,8 +33,8 @@ class Record:
 
     def __init__(self) -> None:
         self.user: tuple[str, bool, str] = ("", False, "")
-        #: peer -> (peer's name, announced)
-        self.chats: dict[str, tuple[str, bool]] = {}
+        #: peer -> (peer's name, confirmed, written)
+        self.chats: dict[str, tuple[str, bool, bool]] = {}
         #: The objects that these were saved from: a second one for a chat would be a second row in a database.
         self.objects: dict[str, Chat] = {}
         self.rows: list[Row] = []
@@ -146,6 +146,14 @@ class RecordingStore:
 
         user.pins += 1
         self._read("read", done, read, [], user)
+
+    def senders(self, user: User, after: int, done: Found[list[tuple[int, Chat]]]) -> None:
+        def read() -> list[tuple[int, Chat]]:
+            rows = self._record(user).after(after)[:PAGE]
+            return [(row.seq, user.chats[row.sender]) for row in rows]
+
+        user.pins += 1
+        self._read("senders", done, read, [], user)
 
     def history(
         self,
@@ -288,7 +296,8 @@ class RecordingStore:
     def _save_chat(self, user: User, chat: Chat) -> None:
         chat.saved = True
         assert self._record(user).objects.setdefault(chat.peer, chat) is chat, "one object for one chat"
-        self._record(user).chats[chat.peer] = (chat.peer_name, chat.announced)
+        written = chat.written or chat.noting
+        self._record(user).chats[chat.peer] = (chat.peer_name, chat.confirmed, written)
 
     def _save_acknowledged(self, user: User) -> None:
         mailbox = user.mailbox
@@ -296,6 +305,12 @@ class RecordingStore:
         _, ahead = self._record(user).acknowledged
         ahead |= frozenset(mailbox.unsaved_ahead)
         mailbox.unsaved_ahead = []
+        chats = self._record(user).chats
+        for chat in user.unsaved_confirmed:
+            if chat.peer in chats:
+                name, _, written = chats[chat.peer]
+                chats[chat.peer] = (name, True, written)
+        user.unsaved_confirmed = []
         self._record(user).acknowledged = (through, frozenset(seq for seq in ahead if seq > through))
 
     def _load(self, user_id: str) -> User | None:
@@ -307,9 +322,9 @@ class RecordingStore:
         user = User(user_id, name, self._shard.settings, epoch)
         user.acknowledges = acknowledges
         record.objects.clear()
-        for peer, (peer_name, announced) in record.chats.items():
+        for peer, (peer_name, confirmed, written) in record.chats.items():
             chat = user.chats[peer] = record.objects[peer] = Chat(peer, peer_name)
-            chat.announced, chat.saved = announced, True
+            chat.confirmed, chat.written, chat.saved = confirmed, written, True
         through, ahead = record.acknowledged
         head = max(record.rows[-1].seq if record.rows else 0, record.purged_through)
         lamport = record.rows[-1].lamport if record.rows else 0

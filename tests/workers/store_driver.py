@@ -215,6 +215,10 @@ class StoreDriver:
         found: list[Message] = self.ask(self.store.read, user, after)
         return found
 
+    def senders(self, user: User, after: int) -> list[tuple[int, Chat]]:
+        found: list[tuple[int, Chat]] = self.ask(self.store.senders, user, after)
+        return found
+
     def history(
         self, user_id: str, peer: str, before: int | None = None, limit: int = 100
     ) -> list[tuple[int, bytes]]:

@@ -32,7 +32,7 @@ class Content(NamedTuple):
 
     #: user id -> all columns but the number.
     users: dict[str, tuple[Any, ...]]
-    #: user id -> (peer, peer_name, announced), in the order in which they were opened.
+    #: user id -> (peer, peer_name, confirmed, written), in the order in which they were opened.
     chats: dict[str, list[tuple[Any, ...]]]
     #: user id -> (seq, sender or None, id_hash, message_id, content, sent_at, receipts, read, lamport), by position.
     mailboxes: dict[str, list[tuple[Any, ...]]]
@@ -79,7 +79,8 @@ def fill(directory: Path, workers: int, users: int, messages: int, seed: int = 1
     for user, peer in dict.fromkeys(pairs):
         mine = rows[placement.worker_of(user)]["chats"]
         chat_of[user, peer] = len(mine) + 1
-        mine.append((len(mine) + 1, number_of[user], peer, f"Näme of {peer[:4]}", generator.random() < 0.5))
+        flags = generator.random() < 0.5, len(mine) % 2
+        mine.append((len(mine) + 1, number_of[user], peer, f"Näme of {peer[:4]}", *flags))
     known = list(chat_of)
     for index in range(messages):
         user, peer = known[generator.randrange(len(known))]
@@ -112,7 +113,7 @@ def fill(directory: Path, workers: int, users: int, messages: int, seed: int = 1
                         *(f"{generator.getrandbits(48):012x}", through, purged[user], START + number),
                     ),
                 )
-            connection.executemany("INSERT INTO chats VALUES (?, ?, ?, ?, ?)", rows[worker]["chats"])
+            connection.executemany("INSERT INTO chats VALUES (?, ?, ?, ?, ?, ?)", rows[worker]["chats"])
             connection.executemany(
                 "INSERT INTO messages (mailbox, seq, chat, id_hash, message_id, content, sent_at, receipts, read, lamport)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -144,7 +145,7 @@ def content(directory: Path) -> Content:
                 found.users[user] = tuple(rest)
                 found.chats[user] = _rows(
                     connection,
-                    "SELECT peer, peer_name, announced FROM chats WHERE user = ? ORDER BY number",
+                    "SELECT peer, peer_name, confirmed, written FROM chats WHERE user = ? ORDER BY number",
                     number,
                 )
                 found.mailboxes[user] = _rows(

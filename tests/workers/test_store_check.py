@@ -84,7 +84,7 @@ LAST = f"(SELECT max(seq) FROM messages WHERE mailbox = {SOME_BOX})"  # noqa: S6
         (sql(f"UPDATE users SET acknowledged_through = 1000 WHERE number = {SOME_BOX}"), "positions up to 1000 are acknowledged"),  # noqa: S608
         (sql(f"INSERT INTO acknowledged VALUES ({SOME_BOX}, 1000)"), "position 1000 is acknowledged in the mailbox of user "),  # noqa: S608
         (sql("INSERT INTO acknowledged VALUES (77, 1)"), "1 acknowledged positions are of mailbox 77, whose user does not exist"),
-        (sql("INSERT INTO chats VALUES (999, 77, 'x', 'X', 0)"), "a chat with x is of user number 77, who does not exist"),
+        (sql("INSERT INTO chats VALUES (999, 77, 'x', 'X', 0, 0)"), "a chat with x is of user number 77, who does not exist"),
         (
             sql("INSERT INTO messages SELECT 9999, 77, seq, 0, 1, '', '', 0, 0, 0, 1 FROM messages LIMIT 1"),
             "1 messages are in mailbox 77, whose user does not exist",

@@ -114,6 +114,7 @@ class TestOrder:
             lambda: store.append(driver.message(bob, "alice", "2")),
             lambda: store.find(bob, None, "1", lambda found, failure, now: None),
             lambda: store.read(bob, 0, lambda found, failure, now: None),
+            lambda: store.senders(bob, 0, lambda found, failure, now: None),
         ]
         for call in calls:
             call()
@@ -162,23 +163,48 @@ class TestUsers:
         peers = ["zoe", "alice", "mallory", "carol"]
         for peer in peers:
             bob.chats[peer] = Chat(peer, peer.title())
-            bob.chats[peer].announced = peer == "alice"
+            bob.chats[peer].confirmed = peer == "alice"
+            bob.chats[peer].written = peer == "carol"
             driver.store.save_chat(bob, bob.chats[peer], nobody_waits)
         driver.settle()
         loaded = driver.loaded("bob")
         assert list(loaded.chats) == peers
         assert [chat.peer_name for chat in loaded.chats.values()] == ["Zoe", "Alice", "Mallory", "Carol"]
-        assert [chat.announced for chat in loaded.chats.values()] == [False, True, False, False]
+        assert [chat.confirmed for chat in loaded.chats.values()] == [False, True, False, False]
+        assert [chat.written for chat in loaded.chats.values()] == [False, False, False, True]
         assert all(chat.saved for chat in loaded.chats.values())
 
     def test_a_chat_changes(self, driver: StoreDriver, bob: User) -> None:
         chat = bob.chats["alice"] = Chat("alice", "Alice")
         driver.store.save_chat(bob, chat, nobody_waits)
         driver.settle()
-        chat.peer_name, chat.announced = "Alicia", True
-        driver.store.save_chat(bob, chat, nobody_waits)
+        chat.peer_name, chat.confirmed, chat.noting = "Alicia", True, True
+
+        def noted(failure: str | None, now: float) -> None:
+            chat.noting, chat.written = False, True
+
+        driver.store.save_chat(bob, chat, noted)
+        driver.settle()
         loaded = driver.loaded("bob").chats["alice"]
-        assert (loaded.peer_name, loaded.announced) == ("Alicia", True)
+        assert (loaded.peer_name, loaded.confirmed, loaded.written) == ("Alicia", True, True)
+
+    def test_confirmed_chats_are_saved_with_acknowledgements(self, driver: StoreDriver, bob: User) -> None:
+        """Many at once, within a second; no other chat, and nothing else of these."""
+        peers = [f"peer-{number}" for number in range(1000)]
+        for peer in peers:
+            bob.chats[peer] = Chat(peer, peer)
+            driver.store.save_chat(bob, bob.chats[peer], nobody_waits)
+        driver.settle()
+        for peer in peers[::2]:
+            bob.chats[peer].confirmed = True
+            bob.unsaved_confirmed.append(bob.chats[peer])
+        driver.store.save_acknowledged(bob)
+        driver.later(1.5)
+        assert bob.unsaved_confirmed == []
+        assert bob.pins == 0
+        loaded = driver.loaded("bob")
+        assert [peer for peer, chat in loaded.chats.items() if chat.confirmed] == peers[::2]
+        assert not any(chat.written for chat in loaded.chats.values())
 
     def test_a_message_takes_its_chat_and_its_user_along(self, driver: StoreDriver, bob: User) -> None:
         driver.append(bob, "alice", "1")

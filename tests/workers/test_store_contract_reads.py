@@ -39,6 +39,23 @@ class TestReads:
         sizes = [sum(len(message.frame) for message in window) for window in windows]
         assert all(REPLAY_WINDOW_BYTES / 2 < size < REPLAY_WINDOW_BYTES * 2 for size in sizes[:-1])
 
+    def test_senders_are_those_of_all_messages_behind_a_position(
+        self, driver: StoreDriver, bob: User
+    ) -> None:
+        """In order, in as many pages as it takes, and nothing behind the head (D20)."""
+        names = ["alice", "carol", "mallory"]
+        for number in range(5000):
+            driver.append(bob, names[number * number % 3], f"{number}")
+        driver.settle()
+        expected = [(number + 1, bob.chats[names[number * number % 3]]) for number in range(5000)]
+        found = driver.senders(bob, 0)
+        assert 1000 < len(found) < 5000
+        while page := driver.senders(bob, found[-1][0]):
+            found += page
+        assert found == expected
+        assert driver.senders(bob, 4998) == expected[4998:]
+        assert driver.senders(driver.user("nobody"), 0) == []
+
     def test_find_by_sender(self, driver: StoreDriver, bob: User) -> None:
         driver.append(bob, "alice", "1", "2")
         driver.append(bob, "carol", "2")

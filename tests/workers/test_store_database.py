@@ -70,6 +70,26 @@ def test_upgrading_again_changes_nothing(path: Path) -> None:
         assert database.value("SELECT count(*) FROM users") == 1
 
 
+def test_chats_of_before_are_confirmed_as_they_were_announced_and_have_been_written_in(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody who could write yesterday is a stranger today (D20)."""
+    from alembic import command
+
+    upgraded = command.upgrade
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "upgrade", lambda config, revision: upgraded(config, "0001"))
+        upgrade(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("INSERT INTO users VALUES (1, 'bob', 0, 'Bob', 0, 'e', 0, 0, 0)")
+        connection.execute("INSERT INTO chats VALUES (1, 1, 'ann', 'Ann', 0), (2, 1, 'cat', 'Cat', 1)")
+        connection.commit()
+    upgrade(path)
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute("SELECT peer, confirmed, written FROM chats ORDER BY number").fetchall()
+    assert rows == [("ann", 0, 1), ("cat", 1, 1)]
+
+
 def test_a_newer_file_is_refused(path: Path) -> None:
     upgrade(path)
     with closing(sqlite3.connect(path)) as connection:

@@ -68,7 +68,7 @@ def test_an_export_has_everything_by_time(directory: Path, users: list[str]) -> 
             "last_seen": lines[0]["last_seen"],
         }
         assert lines[0]["last_seen"].startswith("2026-01-01T00:00:00.")
-        for line, (peer, name, _) in zip(lines[1:], chats, strict=False):
+        for line, (peer, name, *_) in zip(lines[1:], chats, strict=False):
             assert line == {
                 "type": "chat",
                 "chat_id": chat_id(user, peer),

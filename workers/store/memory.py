@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from core.mailbox import Message
 from core.packed import Packed
@@ -21,9 +21,13 @@ from core.user import Chat, User
 from workers.store.delivery import EXPIRED
 from workers.store.listeners import Appended, Listeners, Purged, Strangers
 
+T = TypeVar("T")
+
 #: Acknowledged messages that are kept for each mailbox, and how many go at once when there are more.
 ACKNOWLEDGED_KEPT: Final = 1000
 _TRIM: Final = 250
+#: Messages of which one call gives the senders.
+_SENDERS_MAX: Final = 4096
 #: Mailboxes looked through in one turn for what is past, and seconds between two such turns, and between two rounds.
 _SWEEP_RECORDS: Final = 100
 _SWEEP_INTERVAL: Final = 0.1
@@ -118,7 +122,7 @@ class MemoryStore:
         self._waiting.append(lambda now: done(None, now))
 
     def save_acknowledged(self, user: User, done: Done | None = None) -> None:
-        # The mailbox remembers; the store only needs to know that this one can be trimmed.
+        # Mailbox and chats remember; the store only needs to know that this one can be trimmed.
         self._write(user, lambda: self._acknowledged(user), done)
 
     def save_read(self, message: Message, done: Done) -> None:
@@ -175,6 +179,15 @@ class MemoryStore:
 
         self._read(user, read, done)
 
+    def senders(self, user: User, after: int, done: Found[list[tuple[int, Chat]]]) -> None:
+        def read() -> list[tuple[int, Chat]]:
+            record = self._record(user)
+            start = max(0, after + 1 - record.first)
+            found = record.messages[start : start + _SENDERS_MAX]
+            return [(message.seq, message.chat) for message in found]
+
+        self._read(user, read, done)
+
     def history(
         self,
         user_id: str,
@@ -197,7 +210,7 @@ class MemoryStore:
 
         self._waiting.append(answer)
 
-    def _read(self, user: User, read: Callable[[], list[Message]], done: Found[list[Message]]) -> None:
+    def _read(self, user: User, read: Callable[[], list[T]], done: Found[list[T]]) -> None:
         def answer(now: float) -> None:
             try:
                 done(read(), None, now)
@@ -283,6 +296,8 @@ class MemoryStore:
 
     def _acknowledged(self, user: User) -> None:
         record = self._record(user)
+        user.mailbox.unsaved_ahead.clear()
+        user.unsaved_confirmed.clear()
         surplus = user.mailbox.acknowledged_through + 1 - record.first - ACKNOWLEDGED_KEPT
         if surplus > 0:
             self._listeners.purged([(user.user_id, record.drop(surplus + _TRIM))], self._now)

@@ -8,7 +8,7 @@ from core import codec
 from core.mailbox import Message
 from core.ports import Found
 from core.settings import Settings
-from core.user import User
+from core.user import Chat, User
 from workers.store import statements
 from workers.store.database import Database
 from workers.store.rows import Row, frame_of, id_hash, messages_of, user_of
@@ -118,6 +118,30 @@ class Read(Question["list[Message]"]):
         return []
 
 
+class Senders(Question["list[tuple[int, Chat]]"]):
+    """Whose the messages of a mailbox are."""
+
+    __slots__ = ("position",)
+
+    def __init__(self, user: User, position: int, done: Found[list[tuple[int, Chat]]]) -> None:
+        super().__init__(user, done)
+        self.position = position
+
+    @property
+    def weight(self) -> int:
+        return 128
+
+    def found(self, settings: Settings) -> list[tuple[int, Chat]]:
+        assert self.user is not None
+        # A commit that failed may have left rows all the same, beyond the head.
+        head = self.user.mailbox.head
+        chats = {chat.key: chat for chat in self.user.chats.values()}
+        return [(seq, chats[chat]) for seq, chat in self.answer if chat in chats and seq <= head]
+
+    def nothing(self) -> list[tuple[int, Chat]]:
+        return []
+
+
 class History(Question["list[tuple[int, int, bytes]]"]):
     """One side of a conversation."""
 
@@ -151,7 +175,10 @@ class History(Question["list[tuple[int, int, bytes]]"]):
 class Reads:
     """The reads of one job, in the order of the calls. Made when the writes before them have been gathered."""
 
-    __slots__ = ("_finds", "_histories", "_loads", "_places", "_reads", "_windows", "failure", "questions")
+    __slots__ = (
+        *("_finds", "_histories", "_loads", "_places", "_reads", "_senders", "_windows"),
+        *("failure", "questions"),
+    )
 
     def __init__(self, questions: list[Question[Any]]) -> None:
         self.questions = questions
@@ -161,6 +188,7 @@ class Reads:
         self._places = [find.row() for find in self._finds]
         self._reads = [question for question in questions if isinstance(question, Read)]
         self._windows = [(read.user.key, read.position) for read in self._reads if read.user is not None]
+        self._senders = [question for question in questions if isinstance(question, Senders)]
         self._histories = [question for question in questions if isinstance(question, History)]
 
     def read(self, database: Database) -> None:
@@ -179,6 +207,10 @@ class Reads:
             answers = _ask(database, statements.READ, self._windows)
             for read, answer in zip(self._reads, answers, strict=True):
                 read.answer = answer
+        for senders in self._senders:
+            assert senders.user is not None
+            found = database.value(statements.SENDERS, senders.user.key, senders.position)
+            senders.answer = codec.from_json(found)
         for history in self._histories:
             history.answer = self._page(database, history)
 

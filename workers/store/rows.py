@@ -56,7 +56,8 @@ def user_row(user: User, seen_at: int, left_at: int) -> bytes:
 
 def chat_row(user: User, chat: Chat) -> bytes:
     """A chat for ``statements.SAVE_CHATS``."""
-    return codec.to_json([chat.key, user.key, chat.peer, chat.peer_name, int(chat.announced)])
+    written = chat.written or chat.noting
+    return codec.to_json([chat.key, user.key, chat.peer, chat.peer_name, int(chat.confirmed), int(written)])
 
 
 def frame_of(row: Row, sender: str, recipient: str) -> bytes:
@@ -97,8 +98,8 @@ def user_of(row: Row, settings: Settings) -> User:
     user = User(user_id, display_name, settings, epoch)
     user.key, user.saved, user.durable = number, True, True
     user.acknowledges = bool(acknowledges)
-    for key, peer, peer_name, announced in chats:
+    for key, peer, peer_name, confirmed, written in chats:
         chat = user.chats[peer] = Chat(peer, peer_name)
-        chat.key, chat.saved, chat.announced = key, True, bool(announced)
+        chat.key, chat.saved, chat.confirmed, chat.written = key, True, bool(confirmed), bool(written)
     user.mailbox.restore(max(newest, purged), lamport, purged, acknowledged, ahead)
     return user

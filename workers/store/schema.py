@@ -66,7 +66,9 @@ chats: Final = Table(
     Column("user", BigInteger, ForeignKey(users.c.number, ondelete="CASCADE"), nullable=False),
     Column("peer", Text, nullable=False),
     Column("peer_name", Text, nullable=False),
-    Column("announced", Boolean, nullable=False),
+    #: Whether a device of the user has shown that it knows of the chat (D7), and whether the user has ever written in it (D20).
+    Column("confirmed", Boolean, nullable=False),
+    Column("written", Boolean, nullable=False, server_default="1"),
     UniqueConstraint("user", "peer"),
 )
 

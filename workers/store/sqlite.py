@@ -38,7 +38,7 @@ from workers.store.database import open_database, reason
 from workers.store.delivery import Commit, Delivery, Entry, Expired
 from workers.store.jobs import DatabaseThread, Job
 from workers.store.listeners import Appended, Listeners, Purged, Strangers
-from workers.store.reads import READS_WEIGHT, Find, History, Load, Question, Read
+from workers.store.reads import READS_WEIGHT, Find, History, Load, Question, Read, Senders
 from workers.store.retention import Bite, Sweep, Upkeep
 from workers.store.retention_clock import ClockState
 from workers.store.writes import (
@@ -198,6 +198,9 @@ class SqliteStore:
 
     def read(self, user: User, after: int, done: Found[list[Message]]) -> None:
         self._ask(Read(user, after, done))
+
+    def senders(self, user: User, after: int, done: Found[list[tuple[int, Chat]]]) -> None:
+        self._ask(Senders(user, after, done))
 
     def history(
         self,

@@ -41,6 +41,8 @@ from workers.store.schema import NO_CHAT, acknowledged, chats, clock, marks, mes
 
 #: Rows of messages that one `READ` gives at most for each mailbox.
 READ_MAX: Final = 256
+#: Messages of which one `SENDERS` gives the senders: some milliseconds.
+SENDERS_MAX: Final = 4096
 #: Messages up to which a chat is small: going through all of it is quicker than going through the mailbox.
 SMALL_CHAT: Final = 1000
 #: Rows of messages that one bite of retention takes.
@@ -126,8 +128,19 @@ def _upsert(table: Any, columns: tuple[Any, ...], changing: tuple[Any, ...]) -> 
 SAVE_USERS: Final = _upsert(
     users, tuple(users.c), (users.c.display_name, users.c.acknowledges, users.c.seen_at, users.c.left_at)
 )
-#: Rows of [number, user, peer, peer_name, announced].
-SAVE_CHATS: Final = _upsert(chats, tuple(chats.c), (chats.c.peer_name, chats.c.announced))
+#: Rows of [number, user, peer, peer_name, confirmed, written].
+SAVE_CHATS: Final = _upsert(chats, tuple(chats.c), (chats.c.peer_name, chats.c.confirmed, chats.c.written))
+
+
+def _confirm_chats() -> str:
+    given = _given()
+    return _sql(
+        update(chats).values(confirmed=_number(1)).where(chats.c.number.in_(select(given.c.value))), "rows"
+    )
+
+
+#: Numbers of chats.
+CONFIRM_CHATS: Final = _confirm_chats()
 
 
 def _save_acknowledged() -> str:
@@ -271,6 +284,26 @@ def _read() -> str:
 READ: Final = _read()
 
 
+def _senders() -> str:
+    rows = (
+        select(messages.c.seq, messages.c.chat)
+        .where(
+            messages.c.mailbox == bindparam("mailbox"),
+            messages.c.seq > bindparam("after"),
+            messages.c.chat != _number(NO_CHAT),
+        )
+        .order_by(messages.c.seq)
+        .limit(_number(SENDERS_MAX))
+        .offset(_number(0))
+        .subquery("rows")
+    )
+    return _sql(select(_gathered(_array(rows.c.seq, rows.c.chat))), "mailbox", "after")
+
+
+#: (mailbox, after); gives [seq, chat] of the messages behind that position, in order.
+SENDERS: Final = _senders()
+
+
 def _conversation() -> str:
     some = (
         select(messages.c.number)
@@ -327,7 +360,7 @@ def _load() -> str:
     opened = (
         select(chats).where(chats.c.user == users.c.number).order_by(chats.c.number).correlate(users)
     ).subquery("opened")
-    chat = _array(opened.c.number, opened.c.peer, opened.c.peer_name, opened.c.announced)
+    chat = _array(opened.c.number, opened.c.peer, opened.c.peer_name, opened.c.confirmed, opened.c.written)
     ahead = select(_gathered(acknowledged.c.seq)).where(acknowledged.c.mailbox == users.c.number)
     user = _array(
         *(users.c.number, users.c.user_id, users.c.display_name, users.c.acknowledges, users.c.epoch),
@@ -340,7 +373,8 @@ def _load() -> str:
 
 
 #: User ids; gives, of those that there are: [number, user_id, display_name, acknowledges, epoch, acknowledged_through,
-#: purged_through, newest seq or 0, its Lamport count or 0, chats as [number, peer, peer_name, announced], positions acknowledged beyond].
+#: purged_through, newest seq or 0, its Lamport count or 0, chats as [number, peer, peer_name, confirmed, written], positions
+#: acknowledged beyond].
 LOAD: Final = _load()
 #: The highest number of a user, and of a chat.
 HIGHEST_USER: Final = _sql(select(func.max(users.c.number)))

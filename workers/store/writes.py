@@ -113,6 +113,7 @@ class Batch:
     """The writes of one transaction."""
 
     __slots__ = (
+        "_confirmed",
         "_heads",
         "_left_at",
         "_numbers",
@@ -144,6 +145,8 @@ class Batch:
         #: A user's number -> everything up to there is acknowledged; and the positions beyond that were taken from each mailbox.
         self._through: dict[int, int] = {}
         self._taken: list[tuple[User, list[int]]] = []
+        #: The same of chats that were confirmed.
+        self._confirmed: list[tuple[User, list[Chat]]] = []
         self.forgotten: list[str] = []
         #: Found while writing: (a message that was there, its row or the message of this batch that has the place).
         self._repeats: list[tuple[Message, Row | Message]] = []
@@ -199,6 +202,9 @@ class Batch:
         if mailbox.unsaved_ahead:
             self._taken.append((user, mailbox.unsaved_ahead))
             mailbox.unsaved_ahead = []
+        if user.unsaved_confirmed:
+            self._confirmed.append((user, user.unsaved_confirmed))
+            user.unsaved_confirmed = []
 
     # -- In the thread --
 
@@ -243,6 +249,9 @@ class Batch:
         if ahead:
             database.execute(statements.SAVE_AHEAD, codec.to_json(ahead))
         database.execute(statements.FORGET_ACKNOWLEDGED, rows)
+        confirmed = [chat.key for _, chats in self._confirmed for chat in chats]
+        if confirmed:
+            database.execute(statements.CONFIRM_CHATS, codec.to_json(confirmed))
 
     def _append_without_repeats(self, database: Database) -> None:
         """Some of the messages are stored already (D10): take them out, and close the gaps in the positions.
@@ -291,3 +300,5 @@ class Batch:
         """Give back what was taken."""
         for user, taken in reversed(self._taken):
             user.mailbox.unsaved_ahead[:0] = taken
+        for user, chats in reversed(self._confirmed):
+            user.unsaved_confirmed[:0] = chats
