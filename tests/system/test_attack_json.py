@@ -35,6 +35,7 @@ def right(user_id: str, peer: str) -> dict[str, dict[str, Any]]:
         "MSG_ACK": {"message_id": "m", "from": peer},
         "READ": {"message_id": "m", "from": peer},
         "HISTORY": {"with": peer, "before": None, "limit": 1},
+        "PRESENCE": {"user_ids": [peer]},
         "TYPING": {"is_typing": True, "to": peer},
         "PING": {},
     }

@@ -74,7 +74,7 @@ async def test_d1_any_takes_the_ids_of_the_documents_examples(start_server: Star
             assert (await other.hello())["user_id"] == "User-456"
             await test.send("MSG", to="User-456", content="who?")
             await test.error("CHAT_NOT_OPENED")
-        for wrong in ("", "with space", "x" * 65, "a/b", "é"):
+        for wrong in ("", "with space", "x" * 129, "a/b", "é"):
             await user.send("HELLO", user_id=wrong, display_name="Test User")
             assert (await user.error("VALIDATION"))["details"]["field"] == "user_id"
 
