@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from core import codec
 
-#: With 10,000 records a block has 40 of them and looking for one takes no time; with a million, 50 microseconds.
-_BLOCKS: Final = 256
+#: Few, since each keeps the pages in which it begins and ends. With 10,000 records a block has 300 of them, and looking for one takes
+#: microseconds; with a million, a millisecond.
+_BLOCKS: Final = 32
 
 
 class Packed:
