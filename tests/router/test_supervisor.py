@@ -136,7 +136,7 @@ def test_who_presses_ctrl_c_again_and_again_does_not_wait_for_those_that_hang(di
 
         def press() -> bool:
             server.process.send_signal(signal.SIGINT)
-            return "stopping already" in server.stderr()
+            return "again: ending all processes" in server.stderr()
 
         wait_until(press, "the server to hurry")
         assert server.wait(left) == 0
@@ -152,7 +152,7 @@ def test_one_ctrl_c_that_comes_twice_is_one(directory: Path) -> None:
         os.kill(server.process.pid, signal.SIGTERM)
         assert client.closed() == (1001, "server is shutting down")
         assert server.wait(left) == 0
-        assert "stopping already" not in server.stderr()
+        assert "again: ending all processes" not in server.stderr()
 
 
 def test_a_child_that_does_not_stop_is_killed(directory: Path) -> None:
@@ -527,7 +527,7 @@ def test_preparing_that_does_not_listen_is_killed_by_the_second_signal(directory
 
     def press() -> bool:
         server.process.send_signal(signal.SIGTERM)
-        return "stopping already" in server.stderr()
+        return "again: ending all processes" in server.stderr()
 
     wait_until(press, "the server to hurry")
     assert server.wait(left) == 0
