@@ -7,6 +7,7 @@ store: it stays until no limit can need it any more.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
@@ -39,6 +40,22 @@ class IdleUsers:
         counted = self._counted.pop(user.user_id) or self._counted_before.pop(user.user_id)
         if counted is not None:
             user.count_again(counted)
+
+    def remember(self, user_id: str, counted: list[list[float]]) -> None:
+        """Another process has counted this for a user, before this one began."""
+        self._counted[user_id] = counted
+
+    def counted(self, now: float) -> Iterator[tuple[str, list[list[float]]]]:
+        """What counts at present for everybody, in memory or not, for another process; who has nothing is left out."""
+        for packed in (self._counted_before, self._counted):
+            for block in packed.blocks():
+                for user_id, counted in block:
+                    if user_id not in self._users:
+                        yield user_id, counted
+        for user_id, user in self._users.items():
+            counted = user.counted(now)
+            if any(counted):
+                yield user_id, counted
 
     def note(self, user: User, now: float) -> None:
         """A connection of `user` has ended, or none came of it."""

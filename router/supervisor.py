@@ -130,6 +130,8 @@ class Supervisor:
         self._recorder = Recorder(self._roles, self._usage)
         self._problem_log = ProblemLog(self._roles, self._recorder)
         self._environment: dict[str, str] = {}
+        #: Where workers leave what their successors need, also after a restart of the server.
+        self._keep = Path()
         #: The exit code, once it is settled that the server ends; and when a signal settled it.
         self._end: asyncio.Future[int] = self._loop.create_future()
         self._stopping_since = 0.0
@@ -211,7 +213,9 @@ class Supervisor:
         )
         inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
         self._environment = inherited | environment_of_children(inherited) | self._settings.environment()
+        self._keep = self._run_directory.path.parent
         if settings.store == "sqlite":
+            self._keep = data_directory
             self._data_directory = await lock_data_directory(data_directory)
             if not self._data_directory.is_prepared(settings.workers):
                 await self._prepare_files(self._data_directory)
@@ -253,7 +257,7 @@ class Supervisor:
         try:
             if role.kind == WORKER:
                 role.generation = self._next_generation()
-                arguments += ["--generation", str(role.generation)]
+                arguments += ["--generation", str(role.generation), "--keep", str(self._keep)]
                 lock = () if self._data_directory is None else (self._data_directory.lock,)
                 role.child = Child(
                     role.name, "workers", arguments, self._environment, lock, on_ready, on_exit

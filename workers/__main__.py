@@ -7,6 +7,7 @@ import asyncio
 import gc
 import os
 import sys
+from pathlib import Path
 from typing import Final
 
 import setproctitle
@@ -37,6 +38,7 @@ def main(connection_type: type[Connection] = Connection) -> int:
         "--generation", type=int, required=True, help="number of this process, unique over all starts"
     )
     parser.add_argument("--control", type=int, required=True, help="file descriptor of the control pipe")
+    parser.add_argument("--keep", type=Path, help="directory in which to leave what counts against limits")
     arguments = parser.parse_args()
     setproctitle.setproctitle(f"fastchat: worker {arguments.index}")
     control = ControlPipe(arguments.control)
@@ -44,7 +46,11 @@ def main(connection_type: type[Connection] = Connection) -> int:
         settings = load_settings(os.environ)
         configure_logging(f"worker-{arguments.index}", settings.log_level, settings.log_format)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, arguments.index, arguments.generation, control, connection_type))
+            runner.run(
+                _serve(
+                    settings, arguments.index, arguments.generation, control, connection_type, arguments.keep
+                )
+            )
     except (ConfigurationError, OSError) as error:
         control.say(REFUSED, reason=str(error))
         return EXIT_BOOT_FAILURE
@@ -57,8 +63,9 @@ async def _serve(
     generation: int,
     control: ControlPipe,
     connection_type: type[Connection],
+    keep: Path | None,
 ) -> None:
-    worker = Worker(settings, index, generation, control, connection_type)
+    worker = Worker(settings, index, generation, control, connection_type, keep)
     # What was made while booting lives as long as the process: the collector need not look at it again and again. What is made later goes
     # when the last one who knows it does, so a small look at what is new is enough: at everybody who is here, it takes a tenth of a second.
     gc.collect()

@@ -29,6 +29,7 @@ from core.control import (
     WORKER_GONE,
 )
 from core.handover import IN_FLIGHT_MAX, Ticket, endpoint
+from core.kept_limits import ages_of, times_of
 from core.logs import fields, set_log_level
 from core.protocol import CloseCode
 from core.settings import ConfigurationError, Settings
@@ -44,6 +45,7 @@ from workers.control import ControlPipe
 from workers.endpoints import Endpoints
 from workers.handover import HandoverQueue
 from workers.heartbeat import TimerWheel
+from workers.limits_file import read_limits, write_limits
 from workers.memory import Memory
 from workers.rounds import Rounds
 from workers.slow_readers import SlowReaders
@@ -89,8 +91,12 @@ class Worker:
         generation: int,
         control: ControlPipe,
         connection_type: type[Connection] = Connection,
+        keep: Path | None = None,
     ) -> None:
-        """Opens the store and the bus. Raises ConfigurationError or OSError when what they need can't be used."""
+        """Opens the store and the bus. `keep` is where to leave what counts against limits, None for nowhere.
+
+        Raises ConfigurationError or OSError when what they need can't be used.
+        """
         assert settings.run_dir is not None, "the supervisor fills it in"
         run_dir = str(settings.run_dir)
         self._loop = asyncio.get_running_loop()
@@ -117,6 +123,12 @@ class Worker:
         self._settings = settings
         tokens = load_verifier(settings, Path.read_bytes)
         self.shard = Shard(index, generation, settings, self._bus, self._store, SystemClock(), tokens)
+        self._keep = keep
+        if keep is not None:
+            owned, now = self.shard.placement.worker_of, time.monotonic()
+            for user_id, ages in read_limits(keep).items():
+                if owned(user_id) == index:
+                    self.shard.idle.remember(user_id, times_of(ages, now))
         #: Where connections come from, when a limit asks for it.
         self._counts = AddressCounts(run_dir, index) if needed(settings) else None
         self._store.listen(self.shard.messages.appended, self.shard.purged, self.shard.strangers)
@@ -351,3 +363,7 @@ class Worker:
         # What it commits at last is still answered to the other shards.
         self._store.close(_STORE_PATIENCE)
         self._bus.close()
+        if self._keep is not None:
+            now = time.monotonic()
+            kept = {user_id: ages_of(times, now) for user_id, times in self.shard.idle.counted(now)}
+            write_limits(self._keep, self.shard.index, kept)

@@ -33,6 +33,7 @@ import argparse, json, os, signal, socket, sys, time
 parser = argparse.ArgumentParser()
 for name in ("index", "generation", "control"):
     parser.add_argument("--" + name, type=int)
+parser.add_argument("--keep")
 options = parser.parse_args()
 control = socket.socket(fileno=options.control)
 def say(op, **fields):
