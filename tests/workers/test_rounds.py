@@ -286,7 +286,7 @@ def test_d23_who_is_held_is_not_read_until_then() -> None:
         began = monotonic()
         sending = stage.send("slowed", messages(500))
         await stage.until(lambda: len(client.payloads) >= 100)
-        assert not client.connection.is_read
+        assert not client.connection.may_be_judged
         await stage.until(lambda: len(client.payloads) == 500)
         await sending
         assert monotonic() - began >= 4 * 0.05
@@ -308,11 +308,11 @@ def test_d29_who_is_held_without_end_waits_for_the_word(metered: bool) -> None:
         for number in range(1, 11):
             stage.clients["other"].send(messages(1))
             await stage.until_got(other, number)
-        assert not client.connection.is_read
+        assert not client.connection.may_be_judged
         assert not client.payloads
         client.connection.hold(0.0)
         await stage.until(lambda: len(client.payloads) == 3)
-        assert client.connection.is_read
+        assert client.connection.stream.is_reading()
 
     play(scenario)
 
@@ -325,9 +325,9 @@ def test_the_last_word_holds() -> None:
         client.connection.hold(monotonic() + 0.01)
         client.connection.hold(math.inf)
         await asyncio.sleep(0.05)
-        assert not client.connection.is_read
+        assert not client.connection.may_be_judged
         client.connection.hold(monotonic() - 1.0)
-        assert client.connection.is_read
+        assert client.connection.stream.is_reading()
 
     play(scenario)
 
