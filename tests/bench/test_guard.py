@@ -127,8 +127,8 @@ def test_refuse_is_told_what_is_wrong() -> None:
 def test_rows_are_what_the_store_inserts() -> None:
     rows = Rows(1)
     rows.turn()
-    mailbox, seq, _, _, message_id, content, sent_at, receipts = json.loads(rows.last)
-    assert (mailbox, seq, receipts) == (1, MESSAGES_A_TURN, 0)
+    mailbox, seq, _, _, message_id, content, sent_at, receipts, lamport = json.loads(rows.last)
+    assert (mailbox, seq, receipts, lamport) == (1, MESSAGES_A_TURN, 0, 0)
     assert re.fullmatch(r"[0-9a-f-]{36}", message_id)
     assert content.startswith("Hello there")
     assert sent_at == 1_704_110_400_000
