@@ -77,7 +77,8 @@ class Role:
         if self.child is None or not self.child.ready:
             return {Problem.AWAY: f"it is {self.state}"}
         stats, problems = self.child.stats, {}
-        if self._silent_looks > _SILENCE_MAX:
+        # Looks at the process before it was ready, or before its last report, say nothing about it now.
+        if self._silent_looks > _SILENCE_MAX and self._heard == self._hear():
             problems[Problem.SILENT] = (
                 f"it has not reported for {self._silent_looks} s: it hangs, or gets no CPU time"
             )
@@ -99,10 +100,13 @@ class Role:
             )
         return problems
 
+    def _hear(self) -> tuple[Child | None, bool, float | None]:
+        child = self.child
+        return (child, child is not None and child.ready, None if child is None else child.reported_at)
+
     def hangs(self) -> str | None:
         """Look at it, once a second: what its process has not done for so long that it never will; None if it is well."""
-        child = self.child
-        heard = (child, child is not None and child.ready, None if child is None else child.reported_at)
+        child, heard = self.child, self._hear()
         if child is None or heard != self._heard:
             self._heard, self._silent_looks = heard, 0
             return None

@@ -73,3 +73,12 @@ def test_the_next_process_is_not_blamed_for_the_one_before() -> None:
     assert not role.hangs()
     role.child = filled(reported_at=5.0).child
     assert looks_until_it_hangs(role) == SILENT_LOOKS_MAX + 1
+
+
+def test_a_process_that_took_its_time_to_boot_is_well_when_it_is_ready() -> None:
+    """Nothing is said of it for the looks at which it was not ready yet."""
+    role = filled(reported_at=None, ready=False)
+    assert not any(role.hangs() for _ in range(BOOT_LOOKS_MAX))
+    assert role.child is not None
+    role.child.ready = True
+    assert role.problems == {}
