@@ -46,20 +46,20 @@ class Pace:
         self._refused = 0
         self._bad_minutes = 0
 
-    def charge(self, now: float, shared: TokenBucket) -> float:
-        """Count a message that came to nothing. When to read the next one; 0.0 for at once."""
+    def charge(self, now: float, shared: TokenBucket, weight: int = 1) -> float:
+        """Count a message that came to nothing, or as many as it weighs. When to read the next one; 0.0 for at once."""
         credit = self._credit + (now - self._at) * RATE
         if credit > BURST:
             credit = BURST
         self._at = now
-        if credit >= 1.0:
-            self._credit = credit - 1.0
+        if credit >= weight:
+            self._credit = credit - weight
             return 0.0
-        if not shared.retry_after(now):
+        if weight == 1 and not shared.retry_after(now):
             self._credit = credit
             return 0.0
         # What had been read already when reading stopped is owed, but not more than a second of it.
-        self._credit = max(credit - 1.0, -RATE)
+        self._credit = max(credit - weight, -RATE)
         return now + (_REGAINED - self._credit) / RATE
 
     def goes_on(self, now: float) -> bool:

@@ -22,6 +22,7 @@ from core.metrics import OTHER
 from core.pace import Pace
 from core.ports import Connection
 from core.protocol import (
+    CONTENT_MAX,
     HELLO_DEADLINE,
     PING_BURST,
     PRESENCE_ASKED_MAX,
@@ -320,11 +321,11 @@ class Session:
             self._hold = until
             self.connection.hold(until)
 
-    def charge(self, now: float) -> None:
-        """A message has come to nothing: a client with many of these is read more slowly (D23)."""
+    def charge(self, now: float, weight: int = 1) -> None:
+        """A message has come to nothing, or costs as much as `weight` of those: a client with many is read more slowly (D23)."""
         if self._pace is None:
             self._pace = Pace(now)
-        until = self._pace.charge(now, self.shard.spare)
+        until = self._pace.charge(now, self.shard.spare, weight)
         if until:
             self._slow_until = until
             self.adjust_reading()
@@ -429,6 +430,8 @@ class Session:
 
 
 def _hello(session: Session, data: dict[str, Any], now: float) -> None:
+    if session.shard.long_texts.must_wait(session, MessageType.HELLO, data, data.get("display_name"), now):
+        return
     hello = session.shard.validator.hello(data)
     first, session._first = session._first, False
     if first and hello.user_id != session.claimed:
@@ -447,13 +450,22 @@ def _hello(session: Session, data: dict[str, Any], now: float) -> None:
 def _open_chat(session: Session, data: dict[str, Any], now: float) -> None:
     target = session.shard.validator.user_id(data.get("target_user_id"), "target_user_id")
     # Required by the document; what CHAT_OPENED shows is the name that the target itself gave last (D7).
-    validation.display_name(data.get("target_display_name"), "target_display_name")
+    name = data.get("target_display_name")
+    if session.shard.long_texts.must_wait(session, MessageType.OPEN_CHAT, data, name, now):
+        return
+    validation.display_name(name, "target_display_name")
     session.shard.chats.open(session, session.greeted, target, now)
 
 
 def _msg(session: Session, data: dict[str, Any], now: float) -> None:
     recipient = session.shard.validator.user_id(data.get("to"), "to")
-    content = validation.content(data.get("content"))
+    text = data.get("content")
+    long = (
+        type(text) is str and len(text) > CONTENT_MAX
+    )  # asked here too, since the call would be 1 % of a message
+    if long and session.shard.long_texts.must_wait(session, MessageType.MSG, data, text, now):
+        return
+    content = validation.content(text)
     message_id = data.get("message_id")
     if message_id is not None:
         validation.message_id(message_id)

@@ -33,6 +33,7 @@ from core.greetings import Greetings
 from core.history import Histories
 from core.idle import IdleUsers
 from core.logs import fields
+from core.long_texts import LongTexts
 from core.messages import Messages
 from core.metrics import BUS, LOCAL, OTHER, SECONDS, Histogram, series
 from core.pace import shared_credit
@@ -90,6 +91,7 @@ class Shard:
         self.chats = Chats(self)
         self.messages = Messages(self)
         self.typing = TypingIndicators(self)
+        self.long_texts = LongTexts()
         #: What messages may come to nothing beyond what each connection may send of them.
         self.spare = shared_credit()
         self.users: dict[str, User] = {}
@@ -230,6 +232,8 @@ class Shard:
         """Go on with the sessions that were held; called at the end of each loop turn, before the store is flushed."""
         # The other shards learn the name of somebody who came before what that somebody sent.
         self.presence.publish()
+        if (long := self.long_texts.next()) is not None:
+            self._ready.append(long)
         for _ in range(len(self._ready)):
             session, key = self._ready.popleft()
             try:
@@ -241,7 +245,7 @@ class Shard:
     @property
     def ready(self) -> bool:
         """Whether `run_ready` has something to do."""
-        return bool(self._ready)
+        return bool(self._ready or self.long_texts)
 
     def stood_still(self, seconds: float, now: float) -> None:
         """The worker stood still for so long, until now: nothing is over that could not go on meanwhile. Comes before the next `tick`."""

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from workers.connection import Connection
 
-#: All shares are in messages: one that is long counts once more for each of these bytes, as a number of bits to shift by (a KiB).
-LENGTH_SHIFT: Final = 10
+#: All shares are in messages: one that is long counts once more for each 256 bytes, as a number of bits to shift by.
+LENGTH_SHIFT: Final = 8
 #: What a connection may send in a turn before it is metered: as much as half of the messages of a client that is as fast as D29 lets it be.
 DIRECT: Final = 64
 #: What a metered connection gets when it has its turn, and what all of them get in one turn of the loop: about a millisecond.

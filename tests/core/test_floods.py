@@ -112,6 +112,58 @@ def test_d23_without_end_is_1008(far: bool) -> None:
     assert refused > 2 * REFUSALS_PER_MINUTE
 
 
+@pytest.mark.parametrize("kind", ["MSG", "HELLO", "OPEN_CHAT"])
+def test_d23_texts_that_are_mostly_markup_weigh_more(far: bool, kind: str) -> None:
+    """Also while they are accepted: taking it out costs as much as many messages. Long texts, and some markup, are nothing special."""
+    pair = Pair(far)
+    ann, _ = pair.chatting()
+    for _ in range(10):
+        ann.msg(pair.bob, "\N{GRINNING FACE}" * 1000)
+        ann.msg(pair.bob, "<b>all</b> " * 90)
+    assert ann.reading
+    markup = "Bobby" + "<b></b>" * 2000
+    said = 0
+    while ann.reading:
+        match kind:
+            case "MSG":
+                ann.msg(pair.bob, markup)
+            case "HELLO":
+                ann.hello(markup)
+            case "OPEN_CHAT":
+                ann.say("OPEN_CHAT", target_user_id=pair.bob, target_display_name=markup)
+        said += 1
+    assert said <= 3
+    pair.world.pass_time(2.0)
+    assert ann.reading
+    assert not ann.errors()
+
+
+def test_d23_one_such_text_in_each_turn_and_others_between(far: bool) -> None:
+    """However many send one at the same time; what each of them says behind it stays behind it, but PING is answered."""
+    pair = Pair(far)
+    devices = pair.chatting()
+    devices += [pair.world.device(pair.world.user_on(0)).hello() for _ in range(5)]
+    ann, _, *others = devices
+    for other in others:
+        other.open_chat(pair.ann)
+    for device in devices:
+        device.take()
+    for other in others:
+        other.msg(pair.ann, "<b></b>" * 300 + "long", settle=False)
+        other.msg(pair.ann, "behind it", settle=False)
+        other.say("PING", False)
+        assert other.kinds() == ["PONG"]
+    shown: list[int] = []
+    while not shown or shown[-1] < 2 * len(others):
+        pair.world.turn(0)
+        shown.append(len(ann.inbox))
+        assert len(shown) < 50
+    assert max(later - earlier for earlier, later in zip([0, *shown], shown, strict=False)) <= 2
+    assert ann.contents().count("long") == len(others)
+    for other in others:
+        assert len(other.take("MSG_ACK")) == 2
+
+
 def test_d23_what_fails_here_is_not_held_against_the_client(far: bool) -> None:
     """D26: MESSAGE_FAILED is the server's doing, so nobody is slowed or closed for it."""
     pair = Pair(far)
