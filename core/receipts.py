@@ -138,7 +138,18 @@ class Receipts:
         user = self._shard.users.get(sender)
         if user is None or not user.sessions:
             return
+        chat = user.chats.get(recipient)
+        if chat is not None and chat.noting:
+            # The answer to the message itself waits for the store (`Messages.settled`), and comes first.
+            self._shard.store.after_writes(partial(self._show_behind, sender, recipient, message_id, flag))
+            return
         frame = codec.receipt(message_id, _STATUS[flag], recipient)
         for session in user.sessions:
             if session.receipts:
                 session.connection.send(frame)
+
+    def _show_behind(
+        self, sender: str, recipient: str, message_id: str, flag: int, failure: str | None, now: float
+    ) -> None:
+        """The store has been told that the sender has written in this chat, or has failed."""
+        self.show(sender, recipient, message_id, flag)
