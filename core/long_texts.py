@@ -1,7 +1,7 @@
 """Texts that are longer than any may be once their markup is gone: one in each turn of the loop, for all connections together (D23).
 
 Taking the markup out of 16 KiB of it takes as long as a thousand ordinary messages. So who sends such a text waits in line, like behind any
-other command that takes its time, and everybody else is served between two of them; and it is charged as so many messages.
+other command that takes its time, and everybody else is served between two of them; and it is charged as some messages.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from core.waiting_line import EVERYTHING
 if TYPE_CHECKING:
     from core.session import Session
 
-#: A long text weighs one message for each 256 characters, as a number of bits to shift by.
-_WEIGHT_SHIFT: Final = 8
+#: What a long text weighs, in messages that come to nothing: so that D23's 20 a second are left of `core.pace.RATE`.
+_WEIGHT: Final = 3
 
 
 class LongTexts:
@@ -40,7 +40,7 @@ class LongTexts:
             return False
         if self._turn is session:
             self._turn = None
-            session.charge(now, len(text) >> _WEIGHT_SHIFT)
+            session.charge(now, _WEIGHT)
             return False
         session.hold_back(kind, data)
         self._line.append(session)

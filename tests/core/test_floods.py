@@ -123,7 +123,7 @@ def test_d23_texts_that_are_mostly_markup_weigh_more(far: bool, kind: str) -> No
     assert ann.reading
     markup = "Bobby" + "<b></b>" * 2000
     said = 0
-    while ann.reading:
+    while said < 100 and ann.reading:
         match kind:
             case "MSG":
                 ann.msg(pair.bob, markup)
@@ -132,10 +132,9 @@ def test_d23_texts_that_are_mostly_markup_weigh_more(far: bool, kind: str) -> No
             case "OPEN_CHAT":
                 ann.say("OPEN_CHAT", target_user_id=pair.bob, target_display_name=markup)
         said += 1
-    assert said <= 3
+    assert 20 <= said < 50, "a burst of them, and not as many as of others"
     pair.world.pass_time(2.0)
     assert ann.reading
-    assert not ann.errors()
 
 
 def test_d23_one_such_text_in_each_turn_and_others_between(far: bool) -> None:

@@ -312,7 +312,7 @@ def _misbehave_and_chat(server: ServerProcess, misdeeds: int) -> float:
                 for _ in range(5):
                     mallory.say("nothing")
                 mallory.send(client_frame(BINARY, b""))
-                mallory.until_end()
+                mallory.closed()
             began = time.monotonic()
             alice.say("MSG", to=bob_id, content=str(number))
             bob.receive("MSG", content=str(number))
