@@ -15,7 +15,10 @@ Connection = TypeVar("Connection")
 
 
 class Deadlines(Generic[Connection]):
-    """Calls `expired(connection)` once `seconds` have passed since `start`, unless it was cancelled; right to a tick."""
+    """Calls `expired(connection)` once `seconds` have passed since `start`, unless it was cancelled; right to a tick.
+
+    The connection is still known here then, so `expired` can see whether something that it does has cancelled the deadline after all.
+    """
 
     __slots__ = ("_due", "_expired", "seconds")
 
@@ -47,8 +50,9 @@ class Deadlines(Generic[Connection]):
             late.append(connection)
         for connection in late:
             # One that was cancelled by what happened to another before it is not late any more.
-            if self._due.pop(connection, None) is not None:
+            if connection in self._due:
                 self._expired(connection)
+                self.cancel(connection)
 
     def __len__(self) -> int:
         return len(self._due)

@@ -57,10 +57,12 @@ class Handshake(PeekedSocket):
 
     def expire(self) -> None:
         """The head did not come in time."""
-        self.refuse(
-            HTTPStatus.REQUEST_TIMEOUT,
-            f"The head of a request must come within {self.reception.limits.head:g} s.",
-        )
+        self.look_now()
+        if self in self.reception.heads:
+            self.refuse(
+                HTTPStatus.REQUEST_TIMEOUT,
+                f"The head of a request must come within {self.reception.limits.head:g} s.",
+            )
 
     def forget(self) -> None:
         self.reception.heads.cancel(self)

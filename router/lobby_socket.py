@@ -275,7 +275,9 @@ class LobbySocket(PeekedSocket):
 
     def expire_lobby(self) -> None:
         """HELLO did not come in time."""
-        self.end(CloseCode.POLICY_VIOLATION, f"no HELLO within {self.reception.limits.hello:g} s")
+        self.look_now()
+        if self in self.reception.hellos:
+            self.end(CloseCode.POLICY_VIOLATION, f"no HELLO within {self.reception.limits.hello:g} s")
 
     def expire_wait(self) -> None:
         """No worker took it in time."""

@@ -70,7 +70,7 @@ class PeekedSocket:
 
     def watch(self) -> None:
         """Call `look` whenever the socket is readable; takes the place of whoever watched it before."""
-        self.reception.loop.add_reader(self.descriptor, self._readable)
+        self.reception.loop.add_reader(self.descriptor, self.look_now)
 
     def unwatch(self) -> None:
         """The opposite of `watch`."""
@@ -175,7 +175,8 @@ class PeekedSocket:
         """Tell the client that this is our fault."""
         raise NotImplementedError
 
-    def _readable(self) -> None:
+    def look_now(self) -> None:
+        """Look, whether the kernel said so or it is the last moment: a busy event loop calls timers before it asks the kernel."""
         try:
             self.look()
         except Exception:
