@@ -221,3 +221,17 @@ def test_what_a_screen_reader_says(browser: Browser, server: Server) -> None:
     expect(tab.message("Yes.")).to_have_text(re.compile(r"^You: Yes\.\d\d?:\d\dRead$"))
     expect(tab.message("Hello?")).to_have_text(re.compile(r"^Speaking: Hello\?"))
     expect(tab.page.get_by_role("textbox", name="Message to Speaking")).to_be_focused()
+
+
+def test_a_click_counts_while_messages_come(browser: Browser, server: Server) -> None:
+    """The entry shows another text between the button's way down and its way up."""
+    reader, writer = (browser.join(page_url(server), name) for name in ("Slow Finger", "Quick Tongue"))
+    writer.open_chat("Slow Finger")
+    writer.write("one")
+    reader.wait_unread("Quick Tongue", 1)
+    reader.person("Quick Tongue").hover()
+    reader.page.mouse.down()
+    writer.write("two")
+    reader.wait_unread("Quick Tongue", 2)
+    reader.page.mouse.up()
+    expect(reader.page.locator("#peer-name")).to_have_text("Quick Tongue", timeout=PATIENCE)
