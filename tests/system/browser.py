@@ -184,7 +184,7 @@ class Browser:
             for problem in self.problems
             if not (may_lose_connection and NO_CONNECTION.search(problem))
         ]
-        assert problems == []
+        assert problems == [], problems
 
     def close_visitors(self) -> None:
         """Close everybody's browser."""

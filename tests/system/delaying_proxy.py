@@ -50,7 +50,9 @@ class DelayingProxy:
             writer.close()
             return
         try:
-            await asyncio.gather(self._pass(reader, to_server[1]), self._pass(to_server[0], writer))
+            # A cancelled task would be logged as an error of the callback.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(self._pass(reader, to_server[1]), self._pass(to_server[0], writer))
         finally:
             writer.close()
             to_server[1].close()

@@ -20,7 +20,7 @@ def _compiled() -> None:
     if shutil.which("cc") is None:
         pytest.skip("there is no C compiler (apt-get install gcc libc6-dev)")
     command = ["make", "--silent", "build/compiled/.done"]
-    subprocess.run(command, cwd=PROJECT, env=clean_environment(), check=True, timeout=170)
+    subprocess.run(command, cwd=PROJECT, env=clean_environment(), check=True, timeout=500)
 
 
 @pytest.mark.usefixtures("_compiled")
