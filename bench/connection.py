@@ -16,7 +16,7 @@ import gevent
 import websocket
 from gevent.event import Event
 
-#: Seconds until an answer counts as missing, the protocol document's pong timeout too.
+#: Seconds until an answer counts as missing, a PONG too.
 ANSWER_TIMEOUT: Final = 5.0
 
 #: SO_LINGER on, for 0 seconds: closing sends a TCP reset and nothing else.

@@ -1,9 +1,8 @@
-"""A FastChat user as the protocol document describes one: says HELLO, sends PING every 15 s, and comes back when cut off.
+"""A FastChat user whose client uses no capability: says HELLO, sends PING every 15 s, and comes back when cut off.
 
 `Person` is the client program; what is said, and to whom, is the business of `bench.load_pair`. Greenlets of its own keep the
 heartbeat and, while the connection is lost, try to get a new one: after a pause between 0 and 1 s, then 0 and 2, 4, 8 and so on up
-to 30 s. The document asks for an exponential back-off and names no figures; the pauses are drawn from the whole range so that those
-who were cut off together do not come back together.
+to 30 s. The pauses are drawn from the whole range so that those who were cut off together do not come back together.
 
 What becomes of a request whose connection goes:
 
@@ -28,7 +27,7 @@ from gevent.event import AsyncResult, Event
 from bench.connection import ANSWER_TIMEOUT, Connection, Message
 from bench.load_report import Failure, Report
 
-#: Seconds from one PING to the next, by the protocol document.
+#: Seconds from one PING to the next, as docs/protocol.md asks.
 PING_INTERVAL: Final = 15.0
 #: The first PING comes within so many seconds after HELLO_ACK, so that people who came together do not ping together.
 FIRST_PING_WITHIN: Final = 2.0
@@ -225,7 +224,7 @@ class Person:
         gevent.spawn(self._keep_alive, connection)
 
     def _keep_alive(self, connection: Connection) -> None:
-        """Send PING until the connection ends; without PONG in time it is dead, as the protocol document says."""
+        """Send PING until the connection ends; without PONG in time it is dead, as docs/protocol.md says."""
         pause = random.uniform(0, FIRST_PING_WITHIN)
         while not connection.over.wait(timeout=pause):
             pause = PING_INTERVAL

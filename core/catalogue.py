@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from core.catalogue_rows import Field, FieldType, Message, Schema, both
+from core.catalogue_rows import STRING, Field, FieldType, Message, Schema, both
+from core.error_details import ERROR_DETAILS
 from core.protocol import (
     CONTENT_MAX,
     HISTORY_DEFAULT,
@@ -27,7 +28,6 @@ from core.protocol import (
     Resumed,
     Scope,
 )
-from core.tokens import EXPIRES, REASONS
 
 #: The end of a pattern: Python's `$` would let a line feed follow, ECMAScript's would not.
 _END: Final = r"(?!\n)$"
@@ -42,7 +42,6 @@ _UUID4_ANY_CASE: Final = _UUID4.replace("a-f", "a-fA-F").replace("[89ab]", "[89a
 _PLAIN_TEXT: Final = r"^[^<\u0000-\u0008\u000b-\u001f]*" + _END
 _PLAIN_NAME: Final = r"^(?! )[ -;=-~]*(?<! )" + _END
 
-_STRING: Final = both("string", {"type": "string"})
 _BOOLEAN: Final = both("boolean", {"type": "boolean"})
 _USER_ID: Final = FieldType(
     "UUID v4",
@@ -115,74 +114,10 @@ _MSG_FIELDS: Final = (
     ),
 )
 
-#: What ERROR says of a token.
-_TOKEN_REASONS: Final = (*REASONS, EXPIRES)
-
 _PRESENCE_ENTRY: Final = (
     Field("user_id", _USER_ID, "who"),
     Field("display_name", _NAME, "the name of the last HELLO"),
     Field("online", _BOOLEAN, "false only in a delta"),
-)
-
-_DETAILS: Final = (
-    Field("type", _STRING, "the type of the message that is meant", required=False),
-    Field("message_id", _STRING, "its message id", required=False),
-    Field("field", _STRING, "the field that is wrong", required=False),
-    Field(
-        "expected",
-        both(
-            "string or list of strings",
-            {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
-        ),
-        "what should have come",
-        required=False,
-    ),
-    Field(
-        "limit",
-        both(
-            "number or `{min, max}`",
-            {
-                "anyOf": [
-                    {"type": "number"},
-                    {
-                        "type": "object",
-                        "properties": {"min": {"type": "integer"}, "max": {"type": "integer"}},
-                        "required": ["min", "max"],
-                        "additionalProperties": False,
-                    },
-                ]
-            },
-        ),
-        "the limit that was exceeded",
-        required=False,
-    ),
-    Field(
-        "length",
-        both("number", {"type": "integer", "minimum": 0}),
-        "how long the text or the list is",
-        required=False,
-    ),
-    Field("window", both("seconds", {"type": "number"}), "the time that a rate limit counts", required=False),
-    Field(
-        "retry_after",
-        both("seconds", {"type": "number", "minimum": 0}),
-        "after this the limit allows it",
-        required=False,
-    ),
-    Field(
-        "reason",
-        both(
-            "one of " + ", ".join(f"`{reason}`" for reason in _TOKEN_REASONS), {"enum": list(_TOKEN_REASONS)}
-        ),
-        "what is the matter with the token; `expires`: nothing yet",
-        required=False,
-    ),
-    Field(
-        "expires_in",
-        both("seconds", {"type": "integer", "minimum": 0}),
-        "how long the token still holds; HELLO with a new one keeps the connection",
-        required=False,
-    ),
 )
 
 # -- Messages --
@@ -197,7 +132,7 @@ FROM_CLIENT: Final = (
             Field(
                 "capabilities",
                 both("list of strings", {"type": "array", "items": {"type": "string"}}),
-                "what the client can do beyond the protocol document; unknown ones are ignored",
+                "what the client can do besides; unknown ones are ignored",
                 required=False,
             ),
             Field(
@@ -212,7 +147,7 @@ FROM_CLIENT: Final = (
             ),
             Field(
                 "token",
-                _STRING,
+                STRING,
                 "where the server asks for proof: a JSON Web Token whose `sub` is the user id; again with a new one before it expires",
                 required=False,
             ),
@@ -226,7 +161,7 @@ FROM_CLIENT: Final = (
             Field(
                 "target_display_name",
                 _NAME,
-                "required by the document; what is shown is the name that the other gave",
+                "required; CHAT_OPENED shows the name that the other person gave last",
             ),
         ),
     ),
@@ -487,15 +422,12 @@ FROM_SERVER: Final = (
                 ),
                 "see below",
             ),
-            Field("message", _STRING, "a sentence for developers"),
+            Field("message", STRING, "a sentence for developers"),
             Field(
                 "details",
-                both("object", _object(*_DETAILS)),
-                "any of " + ", ".join(f"`{field.name}`" for field in _DETAILS),
+                both("object", _object(*ERROR_DETAILS)),
+                "any of " + ", ".join(f"`{field.name}`" for field in ERROR_DETAILS),
             ),
         ),
     ),
 )
-
-#: The fields of `details` of an ERROR, all of which may be missing.
-ERROR_DETAILS: Final = _DETAILS

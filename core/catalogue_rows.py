@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 Schema = dict[str, Any]
 
@@ -41,3 +41,6 @@ class Message(NamedTuple):
 def both(words: str, schema: Schema) -> FieldType:
     """A type of which the server takes what it gives."""
     return FieldType(words, schema, schema)
+
+
+STRING: Final = both("string", {"type": "string"})

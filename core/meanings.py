@@ -88,7 +88,7 @@ CLOSES: Final = (
         "no HELLO within 10 s; too many invalid messages, pings and pongs, or empty fragments; refused messages without end;"
         " closed by the operator;"
         " `no valid token in three tries`, or `token expired`",
-        "no, unless its user asks for it; after the two about tokens, at once with a new token",
+        "no, unless its user asks for it; after `token expired`, with a new token",
     ),
     CloseMeaning(CloseCode.MESSAGE_TOO_BIG, "a message is too long", _BUG),
     CloseMeaning(CloseCode.INTERNAL_ERROR, "a bug of the server", _BACK_OFF),

@@ -30,7 +30,7 @@ class MessageType:
 
 
 class ErrorCode:
-    """The six codes of the protocol document; there are no others (D24)."""
+    """The six error codes; there are no others, in any version (D24)."""
 
     VALIDATION: Final = "VALIDATION"
     MESSAGE_FAILED: Final = "MESSAGE_FAILED"
@@ -71,7 +71,7 @@ class Refusal(Exception):
 
 
 class Capability:
-    """What a client may ask for in HELLO beyond the protocol document."""
+    """What a client may ask for in HELLO. One that asks for nothing sees no field and no message that needs a capability."""
 
     #: MSG_ACK tells what became of a message, step by step (D11).
     RECEIPTS: Final = "receipts"

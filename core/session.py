@@ -449,7 +449,7 @@ def _hello(session: Session, data: dict[str, Any], now: float) -> None:
 
 def _open_chat(session: Session, data: dict[str, Any], now: float) -> None:
     target = session.shard.validator.user_id(data.get("target_user_id"), "target_user_id")
-    # Required by the document; what CHAT_OPENED shows is the name that the target itself gave last (D7).
+    # Required (docs/protocol.md), though nothing is done with it; what CHAT_OPENED shows is the name that the target itself gave last (D7).
     name = data.get("target_display_name")
     if session.shard.long_texts.must_wait(session, MessageType.OPEN_CHAT, data, name, now):
         return

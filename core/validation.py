@@ -66,7 +66,7 @@ _ID_FORMS: Final = {
 
 
 class Validator:
-    """The field rules under one setting: `user_ids` is ``uuid4`` (the document's rule), ``uuid`` or ``any`` (D1, D35)."""
+    """The field rules under one setting: `user_ids` is ``uuid4`` (the default), ``uuid`` or ``any`` (D1, D35)."""
 
     __slots__ = ("_id_expected", "_id_match", "_lower")
 

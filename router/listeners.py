@@ -31,7 +31,7 @@ _FREE_PORT_TRIES: Final = 50
 _ABSENT: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 LOCALHOST: Final = "localhost"
-#: The protocol document says localhost, which some clients take to be the one, some the other.
+#: docs/protocol.md and the README say localhost, which some clients take to be the one, some the other.
 _LOCALHOST_ADDRESSES: Final = ("127.0.0.1", "::1")
 
 

@@ -24,6 +24,7 @@ _AS_IT_IS: Final = (
     "catalogue.py",
     "cgroups.py",
     "control.py",
+    "error_details.py",
     "log_output.py",
     "log_throttle.py",
     "logs.py",

@@ -1,4 +1,7 @@
-"""The protocol reference, made of the tables in ``core/``: ``make docs``, or ``python scripts/protocol_reference.py``.
+"""The protocol reference, made of tables and prose: ``make docs``, or ``python scripts/protocol_reference.py``.
+
+The prose is ``scripts/protocol_page.md``; what it calls ``$name`` is a table, a number or a transcript. The tables are in ``core/`` and in
+the modules ``protocol_connecting``, ``protocol_examples`` and ``protocol_transcripts`` beside this one.
 
 Writes docs/protocol.md, one page for people, and docs/protocol.schema.json, a JSON Schema of every message in both directions. With
 ``--check`` it writes nothing, and ends with 1 when what is there is not what it would write.
@@ -11,19 +14,26 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from string import Template
+from typing import Any, Final
 
 _PROJECT: Final = Path(__file__).resolve().parents[1]
 if str(_PROJECT) not in sys.path:  # it is, unless this runs as a script
     sys.path.insert(0, str(_PROJECT))
 
-from core.catalogue import ERROR_DETAILS, FROM_CLIENT, FROM_SERVER  # noqa: E402
+from core import protocol  # noqa: E402
+from core.catalogue import FROM_CLIENT, FROM_SERVER  # noqa: E402
 from core.catalogue_rows import Field, Message, Schema  # noqa: E402
+from core.error_details import ERROR_DETAILS  # noqa: E402
 from core.meanings import CAPABILITIES, CLOSES, ERRORS, LIMITS, TEXTS  # noqa: E402
-from core.protocol import CONTENT_MAX, NAME_MAX, NAME_MIN  # noqa: E402
+from core.tokens import ANNOUNCE_SECONDS  # noqa: E402
+from scripts import protocol_connecting as connecting  # noqa: E402
+from scripts import protocol_examples  # noqa: E402
+from scripts.protocol_transcripts import NAMES, TRANSCRIPTS, WAITS, Line, Transcript  # noqa: E402
 
 PAGE: Final = _PROJECT / "docs" / "protocol.md"
 SCHEMA: Final = _PROJECT / "docs" / "protocol.schema.json"
+_PROSE: Final = _PROJECT / "scripts" / "protocol_page.md"
 
 
 # -- The schema --
@@ -90,53 +100,98 @@ def _only_with(field: Field) -> Schema:
 
 
 def page() -> str:
-    """The reference as Markdown."""
-    parts: list[str] = [
-        "# The protocol on one page",
-        "Made by `make docs` of the tables in `core/catalogue.py` and `core/meanings.py`; "
-        "[protocol.schema.json](protocol.schema.json) says the same as JSON Schema (2020-12).",
-        'WebSocket at `/ws`; every message is one text message, `{"type": "...", "data": {...}}`, of UTF-8 and JSON. '
-        "User ids are UUIDs of version 4, in any case from clients and in lower case from the server. Lengths are in Unicode code points. "
-        "Fields that are not named here are ignored, by both sides; optional ones may also be null from a client.",
-        "## Capabilities",
-        "What the protocol document does not name comes only to clients that ask for it, with `capabilities` in HELLO; HELLO_ACK names "
-        "those in force. Fields and messages that need one are marked with it.",
-        _table(("capability", "what it changes"), ((f"`{name}`", about) for name, about in CAPABILITIES)),
-        "## From the client",
-        *(_message(message) for message in FROM_CLIENT),
-        "## From the server",
-        *(_message(message) for message in FROM_SERVER),
-        "The `details` of an ERROR:",
-        _fields(ERROR_DETAILS, optional=False),
-        "## What becomes of texts",
-        "Markup and control characters are removed from texts, everything else stays as it was. Markup is what is complete: comments, "
-        "doctypes, `<?name ...?>`, `script` and `style` with what they hold, and tags of HTML, SVG and MathML with nothing but attributes "
-        "in them. A tag without attributes directly behind a letter or a digit (`List<Object>`) is one only if its element has no end "
-        "tag or is closed further on. Any other `<` before a letter, `/`, `!` or `?` stays and gets a space behind it, so that no page "
-        "that forgets to escape the text makes an element of it. Line breaks become line feeds. A second time changes nothing.",
-        _table(("sent", "stored"), ((f"`{row.sent}`", f"`{row.stored}`") for row in TEXTS)),
-        f"Of a message, {CONTENT_MAX} characters may be left when markup is removed; the spaces do not count, so a stored text may be half "
-        "as long again. A sender who asks for `receipts` is told what was stored, as `content` of MSG_ACK, if it is not what was sent.",
-        "From names, what can't be seen goes too: zero-width characters, fillers, tags, what turns text round; only joiners and selectors "
-        "within an emoji, and joiners between letters, stay. Line breaks and tabs become spaces; the name is trimmed, in "
-        f"NFC, and then has {NAME_MIN} to {NAME_MAX} characters, the spaces counted.",
-        "A text or a name of which nothing is visible, only spaces and what can't be seen, is VALIDATION.",
-        "## Error codes",
-        _table(("code", "when", "what to do"), ((f"`{row.code}`", row.when, row.then) for row in ERRORS)),
-        "## Close codes",
-        "A connection that ends without one counts as 1006: come back, with exponential back-off and full jitter.",
-        _table(("code", "when", "come back?"), ((str(row.code.value), row.when, row.back) for row in CLOSES)),
-        "## Limits",
-        "Those of a user count all devices together. The ones a minute are settings of the server; these are the defaults.",
-        _table(("what", "limit", "beyond it"), LIMITS),
-    ]
-    return "\n\n".join(parts) + "\n"
+    """The reference as Markdown: the prose of `_PROSE` with the tables in it."""
+    prose = Template(_PROSE.read_text())
+    transcripts = {transcript.name: _transcript(transcript) for transcript in TRANSCRIPTS}
+    return prose.substitute(_tables(), **_numbers(), **transcripts)
 
 
-def _message(message: Message) -> str:
+def _tables() -> dict[str, str]:
+    """What the prose calls by the name of a table."""
+    return {
+        "capabilities": _table(
+            ("capability", "what it changes"), ((f"`{name}`", about) for name, about in CAPABILITIES)
+        ),
+        "from_client": _messages(FROM_CLIENT, protocol_examples.FROM_CLIENT),
+        "from_server": _messages(FROM_SERVER, protocol_examples.FROM_SERVER),
+        "details": _fields(ERROR_DETAILS, optional=False),
+        "texts": _table(("sent", "stored"), ((f"`{row.sent}`", f"`{row.stored}`") for row in TEXTS)),
+        "errors": _table(
+            ("code", "when", "what to do"), ((f"`{row.code}`", row.when, row.then) for row in ERRORS)
+        ),
+        "closes": _table(
+            ("code", "when", "come back?"), ((str(row.code.value), row.when, row.back) for row in CLOSES)
+        ),
+        "limits": _table(("what", "limit", "beyond it"), LIMITS),
+        "refused": _table(
+            ("status", "when", "body", "what to do"),
+            ((str(row.status), row.when, f"`{row.body}`", row.then) for row in connecting.REFUSED),
+        ),
+        "back_off": _table(("after", "wait"), connecting.BACK_OFF),
+        "acknowledges": _table(("message", "what it says"), connecting.ACKNOWLEDGES),
+    }
+
+
+def _numbers() -> dict[str, str]:
+    """What the prose calls by the name of a number."""
+    numbers = {
+        "announce": ANNOUNCE_SECONDS,
+        "answer_timeout": connecting.ANSWER_TIMEOUT,
+        "back_off_first": connecting.BACK_OFF_FIRST,
+        "back_off_max": connecting.BACK_OFF_MAX,
+        "content_max": protocol.CONTENT_MAX,
+        "good_after": connecting.GOOD_AFTER,
+        "greeting_timeout": connecting.GREETING_TIMEOUT,
+        "heartbeat_idle": protocol.HEARTBEAT_IDLE,
+        "heartbeat_reply": protocol.HEARTBEAT_REPLY,
+        "hello_deadline": protocol.HELLO_DEADLINE,
+        "history_tries": connecting.HISTORY_TRIES,
+        "name_max": protocol.NAME_MAX,
+        "name_min": protocol.NAME_MIN,
+        "ping_interval": connecting.PING_INTERVAL,
+        "pong_timeout": connecting.PONG_TIMEOUT,
+        "presence_grace": protocol.PRESENCE_GRACE,
+        "worker_patience": protocol.WORKER_PATIENCE,
+    }
+    return {name: f"{value:g}" for name, value in numbers.items()}
+
+
+def _messages(messages: Sequence[Message], examples: dict[str, tuple[protocol_examples.Example, ...]]) -> str:
+    return "\n\n".join(_message(message, examples[message.type]) for message in messages)
+
+
+def _message(message: Message, examples: Sequence[protocol_examples.Example]) -> str:
     needs = f" *Needs `{message.capability}`.*" if message.capability is not None else ""
-    head = f"### {message.type}\n\n{message.about}{needs}"
-    return f"{head}\n\n{_fields(message.fields)}" if message.fields else head
+    parts = [f"### {message.type}", f"{message.about}{needs}"]
+    if message.fields:
+        parts.append(_fields(message.fields))
+    for example in examples:
+        if example.when:
+            parts.append(f"{example.when}:")
+        parts.append(f"```json\n{_json(message.type, example.data)}\n```")
+    return "\n\n".join(parts)
+
+
+def _transcript(transcript: Transcript) -> str:
+    lines = []
+    for line in transcript.lines:
+        name = f"{NAMES[line.user_id]:<5}"
+        lines.append(
+            f"{name} {line.what} {_json(line.type, line.data)}" if line.type else f"-- {_event(line)} --"
+        )
+    text = "\n".join(lines)
+    for user_id, name in NAMES.items():
+        text = text.replace(user_id, name.upper())
+    return text
+
+
+def _event(line: Line) -> str:
+    return line.what if line.what == WAITS else f"{NAMES[line.user_id]} {line.what}"
+
+
+def _json(kind: str, data: dict[str, Any]) -> str:
+    """A message as it is on the wire."""
+    return json.dumps({"type": kind, "data": data}, separators=(",", ":"), ensure_ascii=False)
 
 
 def _fields(fields: Sequence[Field], optional: bool = True) -> str:

@@ -1,7 +1,7 @@
 """What FastChat is measured against: tiny relays in memory that speak the same protocol, each one process on one core.
 
-All of them answer HELLO, OPEN_CHAT, MSG and PING as the protocol document says, without checks, limits or storage: a message to
-somebody who is not there is acknowledged as ``stored`` and forgotten.
+All of them answer HELLO, OPEN_CHAT, MSG and PING as docs/protocol.md says for a client that uses no capability, but without checks,
+limits or storage: a message to somebody who is not there is acknowledged as ``stored`` and forgotten.
 
     with start("floor") as peer:
         ...  # connect to peer.url; peer.pids are whose CPU to count
@@ -67,7 +67,7 @@ class Recipe(NamedTuple):
     title: str
     #: Makes what has to be made and returns the command, to which the port is added. Raises Unavailable.
     prepare: Callable[[], list[str]]
-    #: Whether a MSG arrives with all fields that the document names; if not, as its sender wrote it.
+    #: Whether a MSG arrives with all fields that docs/protocol.md names; if not, as its sender wrote it.
     completes: bool = True
 
 

@@ -1,4 +1,4 @@
-"""A relay in the protocol document's own style: FastAPI on uvicorn, with what ``uvicorn[standard]`` chooses by itself.
+"""A relay as most people would write it in Python: FastAPI on uvicorn, with what ``uvicorn[standard]`` chooses by itself.
 
 ``python -m bench.peers.fastapi_peer [PORT]``
 """

@@ -2,7 +2,7 @@
  *
  * One recv of whatever has come, and for each message two sends: the payload, as it is, to the partner, and MSG_ACK to the sender. No
  * JSON is parsed (the type and the ids are looked for as text), nothing is checked, and nothing is put together. What a server needs
- * beyond this is the price of what it is. HELLO, OPEN_CHAT and PING are answered as the protocol document says; they are not measured.
+ * beyond this is the price of what it is. HELLO, OPEN_CHAT and PING are answered as docs/protocol.md says; they are not measured.
  *
  * What it asks of its clients: "type" comes first, no id contains an escape, no message is fragmented or longer than 64 KiB.
  * What it leaves out: a MSG keeps the fields that its sender gave it, so it lacks "from" and "timestamp", and it goes to the user with

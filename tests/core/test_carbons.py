@@ -19,7 +19,7 @@ def chatting(pair: Pair) -> list[Device]:
 
 
 def test_d15_the_other_devices_get_the_message_as_its_recipient_does(pair: Pair) -> None:
-    """The frame of the document, so that a client needs to look at `from` only; without a position even if it resumes."""
+    """The same frame as for the recipient, so that a client needs to look at `from` only; without a position even if it resumes."""
     phone, laptop, bob = chatting(pair)
     third = pair.come(pair.ann, "carbons", "resume", "receipts")
     plain = pair.come(pair.ann, "resume", "receipts", "history")

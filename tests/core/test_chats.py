@@ -330,7 +330,7 @@ def test_d8_a_chat_with_oneself_is_refused(spelling: type[str]) -> None:
 
 @pytest.mark.parametrize("missing", ["target_user_id", "target_display_name"])
 def test_d25_open_chat_needs_both_fields(pair: Pair, missing: str) -> None:
-    """As the protocol document says, although only one of them decides anything."""
+    """As docs/protocol.md says, although only one of them decides anything."""
     ann, _ = pair.online(pair.ann, pair.bob)
     fields = {"target_user_id": pair.bob, "target_display_name": "Bob Ray"}
     del fields[missing]

@@ -130,7 +130,7 @@ def test_types_have_the_names_that_json_gives_them(value: Any, name: str) -> Non
 
 
 def test_frames_are_byte_for_byte_those_of_the_document() -> None:
-    """Field by field in the document's order, and nothing besides."""
+    """Field by field in the order of docs/protocol.md, and nothing besides."""
     users = [(ANN, "Ann Lee", True), (BOB, "Bob Ray", False)]
     entries = (
         f'{{"user_id":"{ANN}","display_name":"Ann Lee","online":true}},'

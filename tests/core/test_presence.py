@@ -255,7 +255,7 @@ def test_d22_presence_delta_carries_only_what_changed(far: bool, mode: str) -> N
 
 
 def test_d22_without_the_capability_the_list_is_always_full(pair: Pair) -> None:
-    """Byte for byte the document's: no `delta` field, everybody who is online."""
+    """For a client that uses no capability: no `delta` field, everybody who is online."""
     ann, _ = pair.online(pair.ann, pair.bob)
     pair.world.pass_time(2)
     ann.take()

@@ -67,7 +67,7 @@ def test_d28_the_close_codes() -> None:
 
 
 def test_message_types_are_spelled_like_their_names() -> None:
-    """In the document's capitals."""
+    """In capitals."""
     types = {name: value for name, value in vars(MessageType).items() if name.isupper()}
     assert {
         "HELLO",

@@ -48,7 +48,7 @@ def numbers(first: int, last: int) -> list[tuple[int, str]]:
 
 
 def test_d13_a_message_carries_its_position_and_a_cursor(pair: Pair) -> None:
-    """After what the document has, which stays as it is; a plain device of the same user sees nothing of it."""
+    """After the fields that need no capability, and these stay as they are; a plain device of the same user sees nothing of it."""
     ann, plain = pair.chatting()
     bob = resuming(pair)
     bob.take()

@@ -224,7 +224,7 @@ def test_d25_d28_invalid_utf8_closes_with_1007() -> None:
 
 
 def test_d24_every_error_says_what_to_do() -> None:
-    """`type`, `field`, the limit and `message_id`, as far as there are any; only the document's six codes."""
+    """`type`, `field`, the limit and `message_id`, as far as there are any; only the six codes of docs/protocol.md."""
     device = greeted()
     device.say("MSG", to=device.user_id, content="x" * 1001, message_id="7")
     assert device.error() == {

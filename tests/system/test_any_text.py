@@ -1,6 +1,6 @@
 """Any text in any field is kept byte for byte, after sanitising: live, after a restart, and in HISTORY; and the database takes no harm.
 
-D1, D10, D13, D14, D16, D25. The document promises protection against SQL injection, so much of this tries it.
+D1, D10, D13, D14, D16, D25. Much of this tries SQL injection.
 """
 
 from __future__ import annotations

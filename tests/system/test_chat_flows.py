@@ -1,6 +1,6 @@
-"""Every flow of the protocol document, between users of the same and of different shards, in every shape of server.
+"""Every sequence of docs/protocol.md that needs no capability, between users of the same and of different shards, in every shape of server.
 
-The clients know the document and nothing else: what they get has exactly the document's fields, in its order.
+The clients use no capability: what they get has exactly the fields that need none, in the order of docs/protocol.md.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SHAPES: Final = [
     (8, 2, "same shard"),
 ]
 
-#: Fields of each message, in the order in which the document shows them.
+#: Fields of each message, in the order in which docs/protocol.md shows them.
 FIELDS: Final = {
     "HELLO_ACK": ["user_id", "status"],
     "PRESENCE": ["users"],

@@ -34,7 +34,7 @@ async def test_d27_a_silent_client_is_pinged_closed_and_offline(server: Server) 
 
 @run_async
 async def test_d27_who_answers_the_ping_or_pings_by_itself_stays(server: Server) -> None:
-    """The document's clients send PING every 15 s and never see one from the server."""
+    """Clients that follow docs/protocol.md send PING every 15 s and never see one from the server."""
     async with ChatClient(server.url) as answering:
         await answering.hello()
         with RawClient.upgraded(server.port) as pinging:

@@ -1,4 +1,4 @@
-"""``scripts/manual_test.py``, which the protocol document names, against a real server."""
+"""``scripts/manual_test.py`` against a real server."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ async def test_d22_a_plain_client_gets_the_full_list_each_time(server: Server) -
 
 @run_async
 async def test_d22_presence_delta_is_only_for_who_asks(start_server: StartServer) -> None:
-    """Unknown capabilities are ignored; the plain client beside it sees the document's bytes."""
+    """Unknown capabilities are ignored; the client beside it that uses none sees nothing of them."""
     server = start_server(workers=3)
     first, second = two_users(server, "other shard")
     async with ChatClient(server.url, first) as watcher, ChatClient(server.url) as plain:

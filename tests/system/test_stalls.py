@@ -1,7 +1,7 @@
 """A server that stood still: all of its processes, or some, are suspended and go on (D27). As seen from the wire.
 
-Each case has a server of its own, with clients that PING every 15 s, as the document's do, and one that gives no sign of life. The cases of
-one test run at the same time: nearly all of it is waiting.
+Each case has a server of its own, with clients that PING every 15 s, as docs/protocol.md asks, and one that gives no sign of life.
+The cases of one test run at the same time: nearly all of it is waiting.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The protocol document's own examples, typed into wscat as it shows them."""
+"""Messages typed by hand into wscat, also with ids that are no UUIDs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def wscat(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def any_ids(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that takes the document's example ids."""
+    """A server that takes ids such as `test-123`."""
     with Server(tmp_path_factory.mktemp("server"), workers=2, user_ids="any") as server:
         yield server
 
@@ -62,7 +62,7 @@ def typed_until(wscat: str, url: str, expected: tuple[str, ...], *lines: str) ->
 
 
 def test_the_first_example_is_greeted(wscat: str, any_ids: Server, tmp_path: Path) -> None:
-    """D1: ``FASTCHAT_USER_IDS=any`` lets the document's "connect and send HELLO" run as it stands."""
+    """D1: ``FASTCHAT_USER_IDS=any`` lets in somebody called `test-123`."""
     shown = typed(
         wscat, any_ids.url, '{"type":"HELLO","data":{"user_id":"test-123","display_name":"Test User"}}'
     )
@@ -73,7 +73,7 @@ def test_the_first_example_is_greeted(wscat: str, any_ids: Server, tmp_path: Pat
 
 
 def test_the_second_example_needs_hello(wscat: str, any_ids: Server) -> None:
-    """D2: the document's "send a message" has no HELLO before it, and is told so."""
+    """D2: a MSG without HELLO before it is refused."""
     shown = typed(wscat, any_ids.url, '{"type":"MSG","data":{"to":"user-456","content":"Hello!"}}')
     assert any('"UNAUTHORIZED"' in line for line in shown), shown
 

@@ -104,7 +104,7 @@ class WebSocketTransport:
 async def connect_websocket(url: str) -> Transport:
     """A connection to a FastChat server."""
     try:
-        # The document's own heartbeat takes the place of that of `websockets`.
+        # The heartbeat of the protocol (PING and PONG) takes the place of that of `websockets`.
         websocket = await connect(
             url,
             ping_interval=None,

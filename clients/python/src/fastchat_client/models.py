@@ -26,7 +26,7 @@ RANK: Final[Mapping[str, int]] = {
 class FastChatError(Exception):
     """What the server refused, or the client gave up.
 
-    `code` is one of the six codes of the protocol document, or the client's own: ``CLOSED`` (the client was closed before it was done),
+    `code` is one of the six codes of docs/protocol.md, or the client's own: ``CLOSED`` (the client was closed before it was done),
     ``FORGOTTEN`` (the receipts of a message are followed no longer, since there are 1,000 newer ones), ``UNSUPPORTED`` (the server lacks
     the capability), ``LISTENER`` (a listener raised, which is the `__cause__`), ``PROTOCOL`` (what came from the server is no message),
     ``TIMEOUT`` (it was not online in the time that `connect` was given; it goes on trying) and ``TOKEN`` (the function that is asked for
