@@ -154,7 +154,7 @@ ACKNOWLEDGES: Final = (
     ),
     ("READ from a client", "the user has read this message, so it has arrived as well"),
     (
-        "OPEN_CHAT, MSG or TYPING to somebody",
+        "OPEN_CHAT, MSG, TYPING, HISTORY or READ in a chat",
         "the CHAT_OPENED of that chat has arrived; of messages it says nothing",
     ),
     ("HELLO_ACK", "HELLO is accepted, and the user and its name are on disk"),
