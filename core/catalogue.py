@@ -105,7 +105,7 @@ _SCOPE: Final = _one_of(Scope.EVERYONE, Scope.CONTACTS)
 _MSG_FIELDS: Final = (
     Field("from", _USER_ID, "the sender; the server stamps it"),
     Field("to", _USER_ID, "the recipient"),
-    Field("content", _CONTENT, "without markup; see below"),
+    Field("content", _CONTENT, "the text as it was stored, without markup"),
     Field("message_id", _MESSAGE_ID, "the sender's, or the server's"),
     Field(
         "timestamp",
@@ -125,10 +125,13 @@ _PRESENCE_ENTRY: Final = (
 FROM_CLIENT: Final = (
     Message(
         MessageType.HELLO,
-        "Who this is; the first message of a connection, within 10 s. Answered by HELLO_ACK and PRESENCE. Again: a new name or token.",
+        "Who this is; the first message of a connection, within 10 s. Answered by HELLO_ACK and PRESENCE."
+        " May be repeated, with a new name, a new token or other capabilities.",
         (
             Field("user_id", _USER_ID, "the user's own, kept for ever"),
-            Field("display_name", _NAME, "what others see; see below"),
+            Field(
+                "display_name", _NAME, "what others see; cleaned as described under *What becomes of texts*"
+            ),
             Field(
                 "capabilities",
                 both("list of strings", {"type": "array", "items": {"type": "string"}}),
@@ -170,7 +173,11 @@ FROM_CLIENT: Final = (
         "A chat message, for one person. Answered by MSG_ACK, with the same `message_id` again and again if it is repeated.",
         (
             Field("to", _USER_ID, "the recipient, with whom a chat is open"),
-            Field("content", _CONTENT, "one character is visible; see below"),
+            Field(
+                "content",
+                _CONTENT,
+                "at least one visible character; markup is removed as described under *What becomes of texts*",
+            ),
             Field(
                 "message_id",
                 _MESSAGE_ID,
@@ -181,16 +188,24 @@ FROM_CLIENT: Final = (
     ),
     Message(
         MessageType.MSG_ACK,
-        "This device has a message. Until then it is sent again at the next HELLO. No answer.",
+        "A message has arrived. Until this is said, it is sent again after each HELLO of its recipient. No answer.",
         (
-            Field("message_id", _MESSAGE_ID, "which"),
-            Field("from", _USER_ID, "its sender; without it the oldest one of that id", required=False),
+            Field("message_id", _MESSAGE_ID, "the message that has arrived"),
+            Field(
+                "from",
+                _USER_ID,
+                "its sender; without it, the oldest unacknowledged message of that id is meant",
+                required=False,
+            ),
         ),
     ),
     Message(
         MessageType.READ,
         "The user has read a message. No answer.",
-        (Field("message_id", _MESSAGE_ID, "which"), Field("from", _USER_ID, "its sender")),
+        (
+            Field("message_id", _MESSAGE_ID, "the message that was read"),
+            Field("from", _USER_ID, "its sender"),
+        ),
         capability=Capability.RECEIPTS,
     ),
     Message(
@@ -229,7 +244,7 @@ FROM_CLIENT: Final = (
         MessageType.TYPING,
         "The user is typing, or has stopped. No answer. It expires after 15 s, with the next message and with the connection.",
         (
-            Field("is_typing", _BOOLEAN, ""),
+            Field("is_typing", _BOOLEAN, "false: the user has stopped"),
             Field("to", _USER_ID, "to whom; else the chat opened or written in last", required=False),
         ),
     ),
@@ -350,7 +365,7 @@ FROM_SERVER: Final = (
         MessageType.MSG_ACK,
         "What became of a MSG. One for each, `delivered` or `stored`; with `receipts` one for each step.",
         (
-            Field("message_id", _MESSAGE_ID, "which"),
+            Field("message_id", _MESSAGE_ID, "the message that is answered"),
             Field(
                 "status",
                 _one_of(AckStatus.STORED, AckStatus.ACCEPTED, AckStatus.DELIVERED, AckStatus.READ),
@@ -398,7 +413,10 @@ FROM_SERVER: Final = (
     Message(
         MessageType.TYPING,
         "Somebody is typing to this user, or has stopped.",
-        (Field("user_id", _USER_ID, "who"), Field("is_typing", _BOOLEAN, "")),
+        (
+            Field("user_id", _USER_ID, "who is typing"),
+            Field("is_typing", _BOOLEAN, "false: the user has stopped"),
+        ),
     ),
     Message(MessageType.PONG, "The answer to PING.", (Field("timestamp", _TIMESTAMP, "the server's time"),)),
     Message(
@@ -420,13 +438,14 @@ FROM_SERVER: Final = (
                         ]
                     },
                 ),
-                "see below",
+                "one of the [error codes](#error-codes)",
             ),
             Field("message", STRING, "a sentence for developers"),
             Field(
                 "details",
                 both("object", _object(*ERROR_DETAILS)),
-                "any of " + ", ".join(f"`{field.name}`" for field in ERROR_DETAILS),
+                "what is wrong, in fields for programs: any of "
+                + ", ".join(f"`{field.name}`" for field in ERROR_DETAILS),
             ),
         ),
     ),
