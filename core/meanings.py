@@ -65,11 +65,16 @@ ERRORS: Final = (
     ),
     ErrorMeaning(ErrorCode.USER_NOT_FOUND, "the server has never seen this user", "nothing"),
     ErrorMeaning(ErrorCode.CHAT_NOT_OPENED, "there is no chat with this user", "OPEN_CHAT first"),
-    ErrorMeaning(ErrorCode.RATE_LIMITED, "too many of these", "again after `details.retry_after` seconds"),
+    ErrorMeaning(
+        ErrorCode.RATE_LIMITED,
+        "the limit for messages of this type is exceeded",
+        "again after `details.retry_after` seconds",
+    ),
     ErrorMeaning(
         ErrorCode.UNAUTHORIZED,
-        "before HELLO, or HELLO as somebody else; HELLO without a token that proves it, or the token expires soon: `details.reason`",
-        "HELLO; a new connection; HELLO with a new token",
+        "without `details.reason`: something else than HELLO or PING before HELLO, or a second HELLO as another user. With it: HELLO"
+        " without a valid token where one is needed, or (`expires`) the token of this connection ends soon",
+        "say HELLO, and as one user on one connection; with a reason, HELLO with a new token",
     ),
 )
 
@@ -119,7 +124,11 @@ _MAILBOX_MAX: Final[int] = Settings.model_fields["mailbox_max"].default
 
 LIMITS: Final = (
     Limit("a message, all fragments", f"{protocol.MESSAGE_MAX_BYTES} bytes", "close 1009"),
-    Limit("MSG of a user, new and accepted ones", _a_minute("messages_per_minute"), "RATE_LIMITED"),
+    Limit(
+        "MSG of a user; those that are refused or repeated do not count",
+        _a_minute("messages_per_minute"),
+        "RATE_LIMITED",
+    ),
     Limit("TYPING of a user", _a_minute("typing_per_minute"), "RATE_LIMITED"),
     Limit("OPEN_CHAT of a user", _a_minute("open_chats_per_minute"), "RATE_LIMITED"),
     Limit("HELLO of a user", _a_minute("hellos_per_minute"), "RATE_LIMITED"),
@@ -160,9 +169,14 @@ LIMITS: Final = (
         "MESSAGE_FAILED for who sends more",
     ),
     Limit(
-        "those of one sender; those of all senders together to whom the user has never written",
-        f"{sender_share(_MAILBOX_MAX)}, a tenth; {strangers_share(_MAILBOX_MAX)}, half",
-        "MESSAGE_FAILED",
+        "messages of one sender that wait for a user",
+        f"{sender_share(_MAILBOX_MAX)}, a tenth of the mailbox",
+        "MESSAGE_FAILED for that sender",
+    ),
+    Limit(
+        "messages that wait for a user, from all senders together to whom the user has never written",
+        f"{strangers_share(_MAILBOX_MAX)}, half of the mailbox",
+        "MESSAGE_FAILED for these senders",
     ),
 )
 
