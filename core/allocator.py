@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 #: The environment variable by which Python chooses its allocator.
@@ -20,9 +20,11 @@ PYTHON_MALLOC: Final = "PYTHONMALLOC"
 #: Of mallopt(3). Blocks up to a size are not joined with their free neighbours at once but all together later, which takes a quarter of
 #: a second when a crowd of 100,000 has left. With a size of 0 they are joined at once, and nothing is slower.
 _M_MXFAST: Final = 1
-#: Bytes that must have become free since the last time before giving back is worth while, and the seconds between two times. It takes a
-#: quarter of a millisecond a MiB, and more again when the memory is needed once more.
+#: Bytes that must have become free since the last time before giving back is worth while, or that part of what is in use, as a number of
+#: bits to shift by; and the seconds between two times. It takes a quarter of a millisecond a MiB, and more again when the memory is needed
+#: once more.
 _WORTH: Final = 4 * 2**20
+_WORTH_SHIFT: Final = 6
 _PAUSE: Final = 5.0
 
 
@@ -64,7 +66,9 @@ def _glibc() -> Any:
 class Allocator:
     """That of this process; `give_back` now and then. Make it before there is much to be allocated."""
 
-    def __init__(self) -> None:
+    def __init__(self, release: Callable[[], None] | None = None) -> None:
+        """`release` makes the process let go of what it can do without; it is called before memory is given back."""
+        self._release = release
         self._library = _glibc()
         #: Whether Python's objects come from there too; if not, nobody knows how many of them are in use.
         self._has_everything = os.environ.get(PYTHON_MALLOC) == "malloc"
@@ -86,10 +90,12 @@ class Allocator:
         """Give free memory back to the system if enough has become free since the last time; whether it did. At most every few seconds."""
         if self._library is None or now < self._given_back_at + _PAUSE:
             return False
-        free: int = self._library.mallinfo2().fordblks
-        self._least_free = min(self._least_free, free)
-        if free - self._least_free < _WORTH:
+        info = self._library.mallinfo2()
+        self._least_free = min(self._least_free, info.fordblks)
+        if info.fordblks - self._least_free < max(_WORTH, info.uordblks >> _WORTH_SHIFT):
             return False
+        if self._release is not None:
+            self._release()
         self._library.malloc_trim(0)
         # What was given back still counts as free.
         self._least_free = self._library.mallinfo2().fordblks

@@ -145,3 +145,55 @@ def test_what_a_crowd_took_can_be_given_back_though_some_of_it_stays() -> None:
 
 def test_an_operators_own_choice_of_allocator_stays() -> None:
     assert environment_of_children({"PYTHONMALLOC": "debug"}) == {}
+
+
+#: Takes memory in tuples of all lengths between other things, lets all of it go, and gives it back with and without the spare objects.
+SPARE_OBJECTS = """
+import gc, sys, weakref
+from core.allocator import Allocator
+from workers.memory import release_spare_objects
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+class Cycle(list):
+    pass
+
+gc.disable()
+allocator = Allocator(release_spare_objects if sys.argv[1] == "with" else None)
+allocator.give_back(100.0)
+empty = resident()
+crowd = [(tuple(range(number % 20)), bytes(200)) for number in range(100_000)]
+crowd.reverse()
+full = resident()
+cycle = Cycle()
+cycle.append(cycle)
+here, there = Cycle(), weakref.ref(cycle)
+del crowd, cycle
+assert allocator.give_back(300.0)
+assert there() is not None, "nothing was looked at"
+assert gc.is_tracked(here) and any(each is here for each in gc.get_objects())
+print((full - resident()) / (full - empty))
+"""
+
+
+def test_spare_objects_of_python_do_not_keep_what_a_crowd_took() -> None:
+    """Up to 2,000 tuples of each length are kept for later, each in a page of its own."""
+    chosen = environment_of_children({})
+    if not chosen:
+        pytest.skip("this C library can't give memory back between what is in use")
+    back = [
+        float(
+            subprocess.run(
+                [sys.executable, "-c", SPARE_OBJECTS, release],
+                cwd=PROJECT,
+                env={**os.environ, **chosen},
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+                timeout=60,
+            ).stdout
+        )
+        for release in ("with", "without")
+    ]
+    assert back[0] > 0.9 > back[1]
