@@ -1,6 +1,7 @@
 """The vocabulary of the wire: message types, error codes, close codes, capabilities and limits, one table each.
 
 Everything that a client can see by name or number stands here once; the code, the tests and the documentation read it from here.
+A comment such as (D7) cites the rule behind it, in docs/decisions.md.
 To add a message type: a constant in `MessageType`, a row in ``core.session.command_table`` if clients send it, a frame builder in
 ``core.codec`` if the server does.
 """

@@ -54,7 +54,7 @@ def test_d11_accepted_then_delivered_then_read(pair: Pair) -> None:
 
 
 def test_d11_read_says_that_it_was_delivered_too(pair: Pair) -> None:
-    """READ without MSG_ACK acknowledges: the states come in order, and the message does not come again."""
+    """READ without MSG_ACK acknowledges (D31): the states come in order, and the message does not come again."""
     ann, bob = chatting(pair)
     ann.msg(pair.bob, "Hi.", ONE)
     bob.say("READ", message_id=ONE, **{"from": pair.ann.upper()})

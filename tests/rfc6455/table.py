@@ -24,8 +24,9 @@ against the real processes: a front takes the connection and its HELLO, and hand
 the place of the chat, and the limits are those of the cases, 16 MiB a message. No setting leads to either; the worker program that does it
 is part of the tests.
 
-Families 1 to 7 run a second time *before* HELLO, against the lobby, where the same rules hold (D25). No message is echoed there: one that
-is not a message of FastChat's is answered with `ERROR VALIDATION`, binary data closes with 1003, more than 16 KiB with 1009.
+Families 1 to 7 run a second time *before* HELLO, against the lobby, where the same rules hold
+([D25](decisions.md#d25-malformed-input)). No message is echoed there: one that is not a message of FastChat's is answered with
+`ERROR VALIDATION`, binary data closes with 1003, more than 16 KiB with 1009.
 
 What the chat does otherwise than the echo session: binary data closes with 1003, a message over 16 KiB with 1009.
 
