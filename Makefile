@@ -44,34 +44,34 @@ help: ## list the tasks
 
 setup: $(VENV)/.installed-dev ## install everything for development into .venv
 
-run: $(if $(compiled),$(COMPILED_CORE)/.done,$(VENV)/.installed-run) ## run the server: WORKERS=8 PORT=8000 DATA=./data and every other setting, COMPILED=1, ARGS=--help lists them
+run: $(if $(compiled),$(COMPILED_CORE)/.done,$(VENV)/.installed-run) ## run the server: WORKERS=8 PORT=8000 DATA=./data or any other setting (ARGS=--help lists them), COMPILED=1
 	@$(in_the_foreground) $(BIN)/python -m router serve $(ARGS)
 
-status: $(VENV)/.installed-run ## show what a running server is doing: ADMIN_PORT=8001 ARGS=--json
+status: $(VENV)/.installed-run ## show the state of a running server: ADMIN_PORT=8001 ARGS=--json
 	@exec $(BIN)/fastchat status $(ARGS)
 
-who: $(VENV)/.installed-run ## show what a running server knows of a user: USER_ID=...
+who: $(VENV)/.installed-run ## show a user's devices and chats: USER_ID=...
 	@exec $(BIN)/fastchat who $(ARGS) -- '$(USER_ID)'
 
 kick: $(VENV)/.installed-run ## close all connections of a user: USER_ID=...
 	@exec $(BIN)/fastchat kick $(ARGS) -- '$(USER_ID)'
 
-test: $(VENV)/.installed-dev ## run the tests: ARGS="-k words -n 0" goes to pytest
+test: $(VENV)/.installed-dev ## run the tests: ARGS="-k words -n 0" are arguments of pytest
 	@exec $(BIN)/python -m pytest -n 4 --dist loadscope -m "not slow" $(ARGS)
 
-test-all: $(VENV)/.installed-dev ## run all tests, also those that take long: ARGS as for `make test`
+test-all: $(VENV)/.installed-dev ## run all tests, also those that take long: ARGS="-k words -n 0" are arguments of pytest
 	@exec $(BIN)/python -m pytest -n 4 --dist loadscope $(ARGS)
 
-test-compiled: $(COMPILED_CORE)/.done ## run the tests of the core on the core compiled to machine code
+test-compiled: $(COMPILED_CORE)/.done ## run the tests of the core on the core compiled to machine code (COMPILED=1)
 	@exec $(BIN)/python -m pytest -n 4 -o pythonpath="$(COMPILED_CORE) ." -m "not replaces" tests/core $(ARGS)
 
-check: $(VENV)/.installed-dev ## check style, formatting, types and who imports whom
+check: $(VENV)/.installed-dev ## check style, formatting, types, and which module may import which
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-audit: $(VENV)/.made-for ## ask PyPI whether weaknesses are known of the packages in requirements.lock; needs the network
+audit: $(VENV)/.made-for ## ask PyPI for known vulnerabilities of the packages in requirements.lock
 	@exec $(BIN)/python scripts/audit.py $(ARGS)
 
 manual: $(VENV)/.installed-run ## walk two users through all flows of a running server: URL=ws://localhost:8000/ws
@@ -80,24 +80,25 @@ manual: $(VENV)/.installed-run ## walk two users through all flows of a running 
 load: $(VENV)/.installed-dev ## put load on a running server: USERS=50 (pairs) DURATION=20 SHAPE=ramp|storm PROCESSES=2 URL=ws://localhost:8000/ws
 	@exec $(locust) --headless --only-summary --html $(RESULTS)/report.html --csv $(RESULTS)/load $(ARGS)
 
-load-ui: $(VENV)/.installed-dev ## the same from locust's web page: UI_PORT=8089 (0: a free one)
+load-ui: $(VENV)/.installed-dev ## put load on a running server from locust's web page: UI_PORT=8089 (0 takes a free port)
 	@exec $(locust) --web-host 127.0.0.1 --web-port $(UI_PORT) $(ARGS)
 
-bench: $(VENV)/.installed-dev ## measure what a message costs and what durability does, with servers of its own: ARGS="--rounds 1" makes it quick
+bench: $(VENV)/.installed-dev ## measure what a message costs, with servers of its own: ARGS="--rounds 1" is quick
 	@exec $(BIN)/python -m bench.compare --name ours --subjects ours --yardstick memory --rounds 3 \
 		--loads "window 1,window 8,window 32,rate 5000" $(ARGS)
 
-bench-compare: $(COMPILED_CORE)/.done ## the same beside a C relay, uWebSockets.js, picows, ws and FastAPI; takes a quarter of an hour
+bench-compare: $(COMPILED_CORE)/.done ## measure what a message costs beside a C relay, uWebSockets.js, picows, ws and FastAPI; takes 15 minutes
 	@exec $(BIN)/python -m bench.compare $(ARGS)
 
-bench-guard: $(VENV)/.installed-dev ## count the instructions of a message beside the budget, under valgrind: ARGS=--update sets the budget
+bench-guard: $(VENV)/.installed-dev ## compare the instructions that a message costs with the budget, under valgrind: ARGS=--update sets the budget
 	@exec $(BIN)/python -m bench.guard $(ARGS)
 
-fuzz: $(VENV)/.installed-fuzz ## throw inputs at the code that strangers reach: MINUTES=60 TARGET=message
+fuzz: $(VENV)/.installed-fuzz ## fuzz the code that reads bytes of clients: MINUTES=60 TARGET=message
 	@exec $(BIN)/python -m fuzz --minutes $(MINUTES) --target $(TARGET)
 
-docs: $(VENV)/.installed-run ## write the protocol reference, docs/protocol.md and docs/protocol.schema.json, from the tables in core/
-	@exec $(BIN)/python scripts/protocol_reference.py
+docs: $(VENV)/.installed-run ## write docs/protocol.md, docs/protocol.schema.json and docs/settings.md from the code
+	@$(BIN)/python scripts/protocol_reference.py
+	@$(BIN)/python scripts/settings_reference.py
 
 clean: ## remove .venv and all caches; keeps the server's data
 	@rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -6,13 +6,20 @@ its children the same values as environment (`Settings.environment`), so all of 
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import Field, JsonValue, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from core.capacity import default_workers
 from core.placement import WORKERS_MAX
@@ -24,12 +31,17 @@ SECRET: Final[dict[str, JsonValue]] = {"secret": True}
 HIDDEN: Final = "***"
 
 
+def _default(words: str) -> dict[str, JsonValue]:
+    """Make the ``json_schema_extra`` of a setting whose default is worked out when the server starts: how, in words."""
+    return {"default": words}
+
+
 class ConfigurationError(Exception):
     """Something the operator has to change before the server can start; the message is a sentence that says what."""
 
 
 class Settings(BaseSettings):
-    """The FastChat server. Each flag is an environment variable too: --data-dir is FASTCHAT_DATA_DIR; the flag wins."""
+    """Run the FastChat server. Each flag is also an environment variable: --data-dir is FASTCHAT_DATA_DIR. The flag wins."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -42,129 +54,208 @@ class Settings(BaseSettings):
     )
 
     host: str = Field(
-        "localhost", min_length=1, description="address of the public port; localhost is 127.0.0.1 and ::1"
+        "localhost", min_length=1, description="Address of the public port. `localhost` is 127.0.0.1 and ::1."
     )
-    port: int = Field(8000, ge=0, le=65535, description="public port; 0 takes a free one")
-    admin_host: str = Field("localhost", min_length=1, description="address of the admin port")
-    admin_port: int = Field(8001, ge=0, le=65535, description="admin port; 0 takes a free one")
+    port: int = Field(8000, ge=0, le=65535, description="Public port. 0 takes a free port.")
+    admin_host: str = Field(
+        "localhost", min_length=1, description="Address of the admin port. `localhost` is 127.0.0.1 and ::1."
+    )
+    admin_port: int = Field(
+        8001,
+        ge=0,
+        le=65535,
+        description="Port of health checks, metrics and dashboard, for operators only: it has no password. 0 takes a free port.",
+    )
     admin_hosts: str = Field(
         "",
-        description="names by which the admin port is asked besides localhost and addresses, by commas, such as fastchat.example.com",
+        description="Names, separated by commas, that the admin port accepts in the Host header besides `localhost` and IP addresses,"
+        " such as `fastchat` where that is the server's name in Kubernetes or Docker.",
     )
     workers: int = Field(
         default_factory=default_workers,
         ge=1,
         le=WORKERS_MAX,
-        description="worker processes; default: one for each CPU that the server may use, if there is memory for so many",
+        json_schema_extra=_default("one for each usable CPU, fewer if there is not enough memory for them"),
+        description=f"Worker processes, at most {WORKERS_MAX}. Each owns a share of the users.",
     )
-    fronts: int = Field(1, ge=1, le=64, description="front processes")
-    data_dir: Path = Field(Path("data"), description="where the server keeps its data")
+    fronts: int = Field(1, ge=1, le=64, description="Front processes. They accept new connections.")
+    data_dir: Path = Field(
+        Path("data"), description="Directory in which users, chats and messages are stored."
+    )
     run_dir: Path | None = Field(
         None,
-        description="directory for the server's own sockets; default: one under the system's temporary directory",
+        json_schema_extra=_default("a directory for this user and port in the system's temporary directory"),
+        description="Directory for the sockets between the server's own processes, and for the socket of the operator's commands.",
     )
     store: Literal["sqlite", "memory"] = Field(
-        "sqlite", description="where messages are kept: in SQLite files below the data directory, or nowhere"
+        "sqlite",
+        description="`sqlite`: messages are stored in SQLite files in the data directory. `memory`: messages are lost when the process"
+        " that holds them ends, and nothing is promised.",
     )
     durability: Literal["fsync", "os"] = Field(
         "fsync",
-        description="fsync: what is acknowledged survives a loss of power; os: it survives the end of any process of ours",
+        description="`fsync`: an acknowledged message survives a loss of power. `os`: it survives the end of any process of the server,"
+        " but not a loss of power.",
     )
     retention_days: float = Field(
-        30.0, ge=0, le=36_500, allow_inf_nan=False, description="days that messages are kept; 0: for ever"
+        30.0,
+        ge=0,
+        le=36_500,
+        allow_inf_nan=False,
+        description="Days for which messages are stored; 0 keeps them for ever. A system clock that is set wrong deletes nothing: time in"
+        " which no server ran counts gradually, at most 24 times as fast as time passes. A message that no device has acknowledged is"
+        " kept until it has waited for so many days while the server ran.",
     )
     mailbox_max: int = Field(
-        100_000, ge=1, le=10_000_000, description="messages that may wait for one user; more are refused"
+        100_000,
+        ge=1,
+        le=10_000_000,
+        description="Unacknowledged messages that may wait for one user, at most a tenth of them from one sender, and at most half of them"
+        " from senders to whom the user has never written. More are refused with MESSAGE_FAILED.",
     )
     worker_memory_mib: int = Field(
         0,
         ge=0,
         le=1_048_576,
-        description="MiB past which a worker takes no more connections; 0: its share of four fifths of what the machine or container has",
+        description="Memory in MiB that a worker may use; beyond it the worker refuses new connections with close code 1013 until memory is"
+        " free again. 0 is the worker's share of 4/5 of the memory that the machine or container has.",
     )
     user_ids: Literal["uuid4", "uuid", "any"] = Field(
         "uuid4",
-        description="which user ids are accepted: UUIDs of version 4, UUIDs of any version, or 1-128 letters, digits and . _ - | @ : + =",
+        description="Accepted user ids. `uuid4`: UUIDs of version 4. `uuid`: UUIDs of any version. `any`: 1 to 128 letters, digits and"
+        " `. _ - | @ : + =`, at least one of them a letter or digit; e-mail addresses and the ids of identity providers fit.",
     )
     auth: Literal["none", "jwt"] | None = Field(
         None,
-        description="none: identity is what HELLO says, and is not proven; jwt: a signed token proves it",
+        description="Authentication. `none`: the user id in HELLO is believed without proof. `jwt`: HELLO needs a signed JSON Web Token."
+        " Not set means `none` on a loopback address; to listen on any other address, this setting is required.",
     )
     jwt_key: str | None = Field(
         None,
         repr=False,
         json_schema_extra=SECRET,
-        description="key of tokens: the secret of HS256, else a key in PEM; better in a file than in a flag, which others see",
+        description="Key with which tokens are verified, in place of FASTCHAT_JWT_KEY_FILE: a secret of at least 32 bytes for HS256, a"
+        " key in PEM for the other algorithms. It is never shown. Other users of the machine can see flags: prefer a file.",
     )
-    jwt_key_file: Path | None = Field(None, description="file with that key, in place of it")
+    jwt_key_file: Path | None = Field(
+        None,
+        description="File with the key with which tokens are verified: a secret of at least 32 bytes for HS256, a key in PEM for the"
+        " other algorithms. SIGHUP makes the server read it again.",
+    )
     jwt_jwks_file: Path | None = Field(
-        None, description="file with a JSON Web Key Set, in place of it; SIGHUP reads it again"
+        None,
+        description="File with a JSON Web Key Set with which tokens are verified, in place of FASTCHAT_JWT_KEY_FILE. SIGHUP makes the"
+        " server read it again.",
     )
     jwt_algorithm: Literal["HS256", "RS256", "ES256", "EdDSA"] = Field(
-        "HS256", description="the one algorithm with which tokens may be signed"
+        "HS256", description="Only algorithm with which tokens may be signed."
     )
-    jwt_audience: str = Field("", description="`aud` that a token must name, one of these, by commas")
-    jwt_issuer: str = Field("", description="`iss` that a token must have, one of these, by commas")
+    jwt_audience: str = Field(
+        "",
+        description="Accepted audiences, separated by commas: the claim `aud` of a token must name one of them. Not set: a token that"
+        " names an audience is refused.",
+    )
+    jwt_issuer: str = Field(
+        "",
+        description="Accepted issuers, separated by commas: the claim `iss` of a token must be one of them. Not set: any issuer is"
+        " accepted.",
+    )
     jwt_leeway: float = Field(
         10.0,
         ge=0,
         le=300,
         allow_inf_nan=False,
-        description="seconds by which the clocks of server and issuer may differ",
+        description="Seconds by which the clocks of the server and of the issuer of tokens may differ.",
     )
     allowed_origins: str = Field(
         "",
-        description="origins that browsers may connect from, separated by commas; * and https://*.example.com work",
+        description="Origins of web pages that may connect, separated by commas, such as `https://chat.example.com`."
+        " `https://*.example.com` stands for all subdomains, `*` for all origins, `file://` and `null` for pages without an origin, which"
+        " local files and sandboxed frames of any site are. Pages from `localhost`, from loopback addresses, and from the IP address that"
+        " they connect to may always connect.",
     )
     trusted_proxies: str = Field(
-        "", description="addresses and networks, by commas, whose X-Forwarded-For is believed; default: none"
+        "",
+        description="IP addresses and networks of proxies, separated by commas, whose X-Forwarded-For header is believed. Not set: the"
+        " header is ignored.",
     )
     max_connections: int = Field(
-        0, ge=0, le=10_000_000, description="connections of the chat in all; 0: no limit"
+        0, ge=0, le=10_000_000, description="Connections of clients in total. 0 is no limit."
     )
     connections_per_ip: int = Field(
-        0, ge=0, le=10_000_000, description="connections from an IPv4 address or IPv6 /64; 0: no limit"
+        0,
+        ge=0,
+        le=10_000_000,
+        description="Connections from one IPv4 address or IPv6 /64. 0 is no limit.",
     )
     connection_rate_per_ip: int = Field(
         0,
         ge=0,
         le=1_000_000,
-        description="new connections a second from there, with a burst of three times that; 0: no limit",
+        description="New connections per second from one IPv4 address or IPv6 /64, with a burst of three times as many; each front"
+        " counts its own. 0 is no limit.",
     )
     half_open_per_ip: int | None = Field(
         None,
         ge=0,
         le=1_000_000,
-        description="connections from there that have not said HELLO; 0: no limit; default: 256, but no limit for this machine",
+        json_schema_extra=_default("256, and no limit for loopback addresses"),
+        description="Connections from one IPv4 address or IPv6 /64 that have not sent HELLO yet; each front counts its own. 0 is no limit.",
     )
     presence: Literal["auto", "everyone", "contacts"] = Field(
-        "auto", description="whose presence a user sees"
+        "auto",
+        description="Users whose online status a user sees. `everyone`: all users. `contacts`: the users with whom the user has a chat."
+        " `auto`: everyone until more than 200 users are online, then contacts until fewer than 160 are.",
     )
-    messages_per_minute: int = Field(60, ge=0, le=1_000_000, description="MSG a minute and user; 0: no limit")
+    messages_per_minute: int = Field(
+        60,
+        ge=0,
+        le=1_000_000,
+        description="MSG that a user may send in any 60 seconds, from all devices. 0 is no limit.",
+    )
     typing_per_minute: int = Field(
-        10, ge=0, le=1_000_000, description="TYPING a minute and user; 0: no limit"
+        10,
+        ge=0,
+        le=1_000_000,
+        description="TYPING that a user may send in any 60 seconds, from all devices. 0 is no limit.",
     )
     open_chats_per_minute: int = Field(
-        20, ge=0, le=1_000_000, description="OPEN_CHAT a minute and user; 0: no limit"
+        20,
+        ge=0,
+        le=1_000_000,
+        description="OPEN_CHAT that a user may send in any 60 seconds, from all devices. 0 is no limit.",
     )
-    hellos_per_minute: int = Field(30, ge=0, le=1_000_000, description="HELLO a minute and user; 0: no limit")
+    hellos_per_minute: int = Field(
+        30,
+        ge=0,
+        le=1_000_000,
+        description="HELLO that a user may send in any 60 seconds, from all devices. 0 is no limit.",
+    )
     history_per_minute: int = Field(
-        60, ge=0, le=1_000_000, description="HISTORY a minute and user; 0: no limit"
+        60,
+        ge=0,
+        le=1_000_000,
+        description="HISTORY that a user may send in any 60 seconds, from all devices. 0 is no limit.",
     )
     presence_per_minute: int = Field(
-        60, ge=0, le=1_000_000, description="PRESENCE asked for a minute and user; 0: no limit"
+        60,
+        ge=0,
+        le=1_000_000,
+        description="PRESENCE that a user may send in any 60 seconds, from all devices. 0 is no limit.",
     )
     pings_per_second: float = Field(
         1.0,
         ge=0,
         le=10_000,
         allow_inf_nan=False,
-        description="PING a second and connection, with a burst of 5; 0: no limit",
+        description="PING per second that a client may send on one connection, with a burst of 5. 0 is no limit.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="least severity that is logged"
+        "info", description="Lowest severity that is logged: `debug`, `info`, `warning` or `error`."
     )
-    log_format: Literal["text", "json"] = Field("text", description="text for people, json for machines")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="`text`: a line of text per event. `json`: a JSON object per line, for programs."
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -192,6 +283,33 @@ def is_secret(name: str) -> bool:
     return field is not None and field.json_schema_extra == SECRET
 
 
+def describe_default(name: str) -> str | None:
+    """Tell the default of a setting: as one would write it, or in words where it is worked out; None when the setting is not set."""
+    field = Settings.model_fields[name]
+    extra = field.json_schema_extra
+    if isinstance(extra, dict) and "default" in extra:
+        return str(extra["default"])
+    if field.default in (None, ""):
+        return None
+    return f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Shows with each flag what the reference of settings shows, not pydantic's own words for the default."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        name = action.option_strings[-1].removeprefix("--").replace("-", "_")
+        if name not in Settings.model_fields:
+            return action.help
+        about = f"{Settings.model_fields[name].description} Default: {describe_default(name) or 'not set'}."
+        return about.replace("`", "").replace("%", "%%")
+
+
+def flags_source(program: str) -> CliSettingsSource[Settings]:
+    """Make the reader of the flags of `program`; call it with ``args`` to read some."""
+    return CliSettingsSource(Settings, cli_prog_name=program, formatter_class=_Help)
+
+
 def load_settings(
     environ: Mapping[str, str], arguments: Sequence[str] | None = None, program: str = "fastchat serve"
 ) -> Settings:
@@ -208,8 +326,7 @@ def load_settings(
     values = {name.removeprefix(PREFIX).lower(): value for name, value in variables.items() if value}
     try:
         return Settings(
-            _cli_parse_args=list(arguments) if arguments is not None else None,
-            _cli_prog_name=program,
+            _cli_settings_source=None if arguments is None else flags_source(program)(args=list(arguments)),
             **values,  # type: ignore[arg-type] # text, of which pydantic makes what each field is
         )
     except ValidationError as error:

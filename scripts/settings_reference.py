@@ -1,0 +1,91 @@
+"""The reference of settings, made of ``core.settings``: ``make docs``, or ``python scripts/settings_reference.py``.
+
+Writes docs/settings.md. With ``--check`` it writes nothing, and ends with 1 when the file is not what it would write.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+_PROJECT: Final = Path(__file__).resolve().parents[1]
+if str(_PROJECT) not in sys.path:  # it is, unless this runs as a script
+    sys.path.insert(0, str(_PROJECT))
+
+from core.settings import PREFIX, Settings, describe_default  # noqa: E402
+
+PAGE: Final = _PROJECT / "docs" / "settings.md"
+
+_INTRODUCTION: Final = """\
+# Settings
+
+Made by `make docs` from `core/settings.py`. `fastchat serve --help` shows the same texts.
+
+Each setting is an environment variable, a flag of `fastchat serve`, and a parameter of `make run`:
+
+    FASTCHAT_WORKERS=8 .venv/bin/fastchat serve
+    .venv/bin/fastchat serve --workers 8
+    make run WORKERS=8
+
+A flag wins over the environment, and so does a parameter of `make run`. An empty variable is not set. An unknown variable that begins
+with `FASTCHAT_` and an invalid value stop the start with a sentence that says what was expected; an unknown flag stops it too. The
+variables that Kubernetes and Docker make for a service named `fastchat` are ignored, with a warning. The server reads its settings when it
+starts; SIGHUP makes it read the key files again and nothing else.
+
+    .venv/bin/fastchat config check
+    .venv/bin/fastchat config show
+
+`config check` checks the settings without starting a server. `config show` shows the value of each setting and where it comes from: the
+default, the environment, or a flag. Both take the flags of `fastchat serve`.
+"""
+
+
+def page() -> str:
+    """Make the page as Markdown."""
+    lines = ["| `make run` | environment | flag | default | meaning |", "| --- | --- | --- | --- | --- |"]
+    lines += [_row(name) for name in Settings.model_fields]
+    return _INTRODUCTION + "\n" + "\n".join(lines) + "\n"
+
+
+def _row(name: str) -> str:
+    field = Settings.model_fields[name]
+    parameter = "DATA" if name == "data_dir" else name.upper()
+    default = describe_default(name)
+    in_words = default is None or (
+        isinstance(field.json_schema_extra, dict) and "default" in field.json_schema_extra
+    )
+    cells = (
+        f"`{parameter}`",
+        f"`{PREFIX}{name.upper()}`",
+        f"`--{name.replace('_', '-')}`",
+        (default or "not set") if in_words else f"`{default}`",
+        field.description or "",
+    )
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write, or check; return the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing, and fail when the page is out of date"
+    )
+    check: bool = parser.parse_args(arguments).check
+    if PAGE.exists() and PAGE.read_text() == page():
+        return 0
+    if check:
+        print(f"{PAGE.relative_to(_PROJECT)} is out of date: make docs", file=sys.stderr)
+        return 1
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page())
+    print(f"wrote {PAGE.relative_to(_PROJECT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
