@@ -30,21 +30,19 @@ EXIT_NOT_SO: Final = 1
 _EXIT_BUG: Final = 70
 
 _PROGRAM: Final = "fastchat"
-_EPILOG: Final = (
-    "Exit codes: 0 done, 2 it can't be done, and a sentence says why; what else there is, each command says."
-)
+_EPILOG: Final = "Exit codes: 0 done, 2 not possible, with the reason on standard error; the help of a command has its other codes."
 #: Everything that a command does not know is for ``core.settings``.
 _TAKES_SETTINGS: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app: Final = typer.Typer(
-    help="FastChat: run a server, and look after one that runs.",
+    help="Run a FastChat server, and operate a running one.",
     epilog=_EPILOG,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 _config: Final = typer.Typer(
-    help="Look at the settings that a server would have. Takes the flags of `fastchat serve`.",
+    help="Check or show the settings of a server. Takes the flags of `fastchat serve`.",
     rich_markup_mode=None,
 )
 app.add_typer(_config, name="config")
@@ -53,14 +51,16 @@ Admin = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
-        help="The server's admin port. Default: http://localhost:8001, or what FASTCHAT_ADMIN_HOST and FASTCHAT_ADMIN_PORT say.",
+        help="The server's admin port. Default: http://localhost:8001, or FASTCHAT_ADMIN_HOST and FASTCHAT_ADMIN_PORT.",
     ),
 ]
 RunDir = Annotated[
     Path | None,
-    typer.Option(help="The server's run directory, in place of its admin port. Default: FASTCHAT_RUN_DIR."),
+    typer.Option(
+        help="The server's run directory, in place of its admin port. Default: FASTCHAT_RUN_DIR, if it is set."
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
 UserId = Annotated[str, typer.Argument(metavar="USER", help="The user's id.", show_default=False)]
 
 
@@ -121,9 +121,9 @@ def _serve(context: typer.Context) -> None:
 
 @app.command("status")
 def _status(admin: Admin = None, run_dir: RunDir = None, json: AsJson = False) -> None:
-    """Show what the server is doing.
+    """Show the state of every process of the server.
 
-    Exit codes: 0 it is ready, 1 it is not, and `not ready` says why, 2 it can't be reached.
+    Exit codes: 0 the server is ready, 1 it is not, with the reasons below `not ready`, 2 it can't be reached.
     """
     from router.operator_text import describe_status
 
@@ -134,11 +134,11 @@ def _status(admin: Admin = None, run_dir: RunDir = None, json: AsJson = False) -
 
 @app.command("who")
 def _who(user: UserId, admin: Admin = None, run_dir: RunDir = None, json: AsJson = False) -> None:
-    """Show what the server knows of a user.
+    """Show a user's devices and chats.
 
-    Devices, chats, messages that wait for an acknowledgement, and how the last connection ended.
+    Also the number of unacknowledged messages, and how the last connection ended.
 
-    Exit codes: 0 the user is known, 1 has never been here, 2 nobody can say.
+    Exit codes: 0 the user is known, 1 the server has never seen the user, 2 the server can't answer.
     """
     from core.answers import WHO
     from router.operator_text import describe_user
@@ -150,9 +150,11 @@ def _who(user: UserId, admin: Admin = None, run_dir: RunDir = None, json: AsJson
 
 @app.command("kick")
 def _kick(user: UserId, admin: Admin = None, run_dir: RunDir = None) -> None:
-    """Close all connections of a user, with 1008. The user may come back.
+    """Close all connections of a user with close code 1008.
 
-    Exit codes: 0 done, 1 there was no connection, 2 it can't be done.
+    The user may connect again.
+
+    Exit codes: 0 done, 1 the user had no connection, 2 not possible.
     """
     from core.answers import KICK
 
@@ -163,13 +165,18 @@ def _kick(user: UserId, admin: Admin = None, run_dir: RunDir = None) -> None:
 
 @app.command("log-level")
 def _log_level(
-    level: Annotated[str, typer.Argument(metavar="LEVEL", help="debug, info, warning or error.")],
+    level: Annotated[
+        str,
+        typer.Argument(
+            metavar="LEVEL", help="Lowest severity that is logged: debug, info, warning or error."
+        ),
+    ],
     admin: Admin = None,
     run_dir: RunDir = None,
 ) -> None:
-    """Change what all processes of the server log.
+    """Set the log level of all processes of the server.
 
-    What is at least so severe is logged from now on, until the server ends or the level is changed again.
+    The level holds until the server ends or the level is set again.
     """
     from router.operations import LOG_LEVEL
 
@@ -181,13 +188,17 @@ def _log_level(
 def _token(
     context: typer.Context,
     user: UserId,
-    name: Annotated[str | None, typer.Option(help="A claim `name`.", show_default=False)] = None,
-    minutes: Annotated[float, typer.Option(min=0.01, max=525_600, help="How long it is valid.")] = 60.0,
+    name: Annotated[
+        str | None, typer.Option(help="The display name, as the claim `name`.", show_default=False)
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option(min=0.01, max=525_600, help="Minutes until the token expires.")
+    ] = 60.0,
 ) -> None:
     """Make a token for a user, for development.
 
-    It is signed with the server's own key, that is what FASTCHAT_JWT_KEY or FASTCHAT_JWT_KEY_FILE say, which has to be a secret or a
-    private key. Takes the flags of `fastchat serve`.
+    The token is signed with the key in FASTCHAT_JWT_KEY or FASTCHAT_JWT_KEY_FILE, which has to be a secret or a private key. Takes the
+    flags of `fastchat serve`.
     """
     from core.protocol import Refusal
     from core.settings import ConfigurationError, load_settings
@@ -206,14 +217,14 @@ def _token(
     token = make_token(keys, settings, user_id, name, time(), 60.0 * minutes)
     if token is None:
         _give_up(
-            ConfigurationError("the server's key is a public one: who has the private key makes the tokens")
+            ConfigurationError("the server's key is a public key; tokens are signed with the private key")
         )
     _print([token])
 
 
 @_config.command("check", context_settings=_TAKES_SETTINGS)
 def _check(context: typer.Context) -> None:
-    """Check environment and flags as `fastchat serve` would, without starting anything."""
+    """Check all settings without starting a server."""
     from core.service_links import describe_ignored
     from core.settings import PREFIX, ConfigurationError, load_settings
     from router.preflight import check_settings
@@ -229,7 +240,10 @@ def _check(context: typer.Context) -> None:
 
 @_config.command("show", context_settings=_TAKES_SETTINGS)
 def _show_config(context: typer.Context, json: AsJson = False) -> None:
-    """Show every setting, its value, and whether that is the default, from the environment, or from a flag."""
+    """Show all settings and where each comes from.
+
+    A value is the default, or it comes from the environment or from a flag.
+    """
     from core.configuration import explain_settings
     from core.settings import ConfigurationError
     from router.operator_text import describe_settings

@@ -361,7 +361,7 @@ def test_preparing_by_hand(directory: Path) -> None:
 def test_a_number_of_workers_that_is_none(directory: Path, workers: str) -> None:
     result = tool("prepare", directory, f"--workers={workers}")
     assert result.returncode == 2
-    assert f"expected is a number from 1 to 64, not '{workers}'" in result.stderr
+    assert f"expected a number from 1 to 64, not '{workers}'" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -23,35 +23,36 @@ from core.settings import PREFIX, ConfigurationError
 #: `check`, or what `backup` and `restore` do last, has found damage.
 EXIT_DAMAGED: Final = 1
 
+_DESCRIPTION: Final = "Check, export, back up, restore or change the data directory of a server."
 _EPILOG: Final = """\
-DATA_DIR is what FASTCHAT_DATA_DIR or DATA= says, by default ./data. `check`, `export` and `backup` only read there, and may run beside a
-server; `purge`, `prepare` and `restore` need it to be stopped. Exit codes: 0 done, 1 damage found by `check` or in a copy, 2 it can't be
-done, and a sentence says why.
+DATA_DIR is the value of FASTCHAT_DATA_DIR, or of DATA= for make; the default is ./data. `check`, `export` and `backup` only read it and
+may run beside a server; stop the server for `purge`, `prepare` and `restore`. Exit codes: 0 success, 1 `check`, `backup` or `restore`
+found damage, 2 not possible, with the reason on standard error.
 """
 _CHECK: Final = """\
-Look for damage: files that are missing or broken, users who are in the wrong file, messages that are missing or belong to nobody. Each
-problem is one line on standard output; a summary follows.
+Look for damage: missing or broken files, users in the wrong file, missing messages, messages that belong to no user. Each damage is one
+line on standard output; a summary follows.
 """
 _EXPORT: Final = """\
-Write everything that is stored about a user to standard output, one JSON object a line: the user, the user's chats, then the messages sent
-and received, by time. `type` says which it is. Beside a running server, what comes or goes meanwhile may be missing.
+Print everything that is stored about a user, one JSON object per line: the user, the user's chats, then the messages sent and received, by
+time. The field `type` says which of these a line is. Beside a running server, changes during the export may be missing.
 """
 _BACKUP: Final = """\
-Copy everything to a new directory, and check the copy. Beside a running server too: whatever was acknowledged when the tool was started is
-in the copy. A copy that could not be finished is removed.
+Copy everything to a new directory, and check the copy. Beside a running server, the copy has everything that was acknowledged before the
+tool was started. An unfinished copy is removed.
 """
 _RESTORE: Final = """\
-Make a data directory of a backup, and check it. DATA_DIR must not exist: move the old one away first. To copy the files by hand will not
-do: clients that ask to resume would miss messages.
+Make a data directory of a backup, and check it. DATA_DIR must not exist: move the old one away first. Do not copy the files by hand:
+clients that resume would miss messages.
 """
 _PURGE: Final = """\
-Delete a user for good: name, chats, mailbox, and in the mailboxes of all others what this user sent. The server must be stopped. Files
-are written anew, which takes time and once more the room of the largest. If it is interrupted, do it again. It does not reach backups,
-nor what people have on their devices.
+Delete a user for good: name, chats, mailbox, and all messages from this user in the mailboxes of others. Stop the server first. The tool
+rewrites the files, which takes time and as much free disk space as the largest file. After an interruption, run it again. Backups, and what
+is on people's devices, are not changed.
 """
 _PREPARE: Final = """\
-Make the files for a number of workers, from the files for another number if there are any. The server does that by itself when it starts
-with another WORKERS; by hand it takes no downtime out of the start.
+Make the files for a number of workers, from the files for another number if there are any. A server that is started with another number of
+WORKERS does this by itself; to do it by hand takes as much downtime.
 """
 
 
@@ -101,7 +102,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m workers.store", description=__doc__, epilog=_EPILOG)
+    parser = argparse.ArgumentParser(prog="python -m workers.store", description=_DESCRIPTION, epilog=_EPILOG)
     tools = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
     for name, description in (
         ("check", _CHECK),
@@ -115,7 +116,9 @@ def _parser() -> argparse.ArgumentParser:
             name, help=description.partition(".")[0].partition(":")[0], description=description
         )
         if name == "restore":
-            tool.add_argument("directory", type=Path, metavar="BACKUP", help="what `backup` has made")
+            tool.add_argument(
+                "directory", type=Path, metavar="BACKUP", help="a directory that `backup` has made"
+            )
             tool.add_argument("target", type=Path, metavar="DATA_DIR", help="the new data directory")
             continue
         tool.add_argument("directory", type=Path, metavar="DATA_DIR", help="the server's data directory")
@@ -135,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _workers(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= WORKERS_MAX:
-        raise argparse.ArgumentTypeError(f"expected is a number from 1 to {WORKERS_MAX}, not {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to {WORKERS_MAX}, not {text!r}")
     return int(text)
 
 
