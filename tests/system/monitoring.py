@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -176,13 +177,7 @@ class Prometheus:
         log = self._directory / "log.txt"
         with log.open("wb") as output:
             self._process = process = subprocess.Popen(
-                [
-                    "prometheus",
-                    f"--config.file={self._directory / 'prometheus.yml'}",
-                    f"--storage.tsdb.path={self._directory / 'data'}",
-                    f"--web.listen-address=127.0.0.1:{self.port}",
-                    "--log.level=warn",
-                ],
+                [*self._documented(), "--log.level=warn"],
                 env=clean_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -193,6 +188,21 @@ class Prometheus:
             return True
         assert "address already in use" in log.read_text(), log.read_text()
         return False
+
+    def _documented(self) -> list[str]:
+        """The command of deploy/README.md, with files and a port of its own."""
+        match = re.search(
+            r"^    (prometheus --.+)$", (DIRECTORY.parent / "README.md").read_text(), re.MULTILINE
+        )
+        assert match is not None
+        ours = {
+            "--config.file=deploy/prometheus/prometheus.yml": f"--config.file={self._directory / 'prometheus.yml'}",
+            "--storage.tsdb.path=/tmp/prometheus": f"--storage.tsdb.path={self._directory / 'data'}",
+            "--web.listen-address=127.0.0.1:9090": f"--web.listen-address=127.0.0.1:{self.port}",
+        }
+        program, *flags = shlex.split(match[1])
+        assert sorted(flags) == sorted(ours)
+        return [program, *(ours[flag] for flag in flags)]
 
     def _is_ready(self) -> bool:
         try:

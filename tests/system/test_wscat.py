@@ -1,7 +1,8 @@
-"""Messages typed by hand into wscat, also with ids that are no UUIDs."""
+"""The example of README.md, and other messages, typed by hand into wscat, also with ids that are no UUIDs."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.harness import Server, clean_environment
+from tests.system.harness import PROJECT, Server, clean_environment
 
 #: A published version, so that the test means the same tomorrow.
 WSCAT = "wscat@6.1.0"
@@ -59,6 +60,26 @@ def typed_until(wscat: str, url: str, expected: tuple[str, ...], *lines: str) ->
         if all(any(part in line for line in shown) for part in expected):
             break
     return shown
+
+
+def test_the_example_of_the_readme(wscat: str, any_ids: Server) -> None:
+    """The command, what the second person types, and then what the first person types."""
+    section = (
+        (PROJECT / "README.md").read_text().partition("\n## Chat from a terminal\n")[2].partition("\n## ")[0]
+    )
+    command, second, first = (
+        block.split("\n") for block in re.findall(r"(?:^    .+$\n?)+", section, re.MULTILINE)
+    )
+    assert command[0].strip() == "wscat -c ws://localhost:8000/ws"
+    bobby = [line.strip() for line in second if line.strip()]
+    alice = [line.strip() for line in first if line.strip()]
+    shown = typed_until(wscat, any_ids.url, ('"HELLO_ACK"',), *bobby)
+    assert any('"HELLO_ACK"' in line for line in shown), shown
+    answers = ('"HELLO_ACK"', '"CHAT_OPENED"', '"MSG_ACK"')
+    shown = typed_until(wscat, any_ids.url, answers, *alice)
+    for expected in answers:
+        assert any(expected in line for line in shown), (expected, shown)
+    assert not any('"ERROR"' in line for line in shown), shown
 
 
 def test_the_first_example_is_greeted(wscat: str, any_ids: Server, tmp_path: Path) -> None:
