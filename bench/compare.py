@@ -241,18 +241,20 @@ def machine() -> str:
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m bench.compare")
-    parser.add_argument("--name", default="compare", help="of the files in bench/results/")
+    parser.add_argument("--name", default="compare", help="name of the files in bench/results/")
     parser.add_argument(
         "--subjects",
         default="all",
         help=f"separated by semicolons; or all, or ours. There are {'; '.join(SUBJECTS)}",
     )
     parser.add_argument("--yardstick", default=FLOOR, help="the subject that the others are compared with")
-    parser.add_argument("--loads", default="window 1,window 8", help="`window N` and `rate N`, by commas")
+    parser.add_argument(
+        "--loads", default="window 1,window 8", help="`window N` and `rate N`, separated by commas"
+    )
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=3.0, help="seconds of each measurement")
     parser.add_argument("--pairs", type=int, default=50, help="pairs of users")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where to write")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="directory of the results")
     arguments = parser.parse_args()
     groups = {"all": list(SUBJECTS), "ours": ["memory", "os", "fsync"]}
     names = groups.get(arguments.subjects) or arguments.subjects.split(";")

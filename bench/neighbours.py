@@ -207,11 +207,19 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--floods", default="1,4,16,48", help="how many at a time, by commas (default %(default)s)"
+        "--floods",
+        default="1,4,16,48",
+        help="numbers of clients that flood at the same time, separated by commas (default %(default)s)",
     )
-    parser.add_argument("--kinds", default=";".join(KINDS), help="by semicolons (default: all)")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each run (default %(default)s)")
-    parser.add_argument("--pairs", type=int, default=20, help="healthy pairs (default %(default)s)")
+    parser.add_argument(
+        "--kinds", default=";".join(KINDS), help="kinds of messages, separated by semicolons (default: all)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=8.0, help="seconds of each run (default %(default)s)"
+    )
+    parser.add_argument(
+        "--pairs", type=int, default=20, help="pairs of healthy clients (default %(default)s)"
+    )
     parser.add_argument("--store", choices=tuple(STORES), default="fsync")
     arguments = parser.parse_args()
     kinds = arguments.kinds.split(";")

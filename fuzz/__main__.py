@@ -92,14 +92,17 @@ def _report(result: Result) -> None:
 def main() -> int:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(
-        prog="python -m fuzz", description="throw inputs at the code that strangers reach"
+        prog="python -m fuzz", description="Fuzz the code that reads bytes from clients."
     )
     parser.add_argument("--target", choices=("all", *NAMES), default="all")
     parser.add_argument(
-        "--minutes", type=float, default=10.0, help="for all targets together; 0: until --runs are done"
+        "--minutes",
+        type=float,
+        default=10.0,
+        help="minutes for all targets together; 0: until --runs inputs are done",
     )
     parser.add_argument(
-        "--runs", type=int, default=0, help="inputs for each target at most; 0: as many as there is time for"
+        "--runs", type=int, default=0, help="largest number of inputs for each target; 0: no limit"
     )
     options = parser.parse_args()
     if importlib.util.find_spec("atheris") is None:

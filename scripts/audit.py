@@ -1,4 +1,4 @@
-"""``make audit``: are weaknesses known of the packages in requirements.lock, those for development included?
+"""``make audit``: ask PyPI for known vulnerabilities of the packages in requirements.lock, those for development included.
 
 pip-audit asks PyPI about each of them. It needs the network, and some forty packages of its own, so it gets a virtual environment to
 itself and is no dependency of FastChat. Exit codes: 0 none is known, 1 some are, each told in a line, 2 it can't be found out about all of
@@ -87,8 +87,13 @@ def check_all_known(packages: list[dict[str, Any]]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--lock", type=Path, default=PROJECT / "requirements.lock", help="the packages")
-    parser.add_argument("--tool", type=Path, help="a pip-audit that is there already")
+    parser.add_argument(
+        "--lock",
+        type=Path,
+        default=PROJECT / "requirements.lock",
+        help="file with the packages and their versions",
+    )
+    parser.add_argument("--tool", type=Path, help="path of an installed pip-audit; default: install one")
     options = parser.parse_args()
     try:
         packages = ask(options.tool or install(), options.lock)
