@@ -11,6 +11,7 @@ With another C library nothing is asked for, and Python's allocator stays.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -26,6 +27,10 @@ _M_MXFAST: Final = 1
 _WORTH: Final = 4 * 2**20
 _WORTH_SHIFT: Final = 6
 _PAUSE: Final = 5.0
+#: A crowd leaves in several steps, and the last may be small but free pages that the others could not. So this many seconds after a time
+#: that was worth while, there is one more, for this many bytes.
+_REST_AFTER: Final = 10.0
+_REST: Final = 2**18
 
 
 class _MallInfo(ctypes.Structure):
@@ -75,6 +80,8 @@ class Allocator:
         #: The least that has been free since memory was given back, and when that was.
         self._least_free = 0
         self._given_back_at = 0.0
+        #: When to give back the rest.
+        self._rest_at = math.inf
         if self._library is not None:
             self._library.mallopt(_M_MXFAST, 0)
 
@@ -92,7 +99,9 @@ class Allocator:
             return False
         info = self._library.mallinfo2()
         self._least_free = min(self._least_free, info.fordblks)
-        if info.fordblks - self._least_free < max(_WORTH, info.uordblks >> _WORTH_SHIFT):
+        more = info.fordblks - self._least_free
+        is_worth = more >= max(_WORTH, info.uordblks >> _WORTH_SHIFT)
+        if not is_worth and (more < _REST or now < self._rest_at):
             return False
         if self._release is not None:
             self._release()
@@ -100,4 +109,5 @@ class Allocator:
         # What was given back still counts as free.
         self._least_free = self._library.mallinfo2().fordblks
         self._given_back_at = now
+        self._rest_at = now + _REST_AFTER if is_worth else math.inf
         return True

@@ -115,14 +115,19 @@ assert allocator.give_back(300.0)
 assert not allocator.give_back(400.0), "what was given back is free, but is not to be given back again"
 print((full - resident()) / (full - empty))
 
-def crowd_comes_and_goes(now):
-    crowd = list(map(bytes, [1000] * 20_000))
+def crowd_comes_and_goes(now, size=20_000):
+    crowd = list(map(bytes, [1000] * size))
     assert not allocator.give_back(now)
 
 crowd_comes_and_goes(499.0)
 assert allocator.give_back(500.0)
 crowd_comes_and_goes(502.0)
 assert not allocator.give_back(503.0), "so soon after the last time"
+crowd_comes_and_goes(506.0, 1000)
+assert not allocator.give_back(509.0), "not enough"
+assert allocator.give_back(511.0), "it may be the rest of what was enough"
+crowd_comes_and_goes(517.0, 1000)
+assert not allocator.give_back(618.0), "but only once"
 """
 
 
