@@ -107,7 +107,7 @@ clean: ## remove .venv and all caches; keeps the server's data
 # -- The compiled core --
 # Another `core` package beside the sources, which the server finds first.
 
-$(COMPILED_CORE)/.done: $(wildcard core/*.py) scripts/compile_core.py $(VENV)/.installed-dev
+$(COMPILED_CORE)/.done: $(wildcard core/*.py core/*/*.py) scripts/compile_core.py $(VENV)/.installed-dev
 	@command -v cc >/dev/null || { echo "COMPILED=1 needs a C compiler: apt-get install gcc libc6-dev" >&2; exit 1; }
 	@echo "compiling the core into $(COMPILED_CORE) ..." >&2
 	@$(lock); $(BIN)/python scripts/compile_core.py $(COMPILED_CORE) >$(VENV)/compile.log 2>&1 || { cat $(VENV)/compile.log >&2; exit 1; }; touch $@

@@ -32,7 +32,7 @@ from bench.chatter import WHERE
 from bench.crew import Outcome, crew
 from bench.crowd import Crowd, text_frame
 from bench.servers import STORES, Server, serving
-from core.metrics import SECONDS, quantile
+from core.measures import SECONDS, quantile
 
 Result = dict[str, Any]
 

@@ -18,15 +18,15 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-from core import codec
-from core.envelope import pack_envelope
-from core.mailbox import Message
+from core.chat.envelope import pack_envelope
+from core.chat.mailbox import Message
+from core.chat.session import Session
+from core.chat.shard import Shard
+from core.chat.user import Chat, User
 from core.placement import Placement
-from core.session import Session
-from core.settings import Settings
-from core.shard import Shard
-from core.timestamps import format_timestamp
-from core.user import Chat, User
+from core.process.settings import Settings
+from core.wire import codec
+from core.wire.timestamps import format_timestamp
 from workers.store.memory import MemoryStore
 from workers.store.rows import message_row
 
@@ -67,7 +67,7 @@ Build = Callable[[int], Workload]
 
 
 class Wire:
-    """A connection that takes everything and counts it. Implements ``core.ports.Connection``."""
+    """A connection that takes everything and counts it. Implements ``core.chat.ports.Connection``."""
 
     __slots__ = ("_frames", "address", "kept", "label", "last_heard", "written")
 
@@ -107,7 +107,7 @@ class Wire:
 
 
 class Bus:
-    """Collects the records of a turn by worker. Implements ``core.ports.Bus``."""
+    """Collects the records of a turn by worker. Implements ``core.chat.ports.Bus``."""
 
     __slots__ = ("records",)
 
@@ -124,7 +124,7 @@ class Bus:
 
 
 class TurnClock:
-    """A time of day that stands still within a turn. Implements ``core.ports.Clock``."""
+    """A time of day that stands still within a turn. Implements ``core.chat.ports.Clock``."""
 
     def __init__(self) -> None:
         self.milliseconds = _NOON

@@ -49,7 +49,7 @@ class Server:
         self.pids["supervisor"] = int(status["pid"])
 
     def stats(self, worker: int = 0) -> dict[str, Any]:
-        """What a worker reported last, at most a second ago; by the names of ``core.metrics``."""
+        """What a worker reported last, at most a second ago; by the names of ``core.process.metrics``."""
         reports = self._status()["processes"]
         found = (each for each in reports if each["kind"] == "worker" and each["index"] == worker)
         return dict(next(found)["stats"])

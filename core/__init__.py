@@ -1,7 +1,14 @@
-"""What FastChat *means*: the protocol, without a socket, an event loop or a clock.
+"""What FastChat *means*, and what its processes have in common.
 
-Bytes and times come in as arguments, effects go out through the ports in ``core.ports``; so every rule of the protocol can be
-tested with plain function calls. Nothing in here may import ``router`` or ``workers``, nor anything that does I/O.
+Read first ``core.wire.protocol``, the words of the wire; then ``core.chat.session``, what a client may say, and from there the rooms of
+``core.chat``: ``messages`` and ``delivery`` are the way of a message. ``core.chat.ports`` is what they ask of the outside.
 
-A comment such as (D7) cites one of those rules; docs/decisions.md has them, each with its reason.
+* ``core.wire``: what clients see, byte for byte
+* ``core.chat``: users, chats, messages, presence; without I/O, a clock or chance, which are ports
+* ``core.auth``: tokens that prove who a user is
+* ``core.process``: what every process is made of: settings, logs, metrics; only here is I/O allowed
+* ``core.reference``: the protocol as tables, for documentation and tests
+* ``core.placement`` says where a user lives, ``core.measures`` and ``core.events`` how something is measured and logged
+
+Nothing in here may import ``router`` or ``workers``. A comment such as (D7) cites one of docs/decisions.md.
 """

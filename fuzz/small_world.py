@@ -14,10 +14,12 @@ from functools import cache
 from typing import Any, Final
 from unittest.mock import patch
 
-from core import mailbox, placement, sanitize
-from core.protocol import CloseCode, ErrorCode, MessageType
-from core.settings import Settings
-from core.validation import Validator
+from core import placement
+from core.chat import mailbox
+from core.process.settings import Settings
+from core.wire import sanitize
+from core.wire.protocol import CloseCode, ErrorCode, MessageType
+from core.wire.validation import Validator
 from fuzz.mutate_json import ANN, BOB, CAT
 from tests.core import world as core_world
 from tests.core.world import Device, World, payload_of

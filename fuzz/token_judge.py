@@ -1,7 +1,7 @@
-"""Whether a token proves who somebody is, said a second time: RFC 7515 and 7519 and the table of ``core.tokens``, without PyJWT.
+"""Whether a token proves who somebody is, said a second time: RFC 7515 and 7519 and the table of ``core.auth.tokens``, without PyJWT.
 
-Signatures are checked by ``cryptography`` and ``hmac`` themselves. The judge names all rules that a token breaks; ``core.tokens`` names the
-first that it finds.
+Signatures are checked by ``cryptography`` and ``hmac`` themselves. The judge names all rules that a token breaks; ``core.auth.tokens``
+names the first that it finds.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from core.codec import from_json
-from core.settings import Settings
-from core.tokens import TOKEN_MAX, TokenVerifier, load_verifier
+from core.auth.tokens import TOKEN_MAX, TokenVerifier, load_verifier
+from core.process.settings import Settings
+from core.wire.codec import from_json
 from tests.core.token_forge import ALGORITHMS, SECRET, encode, jwk, private_key, public_pem
 
 #: Characters of the first part of a token.

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
-from core.logs import fields
+from core.events import fields
 from router.peeked_socket import now
 
 _log = logging.getLogger("fastchat.front")

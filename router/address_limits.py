@@ -1,4 +1,4 @@
-"""How many connections may come from one place, an IPv4 address or an IPv6 /64 (``core.addresses``), and in all.
+"""How many connections may come from one place, an IPv4 address or an IPv6 /64 (``core.process.addresses``), and in all.
 
 | limit | setting | counts |
 |---|---|---|
@@ -7,9 +7,9 @@
 | half_open | FASTCHAT_HALF_OPEN_PER_IP | connections of this front that have not said HELLO |
 | server | FASTCHAT_MAX_CONNECTIONS | as `address`, from everywhere |
 
-A connection that was handed over counts here until its worker has told that it counts there (``core.counting``): so with one front no
-connection is ever counted twice or missed. Several fronts know nothing of each other's connections before HELLO; what they have handed over
-they all know a tenth of a second later. The tables are as large as there are connections, and the buckets as many as there
+A connection that was handed over counts here until its worker has told that it counts there (``core.process.counting``): so with one front
+no connection is ever counted twice or missed. Several fronts know nothing of each other's connections before HELLO; what they have handed
+over they all know a tenth of a second later. The tables are as large as there are connections, and the buckets as many as there
 were addresses within the last seconds.
 
 No I/O and no clock.
@@ -21,9 +21,9 @@ from collections import OrderedDict, deque
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from core.addresses import is_this_machine, place_of
-from core.counting import Counted
-from core.settings import Settings
+from core.process.addresses import is_this_machine, place_of
+from core.process.counting import Counted
+from core.process.settings import Settings
 
 #: What a place may have half open unless the operator says otherwise; each is there for as long as a round trip or two takes, so it is
 #: enough for thousands of users behind one address. Loopback has no such limit, since a proxy there may stand for everybody.

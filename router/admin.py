@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from aiohttp import HttpVersion11, web
 
-from core.codec import to_json
-from core.settings import PREFIX, ConfigurationError
+from core.process.settings import PREFIX, ConfigurationError
+from core.wire.codec import to_json
 from router.listeners import LOCALHOST
 from router.origin import is_ip_literal, is_loopback, split_host
 

@@ -1,7 +1,7 @@
 """The supervisor's children: starting one, talking with it, and noticing its end.
 
-A child is started with its end of a control pipe (``core.control``) and whatever sockets it needs, and with nothing else of ours. Its death
-is seen through a pidfd, which cannot be mistaken for another process; by then everything that it had said has been heard.
+A child is started with its end of a control pipe (``core.process.control``) and whatever sockets it needs, and with nothing else of ours.
+Its death is seen through a pidfd, which cannot be mistaken for another process; by then everything that it had said has been heard.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from core.control import (
+from core.events import fields
+from core.process.control import (
     ANSWER,
     ASK,
     PACKET_MAX_BYTES,
@@ -30,7 +31,6 @@ from core.control import (
     decode_control,
     encode_control,
 )
-from core.logs import fields
 
 _log = logging.getLogger("fastchat.supervisor")
 

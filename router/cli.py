@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
-from core.control import EXIT_CONFIGURATION
+from core.process.control import EXIT_CONFIGURATION
 
 if TYPE_CHECKING:
     from router.operator_client import RunningServer
@@ -31,7 +31,7 @@ _EXIT_BUG: Final = 70
 
 _PROGRAM: Final = "fastchat"
 _EPILOG: Final = "Exit codes: 0 done, 2 not possible, with the reason on standard error; the help of a command has its other codes."
-#: Everything that a command does not know is for ``core.settings``.
+#: Everything that a command does not know is for ``core.process.settings``.
 _TAKES_SETTINGS: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app: Final = typer.Typer(
@@ -140,7 +140,7 @@ def _who(user: UserId, admin: Admin = None, run_dir: RunDir = None, json: AsJson
 
     Exit codes: 0 the user is known, 1 the server has never seen the user, 2 the server can't answer.
     """
-    from core.answers import WHO
+    from core.chat.operator import WHO
     from router.operator_text import describe_user
 
     facts = _talk(admin, run_dir, lambda server: server.ask(WHO, user=user))
@@ -156,7 +156,7 @@ def _kick(user: UserId, admin: Admin = None, run_dir: RunDir = None) -> None:
 
     Exit codes: 0 done, 1 the user had no connection, 2 not possible.
     """
-    from core.answers import KICK
+    from core.chat.operator import KICK
 
     closed = _talk(admin, run_dir, lambda server: server.ask(KICK, user=user))["closed"]
     _print([f"{closed} connection{'' if closed == 1 else 's'} closed"])
@@ -200,11 +200,11 @@ def _token(
     The token is signed with the key in FASTCHAT_JWT_KEY or FASTCHAT_JWT_KEY_FILE, which has to be a secret or a private key. Takes the
     flags of `fastchat serve`.
     """
-    from core.protocol import Refusal
-    from core.settings import ConfigurationError, load_settings
-    from core.token_keys import load_keys
-    from core.tokens import make_token
-    from core.validation import Validator
+    from core.wire.protocol import Refusal
+    from core.process.settings import ConfigurationError, load_settings
+    from core.auth.keys import load_keys
+    from core.auth.tokens import make_token
+    from core.wire.validation import Validator
 
     try:
         settings = load_settings(os.environ, context.args, f"{_PROGRAM} token")
@@ -225,8 +225,8 @@ def _token(
 @_config.command("check", context_settings=_TAKES_SETTINGS)
 def _check(context: typer.Context) -> None:
     """Check all settings without starting a server."""
-    from core.service_links import describe_ignored
-    from core.settings import PREFIX, ConfigurationError, load_settings
+    from core.process.service_links import describe_ignored
+    from core.process.settings import PREFIX, ConfigurationError, load_settings
     from router.preflight import check_settings
 
     ignored = describe_ignored(os.environ, PREFIX)
@@ -244,8 +244,8 @@ def _show_config(context: typer.Context, json: AsJson = False) -> None:
 
     A value is the default, or it comes from the environment or from a flag.
     """
-    from core.configuration import explain_settings
-    from core.settings import ConfigurationError
+    from core.process.configuration import explain_settings
+    from core.process.settings import ConfigurationError
     from router.operator_text import describe_settings
 
     try:
@@ -275,7 +275,7 @@ def _give_up(problem: Exception) -> NoReturn:
 
 
 def _show(answer: dict[str, Any], json: bool, describe: Callable[[dict[str, Any]], Iterable[str]]) -> None:
-    from core.codec import to_json
+    from core.wire.codec import to_json
 
     _print([to_json(answer).decode()] if json else describe(answer))
 

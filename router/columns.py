@@ -3,7 +3,7 @@
 Two kinds of columns, since they are stored and summed up differently: *counts* are whole numbers of things that happened within the step
 (messages received, deliveries that took 1 to 1.5 ms), *values* are states and times (connections, the longest turn). A column has a path
 in the JSON of ``/dashboard/samples``: ``("server", 'errors_total{code="VALIDATION"}')``, ``("histograms", "delivery_seconds", "12")``
-or ``("processes", "worker 3", "connections")``. Names are those of ``core.metrics``. To keep more: a row in one of the tables here.
+or ``("processes", "worker 3", "connections")``. Names are those of ``core.process.metrics``. To keep more: a row in one of the tables here.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from core.metrics import METRICS, OTHER, series, split_series
-from core.protocol import CloseCode, ErrorCode, MessageType
+from core.measures import OTHER, series, split_series
+from core.process.metrics import METRICS
+from core.wire.protocol import CloseCode, ErrorCode, MessageType
 
 Path = tuple[str, ...]
 #: Makes one value of two, the earlier one first.

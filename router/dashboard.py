@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from core.codec import to_json
+from core.wire.codec import to_json
 from router.samples import MINUTE, SECOND, Samples, bounds
 from router.web_files import takes_gzip
 

@@ -1,7 +1,7 @@
 """The data directory: one server at a time, and whether its files are those for the number of workers.
 
 The lock belongs to an open file, not to a process: the supervisor hands that on to all who write below the directory, so it lasts until the
-last of them is gone, also when the supervisor itself was killed. What stands in the directory is described in ``core.layout``.
+last of them is gone, also when the supervisor itself was killed. What stands in the directory is described in ``core.process.layout``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from core.layout import LAYOUT_NAME, LOCK_NAME, Layout, LayoutError, generation_of, parse_layout
-from core.settings import PREFIX, ConfigurationError
+from core.process.layout import LAYOUT_NAME, LOCK_NAME, Layout, LayoutError, generation_of, parse_layout
+from core.process.settings import PREFIX, ConfigurationError
 from router.ownership import foreign, user_name
 
 _SETTING: Final = f"{PREFIX}DATA_DIR"

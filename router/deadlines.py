@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from core.stalls import later
+from core.chat.stalls import later
 
 Connection = TypeVar("Connection")
 
@@ -37,7 +37,7 @@ class Deadlines(Generic[Connection]):
         self._due.pop(connection, None)
 
     def stood_still(self, seconds: float, now: float) -> None:
-        """The process stood still for so long, until now (``core.stalls``)."""
+        """The process stood still for so long, until now (``core.chat.stalls``)."""
         for connection, due in self._due.items():
             self._due[connection] = later(due, seconds, now + self.seconds)
 

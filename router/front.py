@@ -35,8 +35,10 @@ from typing import Any, Final
 import setproctitle
 import uvloop
 
-from core.allocator import Allocator
-from core.control import (
+from core.chat.stalls import Stalls
+from core.events import fields
+from core.process.allocator import Allocator
+from core.process.control import (
     EXIT_CONFIGURATION,
     LOG_LEVEL,
     PACKET_MAX_BYTES,
@@ -48,10 +50,9 @@ from core.control import (
     decode_control,
     encode_control,
 )
-from core.logs import configure_logging, fields, set_log_level
-from core.protocol import CloseCode
-from core.settings import ConfigurationError, Settings, load_settings
-from core.stalls import Stalls
+from core.process.logs import configure_logging, set_log_level
+from core.process.settings import ConfigurationError, Settings, load_settings
+from core.wire.protocol import CloseCode
 from router.acceptor import Acceptor
 from router.pages import PageServer
 from router.peeked_socket import now

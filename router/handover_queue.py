@@ -1,4 +1,4 @@
-"""The way of sockets from a front to one worker (``core.handover`` says what is said on it).
+"""The way of sockets from a front to one worker (``core.process.handover`` says what is said on it).
 
 A SEQPACKET connection to the endpoint that the worker opens once it has booted. It is made when the first socket wants to go there, and
 tried again as long as sockets wait: the worker may be restarting. At most `IN_FLIGHT_MAX` sockets are under way at once, which neither
@@ -18,8 +18,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from core.handover import IN_FLIGHT_MAX, decode_adopted, encode_ticket, endpoint
-from core.logs import fields
+from core.events import fields
+from core.process.handover import IN_FLIGHT_MAX, decode_adopted, encode_ticket, endpoint
 
 if TYPE_CHECKING:
     from router.lobby_socket import LobbySocket

@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 from http import HTTPStatus
 
-from core.logs import fields
-from core.metrics import series
+from core.events import fields
+from core.measures import series
 from router import page_request, upgrade
 from router.address_limits import Denial
 from router.peeked_socket import PeekedSocket, format_address, now

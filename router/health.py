@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from aiohttp import web
 
-from core.codec import to_json
+from core.wire.codec import to_json
 from router.roles import FRONT, WORKER, Role
 
 

@@ -16,7 +16,7 @@ import socket
 from contextlib import suppress
 from typing import Final
 
-from core.frames import CloseWatch
+from core.wire.frames import CloseWatch
 from router.deadlines import Deadlines
 from router.peeked_socket import reset
 
@@ -80,7 +80,7 @@ class Lingering:
         self._deadlines.expire(now)
 
     def stood_still(self, seconds: float, now: float) -> None:
-        """The front stood still (``core.stalls``)."""
+        """The front stood still (``core.chat.stalls``)."""
         self._deadlines.stood_still(seconds, now)
 
     def cut_short(self) -> None:

@@ -16,7 +16,7 @@ import time
 from ipaddress import ip_address
 from typing import Final
 
-from core.settings import PREFIX, ConfigurationError
+from core.process.settings import PREFIX, ConfigurationError
 from router.origin import is_ip_literal
 
 #: Connections that the kernel completes for a listener before anybody accepts them: a reconnect storm has to fit. The kernel

@@ -26,16 +26,16 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from core import frames
-from core.frames import PEEK_BYTES, Fragments, Frame, FrameError, NeedMore, Opcode, parse_frame
-from core.handover import Ticket
-from core.lobby import Lobby
-from core.logs import close_level, fields
-from core.metrics import series
-from core.protocol import CloseCode
-from core.timestamps import format_timestamp
-from core.tokens import TRIES_REASON
-from core.validation import Hello
+from core.auth.tokens import TRIES_REASON
+from core.chat.lobby import Lobby
+from core.events import close_level, fields
+from core.measures import series
+from core.process.handover import Ticket
+from core.wire import frames
+from core.wire.frames import PEEK_BYTES, Fragments, Frame, FrameError, NeedMore, Opcode, parse_frame
+from core.wire.protocol import CloseCode
+from core.wire.timestamps import format_timestamp
+from core.wire.validation import Hello
 from router.peeked_socket import PeekedSocket, format_address, is_connected, now
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
-"""``/metrics`` of the admin port: everything of ``core.metrics``, as Prometheus reads it.
+"""``/metrics`` of the admin port: everything of ``core.process.metrics``, as Prometheus reads it.
 
-Workers and fronts report once a second what they have counted (``core.control``); the supervisor adds what it sees of their processes.
-Nothing is kept here and nothing is asked of anybody when somebody reads the page, so no client of the server can notice it.
+Workers and fronts report once a second what they have counted (``core.process.control``); the supervisor adds what it sees of their
+processes. Nothing is kept here and nothing is asked of anybody when somebody reads the page, so no client of the server can notice it.
 
 A child reports series by name. One that is not in the table, or not as the table says, is a bug in the child: it is left out and
 logged once, and the rest of the page goes on.
@@ -23,8 +23,9 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
-from core.logs import fields
-from core.metrics import METRICS, PREFIX, Kind, Metric, Source, split_series
+from core.events import fields
+from core.measures import split_series
+from core.process.metrics import METRICS, PREFIX, Kind, Metric, Source
 from router.process_usage import ProcessUsage
 from router.roles import FRONT, WORKER, Role
 

@@ -5,7 +5,7 @@ A request is a JSON object, and so is the answer; one that can't be given is ``{
 | what | fields | answer |
 |---|---|---|
 | status | | what ``/status`` of the admin port shows |
-| who | user | what is known of a user: see ``core.answers`` |
+| who | user | what is known of a user: see ``core.chat.operator`` |
 | kick | user | closed: how many connections of the user were closed, with 1008 |
 | log_level | level | level: from now on every process logs what is at least so severe |
 
@@ -17,11 +17,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from core.answers import KICK, WHO
+from core.chat.operator import KICK, WHO
 from core.placement import Placement
-from core.protocol import Refusal
-from core.settings import Settings
-from core.validation import Validator
+from core.process.settings import Settings
+from core.wire.protocol import Refusal
+from core.wire.validation import Validator
 from router.children import NoAnswer
 from router.roles import WORKER, Role
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from core.codec import from_json, to_json
-from core.settings import PREFIX, Settings, setting_variables
+from core.process.settings import PREFIX, Settings, setting_variables
+from core.wire.codec import from_json, to_json
 from router.operations import STATUS
 from router.run_directory import default_parent, operator_sockets
 

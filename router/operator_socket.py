@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from core.codec import from_json, to_json
+from core.wire.codec import from_json, to_json
 
 _log = logging.getLogger("fastchat.supervisor")
 

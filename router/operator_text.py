@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from core.configuration import Origin
+    from core.process.configuration import Origin
 
 #: Columns of a terminal.
 WIDTH: Final = 80

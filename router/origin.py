@@ -13,7 +13,7 @@ import re
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
-from core.settings import PREFIX, ConfigurationError
+from core.process.settings import PREFIX, ConfigurationError
 
 _SETTING: Final = f"{PREFIX}ALLOWED_ORIGINS"
 _HOST_AND_PORT: Final = re.compile(

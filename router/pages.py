@@ -17,7 +17,7 @@ from typing import Final
 
 from aiohttp import web
 
-from core.logs import fields
+from core.events import fields
 from router.origin import split_host
 from router.web_files import INDEX, WebFile, read_web_files, takes_gzip
 

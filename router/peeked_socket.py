@@ -24,8 +24,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from core import addresses
-from core.logs import fields
+from core.events import fields
+from core.process import addresses
 
 if TYPE_CHECKING:
     from router.address_limits import Place

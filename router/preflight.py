@@ -6,10 +6,10 @@ import resource
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from core.capacity import MIB, WORKER_LEAST, Capacity
-from core.cgroups import usable_memory
-from core.settings import PREFIX, ConfigurationError, Settings
-from core.tokens import load_verifier
+from core.auth.tokens import load_verifier
+from core.process.capacity import MIB, WORKER_LEAST, Capacity
+from core.process.cgroups import usable_memory
+from core.process.settings import PREFIX, ConfigurationError, Settings
 from router import listeners
 from router.admin import parse_admin_hosts
 from router.origin import OriginPolicy

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from core.logs import fields
+from core.events import fields
 from router.recorder import Recorder
 from router.roles import Problem, Role
 

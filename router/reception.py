@@ -16,14 +16,14 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from core.logs import fields
-from core.metrics import SECONDS, Histogram, series
-from core.pace import shared_credit
+from core.auth.tokens import REASONS, load_verifier
+from core.chat.pace import shared_credit
+from core.events import fields
+from core.measures import SECONDS, Histogram, series
 from core.placement import Placement
-from core.protocol import HELLO_DEADLINE, WORKER_PATIENCE
-from core.settings import Settings
-from core.tokens import REASONS, load_verifier
-from core.validation import Validator
+from core.process.settings import Settings
+from core.wire.protocol import HELLO_DEADLINE, WORKER_PATIENCE
+from core.wire.validation import Validator
 from router.address_limits import DENIALS, AddressLimits, Denial, Place
 from router.deadlines import Deadlines
 from router.handover_queue import HandoverQueue
@@ -231,11 +231,11 @@ class Reception:
     # -- What there is to tell --
 
     def count(self, name: str) -> None:
-        """Add 1 to a counter: a series of ``core.metrics``."""
+        """Add 1 to a counter: a series of ``core.process.metrics``."""
         self._counters[name] += 1
 
     def stats(self) -> dict[str, Any]:
-        """All that is measured here, by the names of ``core.metrics``."""
+        """All that is measured here, by the names of ``core.process.metrics``."""
         stats: dict[str, Any] = dict(self._counters)
         stats["front_handover_seconds"] = self.handover_seconds.report()
         stats["front_handshakes"] = len(self.heads)

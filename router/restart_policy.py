@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from core.control import EXIT_BOOT_FAILURE, EXIT_CONFIGURATION
+from core.process.control import EXIT_BOOT_FAILURE, EXIT_CONFIGURATION
 
 #: Seconds until the first restart: users of a worker that was killed are to be back within two, and booting takes most of that.
 FIRST_DELAY: Final = 0.05

@@ -7,9 +7,9 @@ import time
 from enum import StrEnum
 from typing import Any, Final
 
-from core.control import BUS_UNHEARD, ENDPOINTS_MISSING, MEMORY_FULL, STORE_FAILING
-from core.metrics import series
-from core.protocol import MessageType
+from core.measures import series
+from core.process.control import BUS_UNHEARD, ENDPOINTS_MISSING, MEMORY_FULL, STORE_FAILING
+from core.wire.protocol import MessageType
 from router.children import Child
 from router.restart_policy import RestartPolicy
 

@@ -19,9 +19,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from core.handover import endpoint
 from core.placement import WORKERS_MAX
-from core.settings import PREFIX, ConfigurationError
+from core.process.handover import endpoint
+from core.process.settings import PREFIX, ConfigurationError
 from router.ownership import foreign
 
 _SETTING: Final = f"{PREFIX}RUN_DIR"

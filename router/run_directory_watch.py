@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from core.logs import fields
-from core.settings import ConfigurationError
+from core.events import fields
+from core.process.settings import ConfigurationError
 from router.operator_socket import OperatorSocket
 from router.run_directory import RunDirectory
 

@@ -22,7 +22,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import add
 from typing import Any, Final, NamedTuple
 
-from core.metrics import METRICS, quantile
+from core.measures import quantile
+from core.process.metrics import METRICS
 from router.columns import (
     GAUGES,
     HISTOGRAMS,

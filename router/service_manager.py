@@ -19,7 +19,7 @@ from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from typing import Final
 
-from core.logs import fields
+from core.events import fields
 
 _log = logging.getLogger("fastchat.supervisor")
 

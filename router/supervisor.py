@@ -28,20 +28,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from core import codec
-from core.allocator import environment_of_children
-from core.capacity import limits_of_container
-from core.control import (
+from core.auth.tokens import load_verifier
+from core.events import fields
+from core.process.allocator import environment_of_children
+from core.process.capacity import limits_of_container
+from core.process.control import (
     EXIT_CONFIGURATION,
     LOG_LEVEL,
     RELOAD_KEYS,
     STOP,
     WORKER_GONE,
 )
-from core.logs import fields, set_log_level
-from core.protocol import CloseCode
-from core.settings import PREFIX, ConfigurationError, Settings
-from core.tokens import load_verifier
+from core.process.logs import set_log_level
+from core.process.settings import PREFIX, ConfigurationError, Settings
+from core.wire import codec
+from core.wire.protocol import CloseCode
 from router import listeners, preflight
 from router.admin import AdminServer, parse_admin_hosts
 from router.build import fastchat_version

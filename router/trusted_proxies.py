@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Final
 
-from core.addresses import host_of, parse_address
-from core.settings import PREFIX, ConfigurationError
+from core.process.addresses import host_of, parse_address
+from core.process.settings import PREFIX, ConfigurationError
 
 _SETTING: Final = f"{PREFIX}TRUSTED_PROXIES"
 #: Proxies on one way; what is left of them is not looked at.

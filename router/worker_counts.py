@@ -1,4 +1,4 @@
-"""Listens to what each worker counts (``core.counting``), and gives it to `AddressLimits`."""
+"""Listens to what each worker counts (``core.process.counting``), and gives it to `AddressLimits`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import os
 from contextlib import suppress
 from typing import Final
 
-from core.counting import counts_endpoint, decode_counts
-from core.logs import fields
+from core.events import fields
+from core.process.counting import counts_endpoint, decode_counts
 from router.address_limits import AddressLimits
 
 _log = logging.getLogger("fastchat.front")

@@ -18,20 +18,19 @@ from setuptools import Distribution
 _CORE: Final = Path(__file__).parents[1] / "core"
 #: Protocols with positional-only arguments, enumerations, models of pydantic, handlers of logging, and tables: nothing that takes time.
 _AS_IT_IS: Final = (
-    "__init__.py",
-    "allocator.py",
-    "capacity.py",
-    "catalogue.py",
-    "cgroups.py",
-    "control.py",
-    "error_details.py",
-    "log_output.py",
-    "log_throttle.py",
-    "logs.py",
-    "meanings.py",
-    "ports.py",
-    "protocol.py",
-    "settings.py",
+    "chat/ports.py",
+    "process/allocator.py",
+    "process/capacity.py",
+    "process/cgroups.py",
+    "process/control.py",
+    "process/log_output.py",
+    "process/log_throttle.py",
+    "process/logs.py",
+    "process/settings.py",
+    "reference/codes.py",
+    "reference/error_details.py",
+    "reference/messages.py",
+    "wire/protocol.py",
 )
 
 
@@ -43,7 +42,9 @@ def main() -> None:
     shutil.copytree(_CORE, building / "core", ignore=shutil.ignore_patterns("__pycache__"))
     os.chdir(building)
     modules = [
-        f"core/{path.name}" for path in sorted(Path("core").glob("*.py")) if path.name not in _AS_IT_IS
+        str(path)
+        for path in sorted(Path("core").rglob("*.py"))
+        if path.name != "__init__.py" and str(path.relative_to("core")) not in _AS_IT_IS
     ]
     distribution = Distribution(
         {

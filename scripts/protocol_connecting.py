@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from core.protocol import IMPLICIT_ACK_DELAY
+from core.wire.protocol import IMPLICIT_ACK_DELAY
 
 # -- What our clients wait for, in seconds --
 

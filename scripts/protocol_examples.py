@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from core.protocol import AckStatus, ErrorCode, MessageType, Resumed, Scope
-from core.user import chat_id
+from core.chat.user import chat_id
+from core.wire.protocol import AckStatus, ErrorCode, MessageType, Resumed, Scope
 
 ALICE: Final = "11111111-1111-4111-8111-111111111111"
 BOB: Final = "22222222-2222-4222-8222-222222222222"

@@ -21,12 +21,12 @@ _PROJECT: Final = Path(__file__).resolve().parents[1]
 if str(_PROJECT) not in sys.path:  # it is, unless this runs as a script
     sys.path.insert(0, str(_PROJECT))
 
-from core import protocol  # noqa: E402
-from core.catalogue import FROM_CLIENT, FROM_SERVER  # noqa: E402
-from core.catalogue_rows import Field, Message, Schema  # noqa: E402
-from core.error_details import ERROR_DETAILS  # noqa: E402
-from core.meanings import CAPABILITIES, CLOSES, ERRORS, LIMITS, TEXTS  # noqa: E402
-from core.tokens import ANNOUNCE_SECONDS  # noqa: E402
+from core.auth.tokens import ANNOUNCE_SECONDS  # noqa: E402
+from core.reference.codes import CAPABILITIES, CLOSES, ERRORS, LIMITS, TEXTS  # noqa: E402
+from core.reference.error_details import ERROR_DETAILS  # noqa: E402
+from core.reference.messages import FROM_CLIENT, FROM_SERVER  # noqa: E402
+from core.reference.rows import Field, Message, Schema  # noqa: E402
+from core.wire import protocol  # noqa: E402
 from scripts import protocol_connecting as connecting  # noqa: E402
 from scripts import protocol_examples  # noqa: E402
 from scripts.protocol_transcripts import NAMES, TRANSCRIPTS, WAITS, Line, Transcript  # noqa: E402

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from core.protocol import AckStatus, ErrorCode, MessageType, Resumed, Scope
-from core.user import chat_id
+from core.chat.user import chat_id
+from core.wire.protocol import AckStatus, ErrorCode, MessageType, Resumed, Scope
 from scripts.protocol_examples import ALICE, BOB, NOON, Data
 
 SAYS: Final = ">"

@@ -1,4 +1,4 @@
-"""The reference of settings, made of ``core.settings``: ``make docs``, or ``python scripts/settings_reference.py``.
+"""The reference of settings, made of ``core.process.settings``: ``make docs``, or ``python scripts/settings_reference.py``.
 
 Writes docs/settings.md. With ``--check`` it writes nothing, and ends with 1 when the file is not what it would write.
 """
@@ -15,14 +15,14 @@ _PROJECT: Final = Path(__file__).resolve().parents[1]
 if str(_PROJECT) not in sys.path:  # it is, unless this runs as a script
     sys.path.insert(0, str(_PROJECT))
 
-from core.settings import PREFIX, Settings, describe_default  # noqa: E402
+from core.process.settings import PREFIX, Settings, describe_default  # noqa: E402
 
 PAGE: Final = _PROJECT / "docs" / "settings.md"
 
 _INTRODUCTION: Final = """\
 # Settings
 
-Made by `make docs` from `core/settings.py`. `fastchat serve --help` shows the same texts.
+Made by `make docs` from `core/process/settings.py`. `fastchat serve --help` shows the same texts.
 
 Each setting is an environment variable, a flag of `fastchat serve`, and a parameter of `make run`:
 

@@ -8,7 +8,7 @@ from typing import Any
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from core.metrics import PREFIX
+from core.process.metrics import PREFIX
 
 
 class Exposition:

@@ -14,7 +14,7 @@ import pytest
 from typer.core import TyperGroup
 from typer.main import get_group
 
-from core.settings import PREFIX, Settings, load_settings
+from core.process.settings import PREFIX, Settings, load_settings
 from router.cli import app
 from tests.test_links import FENCED, PAGES, PROJECT, prose
 

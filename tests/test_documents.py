@@ -1,8 +1,8 @@
 """The documents below name files, names in these files, and settings: each of them exists.
 
-A reference is a piece of code in backticks: a path from the root of the project, such as ``core/messages.py`` or ``deploy/grafana/``, or
-the path of a Python file and a name in it, such as ``core/messages.py: Messages.send``. Code that moves takes its references along: replace
-the old path by the new one.
+A reference is a piece of code in backticks: a path from the root of the project, such as ``core/chat/messages.py`` or ``deploy/grafana/``,
+or the path of a Python file and a name in it, such as ``core/chat/messages.py: Messages.send``. Code that moves takes its references along:
+replace the old path by the new one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 
 import pytest
 
-from core.settings import PREFIX, Settings
+from core.process.settings import PREFIX, Settings
 
 PROJECT: Final = Path(__file__).resolve().parents[1]
 DOCUMENTS: Final = (
@@ -99,9 +99,9 @@ def test_the_architecture_is_full_of_references() -> None:
         ("in `nowhere.md`", "there is no nowhere.md"),
         ("below `nowhere/`", "there is no nowhere/"),
         ("`core/nowhere.py: Messages.send`", "there is no core/nowhere.py"),
-        ("`core/messages.py: Messages.sned`", "core/messages.py has no Messages.sned"),
-        ("`core/messages.py: send`", "core/messages.py has no send"),
-        ("`core/envelope.py: Outcome.NOTHING`", "core/envelope.py has no Outcome.NOTHING"),
+        ("`core/chat/messages.py: Messages.sned`", "core/chat/messages.py has no Messages.sned"),
+        ("`core/chat/messages.py: send`", "core/chat/messages.py has no send"),
+        ("`core/chat/envelope.py: Outcome.NOTHING`", "core/chat/envelope.py has no Outcome.NOTHING"),
         ("with FASTCHAT_PROT=1", "there is no setting FASTCHAT_PROT"),
     ],
 )
@@ -112,8 +112,8 @@ def test_a_missing_thing_is_reported(text: str, problem: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "`core/messages.py`, `core/messages.py: Messages.send`, `core/messages.py: Messages`, `deploy/grafana/`",
-        "`core/envelope.py: Outcome.STORED`, `core/handover.py: IN_FLIGHT_MAX`, `core/ports.py: Done`, `Makefile`",
+        "`core/chat/messages.py`, `core/chat/messages.py: Messages.send`, `core/chat/messages.py: Messages`, `deploy/grafana/`",
+        "`core/chat/envelope.py: Outcome.STORED`, `core/process/handover.py: IN_FLIGHT_MAX`, `core/chat/ports.py: Done`, `Makefile`",
         "`tests/test_documents.py: test_a_missing_thing_is_reported`",
         "`/readyz`, `python -m workers`, `a < b`, `Connection: close`, `seq`",
         "`make test ARGS=-x`, FASTCHAT_WORKERS, `FASTCHAT_STORE=memory`",

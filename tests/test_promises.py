@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from core.settings import PREFIX, Settings
+from core.process.settings import PREFIX, Settings
 
 PROJECT: Final = Path(__file__).parents[1]
 PAGE: Final = (PROJECT / "docs" / "promises.md").read_text()

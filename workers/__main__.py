@@ -13,9 +13,9 @@ from typing import Final
 import setproctitle
 import uvloop
 
-from core.control import EXIT_BOOT_FAILURE, REFUSED
-from core.logs import configure_logging
-from core.settings import ConfigurationError, Settings, load_settings
+from core.process.control import EXIT_BOOT_FAILURE, REFUSED
+from core.process.logs import configure_logging
+from core.process.settings import ConfigurationError, Settings, load_settings
 from workers.connection import Connection
 from workers.control import ControlPipe
 from workers.worker import Worker

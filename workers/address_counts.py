@@ -1,4 +1,4 @@
-"""How many connections this worker has from where, told to the fronts (``core.counting``).
+"""How many connections this worker has from where, told to the fronts (``core.process.counting``).
 
 Only with a limit that needs it. A connection costs a line in a table of places, and nothing while it lives.
 """
@@ -11,11 +11,11 @@ import os
 from contextlib import suppress
 from typing import Final, cast
 
-from core.addresses import host_of, place_of
-from core.counting import counts_endpoint, encode_counts
-from core.handover import Ticket
-from core.logs import fields
-from core.settings import Settings
+from core.events import fields
+from core.process.addresses import host_of, place_of
+from core.process.counting import counts_endpoint, encode_counts
+from core.process.handover import Ticket
+from core.process.settings import Settings
 
 _log = logging.getLogger("fastchat.worker")
 

@@ -20,9 +20,9 @@ from multidict import CIMultiDict
 from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]
 
-from core.logs import fields
-from core.protocol import CloseCode
-from core.shard import BUG_REASON
+from core.chat.shard import BUG_REASON
+from core.events import fields
+from core.wire.protocol import CloseCode
 
 if TYPE_CHECKING:
     from workers.connection import Connection

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import zmq
 
-from core.envelope import pack_envelope
+from core.chat.envelope import pack_envelope
 
 #: Envelopes that may wait at each end. An envelope is a whole loop turn's worth, so this is seconds of traffic.
 _HIGH_WATER_MARK: Final = 1000
@@ -34,7 +34,7 @@ def _path(run_dir: str, worker: int) -> str:
 
 
 class ZmqBus:
-    """Implements ``core.ports.Bus``. `listen` must be called once, before anything comes."""
+    """Implements ``core.chat.ports.Bus``. `listen` must be called once, before anything comes."""
 
     def __init__(self, run_dir: str, index: int, generation: int, workers: int) -> None:
         """Raises OSError when the run directory can't be used."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from core.frames import CloseWatch
+from core.wire.frames import CloseWatch
 
 if TYPE_CHECKING:
     from workers.connection import Connection

@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
-from core.frames import Fragments, FrameError, Opcode, close_answer, close_frame, server_frame
-from core.handover import Ticket
-from core.logs import close_level, fields
-from core.metrics import OTHER
-from core.protocol import (
+from core.chat.session import Session
+from core.chat.shard import BUG_REASON
+from core.events import close_level, fields
+from core.measures import OTHER
+from core.process.handover import Ticket
+from core.wire.frames import Fragments, FrameError, Opcode, close_answer, close_frame, server_frame
+from core.wire.protocol import (
     MESSAGE_MAX_BYTES,
     OUTBOX_MAX_BYTES,
     REPLAY_WINDOW_BYTES,
@@ -31,8 +33,6 @@ from core.protocol import (
     SLOW_READER_SECONDS,
     CloseCode,
 )
-from core.session import Session
-from core.shard import BUG_REASON
 from workers.closing import Closing
 from workers.heartbeat import Ping, beat, is_readable
 from workers.rounds import DIRECT, LENGTH_SHIFT, Meter
@@ -61,7 +61,7 @@ LINGER_SECONDS: Final = 3.0
 
 
 class Connection(WSListener):
-    """Implements ``core.ports.Connection`` on a socket that the front handed over."""
+    """Implements ``core.chat.ports.Connection`` on a socket that the front handed over."""
 
     __slots__ = (
         "_controls",

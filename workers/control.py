@@ -1,4 +1,4 @@
-"""A worker's end of the control pipe; what is said on it stands in ``core.control``."""
+"""A worker's end of the control pipe; what is said on it stands in ``core.process.control``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from core.control import EXIT_CONFIGURATION, PACKET_MAX_BYTES, decode_control, encode_control
+from core.process.control import EXIT_CONFIGURATION, PACKET_MAX_BYTES, decode_control, encode_control
 
 
 class ControlPipe:

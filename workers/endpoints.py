@@ -12,7 +12,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from core.logs import fields
+from core.events import fields
 
 _log = logging.getLogger("fastchat.worker")
 

@@ -19,8 +19,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from core.handover import TICKET_MAX_BYTES, Ticket, decode_ticket, encode_adopted
-from core.logs import fields
+from core.events import fields
+from core.process.handover import TICKET_MAX_BYTES, Ticket, decode_ticket, encode_adopted
 
 _log = logging.getLogger("fastchat.worker")
 

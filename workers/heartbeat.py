@@ -15,7 +15,7 @@ import math
 import select
 from typing import TYPE_CHECKING, Final, Protocol
 
-from core.protocol import HEARTBEAT_IDLE, HEARTBEAT_REPLY, CloseCode
+from core.wire.protocol import HEARTBEAT_IDLE, HEARTBEAT_REPLY, CloseCode
 
 if TYPE_CHECKING:
     from workers.connection import Connection

@@ -1,4 +1,4 @@
-"""The files in which workers leave for their successors what counts against limits (``core.kept_limits``).
+"""The files in which workers leave for their successors what counts against limits (``core.chat.kept_limits``).
 
 Each worker writes its own at an orderly end. A worker that starts reads all of them, since with another number of workers its users lived
 on others. What is damaged or can't be written is forgotten, with a line in the log; what is older than a minute does not matter.
@@ -13,9 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from core.kept_limits import Ages, Moment, decode, encode, merge
-from core.logs import fields
-from core.protocol import RATE_WINDOW
+from core.chat.kept_limits import Ages, Moment, decode, encode, merge
+from core.events import fields
+from core.wire.protocol import RATE_WINDOW
 
 _log = logging.getLogger("fastchat.worker")
 

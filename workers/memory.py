@@ -13,7 +13,7 @@ import gc
 import os
 from typing import Final
 
-from core.allocator import Allocator
+from core.process.allocator import Allocator
 
 #: Under this part of the ceiling a worker that was over it takes connections again.
 _ROOM_AGAIN: Final = 0.95

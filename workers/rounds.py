@@ -149,7 +149,7 @@ class Rounds:
             stream.set_protocol(connection.meter)
 
     def hold(self, connection: Connection, until: float) -> None:
-        """See ``core.ports.Connection``."""
+        """See ``core.chat.ports.Connection``."""
         if until <= monotonic():
             self.go_on(connection)
             return

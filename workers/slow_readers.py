@@ -15,7 +15,7 @@ import socket
 import struct
 from typing import Final, Protocol
 
-from core.protocol import SLOW_READER_BYTES, SLOW_READER_SECONDS
+from core.wire.protocol import SLOW_READER_BYTES, SLOW_READER_SECONDS
 
 #: The most seconds that one look counts for. While this process stood still nobody could be sent anything, so that time is nobody's fault.
 _LOOK_SECONDS_MAX: Final = 2.0

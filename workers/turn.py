@@ -13,7 +13,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Protocol
 
-from core.metrics import SECONDS, Histogram
+from core.measures import SECONDS, Histogram
 
 _log = logging.getLogger("fastchat.worker")
 

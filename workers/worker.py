@@ -13,10 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from core.answers import answer
-from core.capacity import MIB, Capacity
-from core.cgroups import usable_memory
-from core.control import (
+from core.auth.tokens import load_verifier
+from core.chat.kept_limits import ages_of, times_of
+from core.chat.operator import answer
+from core.chat.shard import Shard
+from core.chat.stalls import Stalls
+from core.events import fields
+from core.process.capacity import MIB, Capacity
+from core.process.cgroups import usable_memory
+from core.process.control import (
     ANSWER,
     ASK,
     ENDPOINTS_MISSING,
@@ -28,15 +33,11 @@ from core.control import (
     STOP,
     WORKER_GONE,
 )
-from core.handover import IN_FLIGHT_MAX, Ticket, endpoint
-from core.kept_limits import ages_of, times_of
-from core.logs import fields, set_log_level
-from core.protocol import CloseCode
-from core.settings import ConfigurationError, Settings
-from core.shard import Shard
-from core.stalls import Stalls
-from core.timestamps import format_timestamp
-from core.tokens import load_verifier
+from core.process.handover import IN_FLIGHT_MAX, Ticket, endpoint
+from core.process.logs import set_log_level
+from core.process.settings import ConfigurationError, Settings
+from core.wire.protocol import CloseCode
+from core.wire.timestamps import format_timestamp
 from workers.address_counts import AddressCounts, needed
 from workers.adoption import adopt
 from workers.bus import ZmqBus
@@ -70,7 +71,7 @@ _SPARE_DESCRIPTORS: Final = 4 * IN_FLIGHT_MAX
 
 
 class SystemClock:
-    """Implements ``core.ports.Clock``."""
+    """Implements ``core.chat.ports.Clock``."""
 
     def timestamp(self) -> bytes:
         """UTC in ISO 8601 with milliseconds and Z, 24 bytes."""
@@ -228,7 +229,7 @@ class Worker:
                 _log.warning("there is memory again: new connections are taken", extra=about)
 
     def _stats(self) -> dict[str, Any]:
-        """All that is measured here, by the names of ``core.metrics``."""
+        """All that is measured here, by the names of ``core.process.metrics``."""
         queue = self._queue
         return {
             "connections": len(self.connections),

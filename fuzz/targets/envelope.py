@@ -1,4 +1,4 @@
-"""What travels between shards: ``core.envelope``. Other shards are trusted, but one of another version must not be misunderstood."""
+"""What travels between shards: ``core.chat.envelope``. Other shards are trusted, but one of another version must not be misunderstood."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import struct
 from random import Random
 from typing import Final
 
-from core.envelope import (
+from core.chat.envelope import (
     pack_envelope,
     pack_record,
     record_fields,
@@ -59,4 +59,4 @@ def _record(rng: Random) -> bytes:
     )
 
 
-TARGET: Final = Target(check, mutate, "the end of the envelope", ("core.envelope",))
+TARGET: Final = Target(check, mutate, "the end of the envelope", ("core.chat.envelope",))

@@ -1,4 +1,4 @@
-"""What a front sees of a stranger's frames: ``core.frames``, beside wsproto's parser, which has to come to the same result."""
+"""What a front sees of a stranger's frames: ``core.wire.frames``, beside wsproto's parser, which has to come to the same result."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Final
 
 from wsproto.frame_protocol import FrameDecoder, ParseFailed
 
-from core.frames import Fragments, Frame, FrameError, NeedMore, Opcode, close_answer, parse_frame
-from core.protocol import MESSAGE_MAX_BYTES
+from core.wire.frames import Fragments, Frame, FrameError, NeedMore, Opcode, close_answer, parse_frame
+from core.wire.protocol import MESSAGE_MAX_BYTES
 from fuzz.mutate_bytes import SIZE_MAX, mutate_bytes
 from fuzz.target import Target
 
@@ -162,4 +162,4 @@ def _frame(rng: Random) -> bytes:
     )
 
 
-TARGET: Final = Target(check, mutate, "a whole frame", ("core.frames",))
+TARGET: Final = Target(check, mutate, "a whole frame", ("core.wire.frames",))

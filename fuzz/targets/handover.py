@@ -1,11 +1,11 @@
-"""What travels with a socket: ``core.handover``. A front is trusted, but one of another version must not be misunderstood."""
+"""What travels with a socket: ``core.process.handover``. A front is trusted, but one of another version must not be misunderstood."""
 
 from __future__ import annotations
 
 from random import Random
 from typing import Final
 
-from core.handover import Ticket, decode_adopted, decode_ticket, encode_adopted, encode_ticket
+from core.process.handover import Ticket, decode_adopted, decode_ticket, encode_adopted, encode_ticket
 from fuzz.mutate_bytes import SIZE_MAX, mutate_bytes
 from fuzz.target import Target
 
@@ -43,4 +43,4 @@ def mutate(data: bytes, rng: Random) -> bytes:
     return made if rng.randrange(2) else mutate_bytes(made, rng)[:SIZE_MAX]
 
 
-TARGET: Final = Target(check, mutate, "the ticket", ("core.handover",))
+TARGET: Final = Target(check, mutate, "the ticket", ("core.process.handover",))

@@ -1,4 +1,4 @@
-"""One message from a stranger, before HELLO: ``core.codec.decode``, the lobby, and the rules of all fields of all messages."""
+"""One message from a stranger, before HELLO: ``core.wire.codec.decode``, the lobby, and the rules of all fields of all messages."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 
-from core import codec, validation
-from core.codec import from_json
-from core.frames import FrameError
-from core.lobby import Lobby
-from core.protocol import NAME_MAX, NAME_MIN, Refusal
-from core.sanitize import sanitize_name
-from core.validation import Hello
+from core.chat.lobby import Lobby
+from core.wire import codec, validation
+from core.wire.codec import from_json
+from core.wire.frames import FrameError
+from core.wire.protocol import NAME_MAX, NAME_MIN, Refusal
+from core.wire.sanitize import sanitize_name
+from core.wire.validation import Hello
 from fuzz.mutate_json import mutate_json
 from fuzz.small_world import VALIDATOR
 from fuzz.target import Target
@@ -94,5 +94,8 @@ def mutate(data: bytes, rng: Random) -> bytes:
 
 
 TARGET: Final = Target(
-    check, mutate, "the JSON decoder", ("core.codec", "core.lobby", "core.validation", "core.sanitize")
+    check,
+    mutate,
+    "the JSON decoder",
+    ("core.wire.codec", "core.chat.lobby", "core.wire.validation", "core.wire.sanitize"),
 )

@@ -1,4 +1,4 @@
-"""One message after the other in a session: ``core.codec.decode``, all commands, and what follows from them.
+"""One message after the other in a session: ``core.wire.codec.decode``, all commands, and what follows from them.
 
 The session belongs to a user who has devices, a chat and messages, in a world that a few hundred inputs share. When one of them fails, the
 inputs before it matter too: all of them are written to a file that the target `session` takes.
@@ -82,16 +82,16 @@ TARGET: Final = Target(
     mutate,
     "the JSON decoder",
     (
-        "core.codec",
-        "core.validation",
-        "core.session",
-        "core.sanitize",
-        "core.chats",
-        "core.messages",
-        "core.delivery",
-        "core.receipts",
-        "core.history",
-        "core.greetings",
-        "core.typing_indicator",
+        "core.wire.codec",
+        "core.wire.validation",
+        "core.chat.session",
+        "core.wire.sanitize",
+        "core.chat.chats",
+        "core.chat.messages",
+        "core.chat.delivery",
+        "core.chat.receipts",
+        "core.chat.history",
+        "core.chat.hello",
+        "core.chat.typing",
     ),
 )

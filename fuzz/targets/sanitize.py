@@ -1,4 +1,4 @@
-"""What users write: ``core.sanitize``. Nothing that begins markup is left, no text is lost, and none takes long."""
+"""What users write: ``core.wire.sanitize``. Nothing that begins markup is left, no text is lost, and none takes long."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import unicodedata
 from random import Random
 from typing import Final
 
-from core.sanitize import clean_text, is_visible, sanitize_name, sanitize_text
+from core.wire.sanitize import clean_text, is_visible, sanitize_name, sanitize_text
 from fuzz.mutate_bytes import SIZE_MAX, mutate_bytes
 from fuzz.target import Target
 
@@ -140,4 +140,4 @@ def mutate(data: bytes, rng: Random) -> bytes:
     return text.encode()[:SIZE_MAX]
 
 
-TARGET: Final = Target(check, mutate, "the sanitiser changed", ("core.sanitize",))
+TARGET: Final = Target(check, mutate, "the sanitiser changed", ("core.wire.sanitize",))

@@ -20,10 +20,10 @@ from __future__ import annotations
 from random import Random
 from typing import Final
 
-from core.codec import from_json
-from core.frames import FrameError
-from core.lobby import Lobby
-from core.validation import Hello
+from core.chat.lobby import Lobby
+from core.wire.codec import from_json
+from core.wire.frames import FrameError
+from core.wire.validation import Hello
 from fuzz.mutate_bytes import SIZE_MAX, mutate_bytes
 from fuzz.mutate_json import ANN, BOB, CAT, mutate_json
 from fuzz.small_world import CAPABILITIES, VALIDATOR, Client, new_world, people, without_chance
@@ -232,13 +232,13 @@ TARGET: Final = Target(
     "the JSON decoder (half of the messages in it, or more)",
     (
         *message.TARGET.modules,
-        "core.lobby",
-        "core.shard",
-        "core.presence",
-        "core.mailbox",
-        "core.user",
-        "core.waiting_line",
-        "core.requests",
-        "core.ratelimit",
+        "core.chat.lobby",
+        "core.chat.shard",
+        "core.chat.presence",
+        "core.chat.mailbox",
+        "core.chat.user",
+        "core.chat.command_queue",
+        "core.chat.requests",
+        "core.chat.ratelimit",
     ),
 )

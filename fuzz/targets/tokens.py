@@ -1,4 +1,4 @@
-"""What strangers send as a token: ``core.tokens``, with each algorithm. ``fuzz.token_judge``, which does not know PyJWT, has to agree.
+"""What strangers send as a token: ``core.auth.tokens``, with each algorithm. ``fuzz.token_judge``, which does not know PyJWT, has to agree.
 
 An input is not the token but how to make it, or nothing would get past the signature. Its first line says which issuer's token it is and
 what is done to its signature, the second is the header, the rest the claims, both as any bytes::
@@ -20,9 +20,9 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from core.codec import from_json
-from core.protocol import ErrorCode, Refusal
-from core.tokens import REASONS, TOKEN_MAX
+from core.auth.tokens import REASONS, TOKEN_MAX
+from core.wire.codec import from_json
+from core.wire.protocol import ErrorCode, Refusal
 from fuzz.mutate_bytes import SIZE_MAX, mutate_bytes
 from fuzz.mutate_json import ANN, BOB, mutate_json
 from fuzz.target import Target
@@ -394,5 +394,5 @@ def _changed(text: bytes, members: dict[str, tuple[Any, ...]], rng: Random) -> b
 
 
 TARGET: Final = Target(
-    check, mutate, "the signature and the JSON decoder", ("core.tokens", "core.token_keys")
+    check, mutate, "the signature and the JSON decoder", ("core.auth.tokens", "core.auth.keys")
 )

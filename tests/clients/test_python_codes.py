@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core import protocol
+from core.wire import protocol
 from fastchat_client import _codes
 
 

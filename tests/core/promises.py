@@ -10,7 +10,7 @@ from itertools import combinations
 
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
-from core.protocol import RATE_WINDOW
+from core.wire.protocol import RATE_WINDOW
 from tests.core.watchful import Sayings, Watchful
 from tests.core.world import World
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from core.mailbox import Message
-from core.ports import Done, Found
-from core.shard import Shard
-from core.user import Chat, User
+from core.chat.mailbox import Message
+from core.chat.ports import Done, Found
+from core.chat.shard import Shard
+from core.chat.user import Chat, User
 
 #: Messages that one `read` brings: so few that tests need several pages.
 PAGE = 7

@@ -18,12 +18,12 @@ from collections import deque
 from datetime import datetime
 from typing import Any, Final
 
-from core.envelope import pack_envelope
-from core.frames import FrameError
+from core.chat.envelope import pack_envelope
+from core.chat.shard import Shard
 from core.placement import Placement
-from core.protocol import CONFIRM_PING_INTERVAL
-from core.settings import Settings
-from core.shard import Shard
+from core.process.settings import Settings
+from core.wire.frames import FrameError
+from core.wire.protocol import CONFIRM_PING_INTERVAL
 from tests.core.recording_store import RecordingStore
 
 #: Where the clock of every world starts, in monotonic seconds and as time of day.

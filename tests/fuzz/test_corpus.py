@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 from jwt import PyJWS
 
-from core.envelope import unpack_envelope
-from core.frames import Frame, parse_frame
-from core.handover import decode_ticket
-from core.protocol import ErrorCode, Refusal
-from core.tokens import TokenVerifier
+from core.auth.tokens import TokenVerifier
+from core.chat.envelope import unpack_envelope
+from core.process.handover import decode_ticket
+from core.wire.frames import Frame, parse_frame
+from core.wire.protocol import ErrorCode, Refusal
 from fuzz.target import CORPUS, NAMES, load, seeds
 from fuzz.targets import envelope, frames, handover, upgrade
 from router.upgrade import Answer, Route
@@ -129,16 +129,20 @@ def _crash(*_: object) -> Any:
 
 
 BROKEN = {
-    "the lobby crashes": Broken("lobby", "core.validation", "display_name", _crash),
-    "a field rule crashes": Broken("message", "core.validation", "content", _crash),
+    "the lobby crashes": Broken("lobby", "core.wire.validation", "display_name", _crash),
+    "a field rule crashes": Broken("message", "core.wire.validation", "content", _crash),
     "a field rule crashes in the middle of a story": Broken(
-        "session", "core.validation", "message_id", _crash
+        "session", "core.wire.validation", "message_id", _crash
     ),
-    "markup gets through": Broken("session", "core.validation", "content", _let_through),
-    "control characters stay": Broken("sanitize", "core.sanitize", "_without_controls", _let_through),
-    "what only looks like markup is cut": Broken("sanitize", "core.sanitize", "without_markup", _cut),
-    "what looks like markup is left as it is": Broken("sanitize", "core.sanitize", "space_out", _let_through),
-    "names keep what is invisible": Broken("sanitize", "core.sanitize", "_without_invisible", _let_through),
+    "markup gets through": Broken("session", "core.wire.validation", "content", _let_through),
+    "control characters stay": Broken("sanitize", "core.wire.sanitize", "_without_controls", _let_through),
+    "what only looks like markup is cut": Broken("sanitize", "core.wire.sanitize", "without_markup", _cut),
+    "what looks like markup is left as it is": Broken(
+        "sanitize", "core.wire.sanitize", "space_out", _let_through
+    ),
+    "names keep what is invisible": Broken(
+        "sanitize", "core.wire.sanitize", "_without_invisible", _let_through
+    ),
     "the last fragment is never seen": Broken("frames", frames, "parse_frame", _never_final),
     "everybody is upgraded": Broken(
         "upgrade", upgrade, "answer", lambda head, policy: Answer(101, b"HTTP/1.1 101 \r\n\r\n")
@@ -153,7 +157,7 @@ BROKEN = {
     "a token is for everybody": Broken("tokens", TokenVerifier, "_check_subject", lambda *_: None),
     "a token is for every server": Broken("tokens", TokenVerifier, "_check_parties", lambda *_: None),
     "what a token claims is told": Broken("tokens", TokenVerifier, "_check_subject", _repeat),
-    "the reading of a token's header crashes": Broken("tokens", "core.tokens", "_header", _crash),
+    "the reading of a token's header crashes": Broken("tokens", "core.auth.tokens", "_header", _crash),
 }
 
 
@@ -187,5 +191,5 @@ def test_make_fuzz(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "handover: 3,000 inputs" in ended.stdout
     assert "past the ticket" in ended.stdout
-    assert "core.handover: " in ended.stdout
+    assert "core.process.handover: " in ended.stdout
     assert list((tmp_path / "build" / "fuzz" / "handover" / "corpus").iterdir())

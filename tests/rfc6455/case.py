@@ -15,7 +15,7 @@ from itertools import groupby
 from random import Random
 from typing import Final, NamedTuple
 
-from core.protocol import MESSAGE_MAX_BYTES
+from core.wire.protocol import MESSAGE_MAX_BYTES
 
 CONTINUATION: Final = 0x0
 TEXT: Final = 0x1

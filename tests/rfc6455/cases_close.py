@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from core.protocol import MESSAGE_MAX_BYTES
+from core.wire.protocol import MESSAGE_MAX_BYTES
 from tests.rfc6455.case import (
     CLOSE,
     CONTINUATION,

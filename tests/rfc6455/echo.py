@@ -1,8 +1,8 @@
 """A worker whose sessions echo what they get once HELLO is through, with limits that let 16 MiB pass.
 
-Everything else is the real thing: front, hand-over, event loop, picows, `workers.connection`, and the check of UTF-8 in ``core.codec``. No
-setting leads here: a server that echoes is one whose worker program is that of `EchoServer`, and the tests are in no package that is
-installed.
+Everything else is the real thing: front, hand-over, event loop, picows, `workers.connection`, and the check of UTF-8 in
+``core.wire.codec``. No setting leads here: a server that echoes is one whose worker program is that of `EchoServer`, and the tests are in
+no package that is installed.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Final
 
 from picows import WSFrame
 
-from core import codec
-from core.frames import Fragments, Opcode, server_frame
-from core.handover import Ticket
-from core.protocol import CloseCode, Refusal
-from core.session import Session
+from core.chat.session import Session
+from core.process.handover import Ticket
+from core.wire import codec
+from core.wire.frames import Fragments, Opcode, server_frame
+from core.wire.protocol import CloseCode, Refusal
 from tests.rfc6455.cases_limits import LARGEST, MIB
 from tests.router.server_process import ServerProcess
 from workers.connection import Connection

@@ -25,11 +25,11 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 from uuid import uuid4
 
-from core import frames
-from core.control import decode_control, encode_control
-from core.frames import Opcode
-from core.handover import Ticket, decode_ticket, encode_adopted, endpoint
 from core.placement import Placement
+from core.process.control import decode_control, encode_control
+from core.process.handover import Ticket, decode_ticket, encode_adopted, endpoint
+from core.wire import frames
+from core.wire.frames import Opcode
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
 #: What a test is willing to wait for; a machine that is busy with other tests has to manage it.
@@ -60,7 +60,7 @@ def user_on(worker: int, workers: int) -> str:
 def client_frame(
     opcode: int, payload: bytes, *, final: bool = True, mask: bytes = b"\x12\x34\x56\x78"
 ) -> bytes:
-    """A masked frame as a client sends it; unlike `core.frames.client_frame` with a mask that does something, and in fragments."""
+    """A masked frame as a client sends it; unlike `core.wire.frames.client_frame` with a mask that does something, and in fragments."""
     first = opcode | (0x80 if final else 0)
     size = len(payload)
     if size < 126:

@@ -11,8 +11,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from core.counting import Counted, decode_counts, encode_counts
-from core.settings import Settings
+from core.process.counting import Counted, decode_counts, encode_counts
+from core.process.settings import Settings
 from router.address_limits import BUCKETS_MAX, HALF_OPEN_DEFAULT, AddressLimits, Denial, Place
 
 ADDRESS = "192.0.2.1"

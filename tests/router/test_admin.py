@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from core.settings import ConfigurationError
+from core.process.settings import ConfigurationError
 from router.admin import AdminServer, parse_admin_hosts
 from tests.router.front_process import hello, wait_until
 from tests.router.server_process import FAKE_WORKER, ServerProcess

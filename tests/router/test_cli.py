@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import pytest
 
-from core.settings import Settings
+from core.process.settings import Settings
 from router import cli
 from tests.router.front_process import PROJECT, hello, wait_until
 from tests.router.server_process import FAKE_WORKER, ServerProcess

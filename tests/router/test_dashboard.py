@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import pytest
 
-from core.metrics import METRICS
+from core.process.metrics import METRICS
 from router.columns import HISTOGRAMS
 from tests.router.front_process import PROJECT, hello, wait_until
 from tests.router.server_process import FAKE_WORKER, ServerProcess

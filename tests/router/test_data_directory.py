@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from core.layout import Layout
-from core.settings import ConfigurationError
+from core.process.layout import Layout
+from core.process.settings import ConfigurationError
 from router import data_directory, ownership
 from router.data_directory import DataDirectory, create_data_directory, lock_data_directory
 

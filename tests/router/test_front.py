@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from core.control import REFUSED, decode_control
+from core.process.control import REFUSED, decode_control
 from tests.router.front_process import (
     HEAD,
     PROJECT,

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import pytest
 
-from core.handover import IN_FLIGHT_MAX, Ticket, endpoint
+from core.process.handover import IN_FLIGHT_MAX, Ticket, endpoint
 from router.handover_queue import HandoverQueue
 from router.lobby_socket import LobbySocket
 from tests.router.front_process import (

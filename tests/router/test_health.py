@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from core.control import BUS_UNHEARD, MEMORY_FULL, STORE_FAILING
+from core.process.control import BUS_UNHEARD, MEMORY_FULL, STORE_FAILING
 from router.children import Child
 from router.health import Health, Phase
 from router.roles import FRONT, WORKER, Role

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from core.frames import Opcode
+from core.wire.frames import Opcode
 from router.lingering import LINGER_SECONDS
 from tests.router.front_process import Client, FakeWorker, FrontProcess, client_frame, hello, text, wait_until
 

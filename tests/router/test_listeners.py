@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from core.settings import ConfigurationError
+from core.process.settings import ConfigurationError
 from router import listeners
 
 BOTH = ["127.0.0.1", "::1"]

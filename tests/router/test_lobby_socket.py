@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import pytest
 
-from core.frames import Opcode
-from core.protocol import MESSAGE_MAX_BYTES
+from core.wire.frames import Opcode
+from core.wire.protocol import MESSAGE_MAX_BYTES
 from tests.router.front_process import FakeWorker, FrontProcess, client_frame, hello, message, text, user_on
 
 

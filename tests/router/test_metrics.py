@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.metrics import METRICS, PREFIX, SECONDS, Histogram, Kind, Source, series
+from core.measures import SECONDS, Histogram, series
+from core.process.metrics import METRICS, PREFIX, Kind, Source
 from router.admin import AdminServer
 from router.children import Child
 from router.metrics import MetricsCollector, MetricsPage, accepts_openmetrics

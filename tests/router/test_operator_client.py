@@ -16,7 +16,7 @@ from typing import Final
 
 import pytest
 
-from core.codec import to_json
+from core.wire.codec import to_json
 from router import operator_client
 from router.operator_client import Refused, RunningServer, Unreachable
 from router.run_directory import OPERATOR_SOCKET

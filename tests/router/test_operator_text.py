@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.configuration import Origin
+from core.process.configuration import Origin
 from router.operator_text import (
     WIDTH,
     describe_settings,

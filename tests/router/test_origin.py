@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.settings import ConfigurationError
+from core.process.settings import ConfigurationError
 from router.origin import Origin, OriginPolicy, is_loopback, parse_origin, split_host
 
 LISTED = "https://chat.example.com"

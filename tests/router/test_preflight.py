@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.settings import ConfigurationError, Settings
+from core.process.settings import ConfigurationError, Settings
 from router.preflight import check_exposure, check_memory, check_settings
 
 

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from core.control import MEMORY_FULL, STORE_FAILING
+from core.process.control import MEMORY_FULL, STORE_FAILING
 from router.children import Child
 from router.problem_log import ProblemLog
 from router.process_usage import ProcessUsage

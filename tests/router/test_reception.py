@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 import uvloop
 
-from core.settings import Settings
+from core.process.settings import Settings
 from router.peeked_socket import now
 from router.reception import Reception
 from tests.router.front_process import HEAD, client_frame, hello

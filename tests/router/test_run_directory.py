@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from core.settings import ConfigurationError
+from core.process.settings import ConfigurationError
 from router import run_directory
 from router.run_directory import RunDirectory
 

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.codec import to_json
-from core.metrics import METRICS, SECONDS, Histogram, quantile
+from core.measures import SECONDS, Histogram, quantile
+from core.process.metrics import METRICS
+from core.wire.codec import to_json
 from router.columns import HISTOGRAMS, SUPERVISOR, Columns
 from router.samples import (
     EVENTS_KEPT,

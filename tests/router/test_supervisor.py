@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from core.layout import Layout
+from core.process.layout import Layout
 from tests.router.front_process import TIMEOUT, hello, text, wait_until
 from tests.router.server_process import FAKE_WORKER, ServerProcess, elapsed, wait_gone
 from tests.system.harness import process_title

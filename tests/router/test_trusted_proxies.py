@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.settings import ConfigurationError
+from core.process.settings import ConfigurationError
 from router.trusted_proxies import TrustedProxies
 
 PROXY = "10.0.0.1"

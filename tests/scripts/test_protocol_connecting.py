@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 import pytest
 import uvloop
 
-from core.settings import Settings
+from core.process.settings import Settings
 from fastchat_client import _backoff, _conversation, _machine, _requests
 from router.peeked_socket import now
 from router.reception import Reception

@@ -12,18 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from core import validation
-from core.catalogue import FROM_CLIENT, FROM_SERVER
-from core.catalogue_rows import Message
-from core.error_details import ERROR_DETAILS
-from core.lobby import Lobby
-from core.meanings import TEXTS, Example
-from core.protocol import CAPABILITIES, ErrorCode, MessageType
-from core.settings import Settings
-from core.tokens import REASONS, load_verifier
-from core.validation import Hello, Validator
+from core.auth.tokens import REASONS, load_verifier
+from core.chat.lobby import Lobby
+from core.process.settings import Settings
+from core.reference.codes import TEXTS, Example
+from core.reference.error_details import ERROR_DETAILS
+from core.reference.messages import FROM_CLIENT, FROM_SERVER
+from core.reference.rows import Message
+from core.wire import validation
+from core.wire.protocol import CAPABILITIES, ErrorCode, MessageType
+from core.wire.validation import Hello, Validator
 from scripts import protocol_reference
-from tests.core.test_expiry import NOON, Dial, come, token
+from tests.core.chat.test_expiry import NOON, Dial, come, token
 from tests.core.token_forge import SECRET, forge, private_key
 from tests.core.world import TIMESTAMP, Device, Pair, World, payload_of
 from tests.protocol_schema import is_message, problem, strange

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from core.catalogue import FROM_CLIENT, FROM_SERVER
-from core.catalogue_rows import Message
-from core.settings import Settings
-from core.tokens import load_verifier
+from core.auth.tokens import load_verifier
+from core.process.settings import Settings
+from core.reference.messages import FROM_CLIENT, FROM_SERVER
+from core.reference.rows import Message
 from scripts import protocol_examples, protocol_transcripts
 from scripts.protocol_examples import ALICE, BOB
 from scripts.protocol_transcripts import COMES, GETS, GOES, SAYS, TRANSCRIPTS, WAITS, Line, Transcript
-from tests.core.test_expiry import NOON, Dial, token
+from tests.core.chat.test_expiry import NOON, Dial, token
 from tests.core.token_forge import SECRET
 from tests.core.world import START, Device, World
 from tests.protocol_schema import Side, strange

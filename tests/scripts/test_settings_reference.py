@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.settings import PREFIX, Settings, describe_default
+from core.process.settings import PREFIX, Settings, describe_default
 from scripts import settings_reference
 
 
@@ -55,7 +55,7 @@ def test_a_row_can_be_read_alone(row: list[str]) -> None:
 
 
 def test_help_and_page_have_the_same_texts(capsys: pytest.CaptureFixture[str]) -> None:
-    from core.settings import load_settings
+    from core.process.settings import load_settings
 
     with pytest.raises(SystemExit):
         load_settings({}, ["--help"])

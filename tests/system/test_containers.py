@@ -15,7 +15,7 @@ from typing import Final
 
 import pytest
 
-from tests.core.test_cgroups import real_group
+from tests.core.process.test_cgroups import real_group
 from tests.system.harness import PROJECT, READY, clean_environment, wait_until
 
 MIB: Final = 2**20

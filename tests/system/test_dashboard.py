@@ -35,7 +35,8 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from core.metrics import METRICS, quantile
+from core.measures import quantile
+from core.process.metrics import METRICS
 from tests.system.harness import ChatClient, Server, StartServer, wait_until
 from tests.system.status import status
 

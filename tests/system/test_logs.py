@@ -21,9 +21,9 @@ from uuid import uuid4
 
 import pytest
 
-from core.log_throttle import KIND_MAX, WHO_MAX
-from core.logs import FIELDS, LINE_MAX, REQUIRED
 from core.placement import Placement
+from core.process.log_throttle import KIND_MAX, WHO_MAX
+from core.process.logs import FIELDS, LINE_MAX, REQUIRED
 from tests.router.server_process import ServerProcess
 from tests.system.harness import NO_LIMITS, StartServer, wait_until
 from tests.system.raw_client import (

@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from core.settings import Settings
+from core.process.settings import Settings
 from tests.system.harness import (
     MAKE_ERROR,
     PROJECT,

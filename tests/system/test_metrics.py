@@ -1,4 +1,4 @@
-"""`/metrics` of a real server says exactly what real clients did, and has everything that the table of ``core.metrics`` has."""
+"""`/metrics` of a real server says exactly what real clients did, and has everything that the table of ``core.process.metrics`` has."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from core.metrics import METRICS, PREFIX, Kind, Source, split_series
+from core.measures import split_series
+from core.process.metrics import METRICS, PREFIX, Kind, Source
 from tests.exposition import Exposition
 from tests.system import exact_load
 from tests.system.exact_load import ExactLoad, metrics

@@ -17,7 +17,7 @@ from typing import Final
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from core.protocol import HEARTBEAT_IDLE, HEARTBEAT_REPLY
+from core.wire.protocol import HEARTBEAT_IDLE, HEARTBEAT_REPLY
 from tests.system.harness import PROJECT, Server, clean_environment, run_async, user_on_worker, wait_until
 from tests.system.nginx_process import NAME, SHIPPED, Nginx, find_nginx, running_nginx
 from tests.system.servers import shared_server

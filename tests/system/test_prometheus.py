@@ -16,8 +16,9 @@ from typing import Final
 import pytest
 import yaml
 
-from core.metrics import METRICS, SECONDS, Kind, quantile
-from core.protocol import CloseCode, ErrorCode, MessageType
+from core.measures import SECONDS, quantile
+from core.process.metrics import METRICS, Kind
+from core.wire.protocol import CloseCode, ErrorCode, MessageType
 from tests.exposition import Exposition
 from tests.system.exact_load import ExactLoad
 from tests.system.harness import PROJECT, Server, wait_until

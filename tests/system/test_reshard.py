@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 
-from core.layout import Layout
+from core.process.layout import Layout
 from tests.system.harness import (
     ChatClient,
     Process,

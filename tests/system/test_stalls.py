@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack, suppress
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from core.protocol import HEARTBEAT_IDLE, HEARTBEAT_REPLY
+from core.wire.protocol import HEARTBEAT_IDLE, HEARTBEAT_REPLY
 from tests.system.harness import ChatClient, Server, StartServer, run_async, user_on_worker
 from tests.system.raw_client import RawClient
 from tests.system.servers import sees

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from core.user import User
+from core.chat.user import User
 from tests.workers.store_driver import KINDS, Kind, Make, StoreDriver
 from tests.workers.store_files import content, fill
 

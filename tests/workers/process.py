@@ -18,9 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from core.allocator import environment_of_children
-from core.control import PACKET_MAX_BYTES, READY, STATS, decode_control, encode_control
-from core.handover import Ticket, decode_adopted, encode_ticket, endpoint
+from core.process.allocator import environment_of_children
+from core.process.control import PACKET_MAX_BYTES, READY, STATS, decode_control, encode_control
+from core.process.handover import Ticket, decode_adopted, encode_ticket, endpoint
 from tests.system.raw_client import PATIENCE, RawClient
 
 PROJECT: Final = Path(__file__).resolve().parents[2]

@@ -14,11 +14,11 @@ from typing import Any, Final, Literal
 
 import uvloop
 
-from core import codec
-from core.mailbox import Message
-from core.settings import Settings
-from core.timestamps import format_timestamp
-from core.user import Chat, User
+from core.chat.mailbox import Message
+from core.chat.user import Chat, User
+from core.process.settings import Settings
+from core.wire import codec
+from core.wire.timestamps import format_timestamp
 from workers.store import ShardStore
 from workers.store.memory import MemoryStore
 from workers.store.sqlite import SqliteStore

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from core.layout import Layout, parse_layout
 from core.placement import Placement, slot_of
+from core.process.layout import Layout, parse_layout
 from workers.store.reshard import prepare
 from workers.store.rows import id_hash
 

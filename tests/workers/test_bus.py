@@ -1,4 +1,4 @@
-"""workers.bus over real ZeroMQ sockets: what ``core.ports.Bus`` promises, and finite queues (D26)."""
+"""workers.bus over real ZeroMQ sockets: what ``core.chat.ports.Bus`` promises, and finite queues (D26)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from core.envelope import RecordKind, pack_record, record_head, unpack_envelope
+from core.chat.envelope import RecordKind, pack_record, record_head, unpack_envelope
 from workers.bus import ZmqBus
 
 

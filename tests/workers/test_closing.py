@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from core.control import ASK
+from core.process.control import ASK
 from tests.system.raw_client import BINARY, CLOSE, CONTINUATION, TEXT, RawClient, client_frame, text
 from tests.workers.process import WorkerProcess
 from workers.connection import LINGER_SECONDS

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from core.handover import Ticket, decode_adopted, encode_ticket, endpoint
+from core.process.handover import Ticket, decode_adopted, encode_ticket, endpoint
 from tests.system.harness import wait_until
 from tests.system.raw_client import PING, TEXT, client_frame, message, text
 from tests.workers.process import WorkerProcess

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from core.protocol import HEARTBEAT_IDLE, HEARTBEAT_REPLY
+from core.wire.protocol import HEARTBEAT_IDLE, HEARTBEAT_REPLY
 from workers.heartbeat import SLOT_SECONDS, Ping, TimerWheel, beat
 
 #: A clock value as a machine that has run for a day shows it.

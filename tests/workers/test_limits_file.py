@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from core.kept_limits import Moment, encode
+from core.chat.kept_limits import Moment, encode
 from workers import limits_file
 from workers.limits_file import moment, read_limits, write_limits
 

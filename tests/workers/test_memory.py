@@ -1,4 +1,4 @@
-"""workers.memory and core.allocator: the ceiling of a worker, and giving back what a crowd has left."""
+"""workers.memory and core.process.allocator: the ceiling of a worker, and giving back what a crowd has left."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from core.allocator import Allocator, environment_of_children
+from core.process.allocator import Allocator, environment_of_children
 from workers.memory import Memory
 
 MIB = 2**20
@@ -97,7 +97,7 @@ def test_free_memory_is_given_back_at_every_look(resident: list[int]) -> None:
 
 #: Takes memory in small pieces, a hundredth of which stay, each beside pieces that go.
 PROGRAM = """
-from core.allocator import Allocator
+from core.process.allocator import Allocator
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
@@ -155,7 +155,7 @@ def test_an_operators_own_choice_of_allocator_stays() -> None:
 #: Takes memory in tuples of all lengths between other things, lets all of it go, and gives it back with and without the spare objects.
 SPARE_OBJECTS = """
 import gc, sys, weakref
-from core.allocator import Allocator
+from core.process.allocator import Allocator
 from workers.memory import release_spare_objects
 
 def resident():

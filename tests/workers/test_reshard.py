@@ -21,9 +21,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.layout import Layout
 from core.placement import Placement, slot_of
-from core.settings import ConfigurationError
+from core.process.layout import Layout
+from core.process.settings import ConfigurationError
 from tests.workers import store_files
 from tests.workers.process import PROJECT
 from tests.workers.store_files import DAY_MS, START, connect, content, fill, layout_of, shards, times

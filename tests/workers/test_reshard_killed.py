@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from core.layout import Layout
+from core.process.layout import Layout
 from tests.system.raw_client import PATIENCE
 from tests.workers.process import PROJECT
 from tests.workers.store_files import content, fill, layout_of

@@ -17,7 +17,7 @@ from typing import Any, cast
 import pytest
 import uvloop
 
-from core.handover import Ticket
+from core.process.handover import Ticket
 from tests.system.raw_client import CONTINUATION, PING, TEXT, client_frame
 from workers import rounds as module
 from workers.adoption import adopt

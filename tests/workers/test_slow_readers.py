@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from core.protocol import SLOW_READER_BYTES, SLOW_READER_SECONDS
+from core.wire.protocol import SLOW_READER_BYTES, SLOW_READER_SECONDS
 from tests.system.harness import wait_until
 from tests.system.raw_client import PING, RawClient, client_frame, text
 from tests.workers.process import WorkerProcess

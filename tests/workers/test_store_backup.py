@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from core.layout import Layout
-from core.settings import ConfigurationError
+from core.process.layout import Layout
+from core.process.settings import ConfigurationError
 from tests.workers.store_files import connect, content, layout_of, shards
 from workers.store import backup as module
 from workers.store.__main__ import main

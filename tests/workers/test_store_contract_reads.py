@@ -1,11 +1,11 @@
-"""core.ports.Store, continued: what every store promises about reading, retention and text (D13, D14, D20)."""
+"""core.chat.ports.Store, continued: what every store promises about reading, retention and text (D13, D14, D20)."""
 
 from __future__ import annotations
 
-from core.mailbox import Message
-from core.ports import nobody_waits
-from core.protocol import REPLAY_WINDOW_BYTES
-from core.user import Chat, User
+from core.chat.mailbox import Message
+from core.chat.ports import nobody_waits
+from core.chat.user import Chat, User
+from core.wire.protocol import REPLAY_WINDOW_BYTES
 from tests.workers.store_driver import DAY, Make, StoreDriver
 
 

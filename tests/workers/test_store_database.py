@@ -15,7 +15,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
-from core.settings import ConfigurationError
+from core.process.settings import ConfigurationError
 from tests.workers.process import PROJECT
 from workers.store import database as module
 from workers.store.database import open_database, upgrade

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
+from core.chat.ports import nobody_waits
+from core.chat.user import Chat, User
 from core.placement import slot_of
-from core.ports import nobody_waits
-from core.user import Chat, User
 from tests.workers.process import PROJECT
 from tests.workers.store_driver import DAY, NOON, StoreDriver
 from workers.store import reads, rows, statements, writes

@@ -16,10 +16,10 @@ from uuid import uuid4
 
 import pytest
 
-from core.layout import Layout
+from core.chat.user import chat_id
 from core.placement import Placement
-from core.settings import ConfigurationError
-from core.user import chat_id
+from core.process.layout import Layout
+from core.process.settings import ConfigurationError
 from tests.workers.process import PROJECT
 from tests.workers.store_files import Content, connect, content, layout_of, shards
 from tests.workers.store_tools import Damage, change, checked, overwrite, process, tool, truncate

@@ -1,10 +1,10 @@
-"""Where users, chats and messages are kept; every implementation keeps the promises of ``core.ports.Store``, and these."""
+"""Where users, chats and messages are kept; every implementation keeps the promises of ``core.chat.ports.Store``, and these."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
-from core import ports
+from core.chat import ports
 from workers.store.listeners import Appended, Purged, Strangers
 
 
@@ -18,14 +18,14 @@ class ShardStore(ports.Store, Protocol):
         """Say who is told what the store has done. All calls come from `flush`, or `close`."""
 
     def start(self) -> None:
-        """Open what there is. Raises ``core.settings.ConfigurationError``."""
+        """Open what there is. Raises ``core.process.settings.ConfigurationError``."""
 
     def flush(self, now: float) -> bool:
         """Do what is due and call back; whether to come again in another turn. To be called at least every tenth of a second."""
         ...
 
     def stats(self) -> dict[str, Any]:
-        """Its part of what the worker reports, by the names of ``core.metrics``."""
+        """Its part of what the worker reports, by the names of ``core.process.metrics``."""
         ...
 
     def close(self, patience: float = 5.0) -> None:

@@ -15,10 +15,10 @@ from typing import Final
 
 import setproctitle
 
-from core.control import EXIT_CONFIGURATION, REFUSED, encode_control
-from core.logs import configure_logging
 from core.placement import WORKERS_MAX
-from core.settings import PREFIX, ConfigurationError
+from core.process.control import EXIT_CONFIGURATION, REFUSED, encode_control
+from core.process.logs import configure_logging
+from core.process.settings import PREFIX, ConfigurationError
 
 #: `check`, or what `backup` and `restore` do last, has found damage.
 EXIT_DAMAGED: Final = 1

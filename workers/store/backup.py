@@ -21,8 +21,8 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final, TextIO
 
-from core.layout import Layout
-from core.settings import ConfigurationError
+from core.process.layout import Layout
+from core.process.settings import ConfigurationError
 from workers.store.check import check
 from workers.store.data_directory import Mode, existing_layout, file_uri, switch, sync
 
@@ -30,7 +30,7 @@ from workers.store.data_directory import Mode, existing_layout, file_uri, switch
 UNFINISHED_SUFFIX: Final = ".unfinished"
 #: Seconds that a statement waits for another process that has the file to itself for a moment.
 _BUSY_PATIENCE: Final = 10.0
-#: As many random digits as ``core.mailbox`` takes.
+#: As many random digits as ``core.chat.mailbox`` takes.
 _NEW_EPOCHS: Final = "UPDATE users SET epoch = lower(hex(randomblob(6)))"
 
 

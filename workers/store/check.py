@@ -13,9 +13,9 @@ from typing import Any, Final, NamedTuple, TextIO
 
 from sqlalchemy import Connection, Select, and_, exists, func, or_, select
 
-from core.layout import Layout
 from core.placement import Placement, slot_of
-from core.settings import ConfigurationError
+from core.process.layout import Layout
+from core.process.settings import ConfigurationError
 from workers.store.data_directory import Unreadable, connected, existing_layout, generations
 from workers.store.database import reason
 from workers.store.migrations import REVISION

@@ -1,7 +1,7 @@
 """The data directory as the store's own programs see it: which files hold, and whether a server is using them.
 
-What stands in it is described in ``core.layout``. Whoever writes to it holds the lock; a server passes that on to all of its processes, so
-it lasts until the last one that could write is gone.
+What stands in it is described in ``core.process.layout``. Whoever writes to it holds the lock; a server passes that on to all of its
+processes, so it lasts until the last one that could write is gone.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Final, Literal
 from sqlalchemy import Connection, NullPool, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from core.layout import LAYOUT_NAME, LOCK_NAME, Layout, LayoutError, generation_of, parse_layout
-from core.settings import ConfigurationError
+from core.process.layout import LAYOUT_NAME, LOCK_NAME, Layout, LayoutError, generation_of, parse_layout
+from core.process.settings import ConfigurationError
 
 #: A new layout, until it holds.
 UNFINISHED_NAME: Final = f"{LAYOUT_NAME}.new"

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import Connection, CursorResult, Engine, NullPool, create_engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from core.settings import ConfigurationError
+from core.process.settings import ConfigurationError
 from workers.store.migrations import REVISION
 
 Durability = Literal["fsync", "os"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from core.mailbox import Message
-from core.settings import Settings
+from core.chat.mailbox import Message
+from core.process.settings import Settings
 from workers.store.database import Database
 from workers.store.jobs import Job, attempt
 from workers.store.listeners import Appended

@@ -18,11 +18,11 @@ from typing import Any, Final, TextIO
 
 from sqlalchemy import ColumnElement, Connection, Row, exists, or_, select
 
-from core.codec import to_json
+from core.chat.user import chat_id
 from core.placement import Placement
-from core.settings import ConfigurationError
-from core.timestamps import format_timestamp
-from core.user import chat_id
+from core.process.settings import ConfigurationError
+from core.wire.codec import to_json
+from core.wire.timestamps import format_timestamp
 from workers.store.data_directory import Unreadable, connected, existing_layout
 from workers.store.database import reason
 from workers.store.migrations import REVISION

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import func, select
 
-from core.settings import ConfigurationError
+from core.process.settings import ConfigurationError
 from workers.store.data_directory import connected
 from workers.store.retention_clock import ClockState
 from workers.store.schema import acknowledged, chats, marks, messages, users

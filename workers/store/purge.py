@@ -18,7 +18,7 @@ from pathlib import Path
 from sqlalchemy import Connection, delete, func, insert, literal, select, update
 
 from core.placement import Placement
-from core.settings import ConfigurationError
+from core.process.settings import ConfigurationError
 from workers.store.data_directory import Unreadable, connected, existing_layout, locked
 from workers.store.database import reason
 from workers.store.export import check_revision, reading

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final, Generic, TypeVar
 
-from core import codec
-from core.mailbox import Message
-from core.ports import Found
-from core.settings import Settings
-from core.user import Chat, User
+from core.chat.mailbox import Message
+from core.chat.ports import Found
+from core.chat.user import Chat, User
+from core.process.settings import Settings
+from core.wire import codec
 from workers.store import statements
 from workers.store.database import Database
 from workers.store.rows import Row, frame_of, id_hash, messages_of, user_of
@@ -51,7 +51,7 @@ class Question(Generic[T]):
 
 
 class Load(Question["User | None"]):
-    """See ``core.ports.Store``, and so for the others."""
+    """See ``core.chat.ports.Store``, and so for the others."""
 
     __slots__ = ("user_id",)
 

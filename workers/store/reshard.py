@@ -45,9 +45,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateIndex, CreateTable, DropIndex
 
-from core.layout import LAYOUT_NAME, Layout
 from core.placement import Placement
-from core.settings import ConfigurationError
+from core.process.layout import LAYOUT_NAME, Layout
+from core.process.settings import ConfigurationError
 from workers.store.data_directory import (
     UNFINISHED_NAME,
     Unreadable,

@@ -10,8 +10,8 @@ from __future__ import annotations
 from math import inf
 from typing import Final
 
-from core import codec
-from core.protocol import FORGET_AFTER
+from core.wire import codec
+from core.wire.protocol import FORGET_AFTER
 from workers.store import statements
 from workers.store.database import Database
 from workers.store.jobs import CHECKPOINT_ROWS, Job

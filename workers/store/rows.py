@@ -5,12 +5,12 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Any
 
-from core import codec
-from core.mailbox import Message
+from core.chat.mailbox import Message
+from core.chat.user import Chat, User
 from core.placement import slot_of
-from core.settings import Settings
-from core.timestamps import format_timestamp, parse_timestamp
-from core.user import Chat, User
+from core.process.settings import Settings
+from core.wire import codec
+from core.wire.timestamps import format_timestamp, parse_timestamp
 
 #: One row as the database gave it.
 Row = list[Any]

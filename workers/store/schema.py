@@ -91,7 +91,7 @@ messages: Final = Table(
     #: Whether the sender wants receipts, and whether the recipient has read it (D11).
     Column("receipts", Boolean, nullable=False),
     Column("read", Boolean, nullable=False),
-    #: The place of the message between those of the other direction (``core.mailbox``); NULL in rows from before there were counts.
+    #: The place of the message between those of the other direction (``core.chat.mailbox``); NULL in rows from before there were counts.
     Column("lamport", BigInteger),
 )
 Index(None, messages.c.mailbox, messages.c.seq, unique=True)

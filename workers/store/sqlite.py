@@ -26,13 +26,13 @@ from typing import Any, Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from core import codec
-from core.logs import fields
-from core.mailbox import Message
-from core.metrics import SECONDS, SIZES, Histogram
-from core.ports import Done, Found
-from core.settings import ConfigurationError, Settings
-from core.user import Chat, User
+from core.chat.mailbox import Message
+from core.chat.ports import Done, Found
+from core.chat.user import Chat, User
+from core.events import fields
+from core.measures import SECONDS, SIZES, Histogram
+from core.process.settings import ConfigurationError, Settings
+from core.wire import codec
 from workers.store import statements
 from workers.store.database import open_database, reason
 from workers.store.delivery import Commit, Delivery, Entry, Expired
@@ -74,7 +74,7 @@ ACKNOWLEDGED_MAX: Final = 256
 
 
 class SqliteStore:
-    """Implements ``core.ports.Store`` and ``workers.store.ShardStore``. `listen` and `start` come before everything else."""
+    """Implements ``core.chat.ports.Store`` and ``workers.store.ShardStore``. `listen` and `start` come before everything else."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class SqliteStore:
             "store_log_bytes": self._thread.log.bytes,
         }
 
-    # -- Calls: see core.ports.Store --
+    # -- Calls: see core.chat.ports.Store --
 
     def save_user(self, user: User, done: Done) -> None:
         self._write(SaveUser(user, done))

@@ -36,7 +36,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import sqlite
 
-from core.protocol import REPLAY_WINDOW_BYTES
+from core.wire.protocol import REPLAY_WINDOW_BYTES
 from workers.store.schema import NO_CHAT, acknowledged, chats, clock, marks, messages, users
 
 #: Rows of messages that one `READ` gives at most for each mailbox.
@@ -49,7 +49,7 @@ SMALL_CHAT: Final = 1000
 BITE_ROWS: Final = 200
 #: Rows of users that one look for strangers takes.
 SWEEP_ROWS: Final = 1000
-#: Later than every time of day that a message may have, in milliseconds since 1970 (``core.timestamps``: up to the year 9999).
+#: Later than every time of day that a message may have, in milliseconds since 1970 (``core.wire.timestamps``: up to the year 9999).
 _AFTER_ALL_TIMES: Final = 10**15
 #: What a message takes in its frame beyond its content, about.
 _FRAME_OVERHEAD: Final = 210

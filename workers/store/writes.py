@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from sqlalchemy.exc import IntegrityError
 
-from core import codec
-from core.mailbox import Message
-from core.ports import Done
-from core.user import Chat, User
+from core.chat.mailbox import Message
+from core.chat.ports import Done
+from core.chat.user import Chat, User
+from core.wire import codec
 from workers.store import statements
 from workers.store.database import Database
 from workers.store.rows import Row, chat_row, id_hash, joined, message_of, message_row, user_row
@@ -50,7 +50,7 @@ class After(Write):
 
 
 class SaveUser(Write):
-    """See ``core.ports.Store``, and so for the others."""
+    """See ``core.chat.ports.Store``, and so for the others."""
 
     __slots__ = ()
 

@@ -3,7 +3,7 @@
 /** Samples may be a little late; more than so many steps apart, and there is a gap. */
 const GAP_STEPS = 2.5;
 
-/** The value below which this share of all lie, as `quantile` of core/metrics.py; null when there are none. */
+/** The value below which this share of all lie, as `quantile` of core/process/metrics.py; null when there are none. */
 export function quantile(bounds, counts, share) {
   let total = 0;
   for (const count of counts) total += count;

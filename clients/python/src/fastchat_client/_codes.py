@@ -1,4 +1,4 @@
-"""The words of the wire that the client needs: error codes, close codes, capabilities, limits. The server's are in ``core/protocol.py``."""
+"""The words of the wire that the client needs: codes, capabilities, limits. The server's are in ``core/wire/protocol.py``."""
 
 from __future__ import annotations
 

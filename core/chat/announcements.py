@@ -1,0 +1,62 @@
+"""CHAT_OPENED on the way to one connection (D7).
+
+A user who was away may have thousands of chats to be told about. They are written at the connection's own pace, like the messages that a
+device missed, and before all messages. What was written is not yet seen: only when the client shows that it has read so far does
+`core.chat.delivery` note the chat as confirmed. Until then it is told again on every new connection, but never twice on one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from core.chat.user import Chat
+
+
+class Announcements:
+    """The chats that one connection is being told about. Most connections never need one of these."""
+
+    __slots__ = ("asked", "pending", "written")
+
+    def __init__(self, pending: Iterable[Chat] = ()) -> None:
+        #: Those that wait for room, the next one first. With an ordinary dictionary, taking the first one away is quadratic.
+        self.pending: OrderedDict[Chat, None] = OrderedDict.fromkeys(pending)
+        #: Those that were written since the last confirming ping -> the highest mailbox position that had been written before.
+        self.written: dict[Chat, int] = {}
+        #: The same, for those that were written before the confirming ping that is on its way.
+        self.asked: dict[Chat, int] = {}
+
+    def __contains__(self, chat: Chat) -> bool:
+        """Whether the connection has been told, or will be."""
+        return chat in self.written or chat in self.asked or chat in self.pending
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing to write and nothing to be confirmed."""
+        return not (self.pending or self.written or self.asked)
+
+    def next(self) -> Chat:
+        """Take the next one that waits for room."""
+        return self.pending.popitem(last=False)[0]
+
+    def ask(self) -> None:
+        """A ping is sent behind all that has been written."""
+        self.asked, self.written = self.written, {}
+
+    def answered(self) -> list[Chat]:
+        """The pong has come: take those that it confirms."""
+        chats, self.asked = list(self.asked), {}
+        return chats
+
+    def before(self, seq: int) -> list[Chat]:
+        """The client has the message at this position: take those that were written before it."""
+        chats: list[Chat] = []
+        for written in (self.asked, self.written):
+            earlier = [chat for chat, position in written.items() if position < seq]
+            for chat in earlier:
+                del written[chat]
+            chats += earlier
+        return chats

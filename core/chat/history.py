@@ -1,0 +1,199 @@
+"""HISTORY: what two users have written to each other, newest first, a page at a time (D14).
+
+A conversation is in two mailboxes: what the peer wrote is in that of the asker, and what the asker wrote is in the peer's, on another shard
+perhaps. So two pages are read, one here and one there, and merged by their Lamport counts (see ``core.chat.mailbox``), not by their
+timestamps: clocks are put back, and then what is new would stand below what is old. The cursor to the following page is a position in each
+of the two mailboxes; nothing that is written meanwhile moves what it stands for.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from core.chat.envelope import Outcome, RecordKind, pack_record
+from core.chat.ratelimit import rate_limited
+from core.chat.requests import Request
+from core.chat.session import Session
+from core.chat.user import User
+from core.wire import codec
+from core.wire.protocol import HISTORY_MAX_BYTES, ErrorCode, MessageType, Refusal
+
+if TYPE_CHECKING:
+    from core.chat.shard import Shard
+
+#: (position, Lamport count, `data` of the MSG as JSON), newest first.
+Page = list[tuple[int, int, bytes]]
+
+#: More than the frame around the messages needs.
+_AROUND_BYTES: Final = 256
+
+
+class _Asked:
+    """A HISTORY of which at most one of the two pages is here."""
+
+    __slots__ = ("limit", "mine", "theirs")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.mine: Page | None = None
+        self.theirs: Page | None = None
+
+
+class Histories:
+    """What the users of one shard ask for, and what others ask of their mailboxes."""
+
+    __slots__ = ("_asked", "_shard")
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        #: ticket -> what has been found so far.
+        self._asked: dict[int, _Asked] = {}
+
+    # -- At the asker's shard --
+
+    def ask(
+        self,
+        session: Session,
+        user: User,
+        peer: str,
+        before: tuple[int, int] | None,
+        limit: int,
+        now: float,
+    ) -> None:
+        """HISTORY: `before` is a position in the mailbox of `user` and one in that of `peer`."""
+        shard = self._shard
+        if not user.has_chat(peer):
+            raise Refusal(ErrorCode.CHAT_NOT_OPENED, "there is no chat with this user", field="with")
+        shard.chats.used(user, peer)
+        wait = user.histories.retry_after(now)
+        if wait:
+            raise rate_limited("HISTORY", shard.settings.history_per_minute, wait)
+        user.histories.count(now)
+        session.in_flight += 1
+        session.adjust_reading()
+        request = shard.requests.open(MessageType.HISTORY, session, user, peer, None, now)
+        self._asked[request.ticket] = _Asked(limit)
+        mine, theirs = before or (user.mailbox.head + 1, None)
+        # One more than is shown tells whether there are more, and where they begin.
+        shard.store.history(user.user_id, peer, mine, limit + 1, partial(self._mine, request.ticket))
+        owner = shard.placement.worker_of(peer)
+        if owner == shard.index:
+            self.answer(owner, request.ticket, user.user_id, peer, theirs, limit + 1)
+        else:
+            # Position 0 is nobody's, and stands for the end here; to be before 1 is to be before everything.
+            position = 0 if theirs is None else max(theirs, 1)
+            fields = (user.user_id.encode(), peer.encode(), b"%d" % position, b"%d" % (limit + 1))
+            shard.bus.send(
+                owner, pack_record(RecordKind.HISTORY, 0, request.ticket, request.deadline, *fields)
+            )
+
+    def settled(self, request: Request, outcome: int, now: float) -> None:
+        """It could not be answered."""
+        self._asked.pop(request.ticket, None)
+        self._shard.refuse(request, outcome, now)
+        self._done(request)
+
+    def page_came(self, ticket: int, failed: bool, body: bytes, now: float) -> None:
+        """The page from the peer's shard."""
+        page: Page | None = None
+        if not failed:
+            page = [(seq, lamport, codec.to_json(data)) for seq, lamport, data in codec.from_json(body)]
+        self._theirs(ticket, page, now)
+
+    def _mine(self, ticket: int, found: Page, failure: str | None, now: float) -> None:
+        asked = self._asked.get(ticket)
+        if asked is not None and failure is None:
+            asked.mine = _page(found)
+            self._finish(ticket, asked)
+        elif asked is not None:
+            self._shard.settle(ticket, Outcome.FAILED, "", now)
+
+    def _theirs(self, ticket: int, page: Page | None, now: float) -> None:
+        asked = self._asked.get(ticket)
+        if asked is not None and page is not None:
+            asked.theirs = page
+            self._finish(ticket, asked)
+        elif asked is not None:
+            self._shard.settle(ticket, Outcome.FAILED, "", now)
+
+    def _finish(self, ticket: int, asked: _Asked) -> None:
+        if asked.mine is None or asked.theirs is None:
+            return
+        del self._asked[ticket]
+        request = self._shard.requests.take(ticket)
+        if request is None:
+            return
+        if not request.session.closed:
+            messages, following = _merge(asked.mine, asked.theirs, asked.limit)
+            request.session.connection.send(codec.history(request.peer, messages, following))
+        self._done(request)
+
+    def _done(self, request: Request) -> None:
+        request.session.in_flight -= 1
+        request.session.adjust_reading()
+
+    # -- At the peer's shard --
+
+    def answer(
+        self, origin: int, ticket: int, asker: str, user_id: str, before: int | None, limit: int
+    ) -> None:
+        """What `asker` has written to `user_id`, who lives here."""
+        user = self._shard.users.get(user_id)
+        if before is None and user is not None:
+            # A commit that failed may have left something in the store all the same, beyond the head.
+            before = user.mailbox.head + 1
+        self._shard.store.history(user_id, asker, before, limit, partial(self._answer, origin, ticket))
+
+    def _answer(self, origin: int, ticket: int, found: Page, failure: str | None, now: float) -> None:
+        shard = self._shard
+        if origin == shard.index:
+            self._theirs(ticket, _page(found) if failure is None else None, now)
+            return
+        body = b"[%b]" % b",".join(b"[%d,%d,%b]" % entry for entry in _page(found))
+        failed = int(failure is not None)
+        shard.bus.send(origin, pack_record(RecordKind.HISTORY_PAGE, failed, ticket, 0.0, body))
+
+
+def _page(found: Page) -> Page:
+    """As much as can be shown at once, and one more; `found` has frames in place of their `data`."""
+    page: Page = []
+    size = 0
+    for seq, lamport, frame in found:
+        data = codec.msg_data(frame)
+        page.append((seq, lamport, data))
+        size += len(data)
+        if size > HISTORY_MAX_BYTES:
+            break
+    return page
+
+
+def _merge(mine: Page, theirs: Page, limit: int) -> tuple[list[bytes], str | None]:
+    """The newest of both, as JSON, and the cursor to what comes behind them."""
+    messages: list[bytes] = []
+    room = HISTORY_MAX_BYTES - _AROUND_BYTES
+    first = second = 0
+    while first < len(mine) or second < len(theirs):
+        take_mine = second == len(theirs) or (
+            first < len(mine) and _order(mine[first]) >= _order(theirs[second])
+        )
+        data = (mine[first] if take_mine else theirs[second])[2]
+        room -= len(data) + 1
+        if len(messages) == limit or room < 0:
+            # Each cursor stands right behind the message that comes next, or before all when there is none.
+            before = (
+                mine[first][0] + 1 if first < len(mine) else 1,
+                theirs[second][0] + 1 if second < len(theirs) else 1,
+            )
+            return messages, f"{before[0]}.{before[1]}"
+        messages.append(data)
+        if take_mine:
+            first += 1
+        else:
+            second += 1
+    return messages, None
+
+
+def _order(entry: tuple[int, int, bytes]) -> tuple[int, bytes]:
+    """What messages of both are ordered by: two that crossed stand in the same order for both sides, by sender."""
+    return entry[1:]

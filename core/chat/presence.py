@@ -1,0 +1,389 @@
+"""Who is online, on all shards: the one fact that every worker has a copy of.
+
+Each worker announces the joins and leaves of its own users as numbered versions. The others apply them in order; a gap in the numbers
+or a new generation of the process makes them ask for a snapshot. A user who leaves, or whose worker dies, stays online for a grace
+period, so a reconnect is not seen by anyone (D21), and nobody stays a ghost (D22).
+
+Sessions are told at most once a second, by `tick`. Up to 200 users online everybody sees everybody; above, each sees the people it has
+a chat with, and a change costs as much as the user who changed has chats. Clients with `presence_delta` are told which of the two it is,
+and may ask after people with whom they have a chat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from core.chat.envelope import RecordKind, pack_record
+from core.chat.ports import Bus
+from core.chat.ratelimit import rate_limited
+from core.chat.stalls import later
+from core.wire import codec
+from core.wire.protocol import (
+    PRESENCE_EVERYONE_AGAIN,
+    PRESENCE_EVERYONE_MAX,
+    PRESENCE_GRACE,
+    PRESENCE_INTERVAL,
+    PRESENCE_SHED_BYTES,
+    MessageType,
+    Scope,
+)
+
+if TYPE_CHECKING:
+    from core.chat.session import Session
+    from core.chat.user import User
+
+#: A version that no snapshot has: nothing is known of that worker yet.
+_NOTHING_KNOWN: Final = -1
+
+
+class _Replica:
+    """What one other worker has announced."""
+
+    __slots__ = ("generation", "users", "version")
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self.version = _NOTHING_KNOWN
+        self.users: set[str] = set()
+
+
+class Presence:
+    """The presence of one shard: `mode` is everyone, contacts, or auto (D21)."""
+
+    __slots__ = (
+        "_bus",
+        "_changed",
+        "_dirty",
+        "_everyone",
+        "_frames",
+        "_joined",
+        "_leaving",
+        "_left",
+        "_local",
+        "_mode",
+        "_online",
+        "_replicas",
+        "_revision",
+        "_sessions",
+        "_version",
+        "_watchers",
+        "shed",
+    )
+
+    def __init__(self, mode: str, index: int, workers: int, bus: Bus) -> None:
+        self._mode = mode
+        self._bus = bus
+        #: user -> display name: everyone who is online, here and elsewhere.
+        self._online: dict[str, str] = {}
+        #: Those of them who live here.
+        self._local: dict[str, User] = {}
+        self._replicas = {worker: _Replica() for worker in range(workers) if worker != index}
+        #: user -> when to announce the leave; the grace is the same for all, so the order of entry is the order of expiry.
+        self._leaving: dict[str, float] = {}
+        # -- Not yet published to the other workers --
+        self._version = 0
+        self._joined: dict[str, str] = {}
+        self._left: set[str] = set()
+        # -- Who is to be told --
+        #: Whether everybody sees everybody now.
+        self._everyone = mode != "contacts"
+        #: Users (with their last name) who changed since the last tick, for sessions that see everybody.
+        self._changed: dict[str, tuple[str, int]] = {}
+        #: Counts the changes, so that a session that was told just now is not told again.
+        self._revision = 0
+        #: All sessions here, and those who must be told; dictionaries for their order.
+        self._sessions: dict[Session, None] = {}
+        self._dirty: dict[Session, None] = {}
+        #: peer -> users who are online here and have a chat with that peer.
+        self._watchers: dict[str, set[str]] = {}
+        #: How often a session was not told, since it does not keep up.
+        self.shed = 0
+        #: scope that it says -> the PRESENCE frame of everyone, until somebody changes.
+        self._frames: dict[str | None, bytes] = {}
+
+    # -- What the shard tells --
+
+    def attach(self, user: User, session: Session, now: float) -> None:
+        """A device of `user` has said HELLO (again): tell it who is online, and the others if that is news."""
+        self._leaving.pop(user.user_id, None)
+        if user.user_id not in self._local:
+            self._local[user.user_id] = user
+            for peer, chat in user.chats.items():
+                if chat.saved:
+                    self._watchers.setdefault(peer, set()).add(user.user_id)
+        self.named(user)
+        if session not in self._sessions:
+            self._sessions[session] = None
+            self._tell(session, now, full=True)
+        else:
+            self._dirty[session] = None
+            session.presence_full = True
+
+    @property
+    def unheard(self) -> int:
+        """Other workers of which nothing is known yet: nothing has come from the processes that fill their places now."""
+        return sum(replica.version == _NOTHING_KNOWN for replica in self._replicas.values())
+
+    def named(self, user: User) -> None:
+        """`user`, who has a connection, may have a new name."""
+        if self._online.get(user.user_id) != user.display_name:
+            self._joined[user.user_id] = user.display_name
+            self._left.discard(user.user_id)
+            self._came(user.user_id, user.display_name)
+
+    def detach(self, user: User, session: Session, now: float) -> None:
+        """A device of `user` is gone; with the last one the grace begins."""
+        self._sessions.pop(session, None)
+        self._dirty.pop(session, None)
+        if not user.sessions and user.user_id in self._local:
+            self._leaving[user.user_id] = now + PRESENCE_GRACE
+
+    def chat_opened(self, user: User, peer: str) -> None:
+        """A chat of `user` is durable, which may mean one contact more."""
+        if user.user_id not in self._local:
+            return
+        watchers = self._watchers.setdefault(peer, set())
+        if user.user_id in watchers:
+            return
+        watchers.add(user.user_id)
+        if not self._everyone and peer in self._online:
+            self._mark(user.user_id, peer, self._online[peer])
+
+    @property
+    def scope(self) -> str:
+        """Who is listed now."""
+        return Scope.EVERYONE if self._everyone else Scope.CONTACTS
+
+    def ask(self, session: Session, user: User, user_ids: list[str], now: float) -> None:
+        """PRESENCE from a client: tell this session at once who of these is online, of those with whom `user` has a chat (D21).
+
+        Of others it does not even learn whether they have ever been here. Raises Refusal beyond the limit of a minute (D23).
+        """
+        wait = user.presences.retry_after(now)
+        if wait:
+            limit = session.shard.settings.presence_per_minute
+            raise rate_limited(MessageType.PRESENCE, limit, wait)
+        user.presences.count(now)
+        entries = [
+            (peer, self._online.get(peer, user.chats[peer].peer_name), peer in self._online)
+            for peer in dict.fromkeys(user_ids)
+            if user.has_chat(peer)
+        ]
+        session.connection.send(codec.presence(entries, delta=True, scope=self.scope))
+
+    def name_of(self, user_id: str) -> str | None:
+        """The name of a user who is online."""
+        return self._online.get(user_id)
+
+    @property
+    def sessions(self) -> int:
+        """How many connections here have said HELLO."""
+        return len(self._sessions)
+
+    def __len__(self) -> int:
+        return len(self._online)
+
+    # -- What the other workers tell --
+
+    def changes(self, worker: int, generation: int, version: int, body: bytes, now: float) -> None:
+        """A PRESENCE record: joins and leaves."""
+        replica = self._replicas[worker]
+        if generation != replica.generation or version != replica.version + 1:
+            self._bus.send(worker, pack_record(RecordKind.PRESENCE_REQUEST, 0, 0, 0.0))
+            return
+        replica.version = version
+        joined, left = codec.from_json(body)
+        for user_id, name in joined.items():
+            self._replica_joined(replica, user_id, name)
+        for user_id in left:
+            replica.users.discard(user_id)
+            self._leaving.pop(user_id, None)
+            self._gone(user_id)
+
+    def snapshot(self, worker: int, generation: int, version: int, body: bytes, now: float) -> None:
+        """A PRESENCE_SNAPSHOT record: everyone online there. Those not in it are gone, after the grace if the process is a new one."""
+        replica = self._replicas[worker]
+        same = generation == replica.generation
+        replica.generation, replica.version = generation, version
+        users: dict[str, str] = codec.from_json(body)
+        for user_id in replica.users.difference(users):
+            if same and user_id not in self._leaving:
+                replica.users.discard(user_id)
+                self._gone(user_id)
+            else:
+                # Of an earlier process; a second snapshot of the new one does not cut the grace short.
+                self._leaving.setdefault(user_id, now + PRESENCE_GRACE)
+        for user_id, name in users.items():
+            self._replica_joined(replica, user_id, name)
+
+    def snapshot_record(self) -> bytes:
+        """Everyone online here, for a worker that asks or that is new."""
+        self.publish()
+        users = {user_id: self._online[user_id] for user_id in self._local}
+        return pack_record(RecordKind.PRESENCE_SNAPSHOT, 0, self._version, 0.0, codec.to_json(users))
+
+    def worker_gone(self, worker: int, generation: int, now: float) -> None:
+        """That process is dead: its users have the grace to come back to the next one."""
+        replica = self._replicas[worker]
+        if replica.generation == generation:
+            replica.version = _NOTHING_KNOWN
+            for user_id in replica.users:
+                self._leaving.setdefault(user_id, now + PRESENCE_GRACE)
+
+    def publish(self) -> None:
+        """Send what changed here to the other workers; called at the end of a loop turn."""
+        if not self._joined and not self._left:
+            return
+        self._version += 1
+        body = codec.to_json([self._joined, list(self._left)])
+        record = pack_record(RecordKind.PRESENCE, 0, self._version, 0.0, body)
+        for worker in self._replicas:
+            self._bus.send(worker, record)
+        self._joined, self._left = {}, set()
+
+    # -- Time --
+
+    def stood_still(self, seconds: float, now: float) -> None:
+        """The worker stood still: who left may be back already, and wait to be read (``core.chat.stalls``)."""
+        for user_id, due in self._leaving.items():
+            self._leaving[user_id] = later(due, seconds, now + PRESENCE_GRACE)
+
+    def tick(self, now: float) -> None:
+        """Announce those whose grace is over, and tell the sessions that are due."""
+        gone = []
+        for user_id, due in self._leaving.items():
+            if due > now:
+                break
+            gone.append(user_id)
+        for user_id in gone:
+            del self._leaving[user_id]
+            self._leave(user_id)
+        if self._everyone and self._changed:
+            for session in self._sessions:
+                if session.presence_revision != self._revision:
+                    self._dirty[session] = None
+                    if session.presence_changes is not None:
+                        told = session.presence_revision
+                        session.presence_changes.update(
+                            (user_id, name)
+                            for user_id, (name, revision) in self._changed.items()
+                            if revision > told
+                        )
+        self._changed.clear()
+        self._switch_mode()
+        due_sessions = [
+            session for session in self._dirty if session.presence_told + PRESENCE_INTERVAL <= now
+        ]
+        for session in due_sessions:
+            if session.connection.unsent() > PRESENCE_SHED_BYTES:
+                self._hold(session, now)
+            else:
+                del self._dirty[session]
+                self._tell(session, now, full=session.presence_full)
+
+    # -- Inside --
+
+    def _hold(self, session: Session, now: float) -> None:
+        """A session that does not keep up is told later, and then how things are by then (D29)."""
+        self.shed += 1
+        session.presence_told = now
+        changes = session.presence_changes
+        if changes is not None and len(changes) > len(self._online):
+            changes.clear()
+            session.presence_full = True
+
+    def _leave(self, user_id: str) -> None:
+        user = self._local.pop(user_id, None)
+        if user is not None:
+            self._joined.pop(user_id, None)
+            self._left.add(user_id)
+            for peer in user.chats:
+                self._unwatch(user_id, peer)
+        else:
+            for replica in self._replicas.values():
+                replica.users.discard(user_id)
+        self._gone(user_id)
+
+    def _unwatch(self, user_id: str, peer: str) -> None:
+        watchers = self._watchers.get(peer)
+        if watchers is not None:
+            watchers.discard(user_id)
+            if not watchers:
+                del self._watchers[peer]
+
+    def _replica_joined(self, replica: _Replica, user_id: str, name: str) -> None:
+        replica.users.add(user_id)
+        self._leaving.pop(user_id, None)
+        if self._online.get(user_id) != name:
+            self._came(user_id, name)
+
+    def _came(self, user_id: str, name: str) -> None:
+        self._online[user_id] = name
+        self._note(user_id, name)
+
+    def _gone(self, user_id: str) -> None:
+        name = self._online.pop(user_id, None)
+        if name is not None:
+            self._note(user_id, name)
+
+    def _note(self, user_id: str, name: str) -> None:
+        """Somebody came, went or changed the name: find out who must be told."""
+        self._frames.clear()
+        self._revision += 1
+        if self._everyone:
+            self._changed[user_id] = (name, self._revision)
+            return
+        for watcher in self._watchers.get(user_id, ()):
+            self._mark(watcher, user_id, name)
+        if user_id in self._local:
+            self._mark(user_id, user_id, name)
+
+    def _mark(self, watcher: str, user_id: str, name: str) -> None:
+        for session in self._local[watcher].sessions:
+            if session in self._sessions:
+                self._dirty[session] = None
+                if session.presence_changes is not None:
+                    session.presence_changes[user_id] = name
+
+    def _switch_mode(self) -> None:
+        if self._mode != "auto":
+            return
+        everyone = len(self._online) <= (
+            PRESENCE_EVERYONE_MAX if self._everyone else PRESENCE_EVERYONE_AGAIN - 1
+        )
+        if everyone != self._everyone:
+            self._everyone = everyone
+            for session in self._sessions:
+                self._dirty[session] = None
+                session.presence_full = True
+
+    def _tell(self, session: Session, now: float, full: bool) -> None:
+        """Send PRESENCE: the whole list, or what changed to a session that asked for that (D22)."""
+        changes = session.presence_changes
+        scope = None if changes is None else self.scope
+        if full or changes is None:
+            session.connection.send(self._full_frame(session, scope))
+        else:
+            entries = [(user, name, user in self._online) for user, name in changes.items()]
+            session.connection.send(codec.presence(entries, delta=True, scope=scope))
+        if changes:
+            changes.clear()
+        session.presence_full = False
+        session.presence_revision = self._revision
+        session.presence_told = now
+
+    def _full_frame(self, session: Session, scope: str | None) -> bytes:
+        if not self._everyone:
+            user = session.user
+            assert user is not None, "only sessions that have said HELLO are told"
+            contacts = [peer for peer, chat in user.chats.items() if chat.saved]
+            return codec.presence(self._entries({user.user_id, *contacts}), scope=scope)
+        frame = self._frames.get(scope)
+        if frame is None:
+            frame = self._frames[scope] = codec.presence(self._entries(self._online), scope=scope)
+        return frame
+
+    def _entries(self, users: Iterable[str]) -> list[tuple[str, str, bool]]:
+        online = self._online
+        return [(user, online[user], True) for user in users if user in online]

@@ -1,0 +1,155 @@
+"""Receipts: what becomes of a message after it was accepted, told to a sender who wants to know (D11).
+
+A message remembers whether its sender asked for receipts. When a device of the recipient has acknowledged it, or the recipient has read it,
+and the store has that, RECEIPT goes to the sender's shard, and from there to those devices of the sender that understand it. A
+sender who is away misses it; sending the message again brings the state that it has then.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from core.chat.envelope import ReceiptFlag, RecordKind, pack_record
+from core.chat.session import Session
+from core.chat.user import User
+from core.wire import codec
+from core.wire.protocol import AckStatus
+
+if TYPE_CHECKING:
+    from core.chat.mailbox import Message
+    from core.chat.shard import Shard
+
+#: Seconds until what could not be saved is tried again.
+_AGAIN: Final = 1.0
+
+_STATUS: Final[dict[int, str]] = {
+    ReceiptFlag.DELIVERED: AckStatus.DELIVERED,
+    ReceiptFlag.READ: AckStatus.READ,
+}
+
+
+class Receipts:
+    """The receipts from and to the users of one shard."""
+
+    __slots__ = ("_again", "_owed", "_shard")
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        #: (when, recipient, (sender, message id) of messages): acknowledgements to be saved again. In order of time.
+        self._again: deque[tuple[float, str, list[tuple[str, str]]]] = deque()
+        #: (recipient, sender, message id) of those of which the sender has been told neither `delivered` nor, since, `read`.
+        self._owed: set[tuple[str, str, str]] = set()
+
+    # -- At the recipient's shard --
+
+    def read(self, session: Session, user: User, message_id: str, sender: str) -> None:
+        """READ: `user` has read this message. One that names nothing is ignored, like an acknowledgement."""
+        self._shard.chats.used(user, sender)
+        message = user.mailbox.find(sender, message_id)
+        if message is None or not message.seq:
+            session.in_flight += 1
+            session.adjust_reading()
+            self._shard.store.find(
+                user, sender, message_id, partial(self._found, session, user, user.mailbox.head)
+            )
+        else:
+            self._read(user, message)
+
+    def delivered(
+        self, recipient: str, messages: list[tuple[str, str]], failure: str | None, now: float
+    ) -> None:
+        """Acknowledgements of these (sender, message id) are durable; or could not be saved, and are to be saved again."""
+        if failure is not None:
+            self._again.append((now + _AGAIN, recipient, messages))
+            self._owed.update((recipient, *message) for message in messages)
+            return
+        for sender, message_id in messages:
+            self._route(sender, recipient, message_id, ReceiptFlag.DELIVERED)
+
+    def tick(self, now: float) -> None:
+        """Try again to save what could not be saved. Who is no longer in memory will acknowledge again."""
+        while self._again and self._again[0][0] <= now:
+            _, recipient, messages = self._again.popleft()
+            user = self._shard.users.get(recipient)
+            if user is not None:
+                self._shard.store.save_acknowledged(
+                    user, partial(self._delivered_at_last, recipient, messages)
+                )
+            else:
+                self._owed.difference_update((recipient, *message) for message in messages)
+
+    def _delivered_at_last(
+        self, recipient: str, messages: list[tuple[str, str]], failure: str | None, now: float
+    ) -> None:
+        """What has been read meanwhile is past being delivered, and its sender knows."""
+        owed = [message for message in messages if (recipient, *message) in self._owed]
+        self._owed.difference_update((recipient, *message) for message in owed)
+        self.delivered(recipient, owed, failure, now)
+
+    def _found(
+        self,
+        session: Session,
+        user: User,
+        head: int,
+        found: list[Message],
+        failure: str | None,
+        now: float,
+    ) -> None:
+        for message in found:
+            # What has come meanwhile nobody can have read.
+            if message.seq <= head:
+                # In memory, so that who says it again meanwhile is known to have said it.
+                self._read(user, user.mailbox.cache(message))
+        if not found:
+            session.charge(now)
+        session.in_flight -= 1
+        session.adjust_reading()
+
+    def _read(self, user: User, message: Message) -> None:
+        shard = self._shard
+        shard.delivery.settle(user, message)
+        if not message.read:
+            message.read = True
+            shard.store.save_read(message, partial(self._is_read, message))
+
+    def _is_read(self, message: Message, failure: str | None, now: float) -> None:
+        if failure is not None:
+            message.read = False
+        elif message.receipts:
+            recipient = message.user.user_id
+            self._owed.discard((recipient, message.sender, message.message_id))
+            self._route(message.sender, recipient, message.message_id, ReceiptFlag.READ)
+
+    def _route(self, sender: str, recipient: str, message_id: str, flag: ReceiptFlag) -> None:
+        shard = self._shard
+        owner = shard.placement.worker_of(sender)
+        if owner == shard.index:
+            self.show(sender, recipient, message_id, flag)
+        else:
+            fields = (sender.encode(), recipient.encode(), message_id.encode())
+            shard.bus.send(owner, pack_record(RecordKind.RECEIPT, flag, 0, 0.0, *fields))
+
+    # -- At the sender's shard --
+
+    def show(self, sender: str, recipient: str, message_id: str, flag: int) -> None:
+        """Tell the devices of the sender."""
+        user = self._shard.users.get(sender)
+        if user is None or not user.sessions:
+            return
+        chat = user.chats.get(recipient)
+        if chat is not None and chat.noting:
+            # The answer to the message itself waits for the store (`Messages.settled`), and comes first.
+            self._shard.store.after_writes(partial(self._show_behind, sender, recipient, message_id, flag))
+            return
+        frame = codec.receipt(message_id, _STATUS[flag], recipient)
+        for session in user.sessions:
+            if session.receipts:
+                session.connection.send(frame)
+
+    def _show_behind(
+        self, sender: str, recipient: str, message_id: str, flag: int, failure: str | None, now: float
+    ) -> None:
+        """The store has been told that the sender has written in this chat, or has failed."""
+        self.show(sender, recipient, message_id, flag)

@@ -1,0 +1,564 @@
+"""One connection from HELLO on: what a client may say, and in which state.
+
+A session takes the text of one message at a time (`receive`). The command table says for each message type which function handles it,
+whether HELLO must have come before, and what it waits for when the client sends faster than things get done (``core.chat.command_queue``).
+
+States: *new* (the socket was handed over; the first message must be the HELLO that the front saw), *greeted* (`user` is set), and
+*closed* (only what the client had sent before is still done, and nobody reads the answers).
+To add a command: a MessageType, a function here, a row in `command_table`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from core.auth.tokens import TRIES, TRIES_REASON
+from core.chat.command_queue import EVERYTHING, WaitingLine
+from core.chat.pace import Pace
+from core.chat.ports import Connection
+from core.chat.ratelimit import SlidingWindow, TokenBucket, ping_limited
+from core.chat.user import Close
+from core.events import OURS, fields
+from core.measures import OTHER
+from core.wire import codec, validation
+from core.wire.frames import FrameError
+from core.wire.protocol import (
+    CONTENT_MAX,
+    HELLO_DEADLINE,
+    PING_BURST,
+    PRESENCE_ASKED_MAX,
+    STRIKES_PER_MINUTE,
+    UNCOMMITTED_MAX,
+    Capability,
+    CloseCode,
+    ErrorCode,
+    MessageType,
+    Refusal,
+)
+
+if TYPE_CHECKING:
+    from core.chat.announcements import Announcements
+    from core.chat.mailbox import Message
+    from core.chat.shard import Shard
+    from core.chat.user import User
+
+_log = logging.getLogger("fastchat.core")
+
+#: Messages that queue behind a held command before the client is not read from any more.
+_LINE_PAUSE: Final = 32
+#: No capabilities, once for all connections.
+_NONE: Final[frozenset[str]] = frozenset()
+
+
+class _Gone:
+    """The connection of a session that has none any more. Implements ``core.chat.ports.Connection``."""
+
+    address = ""
+    label = ""
+    last_heard = -math.inf
+
+    def send(self, frame: bytes) -> None:
+        """Nobody is there."""
+
+    def ping(self, payload: bytes) -> None:
+        """Nobody is there."""
+
+    def close(self, code: int, reason: str) -> None:
+        """It is closed."""
+
+    def hold(self, until: float) -> None:
+        """Nothing comes."""
+
+    def unsent(self) -> int:
+        """Nothing waits."""
+        return 0
+
+
+_GONE: Final = _Gone()
+
+
+class Session:
+    """One device of one user. Attributes are public to the core: shard, delivery and presence keep their notes here."""
+
+    __slots__ = (
+        "_first",
+        "_hold",
+        "_line",
+        "_pace",
+        "_pings",
+        "_slow_until",
+        "_strikes",
+        "_token_tries",
+        "announcements",
+        "awaits_page",
+        "capabilities",
+        "carbons",
+        "chosen_by",
+        "chosen_peer",
+        "claimed",
+        "closed",
+        "confirm_asked",
+        "confirm_asked_at",
+        "confirm_seq",
+        "connection",
+        "cursor",
+        "expires",
+        "expiry_due",
+        "furthest",
+        "hello_deadline",
+        "in_flight",
+        "missed_through",
+        "page",
+        "presence_changes",
+        "presence_full",
+        "presence_revision",
+        "presence_told",
+        "receipts",
+        "received_peer",
+        "resumes",
+        "shard",
+        "since",
+        "typing_to",
+        "user",
+    )
+
+    def __init__(
+        self,
+        shard: Shard,
+        connection: Connection,
+        claimed: str,
+        strikes: int,
+        now: float,
+        expires: float = 0.0,
+    ) -> None:
+        self.shard = shard
+        self.connection: Connection = connection
+        #: The user id that the front read from HELLO.
+        self.claimed = claimed
+        #: None until HELLO has been accepted.
+        self.user: User | None = None
+        self.closed = False
+        #: When the worker got the connection, on the monotonic clock.
+        self.since = now
+        self.hello_deadline = now + HELLO_DEADLINE
+        self._first = True
+        # -- Proof (D5) --
+        #: Until when a token proves who this is, in seconds since 1970; 0 where none has to. And the second in which something is due.
+        self.expires = expires
+        self.expiry_due = 0
+        #: New tokens in a row that were no good.
+        self._token_tries = 0
+        # -- Limits of this connection --
+        self._pings = TokenBucket(shard.settings.pings_per_second, PING_BURST, now)
+        #: Invalid messages; most clients never need it.
+        self._strikes: SlidingWindow | None = None
+        if strikes:
+            self._strikes = SlidingWindow(STRIKES_PER_MINUTE)
+            for _ in range(strikes):
+                self._strikes.count(now)
+        # -- Order --
+        self._line = WaitingLine()
+        #: Until when the client is not read from, as the connection was told last; 0.0: it is.
+        self._hold = 0.0
+        #: The same, because of what came to nothing; may be over. And how that is counted, once something has.
+        self._slow_until = 0.0
+        self._pace: Pace | None = None
+        #: What this connection has asked for and is not decided: messages, HISTORY, acknowledgements that the store looks up.
+        self.in_flight = 0
+        # -- Typing (D17) --
+        #: The chat that this connection opened or wrote in last, and that of the last CHAT_OPENED or MSG it received.
+        self.chosen_peer: str | None = None
+        #: The ticket of the request by which it was chosen.
+        self.chosen_by = -1
+        self.received_peer: str | None = None
+        #: Peers that were told that this connection is typing -> when it is typing no more, unless it says so again.
+        self.typing_to: dict[str, float] | None = None
+        # -- Delivery (D12) --
+        #: Mailbox position up to which everything has been written to this connection; and the highest that it had before it
+        #: resumed from an earlier one.
+        self.cursor = 0
+        self.furthest = 0
+        #: Up to here it gets only what waits for an acknowledgement: the head when it came, 0 when it resumed.
+        self.missed_through = 0
+        #: Messages that the store has read for it, the next one last; and whether it waits for such a page.
+        self.page: list[Message] = []
+        self.awaits_page = False
+        #: Position that the confirming ping on its way stands for (-1: none is), when it was sent, and what pongs have confirmed.
+        self.confirm_asked = -1
+        self.confirm_asked_at = -math.inf
+        self.confirm_seq = 0
+        #: The chats that it is being told about, if there are any (D7).
+        self.announcements: Announcements | None = None
+        # -- Capabilities, and three of them by name: they are looked at for every message --
+        self.capabilities = _NONE
+        self.receipts = False
+        self.resumes = False
+        self.carbons = False
+        # -- Presence (D21, D22) --
+        self.presence_told = -math.inf
+        #: What `Presence` had changed up to when this connection was told; and whether the next PRESENCE must be the whole list.
+        self.presence_revision = 0
+        self.presence_full = True
+        #: user -> name of those who changed since the last PRESENCE; None without the capability.
+        self.presence_changes: dict[str, str] | None = None
+
+    def use(self, capabilities: list[str] | None) -> None:
+        """Put these capabilities in force, as the last HELLO asked."""
+        self.capabilities = frozenset(capabilities) if capabilities else _NONE
+        self.receipts = Capability.RECEIPTS in self.capabilities
+        self.resumes = Capability.RESUME in self.capabilities
+        self.carbons = Capability.CARBONS in self.capabilities
+
+    # -- From the connection --
+
+    def receive(self, payload: bytes, now: float) -> None:
+        """The text of one message. Raises FrameError when the connection must be closed for it."""
+        if self.closed:
+            return
+        kind: str | None = None
+        data: dict[str, Any] | None = None
+        try:
+            kind, data = codec.decode(payload)
+            command = self.shard.commands.get(kind)
+            if command is None:
+                raise self._unknown(kind)
+            command.received += 1
+            if self._must_wait(command, data):
+                self._line.put(kind, data)
+                self.adjust_reading()
+            else:
+                self._run(kind, command, data, now)
+        except Refusal as refusal:
+            self.refuse(refusal, kind, data, now)
+
+    def pong(self, payload: bytes, now: float) -> None:
+        """A WebSocket pong came."""
+        self.shard.delivery.pong(self, payload, now)
+
+    def writable(self, now: float) -> None:
+        """The connection has room again."""
+        if self.user is not None and not self.closed:
+            self.shard.delivery.pump(self.user, self, now)
+
+    def on_closed(self, now: float) -> None:
+        """The connection is gone, or going. What the client had sent before and still waits in line is done all the same."""
+        if not self.closed:
+            self.closed = True
+            self.shard.detach(self, now)
+            # The two know each other: apart, each goes when nobody needs it any more, without waiting for the garbage collector.
+            self.connection = _GONE
+
+    def note_close(self, by: str, code: int, reason: str, now: float) -> None:
+        """Remember for operators how the connection ends; called before `on_closed`."""
+        if self.user is not None and not self.closed:
+            self.user.last_close = Close(by, code, reason, now)
+
+    def abandon(self, now: float) -> None:
+        """The server ends the connection: nothing that waits in line is done any more."""
+        self._line.clear()
+        self.on_closed(now)
+
+    # -- Order --
+
+    @property
+    def greeted(self) -> User:
+        """The user, in a command that needs HELLO."""
+        assert self.user is not None, "the command table asks for HELLO first"
+        return self.user
+
+    @property
+    def awaits_hello(self) -> bool:
+        """Whether HELLO has not come; one that came and is not through, since the store takes its time, has come (D2)."""
+        return self.user is None and not self._line.held
+
+    @property
+    def behind(self) -> bool:
+        """Whether messages, or chats to be told about, wait for this connection to have room."""
+        user = self.user
+        if user is None or self.closed:
+            return False
+        told = self.announcements
+        return self.cursor < user.mailbox.head or (told is not None and bool(told.pending))
+
+    def choose(self, peer: str, ticket: int) -> None:
+        """The client opened or wrote in the chat with `peer`, unless it has gone on to another one since (D17)."""
+        if ticket > self.chosen_by:
+            self.chosen_peer, self.chosen_by = peer, ticket
+
+    def hold(self, key: str) -> None:
+        """Let what depends on `key` wait, until `release`."""
+        self._line.hold(key)
+
+    def hold_back(self, kind: str, data: dict[str, Any]) -> None:
+        """Let a command wait that can't be decided yet, and all that comes behind it."""
+        self._line.hold(EVERYTHING)
+        self._line.put(kind, data)
+
+    def release(self, key: str, now: float) -> None:
+        """Hold `key` no longer, and go on with what waited for it. Called by the shard between two messages."""
+        try:
+            for kind, data in self._line.release(key):
+                command = self.shard.commands[kind]
+                if self._must_wait(command, data):
+                    self._line.put(kind, data)
+                    continue
+                try:
+                    self._run(kind, command, data, now)
+                except Refusal as refusal:
+                    self.refuse(refusal, kind, data, now)
+        except FrameError as error:
+            self.shard.close(self, error.code, error.reason, now)
+        self.adjust_reading()
+
+    def adjust_reading(self) -> None:
+        """Don't read from a client that is too far ahead of what is decided (D29), or whose messages come to nothing (D23), for a while."""
+        too_far = len(self._line) >= _LINE_PAUSE or self.in_flight >= UNCOMMITTED_MAX
+        until = math.inf if too_far else self._slow_until
+        if until != self._hold and not self.closed:
+            self._hold = until
+            self.connection.hold(until)
+
+    def charge(self, now: float, weight: int = 1) -> None:
+        """A message has come to nothing, or costs as much as `weight` of those: a client with many is read more slowly (D23)."""
+        if self._pace is None:
+            self._pace = Pace(now)
+        until = self._pace.charge(now, self.shard.spare, weight)
+        if until:
+            self._slow_until = until
+            self.adjust_reading()
+
+    # -- Proof --
+
+    def renew(self, token: Any, now: float) -> None:
+        """HELLO came with another token. Raises Refusal when it is no good, and FrameError(1008) after three such in a row."""
+        tokens = self.shard.tokens
+        if tokens is None or token is None:
+            return
+        wall = self.shard.clock.seconds()
+        try:
+            expires = tokens.prove(token, self.claimed, wall)
+        except Refusal as refusal:
+            self._token_tries += 1
+            if self._token_tries < TRIES:
+                raise
+            self.refuse(refusal, MessageType.HELLO, None, now)
+            raise FrameError(CloseCode.POLICY_VIOLATION, TRIES_REASON) from None
+        self._token_tries = 0
+        if expires > self.expires and not self.closed:
+            self.expires = expires
+            self.shard.expiries.watch(self, wall)
+
+    def tell_expiry(self, notice: Refusal) -> None:
+        """The token expires soon."""
+        self.shard.errors[MessageType.HELLO, notice.code] += 1
+        self.connection.send(codec.error(notice, MessageType.HELLO))
+
+    def _unknown(self, kind: str) -> Refusal:
+        may_say = [
+            known
+            for known, command in COMMANDS.items()
+            if command.capability is None or command.capability in self.capabilities
+        ]
+        problem = f"unknown message type {kind[:64]!r}"
+        capability = COMMANDS[kind].capability if kind in COMMANDS else None
+        if capability is not None:
+            problem = f"{kind} needs the capability {capability!r}, for which HELLO has to ask"
+        return Refusal(ErrorCode.VALIDATION, problem, field="type", expected=sorted(may_say))
+
+    def _must_wait(self, command: Command, data: dict[str, Any]) -> bool:
+        line = self._line
+        if not line.held:
+            return False
+        if command.about is not None:
+            return line.holds_peer(data.get(command.about))
+        return line.holds_everything() and not (command.urgent and self.user is not None)
+
+    def _run(self, kind: str, command: Command, data: dict[str, Any], now: float) -> None:
+        if self.user is None and command.needs_hello:
+            raise Refusal(ErrorCode.UNAUTHORIZED, "say HELLO first", expected=MessageType.HELLO)
+        if command.capability is not None and command.capability not in self.capabilities:
+            raise self._unknown(kind)
+        command.run(self, data, now)
+
+    # -- Answers --
+
+    def refuse(self, refusal: Refusal, kind: str | None, data: dict[str, Any] | None, now: float) -> None:
+        """Answer with ERROR. Raises FrameError(1008) for the 21st VALIDATION in a minute (D25), and for who goes on for minutes (D23)."""
+        what = kind if kind is not None and kind in COMMANDS else OTHER
+        self.shard.errors[what, refusal.code] += 1
+        if 0 < OURS.level <= logging.DEBUG:  # what `isEnabledFor` asks is 2 % of what a refusal costs
+            _log.debug(
+                "a message was refused",
+                extra=fields(
+                    connection=self.connection.label,
+                    user=self.claimed,
+                    type=what,
+                    error=refusal.code,
+                    field=refusal.details.get("field"),
+                ),
+            )
+        if refusal.code == ErrorCode.VALIDATION:
+            if self._strikes is None:
+                self._strikes = SlidingWindow(STRIKES_PER_MINUTE)
+            if not self._strikes.allow(now):
+                raise FrameError(CloseCode.POLICY_VIOLATION, "too many invalid messages in a minute")
+        self.connection.send(codec.error(refusal, kind, data.get("message_id") if data is not None else None))
+        if refusal.code == ErrorCode.MESSAGE_FAILED:
+            return  # it is not the client's doing
+        self.charge(now)
+        assert self._pace is not None, "it was charged"
+        if self._pace.goes_on(now):
+            raise FrameError(
+                CloseCode.POLICY_VIOLATION,
+                "refused messages without end: wait as long as details.retry_after says",
+            )
+
+    def refuse_later(self, refusal: Refusal, kind: str, data: dict[str, Any] | None, now: float) -> None:
+        """The same for what could not be answered at once; closes the connection itself when that is due."""
+        if self.closed:
+            return
+        try:
+            self.refuse(refusal, kind, data, now)
+        except FrameError as error:
+            self.shard.close(self, error.code, error.reason, now)
+
+
+# -- Commands --
+
+
+def _hello(session: Session, data: dict[str, Any], now: float) -> None:
+    if session.shard.long_texts.must_wait(session, MessageType.HELLO, data, data.get("display_name"), now):
+        return
+    hello = session.shard.validator.hello(data)
+    first, session._first = session._first, False
+    if first and hello.user_id != session.claimed:
+        # Not the client's doing: the front and this process do not agree on what the first message is.
+        raise FrameError(CloseCode.INTERNAL_ERROR, "the hand-over named another user")
+    if hello.user_id != session.claimed:
+        raise Refusal(
+            ErrorCode.UNAUTHORIZED, "this connection belongs to another user; open a new one", field="user_id"
+        )
+    if not first:
+        # The front has looked at the first one, before it handed the connection over.
+        session.renew(data.get("token"), now)
+    session.shard.greetings.hello(session, hello, now)
+
+
+def _open_chat(session: Session, data: dict[str, Any], now: float) -> None:
+    target = session.shard.validator.user_id(data.get("target_user_id"), "target_user_id")
+    # Required (docs/protocol.md), though nothing is done with it; what CHAT_OPENED shows is the name that the target itself gave last (D7).
+    name = data.get("target_display_name")
+    if session.shard.long_texts.must_wait(session, MessageType.OPEN_CHAT, data, name, now):
+        return
+    validation.display_name(name, "target_display_name")
+    session.shard.chats.open(session, session.greeted, target, now)
+
+
+def _msg(session: Session, data: dict[str, Any], now: float) -> None:
+    recipient = session.shard.validator.user_id(data.get("to"), "to")
+    text = data.get("content")
+    long = (
+        type(text) is str and len(text) > CONTENT_MAX
+    )  # asked here too, since the call would be 1 % of a message
+    if long and session.shard.long_texts.must_wait(session, MessageType.MSG, data, text, now):
+        return
+    content = validation.content(text)
+    message_id = data.get("message_id")
+    if message_id is not None:
+        validation.message_id(message_id)
+    session.shard.messages.send(session, session.greeted, recipient, content, message_id, data, now)
+
+
+def _msg_ack(session: Session, data: dict[str, Any], now: float) -> None:
+    message_id = validation.message_id(data.get("message_id"))
+    sender = data.get("from")
+    if sender is not None:
+        sender = session.shard.validator.user_id(sender, "from")
+    session.shard.delivery.acknowledge(session, session.greeted, message_id, sender)
+
+
+def _read(session: Session, data: dict[str, Any], now: float) -> None:
+    message_id = validation.message_id(data.get("message_id"))
+    sender = session.shard.validator.user_id(data.get("from"), "from")
+    session.shard.receipts.read(session, session.greeted, message_id, sender)
+
+
+def _history(session: Session, data: dict[str, Any], now: float) -> None:
+    if session.closed:
+        return  # nobody is there to read it
+    peer = session.shard.validator.user_id(data.get("with"), "with")
+    before = validation.history_cursor(data.get("before"))
+    limit = validation.history_limit(data.get("limit"))
+    session.shard.histories.ask(session, session.greeted, peer, before, limit, now)
+
+
+def _presence(session: Session, data: dict[str, Any], now: float) -> None:
+    if session.closed:
+        return  # nobody is there to read it
+    user_ids = session.shard.validator.user_ids(data.get("user_ids"), "user_ids", PRESENCE_ASKED_MAX)
+    session.shard.presence.ask(session, session.greeted, user_ids, now)
+
+
+def _typing(session: Session, data: dict[str, Any], now: float) -> None:
+    if session.closed:
+        return  # it waited in line until the typist had gone
+    is_typing = validation.is_typing(data.get("is_typing"))
+    peer = data.get("to")
+    if peer is not None:
+        peer = session.shard.validator.user_id(peer, "to")
+    session.shard.typing.send(session, session.greeted, peer, is_typing, now)
+
+
+def _ping(session: Session, data: dict[str, Any], now: float) -> None:
+    wait = session._pings.retry_after(now)
+    if wait:
+        raise ping_limited(session.shard.settings.pings_per_second, wait)
+    session.connection.send(codec.pong(session.shard.clock.timestamp()))
+
+
+class Command:
+    """A row of the command table."""
+
+    __slots__ = ("about", "capability", "needs_hello", "received", "run", "urgent")
+
+    def __init__(
+        self,
+        run: Callable[[Session, dict[str, Any], float], None],
+        *,
+        needs_hello: bool,
+        about: str | None = None,
+        urgent: bool = False,
+        capability: str | None = None,
+    ) -> None:
+        self.run = run
+        #: Whether HELLO must have been accepted before.
+        self.needs_hello = needs_hello
+        #: The field that names the peer whom it is about: it waits while a chat with that peer is being opened.
+        self.about = about
+        #: Whether it waits for the first HELLO only.
+        self.urgent = urgent
+        #: The capability without which it does not exist.
+        self.capability = capability
+        #: How often it came.
+        self.received = 0
+
+
+def command_table() -> dict[str, Command]:
+    """What clients may say. Each shard has a table of its own, which counts."""
+    return {
+        MessageType.HELLO: Command(_hello, needs_hello=False),
+        MessageType.OPEN_CHAT: Command(_open_chat, needs_hello=True, about="target_user_id"),
+        MessageType.MSG: Command(_msg, needs_hello=True, about="to"),
+        MessageType.MSG_ACK: Command(_msg_ack, needs_hello=True),
+        MessageType.READ: Command(_read, needs_hello=True, capability=Capability.RECEIPTS),
+        MessageType.HISTORY: Command(_history, needs_hello=True, about="with", capability=Capability.HISTORY),
+        MessageType.PRESENCE: Command(_presence, needs_hello=True, capability=Capability.PRESENCE_DELTA),
+        MessageType.TYPING: Command(_typing, needs_hello=True, about="to"),
+        MessageType.PING: Command(_ping, needs_hello=False, urgent=True),
+    }
+
+
+COMMANDS: Final = command_table()

@@ -1,0 +1,192 @@
+"""How much of a mailbox one sender, and all strangers together, may fill with messages that nobody has acknowledged (D20).
+
+A sender may have a tenth of what a mailbox holds, and those to whom its user has never written half of it together. So as long as less
+than a tenth waits nothing has to be known, and most mailboxes never get further. `Shares` is made when one does: then the store is asked
+once whose the waiting messages are, a page at a time, and what comes for this mailbox meanwhile waits in line, so everybody's order is
+kept. From then on the mailbox keeps it up to date, until its user leaves memory.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from core.chat.envelope import Outcome
+
+if TYPE_CHECKING:
+    from core.chat.ports import Done, Store
+    from core.chat.user import Chat, User
+
+#: Entries of acknowledged positions that are kept until it pays to move the others.
+_SLACK: Final = 1024
+
+
+class Shares:
+    """Whose the messages are that wait in one mailbox. `complete` says whether all of them are known yet."""
+
+    __slots__ = ("_counts", "_first", "_senders", "_start", "complete", "of_strangers")
+
+    def __init__(self, through: int) -> None:
+        """Everything up to position `through` is acknowledged."""
+        #: The chat of each position from `_first` on, None where nothing waits. Before the index `_start` nothing does.
+        self._first = through + 1
+        self._senders: list[Chat | None] = []
+        self._start = 0
+        self._counts: dict[Chat, int] = {}
+        #: How many are from senders to whom the user has never written.
+        self.of_strangers = 0
+        self.complete = False
+
+    def of(self, chat: Chat) -> int:
+        """How many are from the peer of this chat."""
+        return self._counts.get(chat, 0)
+
+    @property
+    def known_through(self) -> int:
+        """The last position that is known."""
+        return self._first + len(self._senders) - 1
+
+    # -- While the store is asked --
+
+    def learn(self, seq: int, chat: Chat | None) -> None:
+        """The store says from whom the message at this position is; None if it is acknowledged. What was between is gone."""
+        gap = seq - self.known_through - 1
+        if gap > 0:
+            self._senders += [None] * gap
+        if gap >= 0:
+            self._senders.append(chat)
+            if chat is not None:
+                self.enter(chat)
+
+    # -- What the mailbox tells --
+
+    def enter(self, chat: Chat) -> None:
+        """A message of this chat is on its way into the mailbox."""
+        self._counts[chat] = self._counts.get(chat, 0) + 1
+        if not chat.written:
+            self.of_strangers += 1
+
+    def leave(self, chat: Chat) -> None:
+        """It does not wait any more."""
+        count = self._counts[chat] - 1
+        if count:
+            self._counts[chat] = count
+        else:
+            del self._counts[chat]
+        if not chat.written:
+            self.of_strangers -= 1
+
+    def committed(self, chat: Chat) -> None:
+        """A message that was on its way has the next position."""
+        self._senders.append(chat)
+
+    def acknowledged(self, seq: int) -> None:
+        """The message at this position waits no longer."""
+        index = seq - self._first
+        if self._start <= index < len(self._senders):
+            chat = self._senders[index]
+            if chat is not None:
+                self._senders[index] = None
+                self.leave(chat)
+
+    def acknowledged_through(self, seq: int) -> None:
+        """Nothing up to this position waits any longer."""
+        senders, end = self._senders, min(seq - self._first + 1, len(self._senders))
+        for index in range(self._start, end):
+            chat = senders[index]
+            if chat is not None:
+                senders[index] = None
+                self.leave(chat)
+        self._start = max(self._start, end)
+        if self._start > max(_SLACK, len(senders) // 2):
+            del senders[: self._start]
+            self._first += self._start
+            self._start = 0
+
+    def befriended(self, chat: Chat) -> None:
+        """The user has written to the peer of this chat, as `chat` says by now."""
+        self.of_strangers -= self.of(chat)
+
+
+class Room:
+    """Decides whether there is room for one more message. `free_below` messages may wait in a mailbox before anybody has to ask."""
+
+    __slots__ = ("_of_sender", "_of_strangers", "_store", "_whole", "counting", "free_below")
+
+    def __init__(self, store: Store, mailbox_max: int) -> None:
+        self._store = store
+        self._whole = mailbox_max
+        self._of_sender, self._of_strangers = sender_share(mailbox_max), strangers_share(mailbox_max)
+        self.free_below = self._of_sender
+        #: Users about whose mailboxes the store is being asked -> those who wait for that.
+        self.counting: dict[User, list[Done]] = {}
+
+    def must_wait(self, user: User) -> bool:
+        """Whether it is not known yet if there is room. After this, `wait` must be called."""
+        mailbox = user.mailbox
+        if user in self.counting:
+            return True
+        return mailbox.shares is None and self._of_sender <= mailbox.waiting < self._whole
+
+    def refusal(self, user: User, chat: Chat) -> Outcome | None:
+        """Why there is no room for a message of this chat; None if there is."""
+        mailbox = user.mailbox
+        if mailbox.waiting >= self._whole:
+            return Outcome.MAILBOX_FULL
+        shares = mailbox.shares
+        if shares is None:
+            return None
+        if shares.of(chat) >= self._of_sender:
+            return Outcome.SENDERS_SHARE_FULL
+        if not chat.written and shares.of_strangers >= self._of_strangers:
+            return Outcome.STRANGERS_SHARE_FULL
+        return None
+
+    def wait(self, user: User, known: Done) -> None:
+        """Call `known` when the store has answered, or could not; behind those who wait already."""
+        line = self.counting.get(user)
+        if line is not None:
+            line.append(known)
+            return
+        self.counting[user] = [known]
+        shares = user.mailbox.shares = Shares(user.mailbox.acknowledged_through)
+        self._ask(user, shares)
+
+    def _ask(self, user: User, shares: Shares) -> None:
+        answer = partial(self._page, user, shares, user.mailbox.head)
+        self._store.senders(user, shares.known_through, answer)
+
+    def _page(
+        self,
+        user: User,
+        shares: Shares,
+        head: int,
+        found: list[tuple[int, Chat]],
+        failure: str | None,
+        now: float,
+    ) -> None:
+        mailbox = user.mailbox
+        if failure is None:
+            for seq, chat in found:
+                shares.learn(seq, None if mailbox.is_acknowledged(seq) else chat)
+            if not found:
+                shares.learn(head, None)  # what was between is gone
+            if shares.known_through < mailbox.head:
+                self._ask(user, shares)
+                return
+            # Nothing is on its way into the mailbox: what came while the store was asked waits, and what came before it is decided.
+            shares.complete = True
+        else:
+            mailbox.shares = None
+        for known in self.counting.pop(user):
+            known(failure, now)
+
+
+def sender_share(mailbox_max: int) -> int:
+    """How many messages of one sender may wait in a mailbox of that size."""
+    return max(1, mailbox_max // 10)
+
+
+def strangers_share(mailbox_max: int) -> int:
+    """How many messages of senders to whom its user has never written."""
+    return max(1, mailbox_max // 2)

@@ -1,0 +1,133 @@
+"""Who is shown as typing to whom, and until when (D17).
+
+What is shown is kept where the *recipient* lives: so an indicator ends 15 s after the last sign of life even if the sender's worker is no
+longer there to say so. All indicators live equally long, so a dictionary in order of renewal is a queue in order of expiry.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from core.chat.envelope import RecordKind, TypingFlag, pack_record
+from core.chat.ratelimit import rate_limited
+from core.chat.session import Session
+from core.chat.stalls import later
+from core.chat.user import User
+from core.wire import codec
+from core.wire.protocol import TYPING_EXPIRY, TYPING_SHED_BYTES, ErrorCode, Refusal
+
+if TYPE_CHECKING:
+    from core.chat.shard import Shard
+
+
+class TypingIndicators:
+    """Typing from and to the users of one shard."""
+
+    __slots__ = ("_held", "_shard", "_until", "sent", "sent_far", "shed")
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        #: What sessions that don't keep up have not been told: sender -> whether typing, the latest (D29).
+        self._held: dict[Session, dict[str, bool]] = {}
+        #: (recipient, sender) -> when what the recipient sees expires; the first to expire comes first.
+        self._until: dict[tuple[str, str], float] = {}
+        #: Valid TYPING, those of them that went to another shard, and how often a session was not told since it does not keep up.
+        self.sent = 0
+        self.sent_far = 0
+        self.shed = 0
+
+    # -- At the sender's shard --
+
+    def send(self, session: Session, user: User, peer: str | None, is_typing: bool, now: float) -> None:
+        """TYPING, to the chat that it is meant for: `peer` if the client says so, else what this connection did or saw last."""
+        peer = peer or session.chosen_peer or session.received_peer or next(reversed(user.chats), None)
+        chat = user.chats.get(peer) if peer is not None else None
+        if peer is None or chat is None or not chat.saved:
+            raise Refusal(ErrorCode.CHAT_NOT_OPENED, "open a chat before typing in it", field="to")
+        if not chat.confirmed:
+            self._shard.chats.used(user, peer)
+        wait = user.typing.retry_after(now)
+        if wait:
+            raise rate_limited("TYPING", self._shard.settings.typing_per_minute, wait)
+        user.typing.count(now)
+        if is_typing:
+            if session.typing_to is None:
+                session.typing_to = {}
+            session.typing_to[peer] = now + TYPING_EXPIRY
+        elif session.typing_to:
+            session.typing_to.pop(peer, None)
+        self._route(user.user_id, peer, TypingFlag.TYPING if is_typing else TypingFlag.STOPPED, now)
+
+    def disconnected(self, user: User, session: Session, now: float) -> None:
+        """Who disconnects has stopped typing, unless another device of the same user goes on."""
+        for peer in session.typing_to or ():
+            if not any(other.typing_to and other.typing_to.get(peer, now) > now for other in user.sessions):
+                self._route(user.user_id, peer, TypingFlag.STOPPED_IF_SHOWN, now)
+
+    # -- At the recipient's shard --
+
+    def accept(self, sender: str, recipient: str, flag: int) -> None:
+        """`sender` is typing to `recipient`, or has stopped. It is shown behind the messages that came before it."""
+        self._shard.store.after_writes(partial(self._in_turn, sender, recipient, flag))
+
+    def _in_turn(self, sender: str, recipient: str, flag: int, failure: str | None, now: float) -> None:
+        pair = (recipient, sender)
+        shown = self._until.pop(pair, None) is not None
+        if flag == TypingFlag.TYPING:
+            self._until[pair] = now + TYPING_EXPIRY
+        elif not shown and flag == TypingFlag.STOPPED_IF_SHOWN:
+            return
+        self._show(recipient, sender, flag == TypingFlag.TYPING)
+
+    def message_came(self, user: User, sender: str) -> None:
+        """A message from `sender` is about to be shown to `user`: whoever sends is not typing any more."""
+        if self._until and self._until.pop((user.user_id, sender), None) is not None:
+            self._show(user.user_id, sender, False)
+
+    def stood_still(self, seconds: float, now: float) -> None:
+        """The worker stood still: a sign of life may wait to be read (``core.chat.stalls``)."""
+        for pair, until in self._until.items():
+            self._until[pair] = later(until, seconds, now + TYPING_EXPIRY)
+
+    def tick(self, now: float) -> None:
+        """End those of whom nothing was heard for 15 s, and tell sessions that have room again what they have missed."""
+        if self._held:
+            self._catch_up()
+        while self._until:
+            pair, until = next(iter(self._until.items()))
+            if until > now:
+                return
+            del self._until[pair]
+            self._show(*pair, False)
+
+    def _show(self, recipient: str, sender: str, is_typing: bool) -> None:
+        user = self._shard.users.get(recipient)
+        if user is not None and user.sessions:
+            frame = codec.typing(sender, is_typing)
+            for session in user.sessions:
+                if session.connection.unsent() > TYPING_SHED_BYTES:
+                    self.shed += 1
+                    self._held.setdefault(session, {})[sender] = is_typing
+                else:
+                    session.connection.send(frame)
+                    if session in self._held:
+                        self._held[session].pop(sender, None)
+
+    def _catch_up(self) -> None:
+        for session in [
+            session for session in self._held if session.connection.unsent() <= TYPING_SHED_BYTES
+        ]:
+            for sender, is_typing in self._held.pop(session).items():
+                session.connection.send(codec.typing(sender, is_typing))
+
+    def _route(self, sender: str, recipient: str, flag: TypingFlag, now: float) -> None:
+        shard = self._shard
+        owner = shard.placement.worker_of(recipient)
+        self.sent += 1
+        if owner == shard.index:
+            self.accept(sender, recipient, flag)
+        else:
+            self.sent_far += 1
+            fields = (sender.encode(), recipient.encode())
+            shard.bus.send(owner, pack_record(RecordKind.TYPING, flag, 0, 0.0, *fields))

@@ -1,0 +1,1 @@
+"""What every process of the server is made of: settings, logs, metrics, memory, and what processes say to each other."""

@@ -1,0 +1,66 @@
+"""What the supervisor and its children say to each other over the control pipe, one JSON object a packet.
+
+| direction | op | fields | meaning |
+|---|---|---|---|
+| child -> supervisor | ready | | booted: a worker's endpoints are open, a front accepts |
+| | refused | reason | cannot boot: a sentence for the operator; the child exits right after |
+| | stats | stats | counters and gauges by name, about once a second |
+| supervisor -> child | stop | code, reason | close every connection with this close code, then exit 0 |
+| | log_level | level | log from this level on (``core.process.logs``) |
+| | reload_keys | | read the keys of tokens again (``core.auth.keys``) |
+| supervisor -> worker | worker_gone | worker, generation | that worker process is dead; its users are offline unless they come back |
+| supervisor -> worker | ask | id, what, user | an operator wants to know something of a user, or have it done (``core.chat.operator``) |
+| worker -> supervisor | answer | id, answer | what there is to tell, some time later, and not in the order of the questions |
+
+The pipe is a SEQPACKET socket pair, so a packet is a whole message. End of file on it means that the other end is gone: a child that
+sees it exits within a second, the supervisor reaps the child.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from core.wire.codec import from_json, to_json
+
+READY: Final = "ready"
+REFUSED: Final = "refused"
+STATS: Final = "stats"
+STOP: Final = "stop"
+LOG_LEVEL: Final = "log_level"
+RELOAD_KEYS: Final = "reload_keys"
+WORKER_GONE: Final = "worker_gone"
+ASK: Final = "ask"
+ANSWER: Final = "answer"
+
+# -- Figures among the stats of a worker that the supervisor understands: 1 while it is so --
+#: Its store can't write.
+STORE_FAILING: Final = "store_failing"
+#: It has all the memory that it may have, and takes no more connections.
+MEMORY_FULL: Final = "memory_full"
+#: So many of the other workers have not been heard since they, or it, started: what is for their users may not get there.
+BUS_UNHEARD: Final = "bus_unheard"
+
+#: So many of its sockets in the run directory were removed and could not be opened again: fronts and workers that start don't find it.
+ENDPOINTS_MISSING: Final = "endpoints_missing"
+
+#: More than any packet has; the receive buffer of both ends.
+PACKET_MAX_BYTES: Final = 64 * 1024
+
+# -- Exit codes of every process of ours --
+#: The operator has to change something first: a bad setting, a taken port, an unwritable directory.
+EXIT_CONFIGURATION: Final = 2
+#: A child could not boot at the first start.
+EXIT_BOOT_FAILURE: Final = 3
+
+
+def encode_control(op: str, **fields: Any) -> bytes:
+    """One packet."""
+    return to_json({"op": op, **fields})
+
+
+def decode_control(packet: bytes) -> dict[str, Any]:
+    """The inverse of `encode_control`. Raises ValueError for what is not a JSON object with an `op`."""
+    message = from_json(packet)
+    if not isinstance(message, dict) or "op" not in message:
+        raise ValueError(f"not a control message: {packet[:80]!r}")
+    return message
