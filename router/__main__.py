@@ -1,4 +1,4 @@
-"""``python -m router``, which is also ``fastchat``: the server, and the operator's command line (``router.cli``).
+"""``python -m router``, which is also ``fastchat``: the server, and the operator's command line (``router.operator.cli``).
 
 The server is started from here, without what only the command line needs. Its exit codes: 0 stopped in order, 2 something has to be
 set right first, 3 a child can't boot.
@@ -21,10 +21,10 @@ def main() -> int:
     _open_standard_descriptors()
     arguments = sys.argv[1:]
     if arguments[:1] == [_SERVE]:
-        from router.serve import serve
+        from router.supervisor.serve import serve
 
         return serve(arguments[1:])
-    from router.cli import run
+    from router.operator.cli import run
 
     return run(arguments)
 

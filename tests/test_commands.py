@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from core.process.settings import PREFIX, Settings, load_settings
-from router.cli import app
+from router.operator.cli import app
 from tests.test_links import FENCED, PAGES, PROJECT, prose
 
 #: A command in backticks, or one line of an indented block.

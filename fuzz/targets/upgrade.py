@@ -1,4 +1,5 @@
-"""The first bytes of a connection: ``router.upgrade``, ``router.request_head``, ``router.origin`` and ``router.page_request``.
+"""The first bytes of a connection: ``router.front.upgrade``, ``router.front.request_head``, ``router.front.origin`` and
+``router.front.page_request``.
 
 What is answered is well-formed, 101 is deserved, and what goes to the page server can be read in one way only.
 """
@@ -13,9 +14,9 @@ from typing import Final
 
 from fuzz.mutate_bytes import SIZE_MAX, mutate_bytes
 from fuzz.target import Target
-from router import page_request
-from router.origin import OriginPolicy
-from router.upgrade import HEAD_END, HEAD_MAX_BYTES, Route, answer, route
+from router.front import page_request
+from router.front.origin import OriginPolicy
+from router.front.upgrade import HEAD_END, HEAD_MAX_BYTES, Route, answer, route
 
 _POLICIES: Final = (
     OriginPolicy(),
@@ -216,5 +217,5 @@ TARGET: Final = Target(
     check,
     mutate,
     "the handshake (101)",
-    ("router.upgrade", "router.request_head", "router.origin", "router.page_request"),
+    ("router.front.upgrade", "router.front.request_head", "router.front.origin", "router.front.page_request"),
 )

@@ -26,7 +26,7 @@ from core.wire.frames import Frame, parse_frame
 from core.wire.protocol import ErrorCode, Refusal
 from fuzz.target import CORPUS, NAMES, load, seeds
 from fuzz.targets import envelope, frames, handover, upgrade
-from router.upgrade import Answer, Route
+from router.front.upgrade import Answer, Route
 
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -249,7 +249,7 @@ class FakeWorker:
 
 
 class FrontProcess:
-    """A running front; `limits` are those of `router.reception.Limits` that differ."""
+    """A running front; `limits` are those of `router.front.reception.Limits` that differ."""
 
     def __init__(
         self, run_dir: Path, *, workers: int = 1, limits: dict[str, float] | None = None, **settings: object
@@ -279,7 +279,7 @@ class FrontProcess:
         command = [sys.executable, "-m", "router.front", *arguments]
         if limits is not None:
             # Shorter limits are for tests: there is no switch for them.
-            program = f"import sys; from router import front; sys.exit(front.main(sys.argv[1:], front.Limits(**{limits!r})))"
+            program = f"import sys; from router.front import front; sys.exit(front.main(sys.argv[1:], front.Limits(**{limits!r})))"
             command = [sys.executable, "-c", program, *arguments]
         self.process = subprocess.Popen(
             command,

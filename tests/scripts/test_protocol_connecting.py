@@ -13,8 +13,8 @@ import uvloop
 
 from core.process.settings import Settings
 from fastchat_client import _backoff, _conversation, _machine, _requests
-from router.peeked_socket import now
-from router.reception import Reception
+from router.front.peeked_socket import now
+from router.front.reception import Reception
 from scripts import protocol_connecting as connecting
 from scripts.protocol_connecting import REFUSED, Refused
 
@@ -53,7 +53,7 @@ LIMITS: Final[dict[str, dict[str, Any]]] = {
     "Too many connections": {"half_open_per_ip": 1},
     "The server has": {"max_connections": 1},
 }
-#: Answered by the page server (``tests/router/test_pages.py``), and by what only a bug brings about.
+#: Answered by the page server (``tests/router/front/test_pages.py``), and by what only a bug brings about.
 ELSEWHERE: Final = (404, 500)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from router.operator_client import RunningServer
+from router.operator.client import RunningServer
 from tests.system.harness import ChatClient, Server, StartServer, run_async, user_on_worker, wait_until
 from tests.system.status import status
 

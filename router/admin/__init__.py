@@ -1,0 +1,1 @@
+"""The admin port: health, status, metrics and the dashboard. It only reads."""

@@ -1,0 +1,124 @@
+"""The admin port: what the server is doing, for operators and their tools. It only reads.
+
+A web page that the operator has open could ask this port too, by way of a domain that points here (DNS rebinding). Such a request names
+that domain in Host, so only names that are this machine's own are answered. And no page of another origin may take in what is answered,
+as a frame, an image, a script or otherwise.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any, Final
+
+from aiohttp import HttpVersion11, web
+
+from core.process.settings import PREFIX, ConfigurationError
+from core.wire.codec import to_json
+from router.front.origin import is_ip_literal, is_loopback, split_host
+from router.supervisor.listeners import LOCALHOST
+
+#: Seconds that requests have to end when the server stops.
+_STOP_SECONDS: Final = 0.5
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+#: What every answer carries, unless it says something else.
+_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+}
+
+_SETTING: Final = f"{PREFIX}ADMIN_HOSTS"
+_WRONG_HOST: Final = f"This port answers to localhost, to its own address, and to the names in {_SETTING}: the request's Host is another.\n"
+
+
+def parse_admin_hosts(setting: str) -> frozenset[str]:
+    """The names in FASTCHAT_ADMIN_HOSTS, separated by commas. Raises ConfigurationError for what is not the name of a host."""
+    names = set()
+    for entry in filter(None, map(str.strip, setting.split(","))):
+        split = split_host(entry)
+        if split is None or split[1] is not None:
+            raise ConfigurationError(
+                f"{_SETTING}: {entry!r} is not the name of a host; expected names without a port, by commas, such as"
+                " fastchat,fastchat.chat.svc.cluster.local"
+            )
+        names.add(split[0])
+    return frozenset(names)
+
+
+class AdminServer:
+    """Serves on sockets that listen already. `status` returns what `/status` shows.
+
+    `routes` are answered beside its own, under the same check of Host and with the same headers. `names` are those that Host may have
+    besides (`parse_admin_hosts`).
+    """
+
+    def __init__(
+        self,
+        host: str,
+        listeners: list[socket.socket],
+        status: Callable[[], dict[str, Any]],
+        routes: Sequence[web.RouteDef] = (),
+        names: Collection[str] = (),
+    ) -> None:
+        self._host = host.lower()
+        self._names = names
+        self._status = status
+        self._listeners = listeners
+        application = web.Application(middlewares=[self._check_host])
+        application.router.add_get("/status", self._get_status)
+        application.router.add_routes(routes)
+        application.on_response_prepare.append(_set_headers)
+        self._runner = web.AppRunner(
+            application, handle_signals=False, access_log=None, shutdown_timeout=_STOP_SECONDS
+        )
+
+    async def start(self) -> None:
+        """Begin to answer."""
+        await self._runner.setup()
+        for listener in self._listeners:
+            await web.SockSite(self._runner, listener).start()
+
+    async def stop(self) -> None:
+        """Close the port and all connections to it."""
+        await self._runner.cleanup()
+
+    def is_own_host(self, header: str) -> bool:
+        """Whether a Host header names this machine and not a domain that somebody pointed at it."""
+        split = split_host(header)
+        if split is None:
+            return False
+        host, _ = split
+        if is_loopback(host) or host == self._host or host in self._names:
+            return True
+        # Who opened the port to other machines is asked by address; an address can't be rebound.
+        return self._host != LOCALHOST and not is_loopback(self._host) and is_ip_literal(host)
+
+    @web.middleware
+    async def _check_host(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        hosts = request.headers.getall("Host", [])
+        if len(hosts) > 1 or (not hosts and request.version >= HttpVersion11):
+            return web.Response(status=400, text="A request of HTTP/1.1 has exactly one Host header.\n")
+        # HTTP/1.0 without Host is a health check of a load balancer, such as haproxy's; every browser sends Host.
+        if hosts and not self.is_own_host(hosts[0]):
+            return web.Response(status=403, text=_WRONG_HOST)
+        try:
+            return await handler(request)
+        except web.HTTPMethodNotAllowed as refused:
+            if request.method != "OPTIONS":
+                raise
+            # The question of a load balancer that was not told what to ask; haproxy's is "OPTIONS / HTTP/1.0".
+            return web.Response(status=204, headers={"Allow": ", ".join(sorted(refused.allowed_methods))})
+
+    async def _get_status(self, request: web.Request) -> web.Response:
+        return web.Response(body=to_json(self._status()), content_type="application/json")
+
+
+async def _set_headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "FastChat"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)

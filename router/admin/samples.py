@@ -1,0 +1,434 @@
+"""What the dashboard shows of the time that has passed: one sample a second for 15 minutes, one a minute for a day, in bounded memory.
+
+Every process reports about once a second all that it has counted since its start. How to make seconds of that, so that whatever the
+jitter nothing is lost, nothing counts twice, and an even load looks even:
+
+- The difference between two reports is spread evenly over the time between them, in whole numbers; the parts add up to the difference.
+- So a second can be told when every process has reported after its end, one or two seconds later. One that is silent for longer
+  is not waited for: what it reports at last counts for the seconds that are still open.
+- A process that was started again has counted from 0 since its start.
+- States, such as connections, hold until the next report. What tells of the time since the last report, such as the longest turn, does not:
+  a process that hangs leaves a gap.
+
+No clock and no I/O: times come in, and so do reports. `now` is of a monotonic clock, `wall` in seconds since 1970 is only shown.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import add
+from typing import Any, Final, NamedTuple
+
+from core.measures import quantile
+from core.process.metrics import METRICS
+from router.admin.columns import (
+    GAUGES,
+    HISTOGRAMS,
+    WORKER_GAUGES,
+    WORKER_PERCENTILES,
+    Columns,
+    gauges,
+    larger,
+    ranges,
+)
+
+#: Seconds of a sample, and how many samples are kept, of the finer and of the coarser tier.
+SECOND: Final = 1
+MINUTE: Final = 60
+SECONDS_KEPT: Final = 900
+MINUTES_KEPT: Final = 1440
+#: Process events kept.
+EVENTS_KEPT: Final = 200
+#: Seconds after its end that a second waits for reports.
+PATIENCE: Final = 2.0
+#: Digits after the point: microseconds, and more than enough of everything else.
+_DIGITS: Final = 6
+
+_GAUGE_AT: Final = {gauge.metric: index for index, gauge in enumerate(GAUGES)}
+
+
+class Reading(NamedTuple):
+    """What is known of a running process at one moment."""
+
+    process: str
+    #: When it was started: another time, another process.
+    started_at: float
+    ready: bool
+    #: When its last report came; None as long as there is none.
+    reported_at: float | None
+    stats: Mapping[str, Any]
+    #: Since its start; None when it can't be told.
+    cpu_seconds: float | None = None
+    resident_bytes: int | None = None
+
+
+class Event(NamedTuple):
+    """Something that happened to a process, for annotations."""
+
+    #: Counts from 1.
+    number: int
+    #: Seconds since 1970.
+    time: float
+    process: str
+    #: `ended` or `back`; `problem` or `recovered`.
+    kind: str
+    #: A sentence.
+    text: str
+
+
+class Tier:
+    """Samples of one length in a ring: the oldest make room for the newest."""
+
+    def __init__(self, step: int, capacity: int, columns: Columns) -> None:
+        self.step = step
+        #: How many samples there ever were: the number of the last one.
+        self.last = 0
+        self._capacity = capacity
+        self._columns = columns
+        self._times = array("d", bytes(8 * capacity))
+        #: Row by row.
+        self._counts = array("q", bytes(8 * capacity * len(columns.counts)))
+        self._values = array("d", bytes(8 * capacity * len(columns.values)))
+
+    def append(self, time: float, counts: Sequence[int], values: Sequence[float]) -> None:
+        """Add a sample that ends at `time`."""
+        row = self.last % self._capacity
+        self._times[row] = time
+        width = len(counts)
+        self._counts[row * width : (row + 1) * width] = array("q", counts)
+        width = len(values)
+        self._values[row * width : (row + 1) * width] = array("d", values)
+        self.last += 1
+
+    def after(self, number: int) -> dict[str, Any]:
+        """What there is behind sample `number`, as JSON takes it; everything when that number is not known.
+
+        Columns stand by their path. One that is 0 in all samples is left out. NaN, which JSON has as null, is what is not known.
+        """
+        oldest = max(0, self.last - self._capacity)
+        first = number if oldest <= number <= self.last else oldest
+        rows = [index % self._capacity for index in range(first, self.last)]
+        answer: dict[str, Any] = {"step": self.step, "last": self.last}
+        answer["times"] = [round(self._times[row], 3) for row in rows]
+        answer["server"], answer["histograms"], answer["processes"] = {}, {}, {}
+        for paths, data in ((self._columns.counts, self._counts), (self._columns.values, self._values)):
+            width = len(paths)
+            samples = (data[row * width : (row + 1) * width] for row in rows)
+            for path, column in zip(paths, zip(*samples, strict=True), strict=False):
+                if any(column):
+                    *above, name = path
+                    group = answer
+                    for key in above:
+                        group = group.setdefault(key, {})
+                    group[name] = column
+        return answer
+
+
+class _Sample:
+    """A second, or a minute, that is being filled."""
+
+    __slots__ = ("absent", "counts", "cpu", "gauges", "histograms")
+
+    def __init__(self, columns: Columns) -> None:
+        #: By column.
+        self.counts = [0] * len(columns.counts)
+        #: Of processes: `columns.gauges`, and CPU seconds.
+        self.gauges: dict[str, list[float]] = {}
+        self.cpu: dict[str, float] = {}
+        #: (worker, histogram) -> counts, of those in `WORKER_PERCENTILES`.
+        self.histograms: dict[tuple[str, str], list[int]] = {}
+        #: Processes that did not serve all the time.
+        self.absent: set[str] = set()
+
+
+class _Process:
+    """A place among the processes, over all that fill it."""
+
+    def __init__(self, name: str, of_worker: dict[int, int]) -> None:
+        self.name = name
+        #: Columns of the server -> columns of this worker.
+        self.of_worker = of_worker
+        #: Whether there is a process now.
+        self.running = False
+        self.begin(-math.inf)
+
+    def begin(self, started_at: float) -> None:
+        """Another process takes the place, which counts from 0."""
+        self.started_at = started_at
+        self.ready = False
+        #: Up to when its counters are counted, and what they were then.
+        self.counted_until = started_at
+        self.stats: Mapping[str, Any] = {}
+        self.reported = False
+        #: The states that hold until it reports again.
+        self.gauges: list[float] | None = None
+        self.cpu_until = started_at
+        self.cpu_seconds = 0.0
+        self.resident_bytes = math.nan
+
+
+class Samples:
+    """The history of a server with so many workers and fronts. Call `take` about once a second."""
+
+    def __init__(self, workers: int, fronts: int, now: float) -> None:
+        self._columns = columns = Columns(workers, fronts)
+        self._processes = {
+            name: _Process(name, columns.of_worker(name) if name in columns.workers else {})
+            for name in columns.processes
+        }
+        self.tiers = {
+            SECOND: Tier(SECOND, SECONDS_KEPT, columns),
+            MINUTE: Tier(MINUTE, MINUTES_KEPT, columns),
+        }
+        self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self._events_seen = 0
+        #: The second that is filled first begins here; the others follow.
+        self._origin = now
+        self._open = deque([_Sample(columns)])
+        self._taken_at = now
+        self._minute = _Sample(columns)
+        self._minute_values: list[float] = []
+        self._histogram_of = {column: name for name, column in columns.histograms.items()}
+
+    # -- What comes in --
+
+    def take(self, now: float, wall: float, readings: Iterable[Reading]) -> None:
+        """Note how all running processes are now. Those that are not among `readings` do not run."""
+        self._open_until(now)
+        missing = set(self._processes)
+        since = self._index(self._taken_at) + 1
+        for reading in readings:
+            missing.discard(reading.process)
+            process = self._processes[reading.process]
+            self._read(process, reading, now)
+            if not process.ready:
+                self._absent(process, since, now)
+        for name in missing:
+            process = self._processes[name]
+            self._end(process, now)
+            self._absent(process, since, now)
+        self._taken_at = max(self._taken_at, now)
+        self._close(now, wall)
+
+    def ended(self, now: float, wall: float, reading: Reading, text: str) -> None:
+        """A process has ended; `reading` has its last report."""
+        self._open_until(now)
+        process = self._processes[reading.process]
+        self._read(process, reading, now)
+        self._end(process, now)
+        self._absent(process, self._index(now), now)
+        self._note(wall, process, "ended", text)
+
+    def back(self, wall: float, name: str, text: str) -> None:
+        """A process that was started again serves."""
+        self._note(wall, self._processes[name], "back", text)
+
+    def problem(self, wall: float, name: str, text: str) -> None:
+        """A process that runs does not serve as it should."""
+        self._note(wall, self._processes[name], "problem", text)
+
+    def recovered(self, wall: float, name: str, text: str) -> None:
+        """A problem of a process is over."""
+        self._note(wall, self._processes[name], "recovered", text)
+
+    def events_after(self, number: int) -> list[dict[str, Any]]:
+        """What happened behind event `number`, as JSON takes it; everything when that number is not known."""
+        known = number <= self._events_seen
+        return [event._asdict() for event in self.events if event.number > number or not known]
+
+    def _note(self, wall: float, process: _Process, kind: str, text: str) -> None:
+        self._events_seen += 1
+        self.events.append(Event(self._events_seen, round(wall, 3), process.name, kind, text))
+
+    # -- Processes --
+
+    def _read(self, process: _Process, reading: Reading, now: float) -> None:
+        if reading.started_at != process.started_at:
+            self._end(process, now)
+            process.begin(reading.started_at)
+            process.running = True
+        process.ready = reading.ready
+        if reading.reported_at is not None and reading.reported_at > process.counted_until:
+            self._count(process, reading.reported_at, reading.stats)
+        if reading.cpu_seconds is not None:
+            self._count_cpu(process, now, reading.cpu_seconds)
+        if reading.resident_bytes is not None:
+            process.resident_bytes = float(reading.resident_bytes)
+
+    def _count(self, process: _Process, until: float, stats: Mapping[str, Any]) -> None:
+        shares = list(self._shares(process.counted_until, until))
+        before, find = process.stats, self._columns.of_series
+        for name, figure in stats.items():
+            old = before.get(name)
+            if figure == old or (column := find(name)) is None:
+                continue
+            if isinstance(figure, dict):
+                self._count_histogram(process, column, figure, old, shares)
+                continue
+            difference = figure if old is None or old > figure else figure - old
+            of_worker = process.of_worker.get(column)
+            for sample, part in _split(difference, shares):
+                sample.counts[column] += part
+                if of_worker is not None:
+                    sample.counts[of_worker] += part
+        self._hold(process, until, gauges(stats))
+        process.stats, process.counted_until, process.reported = stats, until, True
+
+    def _count_histogram(
+        self, process: _Process, first: int, figure: Any, old: Any, shares: list[tuple[_Sample, float]]
+    ) -> None:
+        name = self._histogram_of[first]
+        key = (process.name, name) if name in WORKER_PERCENTILES else None
+        length = ranges(name)
+        counts = figure["counts"][:length]
+        before = [0] * length if old is None else old["counts"]
+        for index, (count, count_before) in enumerate(zip(counts, before, strict=False)):
+            if count == count_before:
+                continue
+            difference = count if count_before > count else count - count_before
+            for sample, part in _split(difference, shares):
+                sample.counts[first + index] += part
+                if key is not None:
+                    sample.histograms.setdefault(key, [0] * length)[index] += part
+
+    def _count_cpu(self, process: _Process, now: float, seconds: float) -> None:
+        if now <= process.cpu_until:
+            return
+        difference = max(0.0, seconds - process.cpu_seconds)
+        counted = 0.0
+        for sample, share in self._shares(process.cpu_until, now):
+            part = difference * share - counted
+            sample.cpu[process.name] = sample.cpu.get(process.name, 0.0) + part
+            counted += part
+        process.cpu_until, process.cpu_seconds = now, seconds
+
+    def _hold(self, process: _Process, until: float, values: list[float]) -> None:
+        """`values` are the state since the last report, in all seconds that it did not tell of."""
+        since, last = self._index(process.counted_until), self._index(until)
+        told = self._open[last].gauges.get(process.name) if last == since and process.reported else None
+        if told is not None:
+            values = [
+                new if gauge.holds else larger(old, new)
+                for gauge, old, new in zip(GAUGES, told, values, strict=True)
+            ]
+        for index in range(min(since + 1, last), last + 1):
+            self._open[index].gauges[process.name] = values
+        process.gauges = [
+            value if gauge.holds else math.nan for gauge, value in zip(GAUGES, values, strict=True)
+        ]
+
+    def _end(self, process: _Process, now: float) -> None:
+        """There is no process in this place any more; up to now its state has held."""
+        if process.running and process.gauges is not None:
+            for index in range(self._index(process.counted_until) + 1, self._index(now)):
+                self._open[index].gauges.setdefault(process.name, process.gauges)
+        process.running = process.ready = False
+        process.gauges, process.resident_bytes = None, math.nan
+
+    def _absent(self, process: _Process, since: int, now: float) -> None:
+        last = self._index(now)
+        for index in range(min(since, last), last + 1):
+            self._open[index].absent.add(process.name)
+
+    # -- Seconds --
+
+    def _index(self, time: float) -> int:
+        """The open second that this time falls into; what lies before all of them falls into the first."""
+        return max(0, min(int((time - self._origin) // SECOND), len(self._open) - 1))
+
+    def _shares(self, since: float, until: float) -> Iterator[tuple[_Sample, float]]:
+        """The open seconds between two times, each with the part of that time that lies before its end."""
+        since = max(since, self._origin)
+        first, last = self._index(since), self._index(until)
+        for index in range(first, last):
+            yield self._open[index], (self._origin + (index + 1) * SECOND - since) / (until - since)
+        yield self._open[last], 1.0
+
+    def _open_until(self, now: float) -> None:
+        behind = int((now - self._origin) // SECOND) - len(self._open) + 1
+        if behind > SECONDS_KEPT:  # the machine slept: there is nothing to tell of that time
+            self._origin += behind * SECOND
+            behind = 0
+        self._open.extend(_Sample(self._columns) for _ in range(behind))
+
+    def _close(self, now: float, wall: float) -> None:
+        """Store the seconds of which all has come that is going to come."""
+        waited_for = [process for process in self._processes.values() if process.running and process.reported]
+        while (end := self._origin + SECOND) <= now:
+            late = any(process.counted_until < end for process in waited_for)
+            if late and now < end + PATIENCE:
+                return
+            sample = self._open.popleft()
+            self._origin = end
+            self._store(sample, wall - (now - end))
+
+    def _store(self, sample: _Sample, time: float) -> None:
+        values = self._values(sample)
+        self.tiers[SECOND].append(time, sample.counts, values)
+        minute = self._minute
+        minute.counts = list(map(add, minute.counts, sample.counts))
+        for key, counts in sample.histograms.items():
+            old = minute.histograms.get(key)
+            minute.histograms[key] = counts if old is None else list(map(add, old, counts))
+        combine = self._columns.over_time
+        so_far = self._minute_values
+        self._minute_values = (
+            [each(old, new) for each, old, new in zip(combine, so_far, values, strict=True)]
+            if so_far
+            else values
+        )
+        if self.tiers[SECOND].last % (MINUTE // SECOND) == 0:
+            self._percentiles(minute, self._minute_values)
+            self.tiers[MINUTE].append(time, minute.counts, self._minute_values)
+            self._minute, self._minute_values = _Sample(self._columns), []
+
+    def _values(self, sample: _Sample) -> list[float]:
+        """The columns of values of a second."""
+        at = self._columns.value_at
+        values = [0.0] * len(at)
+        across = [math.nan] * len(GAUGES)
+        for name, process in self._processes.items():
+            held = sample.gauges.get(name, process.gauges if process.running else None)
+            if held is not None:
+                across = [gauge.across(a, b) for gauge, a, b in zip(GAUGES, across, held, strict=True)]
+            values[at["processes", name, "up"]] = float(name not in sample.absent)
+            values[at["processes", name, "cpu_seconds"]] = round(sample.cpu.get(name, 0.0), _DIGITS)
+            values[at["processes", name, "resident_bytes"]] = process.resident_bytes
+            if process.of_worker:
+                for metric in WORKER_GAUGES:
+                    value = math.nan if held is None else held[_GAUGE_AT[metric]]
+                    values[at["processes", name, metric]] = round(value, _DIGITS)
+        for gauge, value in zip(GAUGES, across, strict=True):
+            values[at["server", gauge.metric]] = round(value, _DIGITS)
+        self._percentiles(sample, values)
+        return values
+
+    def _percentiles(self, sample: _Sample, values: list[float]) -> None:
+        """Fill in those of each worker."""
+        at = self._columns.value_at
+        for worker in self._columns.workers:
+            for histogram, percentiles in WORKER_PERCENTILES.items():
+                counts = sample.histograms.get((worker, histogram))
+                for name, share in percentiles.items():
+                    column = at["processes", worker, name]
+                    values[column] = math.nan
+                    if counts is not None and any(counts):
+                        values[column] = round(quantile(METRICS[histogram].bounds, counts, share), _DIGITS)
+
+
+def _split(difference: int, shares: list[tuple[_Sample, float]]) -> Iterator[tuple[_Sample, int]]:
+    """Whole parts that add up to `difference`."""
+    given = 0
+    for sample, share in shares:
+        part = round(difference * share) - given
+        if part:
+            given += part
+            yield sample, part
+
+
+def bounds() -> dict[str, tuple[float, ...]]:
+    """Of the histograms that are kept: where their ranges end."""
+    return {name: METRICS[name].bounds for name in HISTOGRAMS}

@@ -1,0 +1,203 @@
+"""A front process: accepts clients, waits for HELLO and hands their sockets over to workers.
+
+Accepts clients on the listeners that it is given, answers what is not for the chat, upgrades the rest, waits for HELLO and hands each
+socket to the worker that owns the user. A connection goes through these stages, each with a module that says how:
+
+    accept ---> Handshake ---> LobbySocket ---> HandoverQueue ---> the worker
+  (acceptor)   (handshake,    (lobby_socket)   (handover_queue)
+                upgrade,            |
+                origin)             v
+                  |            (lingering): an answer or a Close frame, and FIN in its time
+                  v
+               (pages): the socket goes to aiohttp
+
+Nothing is read before it is known who has to read it (`router.front.peeked_socket`), no stage lasts longer than its deadline
+(`router.front.deadlines`), and there is neither a task nor a timer for a connection. `router.front.reception` holds it all
+together.
+
+The process ends when the supervisor says `stop`, on SIGTERM (with 1012: another front takes over), and at once when the supervisor is
+gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+import setproctitle
+import uvloop
+
+from core.chat.stalls import Stalls
+from core.events import fields
+from core.process.allocator import Allocator
+from core.process.control import (
+    EXIT_CONFIGURATION,
+    LOG_LEVEL,
+    PACKET_MAX_BYTES,
+    READY,
+    REFUSED,
+    RELOAD_KEYS,
+    STATS,
+    STOP,
+    decode_control,
+    encode_control,
+)
+from core.process.logs import configure_logging, set_log_level
+from core.process.settings import ConfigurationError, Settings, load_settings
+from core.wire.protocol import CloseCode
+from router.front.acceptor import Acceptor
+from router.front.pages import PageServer
+from router.front.peeked_socket import now
+from router.front.reception import DEFAULT_LIMITS, Limits, Reception
+from router.front.worker_counts import WorkerCounts
+
+_log = logging.getLogger("fastchat.front")
+
+#: Seconds between two looks at deadlines; what they are right to.
+_TICK: Final = 0.25
+#: Seconds between two reports to the supervisor.
+_STATS_INTERVAL: Final = 1.0
+#: Seconds that clients have to close after they were told that the front stops.
+_STOP_PATIENCE: Final = 1.5
+#: How often it is checked that they have.
+_STOP_LOOK: Final = 0.02
+
+
+class Front:
+    """The composition root of a front process. `control` is its end of the control pipe."""
+
+    def __init__(
+        self, settings: Settings, control: socket.socket, listeners: list[socket.socket], limits: Limits
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._control = control
+        self._allocator = Allocator()
+        self._pages = PageServer()
+        self._reception = Reception(settings, self._loop, self._pages, limits)
+        self._counts: WorkerCounts | None = None
+        if settings.connections_per_ip or settings.max_connections:
+            self._counts = WorkerCounts(str(settings.run_dir), settings.workers, self._reception.addresses)
+        self._acceptor = Acceptor(self._loop, listeners, self._reception.welcome, self._reception.count)
+        self._stopped: asyncio.Future[tuple[int, str]] = self._loop.create_future()
+        self._next_stats = 0.0
+        self._stalls = Stalls(_TICK)
+
+    async def run(self) -> None:
+        """Serve until told to stop."""
+        self._loop.add_signal_handler(
+            signal.SIGTERM, self._stop, CloseCode.RESTARTING, "this part of the server restarts"
+        )
+        self._loop.add_reader(self._control.fileno(), self._read_control)
+        await self._pages.start()
+        if self._counts is not None:
+            self._counts.start()
+        self._acceptor.start()
+        self._tick()
+        # What was made so far lives as long as the process: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        self._say(READY)
+        code, reason = await self._stopped
+        self._acceptor.close()
+        self._reception.stop(code, reason)
+        deadline = now() + _STOP_PATIENCE
+        # A connection ends in many places, and this is asked once in a process's life: an event for it would not pay.
+        while not self._reception.is_empty() and now() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(_STOP_LOOK)
+        self._reception.cut_short()
+        await self._pages.stop()
+        if self._counts is not None:
+            await self._counts.stop()
+
+    def _tick(self) -> None:
+        self._loop.call_later(_TICK, self._tick)  # first of all, since time must go on whatever happens below
+        seconds = self._stalls.beat(now())
+        if seconds:
+            _log.warning(
+                "this front stood still: everybody gets that time back",
+                extra=fields(seconds=round(seconds, 1)),
+            )
+            self._reception.stood_still(seconds)
+        self._reception.tick()
+        if now() >= self._next_stats:
+            self._next_stats = now() + _STATS_INTERVAL
+            self._allocator.give_back(now())
+            self._say(STATS, stats=self._reception.stats())
+
+    def _stop(self, code: int, reason: str) -> None:
+        if not self._stopped.done():
+            self._stopped.set_result((code, reason))
+
+    # -- The supervisor --
+
+    def _say(self, op: str, **fields: Any) -> None:
+        """A supervisor that does not listen at the moment misses it: all that is said here is said again, or is the last."""
+        with suppress(OSError):
+            self._control.send(encode_control(op, **fields))
+
+    def _read_control(self) -> None:
+        while True:
+            try:
+                packet = self._control.recv(PACKET_MAX_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                packet = b""
+            if not packet:
+                # Nobody is left who could restart or stop this process, and the next server wants the port.
+                os._exit(EXIT_CONFIGURATION)
+            message = decode_control(packet)
+            if message["op"] == STOP:
+                self._stop(message["code"], message["reason"])
+            elif message["op"] == LOG_LEVEL:
+                set_log_level(message["level"])
+            elif message["op"] == RELOAD_KEYS:
+                self._reload_keys()
+
+    def _reload_keys(self) -> None:
+        try:
+            self._reception.reload_keys()
+        except ConfigurationError as error:
+            _log.error(
+                "the keys stay as they are, since the new ones are no good", extra=fields(reason=str(error))
+            )
+
+
+def main(arguments: Sequence[str] | None = None, limits: Limits = DEFAULT_LIMITS) -> int:
+    """Run one front; 0 when it stopped in order, 2 when its settings are refused."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor too, which stops us in order
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    parser = argparse.ArgumentParser(prog="python -m router.front", description="a front process of FastChat")
+    parser.add_argument("--index", type=int, required=True, help="which front this is, from 0")
+    parser.add_argument("--control", type=int, required=True, help="file descriptor of the control pipe")
+    parser.add_argument(
+        "--listeners", required=True, help="file descriptors of the listening sockets, by commas"
+    )
+    options = parser.parse_args(arguments)
+    setproctitle.setproctitle(f"fastchat: front {options.index}")
+    control = socket.socket(fileno=options.control)
+    control.setblocking(False)
+    listeners = [socket.socket(fileno=int(number)) for number in options.listeners.split(",")]
+    try:
+        settings = load_settings(os.environ)
+        configure_logging(f"front-{options.index}", settings.log_level, settings.log_format)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(settings, control, listeners, limits))
+    except ConfigurationError as error:
+        control.send(encode_control(REFUSED, reason=str(error)))
+        return EXIT_CONFIGURATION
+    return 0
+
+
+async def _run(
+    settings: Settings, control: socket.socket, listeners: list[socket.socket], limits: Limits
+) -> None:
+    await Front(settings, control, listeners, limits).run()

@@ -1,0 +1,207 @@
+"""Everything on the public port that is not the chat itself: the chat page and its files, and ``/healthz``.
+
+Served by aiohttp from sockets that a front has accepted and only peeked at. Every answer ends its connection: otherwise a proxy's next
+request on the same connection, one for the chat perhaps, would come here instead of to the front.
+
+Browsers keep the page's files, and ask each time whether they are still the same (``Cache-Control: no-cache`` and an ETag): a new
+version is seen at once, and an old one costs a 304 without a body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aiohttp import web
+
+from core.events import fields
+from router.front.origin import split_host
+from router.front.web_files import INDEX, WebFile, read_web_files, takes_gzip
+
+_log = logging.getLogger("fastchat.front")
+
+#: Seconds that a client has to send the rest of a body that nobody reads.
+_LINGER_SECONDS: Final = 2.0
+#: Seconds that requests have to end when the front stops.
+_STOP_SECONDS: Final = 0.5
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+#: What every answer carries, unless it says something else.
+_HEADERS: Final = {
+    "Server": "FastChat",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+#: What the page has no use for, so that nothing that gets into it has either.
+_PERMISSIONS: Final = ", ".join(
+    f"{feature}=()"
+    for feature in (
+        "accelerometer",
+        "camera",
+        "display-capture",
+        "geolocation",
+        "gyroscope",
+        "magnetometer",
+        "microphone",
+        "midi",
+        "payment",
+        "serial",
+        "usb",
+    )
+)
+
+
+def content_security_policy(host: str) -> str:
+    """What the chat page may do: load its own files, and talk to the host that it came from, which the client calls `host`.
+
+    Newer browsers take `'self'` for the WebSocket of the same host too; older ones want its URL. A `host` that is none is left out.
+    """
+    own = f" ws://{host} wss://{host}" if split_host(host) is not None else ""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            f"connect-src 'self'{own}",
+            "img-src 'self' data:",
+            "base-uri 'none'",
+            "form-action 'self'",
+            "frame-ancestors 'none'",
+        )
+    )
+
+
+def _serve_file(file: WebFile) -> Handler:
+    """A handler that answers with `file`, or with 304 to a client that has it."""
+
+    async def serve(request: web.Request) -> web.Response:
+        encodings = ",".join(request.headers.getall("Accept-Encoding", ()))
+        gzipped = file.gzipped if takes_gzip(encodings) else None
+        variant = gzipped or file.plain
+        headers = {
+            "Cache-Control": "no-cache",
+            "Content-Security-Policy": content_security_policy(request.headers.get("Host", "")),
+            "ETag": f'"{variant.etag}"',
+            "Permissions-Policy": _PERMISSIONS,
+            "Vary": "Accept-Encoding",
+        }
+        known = request.if_none_match or ()
+        if any(etag.value in (variant.etag, "*") for etag in known):
+            return web.Response(status=304, headers=headers)
+        headers["Content-Type"] = file.content_type
+        if gzipped is not None:
+            headers["Content-Encoding"] = "gzip"
+        return web.Response(body=variant.body, headers=headers)
+
+    return serve
+
+
+async def _health(request: web.Request) -> web.Response:
+    return web.json_response({"status": "ok"})
+
+
+@web.middleware
+async def _say_where(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPNotFound:
+        return web.Response(
+            status=404, text="There is nothing at this path. The chat is at /, its WebSocket at /ws.\n"
+        )
+
+
+async def _last_answer(request: web.Request, response: web.StreamResponse) -> None:
+    """Called for every answer before it is written."""
+    response.force_close()
+    response.headers["Connection"] = "close"
+    for name, value in _HEADERS.items():
+        # `setdefault` would keep the Server line that aiohttp has put there.
+        if name == "Server" or name not in response.headers:
+            response.headers[name] = value
+
+
+class _OneRequest(asyncio.Protocol):
+    """Between a connection and aiohttp, which is to see the `size` bytes of one request: what follows is for nobody."""
+
+    def __init__(self, handler: asyncio.Protocol, size: int) -> None:
+        self._handler = handler
+        self._left = size
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._handler.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._left:
+            request = data[: self._left]
+            self._left -= len(request)
+            self._handler.data_received(request)
+
+    def eof_received(self) -> bool | None:
+        return self._handler.eof_received()
+
+    def pause_writing(self) -> None:
+        self._handler.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._handler.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._handler.connection_lost(exc)
+
+
+class PageServer:
+    """Answers on sockets that someone else accepted. `start` it first, `stop` it last."""
+
+    def __init__(self) -> None:
+        application = web.Application(middlewares=[_say_where])
+        for name, file in read_web_files().items():
+            application.router.add_get("/" if name == INDEX else f"/{name}", _serve_file(file))
+        application.router.add_get("/healthz", _health)
+        application.on_response_prepare.append(_last_answer)
+        self._runner = web.AppRunner(
+            application,
+            handle_signals=False,
+            access_log=None,
+            lingering_time=_LINGER_SECONDS,
+            shutdown_timeout=_STOP_SECONDS,
+        )
+        #: The event loop keeps only weak references to tasks.
+        self._starting: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Make ready to serve."""
+        await self._runner.setup()
+
+    async def stop(self) -> None:
+        """End all connections."""
+        await self._runner.cleanup()
+
+    def serve(self, client: socket.socket, size: int) -> None:
+        """Answer the request of `size` bytes that waits in `client`; the socket is the page server's from now on."""
+        task = asyncio.get_running_loop().create_task(self._serve(client, size))
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+
+    @property
+    def open(self) -> int:
+        """Connections that are being served."""
+        server = self._runner.server
+        return len(self._starting) + (len(server.connections) if server is not None else 0)
+
+    async def _serve(self, client: socket.socket, size: int) -> None:
+        server = self._runner.server
+        assert server is not None, "not started"
+        try:
+            loop = asyncio.get_running_loop()
+            await loop.connect_accepted_socket(lambda: _OneRequest(server(), size), client)
+        except OSError as error:
+            _log.debug(
+                "a client was gone before its page could be served", extra=fields(reason=error.strerror)
+            )
+            client.close()

@@ -1,0 +1,59 @@
+"""Listens to what each worker counts (``core.process.counting``), and gives it to `AddressLimits`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from contextlib import suppress
+from typing import Final
+
+from core.events import fields
+from core.process.counting import counts_endpoint, decode_counts
+from router.front.address_limits import AddressLimits
+
+_log = logging.getLogger("fastchat.front")
+
+#: Seconds between two tries to reach a worker that is away.
+_RETRY: Final = 0.1
+
+
+class WorkerCounts:
+    """Follows the counts of all workers, for as long as the front lives."""
+
+    def __init__(self, run_dir: str, workers: int, limits: AddressLimits) -> None:
+        self._paths = [counts_endpoint(run_dir, worker) for worker in range(workers)]
+        self._limits = limits
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self._tasks = [
+            asyncio.get_running_loop().create_task(self._follow(worker)) for worker in range(len(self._paths))
+        ]
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _follow(self, worker: int) -> None:
+        while True:
+            with suppress(OSError):
+                await self._listen(worker)
+            await asyncio.sleep(_RETRY)
+
+    async def _listen(self, worker: int) -> None:
+        """Until the worker ends."""
+        # A line has 500 places at most, which is far less than this.
+        reader, writer = await asyncio.open_unix_connection(self._paths[worker], limit=1 << 20)
+        try:
+            writer.write(f"{os.getpid()}\n".encode())
+            while line := await reader.readline():
+                self._limits.heard(worker, decode_counts(line))
+        except ValueError as error:
+            _log.error("a worker and this front do not fit", extra=fields(worker=worker, reason=str(error)))
+        finally:
+            self._limits.worker_gone(worker)
+            writer.close()

@@ -1,0 +1,291 @@
+"""The operator's command line: ``fastchat``, which is also ``python -m router``.
+
+A server that runs never loads this: ``router.__main__`` starts it without. Here is what asks about a server or about its settings, and
+what explains itself. Exit codes, where not said otherwise: 0 done, 2 it can't be done, and a sentence on standard error says why.
+
+Libraries that take time to load are loaded by the commands that need them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from io import TextIOWrapper
+from pathlib import Path
+from time import time
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+
+import typer
+
+from core.process.control import EXIT_CONFIGURATION
+
+if TYPE_CHECKING:
+    from router.operator.client import RunningServer
+
+#: `status` found a server that is not ready; `who` and `kick` found nobody of that name, or without a connection.
+EXIT_NOT_SO: Final = 1
+#: A bug of ours.
+_EXIT_BUG: Final = 70
+
+_PROGRAM: Final = "fastchat"
+_EPILOG: Final = "Exit codes: 0 done, 2 not possible, with the reason on standard error; the help of a command has its other codes."
+#: Everything that a command does not know is for ``core.process.settings``.
+_TAKES_SETTINGS: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+app: Final = typer.Typer(
+    help="Run a FastChat server, and operate a running one.",
+    epilog=_EPILOG,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+_config: Final = typer.Typer(
+    help="Check or show the settings of a server. Takes the flags of `fastchat serve`.",
+    rich_markup_mode=None,
+)
+app.add_typer(_config, name="config")
+
+Admin = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="The server's admin port. Default: http://localhost:8001, or FASTCHAT_ADMIN_HOST and FASTCHAT_ADMIN_PORT.",
+    ),
+]
+RunDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="The server's run directory, in place of its admin port. Default: FASTCHAT_RUN_DIR, if it is set."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
+UserId = Annotated[str, typer.Argument(metavar="USER", help="The user's id.", show_default=False)]
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Do what a command line says; the exit code. Nothing but sentences comes out when it can't be done."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A name that the terminal can't show must not be the end.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return _run(list(arguments) or ["--help"])
+    except BrokenPipeError:
+        # Whoever read it has seen enough. Python would complain once more when it flushes at the end.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_CONFIGURATION
+    except Exception as error:
+        _complain(f"bug: {type(error).__name__}: {error}")
+        return _EXIT_BUG
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments[0].startswith("-") and arguments[0] not in ("--help", "--version"):
+        _complain(f"name a command first, as in: {_PROGRAM} serve {' '.join(arguments)}")
+        return EXIT_CONFIGURATION
+    try:
+        app(arguments, prog_name=_PROGRAM)
+    except SystemExit as end:
+        sys.stdout.flush()
+        return end.code if isinstance(end.code, int) else 0
+    return 0
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from router.supervisor.build import fastchat_version
+
+        _print([f"{_PROGRAM} {fastchat_version()}"])
+        raise typer.Exit
+
+
+@app.callback()
+def _everything(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("serve", context_settings={**_TAKES_SETTINGS, "help_option_names": []})
+def _serve(context: typer.Context) -> None:
+    """Run the server. `fastchat serve --help` lists its settings."""
+    from router.supervisor.serve import serve
+
+    raise typer.Exit(serve(context.args))
+
+
+@app.command("status")
+def _status(admin: Admin = None, run_dir: RunDir = None, json: AsJson = False) -> None:
+    """Show the state of every process of the server.
+
+    Exit codes: 0 the server is ready, 1 it is not, with the reasons below `not ready`, 2 it can't be reached.
+    """
+    from router.operator.text import describe_status
+
+    status = _talk(admin, run_dir, lambda server: server.status())
+    _show(status, json, describe_status)
+    raise typer.Exit(EXIT_NOT_SO if status.get("reasons") else 0)
+
+
+@app.command("who")
+def _who(user: UserId, admin: Admin = None, run_dir: RunDir = None, json: AsJson = False) -> None:
+    """Show a user's devices and chats.
+
+    Also the number of unacknowledged messages, and how the last connection ended.
+
+    Exit codes: 0 the user is known, 1 the server has never seen the user, 2 the server can't answer.
+    """
+    from core.chat.operator import WHO
+    from router.operator.text import describe_user
+
+    facts = _talk(admin, run_dir, lambda server: server.ask(WHO, user=user))
+    _show(facts, json, describe_user)
+    raise typer.Exit(0 if facts["known"] else EXIT_NOT_SO)
+
+
+@app.command("kick")
+def _kick(user: UserId, admin: Admin = None, run_dir: RunDir = None) -> None:
+    """Close all connections of a user with close code 1008.
+
+    The user may connect again.
+
+    Exit codes: 0 done, 1 the user had no connection, 2 not possible.
+    """
+    from core.chat.operator import KICK
+
+    closed = _talk(admin, run_dir, lambda server: server.ask(KICK, user=user))["closed"]
+    _print([f"{closed} connection{'' if closed == 1 else 's'} closed"])
+    raise typer.Exit(0 if closed else EXIT_NOT_SO)
+
+
+@app.command("log-level")
+def _log_level(
+    level: Annotated[
+        str,
+        typer.Argument(
+            metavar="LEVEL", help="Lowest severity that is logged: debug, info, warning or error."
+        ),
+    ],
+    admin: Admin = None,
+    run_dir: RunDir = None,
+) -> None:
+    """Set the log level of all processes of the server.
+
+    The level holds until the server ends or the level is set again.
+    """
+    from router.operator.operations import LOG_LEVEL
+
+    answer = _talk(admin, run_dir, lambda server: server.ask(LOG_LEVEL, level=level))
+    _print([f"the log level is {answer['level']}"])
+
+
+@app.command("token", context_settings=_TAKES_SETTINGS)
+def _token(
+    context: typer.Context,
+    user: UserId,
+    name: Annotated[
+        str | None, typer.Option(help="The display name, as the claim `name`.", show_default=False)
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option(min=0.01, max=525_600, help="Minutes until the token expires.")
+    ] = 60.0,
+) -> None:
+    """Make a token for a user, for development.
+
+    The token is signed with the key in FASTCHAT_JWT_KEY or FASTCHAT_JWT_KEY_FILE, which has to be a secret or a private key. Takes the
+    flags of `fastchat serve`.
+    """
+    from core.auth.keys import load_keys
+    from core.auth.tokens import make_token
+    from core.process.settings import ConfigurationError, load_settings
+    from core.wire.protocol import Refusal
+    from core.wire.validation import Validator
+
+    try:
+        settings = load_settings(os.environ, context.args, f"{_PROGRAM} token")
+        user_id = Validator(settings.user_ids).user_id(user, "USER")
+        keys = load_keys(settings, Path.read_bytes)
+    except ConfigurationError as error:
+        _give_up(error)
+    except Refusal as refusal:
+        _give_up(ConfigurationError(refusal.message))
+    token = make_token(keys, settings, user_id, name, time(), 60.0 * minutes)
+    if token is None:
+        _give_up(
+            ConfigurationError("the server's key is a public key; tokens are signed with the private key")
+        )
+    _print([token])
+
+
+@_config.command("check", context_settings=_TAKES_SETTINGS)
+def _check(context: typer.Context) -> None:
+    """Check all settings without starting a server."""
+    from core.process.service_links import describe_ignored
+    from core.process.settings import PREFIX, ConfigurationError, load_settings
+    from router.supervisor.preflight import check_settings
+
+    ignored = describe_ignored(os.environ, PREFIX)
+    try:
+        settings = load_settings(os.environ, context.args, f"{_PROGRAM} config check")
+        warnings = [*filter(None, [ignored]), *check_settings(settings).warnings]
+    except ConfigurationError as error:
+        _give_up(error)
+    _print([*(f"warning: {warning}" for warning in warnings), "OK"])
+
+
+@_config.command("show", context_settings=_TAKES_SETTINGS)
+def _show_config(context: typer.Context, json: AsJson = False) -> None:
+    """Show all settings and where each comes from.
+
+    A value is the default, or it comes from the environment or from a flag.
+    """
+    from core.process.configuration import explain_settings
+    from core.process.settings import ConfigurationError
+    from router.operator.text import describe_settings
+
+    try:
+        origins = explain_settings(os.environ, context.args, f"{_PROGRAM} config show")
+    except ConfigurationError as error:
+        _give_up(error)
+    if json:
+        _show({each.name: {"value": each.value, "from": each.origin} for each in origins}, True, list)
+    else:
+        _print(describe_settings(origins))
+
+
+def _talk(
+    admin: str | None, run_dir: Path | None, ask: Callable[[RunningServer], dict[str, Any]]
+) -> dict[str, Any]:
+    from router.operator.client import Refused, RunningServer, Unreachable
+
+    try:
+        return ask(RunningServer(os.environ, admin, run_dir))
+    except (Refused, Unreachable) as problem:
+        _give_up(problem)
+
+
+def _give_up(problem: Exception) -> NoReturn:
+    _complain(str(problem))
+    raise typer.Exit(EXIT_CONFIGURATION)
+
+
+def _show(answer: dict[str, Any], json: bool, describe: Callable[[dict[str, Any]], Iterable[str]]) -> None:
+    from core.wire.codec import to_json
+
+    _print([to_json(answer).decode()] if json else describe(answer))
+
+
+def _print(lines: Iterable[str]) -> None:
+    print("\n".join(lines), flush=True)
+
+
+def _complain(sentences: str) -> None:
+    from router.operator.text import plain
+
+    for sentence in sentences.splitlines():
+        print(f"{_PROGRAM}: {plain(sentence)}", file=sys.stderr)

@@ -1,0 +1,88 @@
+"""What an operator may ask of a running server, over its operator socket: what it is doing, about a user, and to change something.
+
+A request is a JSON object, and so is the answer; one that can't be given is ``{"problem": sentence}``.
+
+| what | fields | answer |
+|---|---|---|
+| status | | what ``/status`` of the admin port shows |
+| who | user | what is known of a user: see ``core.chat.operator`` |
+| kick | user | closed: how many connections of the user were closed, with 1008 |
+| log_level | level | level: from now on every process logs what is at least so severe |
+
+A user is known to one worker, which is asked over its control pipe; one that is away or hangs is a sentence too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from core.chat.operator import KICK, WHO
+from core.placement import Placement
+from core.process.settings import Settings
+from core.wire.protocol import Refusal
+from core.wire.validation import Validator
+from router.supervisor.children import NoAnswer
+from router.supervisor.roles import WORKER, Role
+
+STATUS: Final = "status"
+LOG_LEVEL: Final = "log_level"
+
+#: Seconds that a worker has to answer; it may have to ask its store.
+_PATIENCE: Final = 5.0
+
+
+class Problem(Exception):
+    """A request that can't be answered; the message is a sentence for the operator."""
+
+
+class Operations:
+    """Answers requests. `set_log_level` raises ValueError, with a sentence, for what is no level."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        roles: Sequence[Role],
+        status: Callable[[], dict[str, Any]],
+        set_log_level: Callable[[str], None],
+    ) -> None:
+        self._validator = Validator(settings.user_ids)
+        self._placement = Placement(settings.workers)
+        self._workers = {role.index: role for role in roles if role.kind == WORKER}
+        self._status = status
+        self._set_log_level = set_log_level
+
+    async def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to a request; any object may be one."""
+        what = request.get("what")
+        try:
+            if what == STATUS:
+                return self._status()
+            if what in (WHO, KICK):
+                return await self._ask_worker(what, request.get("user"))
+            if what == LOG_LEVEL:
+                return self._change_log_level(request.get("level"))
+            raise Problem(f"`what` must be one of {STATUS}, {WHO}, {KICK} and {LOG_LEVEL}")
+        except Problem as problem:
+            return {"problem": str(problem)}
+        except Refusal as refusal:
+            return {"problem": refusal.message}
+
+    async def _ask_worker(self, what: str, user: Any) -> dict[str, Any]:
+        user_id = self._validator.user_id(user, "user")
+        role = self._workers[self._placement.worker_of(user_id)]
+        if role.child is None or not role.child.ready:
+            raise Problem(f"{role.name}, where this user lives, is {role.state}: try again in a moment")
+        try:
+            return await role.child.ask(_PATIENCE, what=what, user=user_id)
+        except NoAnswer as problem:
+            raise Problem(f"{role.name}, where this user lives, {problem}") from None
+
+    def _change_log_level(self, level: Any) -> dict[str, Any]:
+        if not isinstance(level, str):
+            raise Problem("`level` must be a string")
+        try:
+            self._set_log_level(level)
+        except ValueError as problem:
+            raise Problem(str(problem)) from None
+        return {"level": level}

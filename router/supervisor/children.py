@@ -1,0 +1,228 @@
+"""The supervisor's children: starting one, talking with it, and noticing its end.
+
+A child is started with its end of a control pipe (``core.process.control``) and whatever sockets it needs, and with nothing else of ours.
+Its death is seen through a pidfd, which cannot be mistaken for another process; by then everything that it had said has been heard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from core.events import fields
+from core.process.control import (
+    ANSWER,
+    ASK,
+    PACKET_MAX_BYTES,
+    READY,
+    REFUSED,
+    STATS,
+    decode_control,
+    encode_control,
+)
+
+_log = logging.getLogger("fastchat.supervisor")
+
+#: Where ``python -m workers`` and ``python -m router.front`` are found: beside this package.
+_ROOT: Final = Path(__file__).resolve().parents[2]
+#: Signals that a terminal sends to all processes at once. Children are deaf to them from their first moment on; the supervisor decides.
+_TERMINAL_SIGNALS: Final = (signal.SIGINT, signal.SIGHUP)
+#: Where children's standard output goes: the supervisor's is for the one line that it prints there.
+_STDERR: Final = 2
+#: Packets from one child that are heard before others have their turn.
+_BATCH: Final = 32
+#: Packets that may wait for a child that does not listen; one that is stuck for so long misses the rest.
+_UNSENT_MAX: Final = 1000
+
+
+class NoAnswer(Exception):
+    """A child that was asked something can't answer; the message says why, and goes on after the child's name."""
+
+
+class Child:
+    """One process. `on_ready(child)` is called once, and `on_exit(child)` when it has ended and `exit_code` is known."""
+
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        descriptors: Sequence[int],
+        on_ready: Callable[[Child], None],
+        on_exit: Callable[[Child], None],
+    ) -> None:
+        """Starts ``python -m module arguments --control N``. `descriptors` are passed on. Raises OSError when that fails."""
+        self.name = name
+        #: Clock of `uptime`, in seconds.
+        self.started_at = time.monotonic()
+        self.ready = False
+        #: Why it refuses to start, if it said so.
+        self.refused: str | None = None
+        #: Its last report.
+        self.stats: dict[str, float] = {}
+        #: When it came, on the same clock as `started_at`; None before the first.
+        self.reported_at: float | None = None
+        #: The same of the report before that.
+        self.stats_before: dict[str, float] = {}
+        self.reported_before: float | None = None
+        #: As `subprocess` has it: negative for a signal. None while it runs.
+        self.exit_code: int | None = None
+
+        self._loop = asyncio.get_running_loop()
+        #: Done when it has ended.
+        self.gone: asyncio.Future[None] = self._loop.create_future()
+        self._on_ready = on_ready
+        self._on_exit = on_exit
+        self._unsent: deque[bytes] = deque()
+        #: Number of a question -> who waits for the answer.
+        self._questions: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._asked = 0
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.setblocking(False)
+        try:
+            command = [sys.executable, "-m", module, *arguments, "--control", str(theirs.fileno())]
+            self._process = _start(command, environment, (theirs.fileno(), *descriptors))
+        except OSError:
+            self._control.close()
+            raise
+        finally:
+            theirs.close()
+        self.pid = self._process.pid
+        self._pidfd = os.pidfd_open(self.pid)
+        self._loop.add_reader(self._control.fileno(), self._hear)
+        self._loop.add_reader(self._pidfd, self._ended)
+
+    def say(self, op: str, **values: Any) -> None:
+        """Tell it. What it does not take now waits until it does."""
+        if self.exit_code is not None:
+            return
+        self._unsent.append(encode_control(op, **values))
+        if len(self._unsent) > _UNSENT_MAX:
+            _log.error("%s does not listen: it missed a message", self.name, extra=fields(pid=self.pid))
+            self._unsent.popleft()
+        self._send()
+
+    async def ask(self, patience: float, **fields: Any) -> dict[str, Any]:
+        """What it answers, for which it has `patience` seconds. Raises NoAnswer."""
+        if self._unsent:
+            # Questions must not push out of the line what it has to know.
+            raise NoAnswer("does not listen at the moment")
+        self._asked += 1
+        number = self._asked
+        answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        self._questions[number] = answer
+        try:
+            self.say(ASK, id=number, **fields)
+            async with asyncio.timeout(patience):
+                return await answer
+        except TimeoutError:
+            raise NoAnswer(f"has not answered within {patience:g} s") from None
+        finally:
+            del self._questions[number]
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it still runs."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, number)
+
+    def how_it_ended(self) -> str:
+        """For people: ``exit code 3`` or ``signal SIGKILL``."""
+        assert self.exit_code is not None, "it still runs"
+        if self.exit_code >= 0:
+            return f"exit code {self.exit_code}"
+        try:
+            return f"signal {signal.Signals(-self.exit_code).name}"
+        except ValueError:
+            return f"signal {-self.exit_code}"
+
+    # -- Control pipe --
+
+    def _send(self) -> None:
+        while self._unsent:
+            try:
+                self._control.send(self._unsent[0])
+            except BlockingIOError:
+                self._loop.add_writer(self._control.fileno(), self._send)
+                return
+            except OSError:
+                self._unsent.clear()  # it is gone, or about to be
+                break
+            self._unsent.popleft()
+        self._loop.remove_writer(self._control.fileno())
+
+    def _hear(self) -> None:
+        for _ in range(_BATCH):
+            try:
+                packet = self._control.recv(PACKET_MAX_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                packet = b""
+            if not packet:
+                self._loop.remove_reader(self._control.fileno())
+                return
+            try:
+                message = decode_control(packet)
+            except ValueError as error:
+                about = fields(pid=self.pid, reason=str(error))
+                _log.error("%s says what can't be understood", self.name, extra=about)
+                continue
+            if message["op"] == STATS:
+                self.stats_before, self.reported_before = self.stats, self.reported_at
+                self.stats, self.reported_at = message["stats"], time.monotonic()
+            elif message["op"] == READY:
+                self.ready = True
+                self._on_ready(self)
+            elif message["op"] == REFUSED:
+                self.refused = str(message.get("reason"))
+            elif message["op"] == ANSWER:
+                waiting = self._questions.get(message["id"])
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(message["answer"])
+
+    def _ended(self) -> None:
+        self._hear()
+        self.exit_code = self._process.wait()  # it has ended, so this takes no time
+        self._loop.remove_reader(self._pidfd)
+        self._loop.remove_reader(self._control.fileno())
+        self._loop.remove_writer(self._control.fileno())
+        os.close(self._pidfd)
+        self._control.close()
+        self.gone.set_result(None)
+        for waiting in self._questions.values():
+            if not waiting.done():
+                waiting.set_exception(NoAnswer("ended before it answered"))
+        self._on_exit(self)
+
+
+def _start(
+    command: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int]
+) -> subprocess.Popen[bytes]:
+    """Start a process to which the terminal's signals do not get through.
+
+    A new program inherits which signals are blocked. Here they are blocked for a moment only; what comes meanwhile comes then.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINAL_SIGNALS)
+    try:
+        return subprocess.Popen(  # noqa: S603 - our own program, and no shell
+            command,
+            cwd=_ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=_STDERR,
+            pass_fds=descriptors,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _TERMINAL_SIGNALS)

@@ -1,0 +1,120 @@
+"""What is checked before anything is started. Each check raises ConfigurationError with a sentence that says what to do."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from core.auth.tokens import load_verifier
+from core.process.capacity import MIB, WORKER_LEAST, Capacity
+from core.process.cgroups import usable_memory
+from core.process.settings import PREFIX, ConfigurationError, Settings
+from router.admin.port import parse_admin_hosts
+from router.front.origin import OriginPolicy
+from router.front.trusted_proxies import TrustedProxies
+from router.supervisor import listeners
+
+#: File descriptors for each process: a worker keeps half of these for itself and for sockets on their way to it.
+DESCRIPTORS_MIN: Final = 1024
+
+
+class Checked(NamedTuple):
+    """What the settings mean on this machine."""
+
+    #: Addresses of the public and of the admin port.
+    addresses: list[str]
+    admin_addresses: list[str]
+    #: Sentences that the operator should read.
+    warnings: list[str]
+
+
+def check_settings(settings: Settings) -> Checked:
+    """Everything about the settings that can be checked without opening or creating anything."""
+    origins = OriginPolicy(settings.allowed_origins)
+    TrustedProxies(settings.trusted_proxies)
+    parse_admin_hosts(settings.admin_hosts)
+    check_authentication(settings)
+    addresses = listeners.addresses_of("HOST", settings.host)
+    exposed = check_exposure(settings.host, listeners.are_loopback(addresses), settings.auth)
+    warnings = [exposed] if exposed is not None else []
+    if origins.allows_pages_without_origin:
+        warnings.append(
+            f"{PREFIX}ALLOWED_ORIGINS lists null: any site can make a page without an origin, so pages of all sites may connect"
+        )
+    admin_addresses = listeners.addresses_of("ADMIN_HOST", settings.admin_host)
+    if not listeners.are_loopback(admin_addresses):
+        warnings.append(f"anybody who can connect to {settings.admin_host} can read the server's state")
+    if settings.port and settings.port == settings.admin_port:
+        raise ConfigurationError(
+            f"{PREFIX}PORT and {PREFIX}ADMIN_PORT are both {settings.port}: they must differ"
+        )
+    scarce = check_memory(settings, usable_memory())
+    if scarce is not None:
+        warnings.append(scarce)
+    return Checked(addresses, admin_addresses, warnings)
+
+
+def check_memory(settings: Settings, memory: int) -> str | None:
+    """What an operator must know who has chosen more workers, or more memory for each, than `memory` bytes are enough for, or None."""
+    capacity = Capacity(memory, settings.fronts)
+    if not capacity.holds(settings.workers):
+        raise ConfigurationError(
+            f"{PREFIX}WORKERS: {settings.workers} workers do not even start in {memory // MIB} MiB of memory, which is what this machine or"
+            f" container has; {capacity.workers} would have room for clients"
+        )
+    mib = settings.worker_memory_mib
+    if settings.workers > capacity.workers:
+        return (
+            f"{PREFIX}WORKERS: {memory // MIB} MiB of memory are little for {settings.workers} workers, and the kernel may end them;"
+            f" there is enough for {capacity.workers}"
+        )
+    if mib * settings.workers * MIB > memory:
+        return (
+            f"{PREFIX}WORKER_MEMORY_MIB: {settings.workers} workers of {mib} MiB are more than the {memory // MIB} MiB of memory that this"
+            " machine or container has, and the kernel may end them"
+        )
+    if mib and mib * MIB < WORKER_LEAST:
+        return (
+            f"{PREFIX}WORKER_MEMORY_MIB: {mib} MiB leave a worker next to nothing for clients, who will be refused; {WORKER_LEAST // MIB}"
+            " is the least that makes sense"
+        )
+    return None
+
+
+def raise_descriptor_limit() -> None:
+    """Allow as many file descriptors as the system lets us have; the children inherit that."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < DESCRIPTORS_MIN:
+        raise ConfigurationError(
+            f"too few file descriptors: {hard} are allowed and at least {DESCRIPTORS_MIN} are needed, one for each client and some more;"
+            " raise the limit with ulimit -n, or LimitNOFILE= in a systemd unit"
+        )
+
+
+def check_authentication(settings: Settings) -> None:
+    """The keys of tokens are good; and where there are some, they are used."""
+    if settings.auth == "jwt":
+        load_verifier(settings, Path.read_bytes)
+        return
+    for name in ("jwt_key", "jwt_key_file", "jwt_jwks_file"):
+        if getattr(settings, name) is not None:
+            raise ConfigurationError(
+                f"{PREFIX}{name.upper()} is set, but nobody has to have a token: set {PREFIX}AUTH=jwt"
+            )
+
+
+def check_exposure(host: str, loopback: bool, auth: str | None) -> str | None:
+    """What an operator must know who opens the public port to other machines (D5): a warning, or None."""
+    if loopback:
+        return None
+    if auth is None:
+        raise ConfigurationError(
+            f"{PREFIX}HOST: {host!r} lets other machines connect, and nothing proves who a client is; let tokens do that with"
+            f" {PREFIX}AUTH=jwt, say that you know with {PREFIX}AUTH=none, or listen on localhost"
+        )
+    if auth == "none":
+        return f"anybody who can connect to {host} can be any user: {PREFIX}AUTH is none"
+    return None

@@ -1,0 +1,141 @@
+"""The places among the supervisor's children: who fills each of them now, and what kept the one before."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from enum import StrEnum
+from typing import Any, Final
+
+from core.measures import series
+from core.process.control import BUS_UNHEARD, ENDPOINTS_MISSING, MEMORY_FULL, STORE_FAILING
+from core.wire.protocol import MessageType
+from router.supervisor.children import Child
+from router.supervisor.restart_policy import RestartPolicy
+
+#: What `messages_per_second` is made from.
+_MESSAGES: Final = series("received_total", type=MessageType.MSG)
+#: Two reports that come right after each other are taken to be so many seconds apart.
+_REPORT_SECONDS_MIN: Final = 0.1
+
+FRONT: Final = "front"
+WORKER: Final = "worker"
+#: Looks at a process, one a second, after which something is wrong with one that has not reported between any two of them, and after
+#: which it hangs; and those that it has for booting, far more than it needs. Looks are counted and not seconds, since a supervisor that
+#: was itself stopped for a while has heard nobody, and that is not their fault.
+_SILENCE_MAX: Final = 10
+SILENT_LOOKS_MAX: Final = 30
+BOOT_LOOKS_MAX: Final = 60
+
+
+class Problem(StrEnum):
+    """A kind of problem that a process may have; the value says that it is over, as a sentence in which the process is *it*."""
+
+    AWAY = "it serves again"
+    SILENT = "it reports again"
+    STORE = "its store can write again"
+    MEMORY = "it takes new connections again"
+    ENDPOINTS = "its sockets can be found again"
+    BUS = "it has heard from all other workers"
+
+
+class Role:
+    """One place among the children, such as worker 3, over all processes that fill it."""
+
+    def __init__(self, kind: str, index: int) -> None:
+        self.kind = kind
+        self.index = index
+        self.name = f"{kind} {index}"
+        self.policy = RestartPolicy(self.name)
+        #: The process that fills it now; None between two.
+        self.child: Child | None = None
+        #: The number of that process, unique over all starts; fronts have none.
+        self.generation = 0
+        #: Will start the next process.
+        self.restart: asyncio.TimerHandle | None = None
+        #: How often it was started again, and how the last process before this one ended.
+        self.restarts = 0
+        self.last_end: str | None = None
+        #: How many looks ago something was heard of the process, and what: whether it was ready, and when it reported last.
+        self._silent_looks = 0
+        self._heard: tuple[Child | None, bool, float | None] = (None, False, None)
+
+    @property
+    def state(self) -> str:
+        if self.child is None:
+            return "not running" if self.restart is None else "backing off"
+        return "ready" if self.child.ready else "starting"
+
+    @property
+    def hears_all(self) -> bool:
+        """Whether no other worker is known not to have been heard on the bus."""
+        return self.child is not None and not self.child.stats.get(BUS_UNHEARD)
+
+    @property
+    def problems(self) -> dict[Problem, str]:
+        """What keeps it from serving as it should, each as a sentence in which it is *it*."""
+        if self.child is None or not self.child.ready:
+            return {Problem.AWAY: f"it is {self.state}"}
+        stats, problems = self.child.stats, {}
+        # Looks at the process before it was ready, or before its last report, say nothing about it now.
+        if self._silent_looks > _SILENCE_MAX and self._heard == self._hear():
+            problems[Problem.SILENT] = (
+                f"it has not reported for {self._silent_looks} s: it hangs, or gets no CPU time"
+            )
+        if stats.get(STORE_FAILING):
+            problems[Problem.STORE] = (
+                "its store can't write, so messages to its users are refused: see its log"
+            )
+        if stats.get(MEMORY_FULL):
+            problems[Problem.MEMORY] = (
+                "it has all the memory that FASTCHAT_WORKER_MEMORY_MIB allows, so new connections to it are refused"
+            )
+        if stats.get(ENDPOINTS_MISSING):
+            problems[Problem.ENDPOINTS] = (
+                "its sockets in the run directory were removed and can't be opened again, so nobody can connect to it: see its log"
+            )
+        if stats.get(BUS_UNHEARD):
+            problems[Problem.BUS] = (
+                f"it has not heard from {stats[BUS_UNHEARD]:g} of the other workers since they, or it, started"
+            )
+        return problems
+
+    def _hear(self) -> tuple[Child | None, bool, float | None]:
+        child = self.child
+        return (child, child is not None and child.ready, None if child is None else child.reported_at)
+
+    def hangs(self) -> str | None:
+        """Look at it, once a second: what its process has not done for so long that it never will; None if it is well."""
+        child, heard = self.child, self._hear()
+        if child is None or heard != self._heard:
+            self._heard, self._silent_looks = heard, 0
+            return None
+        self._silent_looks += 1
+        if child.ready:
+            return "has not reported for too long" if self._silent_looks >= SILENT_LOOKS_MAX else None
+        return "did not boot in time" if self._silent_looks >= BOOT_LOOKS_MAX else None
+
+    def _messages_per_second(self) -> float:
+        """MSG from clients, between the last two reports."""
+        child = self.child
+        if child is None or child.reported_at is None or child.reported_before is None:
+            return 0.0
+        received = child.stats.get(_MESSAGES, 0) - child.stats_before.get(_MESSAGES, 0)
+        return received / max(child.reported_at - child.reported_before, _REPORT_SECONDS_MIN)
+
+    def status(self) -> dict[str, Any]:
+        """For `/status`."""
+        child = self.child
+        return {
+            "kind": self.kind,
+            "index": self.index,
+            "pid": child.pid if child else None,
+            "generation": self.generation,
+            "state": self.state,
+            "problem": "; ".join(self.problems.values()) or None,
+            "uptime": round(time.monotonic() - child.started_at, 1) if child else 0.0,
+            "restarts": self.restarts,
+            "last_end": self.last_end,
+            "messages_per_second": round(self._messages_per_second(), 1),
+            "stats": child.stats if child else {},
+        }

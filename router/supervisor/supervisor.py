@@ -1,0 +1,505 @@
+"""The supervisor: opens the ports, starts workers and fronts, starts again what dies, and stops all of them in order.
+
+It never touches a client's socket. What it holds for the others: the listeners, so that connections which wait for a front that died
+wait for the next one; the run directory; the lock on the data directory; and a control pipe to each child, whose end is the end of the
+child, so none outlives it.
+
+    prepare (ports, directories, files) --> children boot --> ready --> ... --> stop: fronts, then workers --> exit
+         |                                       |                       ^
+         +-- not as it should be: exit 2         +-- one could not: exit 3, or 2 when it said why
+                                                                         |
+                                                                      a signal
+
+Signal handlers only note what was asked for. A second signal, a second or more after the first, ends all children at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import signal
+import socket
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from core.auth.tokens import load_verifier
+from core.events import fields
+from core.process.allocator import environment_of_children
+from core.process.capacity import limits_of_container
+from core.process.control import (
+    EXIT_CONFIGURATION,
+    LOG_LEVEL,
+    RELOAD_KEYS,
+    STOP,
+    WORKER_GONE,
+)
+from core.process.logs import set_log_level
+from core.process.settings import PREFIX, ConfigurationError, Settings
+from core.wire import codec
+from core.wire.protocol import CloseCode
+from router.admin.dashboard import Dashboard
+from router.admin.metrics import MetricsCollector, MetricsPage
+from router.admin.port import AdminServer, parse_admin_hosts
+from router.admin.recorder import Recorder
+from router.operator.operations import Operations
+from router.operator.socket import OperatorSocket
+from router.supervisor import listeners, preflight
+from router.supervisor.build import fastchat_version
+from router.supervisor.children import Child
+from router.supervisor.data_directory import (
+    DataDirectory,
+    create_data_directory,
+    lock_data_directory,
+)
+from router.supervisor.health import Health, Phase
+from router.supervisor.orphans import reap_orphans
+from router.supervisor.problem_log import ProblemLog
+from router.supervisor.process_usage import ProcessUsage
+from router.supervisor.restart_policy import GiveUp
+from router.supervisor.roles import FRONT, WORKER, Role
+from router.supervisor.run_directory import OPERATOR_SOCKET, RunDirectory, create_run_directory
+from router.supervisor.run_directory_watch import RunDirectoryWatch
+from router.supervisor.service_manager import ServiceManager
+from router.supervisor.terminal import Terminal
+
+_log = logging.getLogger("fastchat.supervisor")
+
+#: Seconds that workers have for hearing each other before the ready line, and between two looks.
+_BUS_PATIENCE: Final = 5.0
+_BUS_RETRY: Final = 0.02
+#: Seconds between two looks at children that may hang.
+_LOOK: Final = 1.0
+#: Seconds that fronts, then workers, have for telling their clients and ending; they take less than half of it.
+_STOP_PATIENCE: Final = 5.0
+#: That time is passed in so many parts: if this process is suspended, it loses no more than one of them.
+_STOP_LOOKS: Final = 20
+#: Seconds within which a second signal is the first one again, by another way: make passes on what the whole group gets.
+_SAME_SIGNAL: Final = 1.0
+#: What clients hear when the server stops (D28).
+_STOP_REASON: Final = "server is shutting down"
+#: The settings that `/status` shows; others may be secret one day.
+_SHOWN: Final = (
+    "host",
+    "port",
+    "admin_host",
+    "admin_port",
+    "workers",
+    "fronts",
+    "data_dir",
+    "run_dir",
+    "store",
+    "user_ids",
+    "auth",
+    "presence",
+    "log_level",
+    "log_format",
+)
+
+
+class CannotBoot(Exception):
+    """A process that the server can't do without has ended before it was ready; the message is a sentence."""
+
+
+class Supervisor:
+    """The whole server. Create it within its event loop, then `run` it once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._settings = settings
+        self._started_at = time.monotonic()
+        self._last_generation = 0
+        self._roles = [Role(WORKER, index) for index in range(settings.workers)]
+        self._roles += [Role(FRONT, index) for index in range(settings.fronts)]
+        #: The listeners of each front.
+        self._listeners: list[list[socket.socket]] = []
+        self._run_directory: RunDirectory | None = None
+        #: With a store that has one.
+        self._data_directory: DataDirectory | None = None
+        #: Makes the files for this number of workers, while it does.
+        self._preparing: Child | None = None
+        self._admin: AdminServer | None = None
+        self._operators: OperatorSocket | None = None
+        self._run_directory_watch: RunDirectoryWatch | None = None
+        self._health = Health(self._roles, self._phase, self._problems)
+        #: Who started this process and wants to know how it is, such as systemd.
+        self._service_manager = ServiceManager(self._loop, self._in_a_line)
+        #: What the processes use.
+        self._usage = ProcessUsage()
+        #: The history that the dashboard shows.
+        self._recorder = Recorder(self._roles, self._usage)
+        self._problem_log = ProblemLog(self._roles, self._recorder)
+        self._environment: dict[str, str] = {}
+        #: Where workers leave what their successors need, also after a restart of the server.
+        self._keep = Path()
+        #: The exit code, once it is settled that the server ends; and when a signal settled it.
+        self._end: asyncio.Future[int] = self._loop.create_future()
+        self._stopping_since = 0.0
+        self._terminal = Terminal(self._loop, partial(self._stop_for, "the terminal was closed"))
+        #: Whether everybody was ready once, and the operator was told.
+        self._announced = False
+
+    async def run(self) -> int:
+        """Serve until told to stop; the exit code. Raises ConfigurationError when the server can't be started like this, and CannotBoot."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._loop.add_signal_handler(number, self._stop_for, number.name)
+        self._loop.add_signal_handler(signal.SIGHUP, self._service_manager.reload, self._reload)
+        self._service_manager.start()
+        self._loop.call_later(_LOOK, self._look)
+        try:
+            prepare = self._loop.create_task(self._prepare())
+            await asyncio.wait((prepare, self._end), return_when=asyncio.FIRST_COMPLETED)
+            if not prepare.done():
+                prepare.cancel()
+                with suppress(asyncio.CancelledError):
+                    await prepare
+            else:
+                await prepare
+                for role in self._roles:
+                    self._start(role)
+            return await self._end
+        finally:
+            self._service_manager.stopping()
+            await self._shut_down()
+            self._service_manager.close()
+            self._terminal.close()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                # Everything is done: one more Ctrl-C must not turn a good end into a bad one.
+                self._loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)
+
+    # -- Before anything is started --
+
+    async def _prepare(self) -> None:
+        settings = self._settings
+        addresses, admin_addresses, warnings = preflight.check_settings(settings)
+        container = limits_of_container()
+        if container is not None:
+            _log.info("%s: workers=%d fronts=%d", container, settings.workers, settings.fronts)
+        for warning in warnings:
+            _log.warning("%s", warning)
+        preflight.raise_descriptor_limit()
+        data_directory = settings.data_dir.absolute()
+        if settings.store == "sqlite":
+            create_data_directory(data_directory)
+
+        first = await listeners.open_listeners("", addresses, settings.port)
+        self._listeners.append(first)
+        for _ in range(1, settings.fronts):
+            self._listeners.append([listeners.share(listener) for listener in first])
+        port = listeners.port_of(first)
+        admin = await listeners.open_listeners("ADMIN_", admin_addresses, settings.admin_port)
+        dashboard = Dashboard(self._recorder.samples, self.status)
+        routes = [*self._health.routes(), *MetricsPage(self._collector()).routes(), *dashboard.routes()]
+        names = parse_admin_hosts(settings.admin_hosts)
+        self._admin = AdminServer(settings.admin_host, admin, self.status, routes, names)
+        await self._admin.start()
+        self._recorder.start()
+        self._run_directory = await create_run_directory(settings.run_dir, port)
+        operations = Operations(settings, self._roles, self.status, self.set_log_level)
+        self._operators = OperatorSocket(self._run_directory.path / OPERATOR_SOCKET, operations.answer)
+        await self._operators.start()
+        self._run_directory_watch = RunDirectoryWatch(self._run_directory, self._operators)
+
+        self._settings = settings.model_copy(
+            update={
+                "port": port,
+                "admin_port": listeners.port_of(admin),
+                "data_dir": data_directory,
+                "run_dir": self._run_directory.path,
+                "jwt_key_file": _absolute(settings.jwt_key_file),
+                "jwt_jwks_file": _absolute(settings.jwt_jwks_file),
+            }
+        )
+        inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
+        self._environment = inherited | environment_of_children(inherited) | self._settings.environment()
+        self._keep = self._run_directory.path.parent
+        if settings.store == "sqlite":
+            self._keep = data_directory
+            self._data_directory = await lock_data_directory(data_directory)
+            if not self._data_directory.is_prepared(settings.workers):
+                await self._prepare_files(self._data_directory)
+
+    async def _prepare_files(self, directory: DataDirectory) -> None:
+        """Let a child make the files for this number of workers; what it tells goes to standard error, as all logging does."""
+        arguments = ["prepare", str(directory.path), "--workers", str(self._settings.workers)]
+        arguments += ["--lock", str(directory.lock)]
+        ended: asyncio.Future[None] = self._loop.create_future()
+
+        def on_exit(_: Child) -> None:
+            self._preparing = None
+            if not ended.done():
+                ended.set_result(None)
+
+        try:
+            child = Child(
+                "prepare", "workers.store", arguments, self._environment, (directory.lock,), _ignore, on_exit
+            )
+        except OSError as error:
+            raise ConfigurationError(f"can't start a process: {error.strerror}") from None
+        self._preparing = child
+        await ended  # if the server ends meanwhile, `_shut_down` ends the child
+        if child.refused is not None:
+            raise ConfigurationError(child.refused)
+        if child.exit_code != 0:
+            raise CannotBoot(
+                f"the files in {directory.path} could not be prepared: that ended with {child.how_it_ended()}"
+            )
+
+    # -- Children --
+
+    def _start(self, role: Role) -> None:
+        role.restart = None
+        if self._run_directory_watch is not None:
+            self._run_directory_watch.look()
+        on_ready, on_exit = partial(self._ready, role), partial(self._ended, role)
+        arguments = ["--index", str(role.index)]
+        try:
+            if role.kind == WORKER:
+                role.generation = self._next_generation()
+                arguments += ["--generation", str(role.generation), "--keep", str(self._keep)]
+                lock = () if self._data_directory is None else (self._data_directory.lock,)
+                role.child = Child(
+                    role.name, "workers", arguments, self._environment, lock, on_ready, on_exit
+                )
+            else:
+                descriptors = [listener.fileno() for listener in self._listeners[role.index]]
+                arguments += ["--listeners", ",".join(map(str, descriptors))]
+                role.child = Child(
+                    role.name,
+                    "router.front",
+                    arguments,
+                    self._environment,
+                    descriptors,
+                    on_ready,
+                    on_exit,
+                )
+        except OSError as error:
+            self._recover(role, f"the error {error.strerror!r} of the system")
+            return
+
+    def _next_generation(self) -> int:
+        """Unique over all starts of all workers, also after a restart of the server."""
+        self._last_generation = max(self._last_generation + 1, time.time_ns())
+        return self._last_generation
+
+    def _ready(self, role: Role, child: Child) -> None:
+        role.policy.ready(time.monotonic())
+        if self._announced:
+            _log.info("%s is back", role.name, extra=fields(pid=child.pid))
+            self._recorder.back(role)
+        else:
+            self._announce_when_connected(time.monotonic() + _BUS_PATIENCE)
+
+    def _announce_when_connected(self, until: float) -> None:
+        """Tell the operator that the server is ready when all are, and have heard each other; if that takes too long, when all are."""
+        if self._announced or self._end.done() or not all(role.state == "ready" for role in self._roles):
+            return
+        if time.monotonic() < until and not all(role.hears_all for role in self._roles):
+            self._loop.call_later(_BUS_RETRY, self._announce_when_connected, until)
+            return
+        self._announced = True
+        self._announce()
+        self._service_manager.ready()
+
+    def _announce(self) -> None:
+        settings = self._settings
+        line = (
+            f"fastchat ready: ws://{_url_host(settings.host)}:{settings.port}/ws"
+            f" admin http://{_url_host(settings.admin_host)}:{settings.admin_port}"
+            f" workers={settings.workers} fronts={settings.fronts} pid={os.getpid()}\n"
+        )
+        with suppress(OSError):  # nobody may be reading, and the server is no worse for it
+            os.write(1, line.encode())
+
+    def _look(self) -> None:
+        """A child that hangs is ended: only another one can serve its users. And what has been left to this process is reaped."""
+        if self._end.done():
+            return  # who does not stop in time is ended then
+        self._loop.call_later(_LOOK, self._look)
+        reap_orphans([child.pid for child in self._children()])
+        for role in self._roles:
+            problem = role.hangs()
+            if problem is not None and role.child is not None:
+                _log.error("%s %s and is killed", role.name, problem, extra=fields(pid=role.child.pid))
+                role.child.signal(signal.SIGKILL)
+        if self._run_directory_watch is not None:
+            self._run_directory_watch.look()
+        if self._announced:
+            self._problem_log.look()
+
+    def _ended(self, role: Role, child: Child) -> None:
+        role.child = None
+        self._recorder.ended(role, child)
+        if role.kind == WORKER:
+            for other in self._roles:
+                if other.kind == WORKER and other.child is not None:
+                    other.child.say(WORKER_GONE, worker=role.index, generation=role.generation)
+        if not self._end.done():
+            self._recover(role, child.how_it_ended(), child)
+
+    def _recover(self, role: Role, how: str, child: Child | None = None) -> None:
+        """The process of `role` ended, or could not even be started."""
+        role.last_end = how
+        verdict = role.policy.died(time.monotonic(), how, child.refused if child else None)
+        if isinstance(verdict, GiveUp):
+            if not self._end.done():
+                problem = ConfigurationError if verdict.exit_code == EXIT_CONFIGURATION else CannotBoot
+                self._end.set_exception(problem(verdict.sentence))
+            return
+        if child is not None and child.refused is not None:
+            _log.error("%s refused to start", role.name, extra=fields(pid=child.pid, reason=child.refused))
+        # Who asks a front to end (SIGTERM) wants this.
+        level = logging.INFO if child is not None and child.exit_code == 0 else logging.ERROR
+        about = fields(pid=child.pid if child is not None else None)
+        _log.log(level, "%s ended with %s; it is started again", role.name, how, extra=about)
+        role.restarts += 1
+        role.restart = self._loop.call_later(verdict.delay, self._start, role)
+
+    # -- The end --
+
+    def _stop_for(self, why: str) -> None:
+        now = time.monotonic()
+        if not self._end.done():
+            self._stopping_since = now
+            _log.info("%s: stopping", why)
+            self._end.set_result(0)
+        elif now - self._stopping_since > _SAME_SIGNAL:
+            _log.warning("%s again: ending all processes at once", why)
+            for child in self._children():
+                child.signal(signal.SIGKILL)
+
+    def _reload(self) -> None:
+        """SIGHUP: settings are read at the start only, but the keys of tokens may be others now."""
+        if self._settings.auth != "jwt":
+            _log.info("SIGHUP is ignored: settings are read at the start only")
+            return
+        try:
+            load_verifier(self._settings, Path.read_bytes)
+        except ConfigurationError as error:
+            sentence = "SIGHUP: the keys stay as they are, since the new ones are no good"
+            _log.error(sentence, extra=fields(reason=str(error)))
+            return
+        for child in self._children():
+            child.say(RELOAD_KEYS)
+        _log.info("SIGHUP: the keys of tokens are read again")
+
+    async def _shut_down(self) -> None:
+        """Nothing of the server is left when this returns."""
+        self._recorder.stop()
+        for role in self._roles:
+            if role.restart is not None:
+                role.restart.cancel()
+        for listener in (listener for each in self._listeners for listener in each):
+            listener.close()
+        # The fronts first: what they still hand over finds its worker, which then says goodbye in its place.
+        await self._stop(self._children(FRONT))
+        await self._stop(self._children(WORKER))
+        await self._stop(self._children(None))
+        if self._run_directory_watch is not None:
+            await self._run_directory_watch.stop()
+        if self._operators is not None:
+            await self._operators.stop()
+        if self._admin is not None:
+            await self._admin.stop()
+        if self._run_directory is not None:
+            self._run_directory.remove()
+        if self._data_directory is not None:
+            self._data_directory.release()
+
+    async def _stop(self, children: Iterable[Child]) -> None:
+        running = list(children)
+        for child in running:
+            if child.ready:
+                child.say(STOP, code=int(CloseCode.SHUTTING_DOWN), reason=_STOP_REASON)
+            else:
+                child.signal(signal.SIGTERM)  # it may not listen yet, and nobody is connected to it
+        if not running:
+            return
+        gone = [child.gone for child in running]
+        for _ in range(_STOP_LOOKS):
+            await asyncio.wait(gone, timeout=_STOP_PATIENCE / _STOP_LOOKS)
+        for child in running:
+            if child.exit_code is None:
+                about = fields(pid=child.pid, seconds=_STOP_PATIENCE)
+                _log.error("%s did not stop in time and is killed", child.name, extra=about)
+                child.signal(signal.SIGKILL)
+        await asyncio.wait(gone)
+
+    def _children(self, kind: str | None = None) -> list[Child]:
+        """Those of one kind, or all, also the one that prepares."""
+        children = [role.child for role in self._roles if kind in (None, role.kind)]
+        if kind is None:
+            children.append(self._preparing)
+        return [child for child in children if child is not None]
+
+    # -- What there is to tell --
+
+    def _collector(self) -> MetricsCollector:
+        build = {"version": fastchat_version(), "python": platform.python_version(), "core": _core()}
+        return MetricsCollector(self._roles, self._usage, self._health.is_ready, build)
+
+    def set_log_level(self, level: str) -> None:
+        """Log what is at least so severe from now on, in all processes and those that follow. Raises ValueError for what is no level."""
+        set_log_level(level)
+        self._settings = self._settings.model_copy(update={"log_level": level})
+        self._environment |= {f"{PREFIX}LOG_LEVEL": level}
+        for child in self._children():
+            child.say(LOG_LEVEL, level=level)
+        _log.info("the log level is now %s", level)
+
+    def _problems(self) -> list[str]:
+        """What is wrong with what the processes share, a sentence each."""
+        watch = self._run_directory_watch
+        return [watch.problem] if watch is not None and watch.problem is not None else []
+
+    def _phase(self) -> Phase:
+        if self._end.done():
+            return Phase.STOPPING
+        return Phase.SERVING if self._announced else Phase.STARTING
+
+    def _in_a_line(self) -> str:
+        """The state of everything, for the service manager."""
+        settings = self._settings
+        if self._preparing is not None:
+            return f"starting: making the files for {settings.workers} workers"
+        if self._phase() is not Phase.SERVING:
+            return self._phase()
+        serving = f"serving on port {settings.port}, workers={settings.workers} fronts={settings.fronts}"
+        return "; ".join(self._health.reasons()) or serving
+
+    def status(self) -> dict[str, Any]:
+        """The state of everything, as JSON takes it; `status` is what `/healthz` says, `reasons` what `/readyz` does."""
+        shown = self._settings.model_dump(mode="json", include=set(_SHOWN))
+        return {
+            "status": self._health.status,
+            "reasons": self._health.reasons(),
+            "version": fastchat_version(),
+            "core": _core(),
+            "pid": os.getpid(),
+            "uptime": round(time.monotonic() - self._started_at, 1),
+            "settings": shown,
+            "processes": [role.status() for role in self._roles],
+        }
+
+
+def _absolute(path: Path | None) -> Path | None:
+    """The same for a child, which has another working directory."""
+    return None if path is None else path.absolute()
+
+
+def _ignore(child: Child) -> None:
+    """What is done when a child is ready that has nothing to be ready for."""
+
+
+def _url_host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _core() -> str:
+    return "python" if codec.__file__.endswith(".py") else "compiled"

@@ -1,0 +1,83 @@
+"""router.front.reception: who is judged when time is up (D2, D27). No process: an event loop that does not run, and real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, cast
+from uuid import uuid4
+
+import pytest
+import uvloop
+
+from core.process.settings import Settings
+from router.front.peeked_socket import now
+from router.front.reception import Reception
+from tests.router.front_process import HEAD, client_frame, hello
+
+#: Later than any deadline.
+MUCH_LATER: Final = 3600.0
+
+
+@pytest.fixture
+def reception(tmp_path: Path) -> Iterator[Reception]:
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    yield Reception(Settings(run_dir=tmp_path, data_dir=tmp_path), loop, cast(Any, None))
+    loop.close()
+
+
+@pytest.fixture
+def client(reception: Reception) -> Iterator[socket.socket]:
+    """The other end of a connection that `reception` has just accepted."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname(), 10.0)
+        server, address = listener.accept()
+    server.setblocking(False)
+    with client, server:
+        reception.welcome(server, address)
+        yield client
+
+
+def test_a_head_that_waits_in_the_socket_has_come_in_time(
+    reception: Reception, client: socket.socket
+) -> None:
+    client.sendall(HEAD)
+    reception.heads.expire(now() + MUCH_LATER)
+    assert client.recv(4096).startswith(b"HTTP/1.1 101 ")
+    assert (len(reception.heads), len(reception.hellos)) == (0, 1)
+
+
+@pytest.mark.parametrize("came", [b"", HEAD[:-2]], ids=["nothing", "half of it"])
+def test_a_head_that_is_not_there_has_not(reception: Reception, client: socket.socket, came: bytes) -> None:
+    client.sendall(came)
+    reception.heads.expire(now() + MUCH_LATER)
+    assert client.recv(4096).startswith(b"HTTP/1.1 408 ")
+    assert (len(reception.heads), len(reception.hellos)) == (0, 0)
+
+
+def test_d2_a_hello_that_waits_in_the_socket_has_come_in_time(
+    reception: Reception, client: socket.socket
+) -> None:
+    client.sendall(HEAD + hello(str(uuid4())))
+    reception.heads.expire(now() + MUCH_LATER)
+    reception.hellos.expire(now() + MUCH_LATER)
+    assert (len(reception.hellos), len(reception.waits)) == (0, 1)
+
+
+def test_d2_whatever_else_waits_is_answered_before_the_end(
+    reception: Reception, client: socket.socket
+) -> None:
+    client.sendall(HEAD)
+    reception.heads.expire(now() + MUCH_LATER)
+    client.recv(4096)
+    client.sendall(client_frame(0x1, b'{"type": "PING", "data": {}}') + hello(str(uuid4()))[:-1])
+    reception.hellos.expire(now() + MUCH_LATER)
+    received = b""
+    while b"\x03\xf0no HELLO within" not in received:
+        more = client.recv(4096)
+        assert more, received
+        received += more
+    assert b"PONG" in received
+    assert (len(reception.hellos), len(reception.waits)) == (0, 0)

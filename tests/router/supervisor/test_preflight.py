@@ -1,0 +1,80 @@
+"""Tests of router.supervisor.preflight; the limit of file descriptors is tested with a whole server, since it is the process's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from core.process.settings import ConfigurationError, Settings
+from router.supervisor.preflight import check_exposure, check_memory, check_settings
+
+
+@pytest.mark.parametrize(("loopback", "auth"), [(True, None), (True, "none"), (False, "jwt")])
+def test_d5_what_is_not_exposed_needs_no_word(loopback: bool, auth: str | None) -> None:
+    assert check_exposure("host", loopback, auth) is None
+
+
+def test_d5_exposure_without_proof_has_to_be_asked_for() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"FASTCHAT_HOST: '0.0.0.0' lets other machines connect.*FASTCHAT_AUTH=none"
+    ):
+        check_exposure("0.0.0.0", False, None)
+    warning = check_exposure("0.0.0.0", False, "none")
+    assert warning is not None
+    assert "any user" in warning
+
+
+def settings(**values: Any) -> Settings:
+    return Settings(port=0, admin_port=0, workers=1, **values)
+
+
+def test_d5_tokens_with_a_key_need_no_word_about_exposure() -> None:
+    checked = check_settings(settings(host="0.0.0.0", auth="jwt", jwt_key="k" * 32))
+    assert checked.warnings == []
+
+
+@pytest.mark.parametrize("auth", [None, "none"])
+@pytest.mark.parametrize("name", ["jwt_key", "jwt_key_file", "jwt_jwks_file"])
+def test_d5_a_key_without_tokens_is_a_mistake(auth: str | None, name: str) -> None:
+    """Who sets a key believes that tokens are asked for."""
+    with pytest.raises(ConfigurationError, match=f"FASTCHAT_{name.upper()} is set.*FASTCHAT_AUTH=jwt"):
+        check_settings(settings(auth=auth, **{name: "x" * 40}))
+
+
+def test_d5_tokens_without_a_key_and_proxies_that_are_none_stop_the_start() -> None:
+    with pytest.raises(ConfigurationError, match="tokens need a key"):
+        check_settings(settings(auth="jwt"))
+    with pytest.raises(ConfigurationError, match="FASTCHAT_TRUSTED_PROXIES"):
+        check_settings(settings(trusted_proxies="proxy.example"))
+
+
+@pytest.mark.parametrize(
+    ("values", "mib", "expected"),
+    [
+        ({}, 256, None),
+        ({"workers": 2}, 256, None),
+        ({"workers": 3}, 256, "FASTCHAT_WORKERS: 256 MiB of memory are little for 3 workers"),
+        (
+            {"workers": 2, "worker_memory_mib": 200},
+            256,
+            "2 workers of 200 MiB are more than the 256 MiB of memory",
+        ),
+        (
+            {"worker_memory_mib": 40},
+            4000,
+            "FASTCHAT_WORKER_MEMORY_MIB: 40 MiB leave a worker next to nothing",
+        ),
+        ({"workers": 8}, 4000, None),
+    ],
+)
+def test_the_operator_is_told_what_memory_is_not_enough_for(
+    values: dict[str, Any], mib: int, expected: str | None
+) -> None:
+    warning = check_memory(Settings(**{"workers": 1, **values}), mib * 2**20)
+    assert (warning is None) if expected is None else (warning is not None and expected in warning)
+
+
+def test_workers_that_would_not_even_start_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"FASTCHAT_WORKERS: 8 workers do not even start in 256 MiB"):
+        check_memory(Settings(workers=8), 256 * 2**20)

@@ -1,0 +1,546 @@
+"""router.supervisor: supervisor, serve, children, and router.__main__: real servers, some with workers that misbehave."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from core.process.layout import Layout
+from tests.router.front_process import TIMEOUT, hello, text, wait_until
+from tests.router.server_process import FAKE_WORKER, ServerProcess, elapsed, wait_gone
+from tests.system.harness import process_title
+
+
+def fake(boot: str = "", served: str = "") -> str:
+    """A worker's program."""
+    return FAKE_WORKER.format(boot=boot, served=served)
+
+
+@pytest.fixture
+def directory(run_dir: Path) -> Path:
+    """A place with a short name for everything that a server writes."""
+    return run_dir
+
+
+# -- The environment --
+
+
+def test_what_kubernetes_tells_of_a_service_of_our_name_is_ignored_with_one_line(directory: Path) -> None:
+    """A Service named `fastchat` puts FASTCHAT_PORT=tcp://... and others into each pod of its namespace."""
+    links = {
+        "FASTCHAT_SERVICE_HOST": "10.96.0.7",
+        "FASTCHAT_SERVICE_PORT": "8000",
+        "FASTCHAT_ADMIN_PORT_8001_TCP_ADDR": "10.96.0.8",
+        "FASTCHAT_PORT_8000_TCP": "tcp://10.96.0.7:8000",
+    }
+    worker = fake(
+        boot="note({k: v for k, v in os.environ.items() if k.startswith('FASTCHAT') and ('TCP' in k or 'SERVICE' in k)})"
+    )
+    with ServerProcess(directory, worker=worker, workers=1, environment=links) as server:
+        lines = [line for line in server.stderr().splitlines() if "Kubernetes" in line]
+        assert len(lines) == 1
+        assert "4 in the environment" in lines[0]
+        assert "{}" in server.notes(0)
+
+
+# -- The normal day --
+
+
+def test_a_server_says_one_line_and_stops_in_order(directory: Path) -> None:
+    with ServerProcess(directory, workers=2, fronts=2) as server:
+        assert re.fullmatch(
+            rf"fastchat ready: ws://localhost:{server.port}/ws admin http://localhost:{server.admin_port}"
+            rf" workers=2 fronts=2 pid={server.process.pid}\n",
+            server.line,
+        )
+        titles = sorted(server.descendants().values())
+        assert titles == [f"fastchat: {name}" for name in ("front 0", "front 1", "worker 0", "worker 1")]
+        cmdline = Path(f"/proc/{server.process.pid}/cmdline").read_bytes()
+        assert cmdline.rstrip(b"\0") == b"fastchat: supervisor"
+        with server.client() as client:
+            client.send(hello())
+            assert client.json()["type"] == "HELLO_ACK"
+            with server.client("::1") as lobby:
+                lobby.send(text("PING"))
+                assert lobby.json()["type"] == "PONG"
+                before = time.monotonic()
+                server.process.send_signal(signal.SIGTERM)
+                assert lobby.closed() == (1001, "server is shutting down")
+                while (frame := client.frame())[0] != 8:
+                    assert frame[0] == 1
+                assert frame[1][:2] == (1001).to_bytes(2, "big")
+        assert server.wait() == 0
+        assert elapsed(before) < 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_either_signal_stops_it(directory: Path, number: signal.Signals) -> None:
+    with ServerProcess(directory, worker=fake()) as server:
+        assert server.stop(number) == 0
+    assert server.notes(0)[-1] == '{"op":"stop","code":1001,"reason":"server is shutting down"}'
+
+
+def test_ctrl_c_goes_to_the_whole_group_and_stops_it_in_order(directory: Path) -> None:
+    with ServerProcess(directory) as server, server.client() as client:
+        left = set(server.descendants())
+        os.killpg(server.process.pid, signal.SIGINT)
+        assert client.closed() == (1001, "server is shutting down")
+        assert server.wait(left) == 0
+        assert "Traceback" not in server.stderr()
+
+
+def test_a_child_that_still_boots_is_deaf_to_ctrl_c_too(directory: Path) -> None:
+    """What the fake worker would not survive if it were not ignored from the first moment on."""
+    with ServerProcess(directory, worker=fake()) as server:
+        left = set(server.descendants())
+        os.killpg(server.process.pid, signal.SIGINT)
+        assert server.wait(left) == 0
+        for index in (0, 1):
+            assert '"op":"stop"' in server.notes(index)[-1]
+
+
+def test_sighup_changes_nothing(directory: Path) -> None:
+    with ServerProcess(directory, worker=fake()) as server:
+        before = server.descendants()
+        os.killpg(server.process.pid, signal.SIGHUP)
+        wait_until(lambda: "SIGHUP" in server.stderr(), "a line in the log")
+        assert server.descendants() == before
+
+
+@pytest.mark.parametrize("after", [0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8])
+def test_a_signal_while_it_starts_ends_it_cleanly(directory: Path, after: float) -> None:
+    """The times only spread the signal over the start; each is as good as any other.
+
+    They count from when the process has its name: before that it is the interpreter that starts, and Ctrl-C gets its traceback.
+    """
+    server = ServerProcess(directory, worker=fake(boot="time.sleep(60)"))
+    wait_until(lambda: "fastchat" in process_title(server.process.pid), "the server to run")
+    time.sleep(after)
+    code = server.stop(signal.SIGINT)
+    assert code in (0, -signal.SIGINT)
+    assert "Traceback" not in server.stderr()
+
+
+def test_who_presses_ctrl_c_again_and_again_does_not_wait_for_those_that_hang(directory: Path) -> None:
+    with ServerProcess(directory, worker=fake(served="time.sleep(1000)")) as server:
+        before = time.monotonic()
+        left = set(server.descendants())
+
+        def press() -> bool:
+            server.process.send_signal(signal.SIGINT)
+            return "again: ending all processes" in server.stderr()
+
+        wait_until(press, "the server to hurry")
+        assert server.wait(left) == 0
+        assert elapsed(before) < 4
+
+
+def test_one_ctrl_c_that_comes_twice_is_one(directory: Path) -> None:
+    """make passes on what its whole group has got already."""
+    with ServerProcess(directory) as server, server.client() as client:
+        left = set(server.descendants())
+        for _ in range(2):
+            os.kill(server.process.pid, signal.SIGINT)
+        os.kill(server.process.pid, signal.SIGTERM)
+        assert client.closed() == (1001, "server is shutting down")
+        assert server.wait(left) == 0
+        assert "again: ending all processes" not in server.stderr()
+
+
+def test_a_child_that_does_not_stop_is_killed(directory: Path) -> None:
+    with ServerProcess(directory, worker=fake(served="time.sleep(1000)")) as server:
+        assert server.stop() == 0
+        assert "did not stop" in server.stderr()
+
+
+def test_what_children_print_does_not_get_between_the_ready_line(directory: Path) -> None:
+    with ServerProcess(directory, worker=fake(served="print('stray', flush=True)")) as server:
+        wait_until(lambda: "stray" in server.stderr(), "it to be on standard error")
+
+
+def test_the_data_directory_is_where_the_user_stood(directory: Path) -> None:
+    (directory / "here").mkdir()
+    with ServerProcess(directory, cwd=directory / "here", data_dir="my/data") as server:
+        assert (directory / "here" / "my" / "data" / "layout.json").is_file()
+        assert server.get("/status")[1]["settings"]["data_dir"] == str(directory / "here" / "my" / "data")
+
+
+def test_flags_win_and_reach_the_children(directory: Path) -> None:
+    worker = fake(boot="note({k: v for k, v in os.environ.items() if k.startswith('FASTCHAT_')})")
+    with ServerProcess(
+        directory, "--workers", "1", "--user-ids=any", worker=worker, user_ids="uuid4"
+    ) as server:
+        seen = server.notes(0)[1]
+        assert "'FASTCHAT_USER_IDS': 'any'" in seen
+        assert "'FASTCHAT_WORKERS': '1'" in seen
+        assert f"'FASTCHAT_PORT': '{server.port}'" in seen
+        assert server.notes(1) == []
+
+
+def test_a_server_without_standard_descriptors_serves_as_any_other(directory: Path) -> None:
+    """Otherwise the next sockets get their numbers, and the ready line and the log go to whoever is at the other end."""
+    server = ServerProcess(
+        directory, worker=fake(served="print('stray', flush=True)"), first="exec 0<&- 1>&- 2>&-;"
+    )
+
+    def ports() -> list[str]:
+        return [path.name for path in server.temporary.glob("fastchat-*/*")]
+
+    wait_until(lambda: bool(ports()), "the run directory to be there")
+    server.port = int(ports()[0])
+    with server.client() as client:
+        client.send(text("PING"))
+        assert client.json()["type"] == "PONG"
+    assert server.stop() == 0
+
+
+# -- What dies is started again --
+
+
+def test_a_killed_worker_is_back_at_once_and_the_others_hear_of_it(directory: Path) -> None:
+    with ServerProcess(directory, workers=3, worker=fake(served="note('pid', os.getpid())")) as server:
+        wait_until(lambda: len(server.notes(1)) == 2, "the note of worker 1")
+        generation = int(server.notes(1)[0].split()[1])
+        pid = int(server.notes(1)[1].split()[1])
+        before = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: len(server.notes(1)) == 4, "worker 1 to be back")
+        assert elapsed(before) < 2
+        assert int(server.notes(1)[2].split()[1]) > generation
+        gone = f'{{"op":"worker_gone","worker":1,"generation":{generation}}}'
+        wait_until(lambda: server.notes(0)[-1] == server.notes(2)[-1] == gone, "the others to hear of it")
+        assert "worker 1" in server.stderr()
+        assert "SIGKILL" in server.stderr()
+        status = server.status("worker 1")
+        assert status["restarts"] == 1
+        assert status["last_end"] == "signal SIGKILL"
+        assert status["state"] == "ready"
+
+
+def test_generations_are_unique(directory: Path) -> None:
+    with ServerProcess(directory, workers=8, worker=fake()) as server:
+        first = [int(server.notes(index)[0].split()[1]) for index in range(8)]
+    again = directory / "again"
+    again.mkdir()
+    with ServerProcess(again, workers=8, worker=fake()) as server:
+        second = [int(server.notes(index)[0].split()[1]) for index in range(8)]
+    assert len({*first, *second}) == 16
+    assert max(first) < min(second) < 2**64
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_front_that_ends_is_replaced_and_its_backlog_kept(directory: Path, number: signal.Signals) -> None:
+    with ServerProcess(directory, worker=fake()) as server:
+        old = server.child("front 0")
+        os.kill(old, signal.SIGSTOP)
+        # It cannot accept any more; these wait in the kernel.
+        waiting = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(10)]
+        os.kill(old, number)
+        with suppress(ProcessLookupError):  # SIGKILL does not wait for this one
+            os.kill(old, signal.SIGCONT)
+        for client in waiting:
+            client.settimeout(10)
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = client.recv(4096)
+            # One that stops in order has accepted what was there when it was woken, and says so.
+            assert b" 200 " in answer or (number == signal.SIGTERM and b" 503 " in answer)
+            client.close()
+        wait_until(lambda: server.status("front 0")["pid"] not in (old, None), "a new front")
+
+
+def test_no_child_outlives_a_killed_supervisor_and_the_port_can_be_used_again(directory: Path) -> None:
+    with ServerProcess(directory) as server:
+        left = set(server.descendants())
+        with server.client() as client:
+            server.process.kill()
+            server.process.wait()
+            with ServerProcess(directory, port=server.port, admin_port=server.admin_port) as second:
+                wait_gone(left, 1.0)
+                assert client.ends()
+                with second.client() as again:
+                    again.send(hello(str(uuid4())))
+                    assert again.json()["type"] == "HELLO_ACK"
+
+
+# -- What cannot be started --
+
+
+def test_a_worker_that_dies_at_boot_ends_the_server_with_3_and_without_a_loop(directory: Path) -> None:
+    server = ServerProcess(directory, worker=fake(boot="sys.exit(7)"))
+    code, logged = server.fails()
+    assert code == 3
+    assert re.search(r"^fastchat: worker \d could not start: it ended with exit code 7", logged, re.MULTILINE)
+    assert len(server.notes(0)) <= 1
+    assert len(server.notes(1)) <= 1
+
+
+def test_a_worker_that_refuses_ends_the_server_with_2_and_its_reason(directory: Path) -> None:
+    boot = "say('refused', reason='the disk is full'); sys.exit(2)"
+    code, logged = ServerProcess(directory, worker=fake(boot=boot)).fails()
+    assert code == 2
+    assert re.search(r"^fastchat: worker \d refused to start: the disk is full$", logged, re.MULTILINE)
+
+
+def test_a_worker_that_cannot_boot_any_more_does_not_end_the_server(directory: Path) -> None:
+    """It is tried again and again, and is back as soon as it can be."""
+    boot = "if os.path.exists(os.path.join(notes, 'broken')): sys.exit(9)"
+    with ServerProcess(directory, workers=1, worker=fake(boot=boot)) as server:
+        (directory / "broken").touch()
+        os.kill(
+            next(pid for pid, name in server.descendants().items() if "front" not in name), signal.SIGKILL
+        )
+        wait_until(lambda: len(server.notes(0)) > 6, "several tries to start it again")
+        (directory / "broken").unlink()
+        wait_until(lambda: "worker 0 is back" in server.stderr(), "the worker to be back", timeout=30)
+
+
+def test_a_setting_that_does_not_exist_and_a_bad_value(directory: Path) -> None:
+    code, logged = ServerProcess(directory, wrokers=3).fails()
+    assert (code, logged) == (
+        2,
+        "fastchat: FASTCHAT_WROKERS is not a setting; did you mean FASTCHAT_WORKERS?\n",
+    )
+    code, logged = ServerProcess(directory, workers="many", port="x").fails()
+    assert code == 2
+    assert logged.count("fastchat: FASTCHAT_") == 2
+
+
+def test_origins_that_are_none(directory: Path) -> None:
+    code, logged = ServerProcess(directory, allowed_origins="https://a.example/path").fails()
+    assert code == 2
+    assert "'https://a.example/path' is not an origin" in logged
+
+
+def test_a_taken_port_is_a_sentence_and_the_first_server_does_not_notice(directory: Path) -> None:
+    (directory / "second").mkdir()
+    with ServerProcess(directory) as server, server.client() as client:
+        code, logged = ServerProcess(directory / "second", port=server.port).fails()
+        assert code == 2
+        assert logged == (
+            f"fastchat: port {server.port} on 127.0.0.1 is taken: stop the other server,"
+            " or choose another port with PORT=\n"
+        )
+        client.send(text("PING"))
+        assert client.json()["type"] == "PONG"
+        assert len(server.descendants()) == 3
+        assert server.stderr() == ""
+
+
+def test_a_taken_admin_port(directory: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code, logged = ServerProcess(directory, admin_port=port).fails()
+    assert code == 2
+    assert f"port {port} on 127.0.0.1 is taken" in logged
+    assert "ADMIN_PORT=" in logged
+
+
+def test_one_port_for_both(directory: Path) -> None:
+    code, logged = ServerProcess(directory, port=18765, admin_port=18765).fails()
+    assert code == 2
+    assert "both 18765" in logged
+
+
+def test_a_data_directory_that_cannot_be_written_to(directory: Path) -> None:
+    (directory / "file").touch()
+    code, logged = ServerProcess(directory, data_dir=directory / "file" / "data").fails()
+    assert code == 2
+    assert f"can't write to the data directory {directory}/file/data: Not a directory" in logged
+
+
+def test_too_few_file_descriptors(directory: Path) -> None:
+    code, logged = ServerProcess(directory, first="ulimit -n 256;").fails()
+    assert code == 2
+    assert "too few file descriptors: 256 are allowed" in logged
+
+
+def test_d5_other_machines_are_let_in_only_by_who_says_so(directory: Path) -> None:
+    code, logged = ServerProcess(directory, host="0.0.0.0").fails()
+    assert code == 2
+    assert "FASTCHAT_AUTH=none" in logged
+
+
+def test_d5_auth_none_on_all_addresses_is_a_warning(directory: Path) -> None:
+    with ServerProcess(directory, host="0.0.0.0", auth="none", worker=fake()) as server:
+        assert "WARNING" in server.stderr()
+        assert "FASTCHAT_AUTH is none" in server.stderr()
+        assert server.line.startswith(f"fastchat ready: ws://0.0.0.0:{server.port}/ws ")
+
+
+def test_an_address_that_is_not_ours_and_a_name_that_is_none(directory: Path) -> None:
+    code, logged = ServerProcess(directory, host="192.0.2.1", auth="none").fails()
+    assert (code, "192.0.2.1 is not an address of this machine" in logged) == (2, True)
+    code, logged = ServerProcess(directory, host="no.such.name.invalid", auth="none").fails()
+    assert (code, "'no.such.name.invalid' is neither an address nor a name" in logged) == (2, True)
+
+
+def test_help(directory: Path) -> None:
+    server = ServerProcess(directory, "--help")
+    output, _ = server.process.communicate(timeout=30)
+    assert server.process.returncode == 0
+    assert b"--workers" in output
+    server.kill()
+
+
+# -- The data directory --
+
+#: What makes the files, in {body}: `options` are its arguments, `say` tells the supervisor.
+FAKE_PREPARE = """
+import argparse, fcntl, json, os, socket, sys, time
+parser = argparse.ArgumentParser()
+parser.add_argument("tool")
+parser.add_argument("directory")
+for name in ("workers", "lock", "control"):
+    parser.add_argument("--" + name, type=int)
+options = parser.parse_args()
+control = socket.socket(fileno=options.control)
+def say(op, **fields):
+    control.send(json.dumps({{"op": op, **fields}}).encode())
+with open(os.path.join(os.environ["NOTES"], "prepare"), "w") as file:
+    print(options.tool, options.directory, options.workers, file=file)
+{body}
+"""
+
+
+def test_the_files_are_made_once_and_for_each_number_of_workers(directory: Path) -> None:
+    data = directory / "data"
+    for workers, generation in ((2, 1), (2, 1), (1, 2)):
+        with ServerProcess(directory, workers=workers) as server:
+            layout = Layout(generation, workers)
+            assert (data / "layout.json").read_bytes() == layout.encode()
+            # What workers have open may have a log beside it.
+            files = sorted(path.name for path in (data / layout.directory).glob("*.db"))
+            assert files == sorted(layout.shard_name(worker) for worker in range(workers))
+            assert sorted(path.name for path in data.iterdir()) == ["layout.json", "lock", layout.directory]
+            assert "Traceback" not in server.stderr()
+
+
+def test_without_a_store_there_is_no_data_directory(directory: Path) -> None:
+    with ServerProcess(directory, store="memory"):
+        assert not (directory / "data").exists()
+
+
+def test_a_second_server_on_the_same_data_is_refused(directory: Path) -> None:
+    (directory / "second").mkdir()
+    with ServerProcess(directory) as server, server.client() as client:
+        code, logged = ServerProcess(directory / "second", data_dir=directory / "data").fails()
+        assert (code, logged) == (
+            2,
+            f"fastchat: the data directory {directory}/data is in use by another server (process {server.process.pid}):"
+            " stop that, or choose another directory with FASTCHAT_DATA_DIR\n",
+        )
+        client.send(text("PING"))
+        assert client.json()["type"] == "PONG"
+
+
+def test_the_data_is_locked_until_the_last_worker_has_ended(directory: Path) -> None:
+    """One that hangs does not notice that its supervisor was killed, and might write one day."""
+    (directory / "second").mkdir()
+    with ServerProcess(directory) as server:
+        hanging = server.child("worker 1")
+        left = set(server.descendants()) - {hanging}
+        os.kill(hanging, signal.SIGSTOP)
+        server.process.kill()
+        wait_gone(left, 10)
+        refused = ServerProcess(directory / "second", data_dir=directory / "data")
+        code = refused.process.wait(TIMEOUT)
+        os.kill(hanging, signal.SIGKILL)
+        assert code == 2
+        assert "is in use by another server" in refused.stderr()
+        refused.kill()
+    (directory / "third").mkdir()
+    with ServerProcess(directory / "third", data_dir=directory / "data"):
+        pass
+
+
+def test_what_can_be_wrong_with_the_data_is_a_sentence(directory: Path) -> None:
+    data = directory / "data"
+    (data / "shards-1").mkdir(parents=True)
+    (data / "shards-1" / "shard-0.db").write_text("something")
+    (data / "layout.json").write_bytes(Layout(1, 2).encode())
+    code, logged = ServerProcess(directory, workers=2).fails()
+    assert (code, logged) == (
+        2,
+        f"fastchat: {data}/shards-1/shard-1.db is missing: restore the data directory from a backup, all of it at once\n",
+    )
+    (data / "layout.json").write_text("{")
+    code, logged = ServerProcess(directory, workers=2).fails()
+    assert code == 2
+    assert logged.startswith(f"fastchat: {data}/layout.json can't be used: it is no JSON; expected is")
+
+
+def test_preparing_gets_what_it_needs_and_its_refusal_is_the_servers(directory: Path) -> None:
+    body = """
+fcntl.flock(options.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+assert os.path.samestat(os.fstat(options.lock), os.stat(os.path.join(options.directory, "lock")))
+say("refused", reason="the disk is too full")
+sys.exit(2)
+"""
+    server = ServerProcess(directory, workers=7, worker=fake(), prepare=FAKE_PREPARE.format(body=body))
+    assert server.fails() == (2, "fastchat: the disk is too full\n")
+    assert (directory / "prepare").read_text() == f"prepare {directory}/data 7\n"
+    assert server.notes(0) == [], "no worker was started"
+
+
+@pytest.mark.parametrize(
+    ("body", "how"),
+    [("sys.exit(1)", "exit code 1"), ("os.kill(os.getpid(), 9)", "signal SIGKILL")],
+)
+def test_preparing_that_fails_without_a_word_is_a_failure_to_boot(
+    directory: Path, body: str, how: str
+) -> None:
+    server = ServerProcess(directory, worker=fake(), prepare=FAKE_PREPARE.format(body=body))
+    assert server.fails() == (
+        3,
+        f"fastchat: the files in {directory}/data could not be prepared: that ended with {how}\n",
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_preparing_too(directory: Path, number: signal.Signals) -> None:
+    server = ServerProcess(directory, worker=fake(), prepare=FAKE_PREPARE.format(body="time.sleep(1000)"))
+    wait_until((directory / "prepare").exists, "the child to run")
+    assert len(server.descendants()) == 1
+    before = time.monotonic()
+    assert server.stop(number) == 0
+    assert elapsed(before) < 3
+
+
+def test_preparing_that_does_not_listen_is_killed_by_the_second_signal(directory: Path) -> None:
+    deaf = directory / "deaf"
+    body = (
+        f"signal.signal(15, signal.SIG_IGN); open({str(deaf)!r}, 'w').close(); say('ready'); time.sleep(1000)"
+    )
+    body = f"import signal; {body}"
+    server = ServerProcess(directory, worker=fake(), prepare=FAKE_PREPARE.format(body=body))
+    wait_until(deaf.exists, "the child not to listen")
+    left = set(server.descendants())
+    before = time.monotonic()
+
+    def press() -> bool:
+        server.process.send_signal(signal.SIGTERM)
+        return "again: ending all processes" in server.stderr()
+
+    wait_until(press, "the server to hurry")
+    assert server.wait(left) == 0
+    assert elapsed(before) < 4
+
+
+# -- Side by side --
+
+
+def test_two_servers_of_one_user_side_by_side(directory: Path) -> None:
+    (directory / "second").mkdir()
+    with ServerProcess(directory) as one, ServerProcess(directory / "second") as two:
+        for server in (one, two):
+            with server.client() as client:
+                client.send(hello())
+                assert client.json()["type"] == "HELLO_ACK"
