@@ -1,7 +1,7 @@
 """The files of the chat page, read once: a request can only ever name one of them, never a path on the disk.
 
-What is served is what stands directly in ``router/web`` with one of the suffixes below, as it is. Each file carries a strong ETag made from
-its bytes, and a compressed form where that is smaller; `takes_gzip` says who gets that one.
+The files in ``router/web`` and its folder ``client`` that have one of the suffixes below are served, as they are. Each carries a strong
+ETag made from its bytes, and a compressed form where that is smaller; `takes_gzip` says who gets that one.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import re
 from pathlib import Path
 from typing import Final, NamedTuple
 
-#: Where the files are; directories in it are somebody else's.
+#: Where the files are. The folder of the JavaScript client belongs to the page; the admin port serves the dashboard's.
 WEB: Final = Path(__file__).parents[1] / "web"
+CLIENT: Final = "client"
 #: What a browser asks for at ``/``.
 INDEX: Final = "index.html"
 
@@ -48,10 +49,10 @@ class WebFile(NamedTuple):
 
 
 def read_web_files(directory: Path = WEB) -> dict[str, WebFile]:
-    """Name -> file. Raises OSError when the directory or a file in it cannot be read."""
+    """Path below `directory` -> file. Raises OSError when the directory or a file in it cannot be read."""
     return {
-        path.name: _read(path, content_type)
-        for path in sorted(directory.iterdir())
+        path.relative_to(directory).as_posix(): _read(path, content_type)
+        for path in sorted([*directory.iterdir(), *(directory / CLIENT).glob("*")])
         if (content_type := _CONTENT_TYPES.get(path.suffix)) is not None and path.is_file()
     }
 

@@ -121,7 +121,7 @@ export class Chats {
     return chat;
   }
 
-  /** @param {import("./fastchat.d.ts").Presence} users everybody who is online */
+  /** @param {import("./client/fastchat.d.ts").Presence} users everybody who is online */
   setOnline(users) {
     this.scope = users.scope ?? "everyone";
     this.online = new Map([...users].filter(([id]) => id !== this.me));

@@ -66,7 +66,7 @@ export class ConnectionBar {
 
   /**
    * @param {State} state
-   * @param {Partial<import("./fastchat.d.ts").StateChange>} more `retryAt` on the scale of `now`
+   * @param {Partial<import("./client/fastchat.d.ts").StateChange>} more `retryAt` on the scale of `now`
    */
   show(state, more) {
     if (this.state === "online" && state !== "online") this.since = now();
@@ -160,7 +160,7 @@ export class ConnectionBar {
   }
 }
 
-/** @param {import("./fastchat.d.ts").Closed | null} [lost] @returns {string} why a connection has ended, in words; empty if there is nothing to say */
+/** @param {import("./client/fastchat.d.ts").Closed | null} [lost] @returns {string} why a connection has ended, in words; empty if there is nothing to say */
 function wordsFor(lost) {
   if (RESTARTING.includes(lost?.code ?? 0)) return "The server is restarting. ";
   return lost?.code === BUSY ? `The server has no room for this connection${lost.reason && `: ${lost.reason}`}. ` : "";

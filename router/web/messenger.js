@@ -10,7 +10,7 @@ import { FastChat, newId, now } from "./fastchat.js";
 /** @typedef {import("./chats.js").Chat} Chat */
 /** @typedef {import("./thread.js").Item} Item */
 /** @typedef {import("./storage.js").Person} Person */
-/** @typedef {import("./fastchat.d.ts").Sent} Sent */
+/** @typedef {import("./client/fastchat.d.ts").Sent} Sent */
 /**
  * @typedef {object} MessengerEvents
  * @property {() => void} changed
@@ -85,7 +85,7 @@ export class Messenger {
   newClient(cursor) {
     const { person } = this;
     const client = new FastChat({ url: this.url, userId: person.userId, displayName: person.name, token: person.token || null, cursor });
-    /** @param {keyof import("./fastchat.d.ts").Events} event @param {(value: any) => void} listener */
+    /** @param {keyof import("./client/fastchat.d.ts").Events} event @param {(value: any) => void} listener */
     const on = (event, listener) => {
       client.on(event, (value) => {
         if (client !== this.client) return;

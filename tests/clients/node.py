@@ -18,6 +18,8 @@ import pytest
 
 HERE: Final = Path(__file__).resolve().parent / "javascript"
 WEB: Final = Path(__file__).resolve().parents[2] / "router" / "web"
+#: The JavaScript client: a package of npm, which the server serves as it is.
+CLIENT: Final = WEB / "client"
 #: The client uses private methods and `?.`; Debian's 18 has them, and so has everything that is still maintained.
 OLDEST: Final = 18
 _INSTALL_TIMEOUT: Final = 150.0
@@ -43,10 +45,8 @@ def _version(command: str) -> int:
 
 
 def client_module(directory: Path) -> Path:
-    """A copy of the client that every Node takes for an ES module, as README tells users to make one."""
-    copy = directory / "fastchat.mjs"
-    shutil.copy(WEB / "fastchat.js", copy)
-    return copy
+    """The entry of a copy of the client, whose package.json tells every Node that it is ES modules."""
+    return Path(shutil.copytree(CLIENT, directory / "client")) / "fastchat.js"
 
 
 def packages() -> Path:

@@ -15,9 +15,7 @@ from tests.clients.node import HERE, WEB, node
 @pytest.fixture(scope="module")
 def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page's modules, which every Node takes for ES modules here."""
-    directory = tmp_path_factory.mktemp("page")
-    for source in WEB.glob("*.js"):
-        shutil.copy(source, directory)
+    directory = Path(shutil.copytree(WEB, tmp_path_factory.mktemp("page") / "web"))
     (directory / "package.json").write_text(json.dumps({"type": "module"}))
     return directory
 

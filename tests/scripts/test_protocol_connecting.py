@@ -151,7 +151,8 @@ def test_the_waits_are_those_of_the_python_client() -> None:
 
 
 def test_the_waits_are_those_of_the_javascript_client() -> None:
-    source = (PROJECT / "router" / "web" / "fastchat.js").read_text()
+    modules = (PROJECT / "router" / "web" / "client").glob("*.js")
+    source = "".join(path.read_text() for path in modules)
     expected = {
         "PING_INTERVAL": f"{connecting.PING_INTERVAL:g} * SECOND",
         "PONG_TIMEOUT": f"{connecting.PONG_TIMEOUT:g} * SECOND",
@@ -165,7 +166,7 @@ def test_the_waits_are_those_of_the_javascript_client() -> None:
         "AGAIN_AFTER": f"{connecting.BACK_OFF_FIRST:g} * SECOND",
         "HISTORY_TRIES": f"{connecting.HISTORY_TRIES}",
     }
-    constants = dict(re.findall(r"^const ([A-Z_]+) = (.+);", source, re.MULTILINE))
+    constants = dict(re.findall(r"^(?:export )?const ([A-Z_]+) = (.+);", source, re.MULTILINE))
     assert {name: constants.get(name) for name in expected} == expected
     restart, slept = (
         f"{seconds:g} * SECOND" for seconds in (connecting.RESTART_SPREAD, connecting.SLEPT_SPREAD)

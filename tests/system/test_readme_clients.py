@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from tests.clients.node import client_module, node, packages
+from tests.clients.node import CLIENT, node, packages
 from tests.system.harness import PROJECT, Server
 
 #: What the examples connect to.
@@ -61,10 +61,11 @@ def test_chat_from_python(server: Server, tmp_path: Path) -> None:
 
 
 def test_chat_from_javascript(server: Server, tmp_path: Path) -> None:
-    """With ws, which Node before 22 needs."""
+    """With the package where npm installs it, and with ws, which Node before 22 needs."""
     command = node()
     code = example("javascript", "Chat from JavaScript").replace(ADDRESS, server.url)
     (tmp_path / "example.mjs").write_text(code)
-    (tmp_path / "node_modules").symlink_to(packages())
-    client_module(tmp_path)
+    (tmp_path / "node_modules").mkdir()
+    (tmp_path / "node_modules" / "ws").symlink_to(packages() / "ws")
+    (tmp_path / "node_modules" / "fastchat-client").symlink_to(CLIENT)
     assert output([command, "example.mjs"], tmp_path) == EXPECTED

@@ -1,4 +1,4 @@
-// Plays scenarios.json for fastchat.js; README.md beside that file says what the steps mean.
+// Plays scenarios.json for the JavaScript client; README.md beside that file says what the steps mean.
 //
 //     node play.mjs FASTCHAT_JS SCENARIOS_JSON [NAME]
 //

@@ -1,7 +1,7 @@
 // A program that uses all of the client, for tsc to check. It is never run.
 
-import { FastChat, FastChatError, Sent, newId, now } from "./fastchat.js";
-import type { Chat, Clock, Closed, Events, History, Message, Options, Presence, Scope, State, StateChange, Status, Token } from "./fastchat.js";
+import { FastChat, FastChatError, Sent, newId, now } from "../../../router/web/fastchat.js";
+import type { Chat, Clock, Closed, Events, History, Message, Options, Presence, Scope, State, StateChange, Status, Token } from "../../../router/web/fastchat.js";
 
 const clock: Clock = { now, setTimeout: (run, delay) => setTimeout(run, delay), clearTimeout };
 const who = { url: "ws://localhost:8000/ws", userId: newId(), displayName: "Alice" };

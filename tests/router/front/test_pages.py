@@ -36,6 +36,8 @@ FILES = [
     ("/", "text/html; charset=utf-8"),
     ("/app.js", "text/javascript; charset=utf-8"),
     ("/fastchat.js", "text/javascript; charset=utf-8"),
+    ("/client/machine.js", "text/javascript; charset=utf-8"),
+    ("/client/fastchat.d.ts", "text/plain; charset=utf-8"),
     ("/chat.css", "text/css; charset=utf-8"),
     ("/icon.svg", "image/svg+xml; charset=utf-8"),
 ]
@@ -77,7 +79,7 @@ def test_browsers_keep_them_and_ask_whether_they_are_the_same(
 
 
 def test_gzip_for_who_wants_it(front: FrontProcess) -> None:
-    _, head, plain = ask(front, "GET /fastchat.js HTTP/1.1")
+    _, head, plain = ask(front, "GET /client/machine.js HTTP/1.1")
     assert fields(head, "Content-Encoding") == []
     assert field(head, "Vary") == "Accept-Encoding"
     for accepted in (
@@ -89,14 +91,14 @@ def test_gzip_for_who_wants_it(front: FrontProcess) -> None:
         "gzip, *;q=0",
         "identity;q=0.4, *;q=0.5",
     ):
-        _, zipped_head, zipped = ask(front, "GET /fastchat.js HTTP/1.1", f"Accept-Encoding: {accepted}")
+        _, zipped_head, zipped = ask(front, "GET /client/machine.js HTTP/1.1", f"Accept-Encoding: {accepted}")
         assert field(zipped_head, "Content-Encoding") == "gzip"
         assert gzip.decompress(zipped) == plain
         assert len(zipped) < len(plain) / 2
         etag = field(zipped_head, "ETag")
         assert etag != field(head, "ETag"), "other bytes, another name"
         status, _, _ = ask(
-            front, "GET /fastchat.js HTTP/1.1", f"Accept-Encoding: {accepted}", f"If-None-Match: {etag}"
+            front, "GET /client/machine.js HTTP/1.1", f"Accept-Encoding: {accepted}", f"If-None-Match: {etag}"
         )
         assert status == 304
     for refused in (
@@ -112,9 +114,9 @@ def test_gzip_for_who_wants_it(front: FrontProcess) -> None:
         "notgzip",
         "",
     ):
-        _, head, body = ask(front, "GET /fastchat.js HTTP/1.1", f"Accept-Encoding: {refused}")
+        _, head, body = ask(front, "GET /client/machine.js HTTP/1.1", f"Accept-Encoding: {refused}")
         assert (fields(head, "Content-Encoding"), body) == ([], plain), refused
-    _, head, _ = ask(front, "GET /fastchat.js HTTP/1.1", "Accept-Encoding: br", "Accept-Encoding: gzip")
+    _, head, _ = ask(front, "GET /client/machine.js HTTP/1.1", "Accept-Encoding: br", "Accept-Encoding: gzip")
     assert field(head, "Content-Encoding") == "gzip", "a list may come in several lines"
 
 
@@ -156,9 +158,11 @@ def test_what_the_client_calls_the_server_can_not_loosen_the_policy(front: Front
 def test_only_files_with_a_known_suffix_are_served(tmp_path: Path) -> None:
     for name in ("a.js", "b.css", ".hidden", "c.py", "d.js~", "e"):
         (tmp_path / name).write_text("x")
-    (tmp_path / "f.js").mkdir()
-    (tmp_path / "f.js" / "g.js").write_text("x")
-    assert sorted(read_web_files(tmp_path)) == ["a.js", "b.css"]
+    for folder in ("f.js", "client", "dashboard"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "g.js").write_text("x")
+    (tmp_path / "client" / "package.json").write_text("x")
+    assert sorted(read_web_files(tmp_path)) == ["a.js", "b.css", "client/g.js"]
 
 
 def test_health(front: FrontProcess) -> None:
@@ -186,6 +190,11 @@ def test_health(front: FrontProcess) -> None:
         "/%2e%2e/pages.py",
         "/.%2e/web/app.js",
         "/web/app.js",
+        "/client",
+        "/client/",
+        "/client/package.json",
+        "/client/../app.js",
+        "/dashboard/charts.js",
         "/dashboard/",
         "/static/../../../../etc/passwd",
         "//etc/passwd",
