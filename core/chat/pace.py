@@ -16,11 +16,12 @@ from core.wire.protocol import RATE_WINDOW
 #: Messages a second that may come to nothing on one connection. D23 says 20 at least; with these 300 that were sent in one go are
 #: through, and a PING behind them is answered, within 5 s whatever others do.
 RATE: Final = 60.0
-#: The same, at once: the 230 chats or 300 messages of somebody who comes back are half done before it is felt.
-BURST: Final = 100.0
-#: What all connections of a shard may have beyond that, a second and at once: a thirtieth of a core. One client alone is hardly slowed.
+#: The same, at once. It is small since a crowd of floods has it that often: what 48 of them may send at once, others wait for.
+BURST: Final = 20.0
+#: What all connections of a shard may have beyond that, a second and at once: a thirtieth of a core. The 230 chats or 300 messages of
+#: somebody who comes back alone are through before it is felt.
 SHARED_RATE: Final = 2000.0
-SHARED_BURST: Final = 1000
+SHARED_BURST: Final = 300
 #: The credit with which reading begins again: one by one, each message would cost a wake-up and a write of its own.
 _REGAINED: Final = 6.0
 #: Refusals in a minute, and such minutes in a row, after which one more closes the connection.

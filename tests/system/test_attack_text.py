@@ -20,7 +20,7 @@ from tests.system.raw_client import TEXT, RawClient
 #: Bytes of a text that fits into a message with all that stands around it.
 LONG: Final = 16_000
 #: How often each is sent on a connection: any more of what is invalid in a minute, and it is closed.
-TIMES: Final = 20
+TIMES: Final = 6
 
 #: What is begun and not ended, and what comes to light when something else is taken out: the work of a cleaner that looks twice.
 NESTED: Final = (
