@@ -271,10 +271,10 @@ def test_page_by_http_2(nginx: Nginx) -> None:
 
 
 def test_browsers_ask_whether_a_file_has_changed(nginx: Nginx) -> None:
-    status, head, body = nginx.ask("/fastchat.js")
+    status, head, body = nginx.ask("/client/fastchat.js")
     assert (status, b"export class FastChat" in body) == (200, True)
     etag = next(line.partition(": ")[2] for line in head.split("\r\n") if line.lower().startswith("etag: "))
-    assert nginx.ask("/fastchat.js", {"If-None-Match": etag})[0] == 304
+    assert nginx.ask("/client/fastchat.js", {"If-None-Match": etag})[0] == 304
 
 
 @pytest.mark.parametrize("path", ["/status", "/metrics", "/readyz", "/dashboard", "/ws/", "/../status"])

@@ -1,9 +1,25 @@
 // Which charts there are. Each says what it shows (`draw`, of a View) and, in words, when there is nothing to show.
-//
-// `draw` returns {lines: [{name, values, color, fill?, dash?}]}, or {heat: {times, rows, ...}}, or {bars: {times, stacks}}.
 // Colours are names of custom properties in dashboard.css.
 
 import { bytes, count, percent, rate, seconds } from "./format.js";
+
+/** @typedef {import("./history.js").Column} Column */
+/** @typedef {import("./history.js").View} View */
+/** @typedef {{name: string, values: Column, color: string, fill?: boolean}} Line */
+/** @typedef {{times: number[], rows: Column[], labels?: string[], bounds?: number[]}} Heat a row for each label, or for each range of a histogram */
+/** @typedef {{times: number[], width: number, stacks: Line[]}} Bars each so many seconds wide */
+/** @typedef {{lines?: Line[], heat?: Heat, bars?: Bars}} Drawing one of the three */
+/** @typedef {{version: string, core: string, plotly: string, settings: any, bounds: import("./history.js").Bounds, processes: string[]}} About */
+/**
+ * @typedef {object} Chart
+ * @property {string} id
+ * @property {string} title
+ * @property {string} note
+ * @property {"log"} [scale]
+ * @property {(value: import("./format.js").Value) => string} unit
+ * @property {(view: View, about: About) => Drawing} draw
+ * @property {string} empty what to say when there is nothing to show
+ */
 
 /** More lines than this can't be told apart: they become a heat map with a row for each. */
 const LINES_MAX = 8;
@@ -13,21 +29,33 @@ const GROUPS_MAX = 180;
 
 const NO_MESSAGES = "No messages yet: try make load";
 
+/** @param {Column} values */
 const hasAny = (values) => values.some((value) => value);
 
-/** p50, p90 ... of a histogram. */
+/**
+ * p50, p90 ... of a histogram.
+ * @param {string} name
+ * @param {Record<string, [number, string]>} shares label -> share and colour
+ * @returns {Chart["draw"]}
+ */
 function percentiles(name, shares) {
   return (view) => ({
     lines: Object.entries(shares).map(([label, [share, color]]) => ({ name: label, values: view.percentile(name, share), color })),
   });
 }
 
-/** A line for each process. */
+/** A line for each process. @param {string[]} names @param {(name: string) => Column} valuesOf @returns {Line[]} */
 function processLines(names, valuesOf) {
   return names.map((name, index) => ({ name, values: valuesOf(name), color: COLORS[index % COLORS.length] }));
 }
 
-/** One column of every process; as lines, or as a heat map when they are many. */
+/**
+ * One column of every process; as lines, or as a heat map when they are many.
+ * @param {string} column
+ * @param {(value: number, step: number) => number} scale
+ * @param {{workersOnly?: boolean}} [options]
+ * @returns {Chart["draw"]}
+ */
 function perProcess(column, scale, { workersOnly = false } = {}) {
   return (view, about) => {
     const names = about.processes.filter((name) => !workersOnly || name.startsWith("worker "));
@@ -36,7 +64,13 @@ function perProcess(column, scale, { workersOnly = false } = {}) {
   };
 }
 
-/** A counter by one of its labels, stacked. */
+/**
+ * A counter by one of its labels, stacked.
+ * @param {string} name
+ * @param {Record<string, string>} colors label -> colour
+ * @param {(label: string) => string} [rename]
+ * @returns {Chart["draw"]}
+ */
 function stacked(name, colors, rename = (label) => label) {
   return (view) => {
     const width = Math.max(1, Math.ceil(view.times.length / GROUPS_MAX));
@@ -51,19 +85,20 @@ function stacked(name, colors, rename = (label) => label) {
   };
 }
 
-/** Means of a histogram of sizes, and the largest. */
+/** Means of a histogram of sizes, and the largest. @param {View} view @returns {Drawing} */
 function commitSizes(view) {
   const commits = view.rate("server/store_commits_total");
   const rows = view.rate("server/store_rows_total");
   return {
     lines: [
-      { name: "rows, mean", values: commits.map((number, index) => (number ? rows[index] / number : null)), color: "--teal" },
+      { name: "rows, mean", values: commits.map((number, index) => (number ? (rows[index] ?? 0) / number : null)), color: "--teal" },
       { name: "rows, p99", values: view.percentile("commit_rows", 0.99), color: "--blue" },
       { name: "waiting", values: view.column("server/store_waiting"), color: "--orange", fill: true },
     ],
   };
 }
 
+/** How many deliveries took how long. @param {View} view @returns {Drawing} */
 function latencyHeat(view) {
   const width = Math.max(1, Math.ceil(view.times.length / GROUPS_MAX));
   return { heat: { ...view.heat("delivery_seconds", width), bounds: view.bounds.delivery_seconds } };
@@ -88,6 +123,7 @@ const ERROR_COLORS = {
   RATE_LIMITED: "--orange",
   UNAUTHORIZED: "--brown",
 };
+/** @type {Record<string, string>} */
 const CLOSE_NAMES = {
   1000: "normal",
   1001: "going away",
@@ -106,6 +142,7 @@ const CLOSE_NAMES = {
 };
 const CLOSE_COLORS = { 1000: "--teal", 1001: "--blue", 1006: "--sky", 1008: "--violet", 1011: "--bad", 1012: "--olive", 1013: "--orange", 4001: "--brown", 4002: "--rose" };
 
+/** @type {{title: string, charts: Chart[]}[]} */
 export const SECTIONS = [
   {
     title: "Delivery",

@@ -9,45 +9,65 @@ import { Plot, colors, element } from "./plot.js";
 import { Events, Processes } from "./processes.js";
 import { Tiles } from "./tiles.js";
 
+/** @typedef {1 | 60} Step seconds of a sample */
+/** @typedef {import("./history.js").Answer} Answer */
+/** @typedef {import("./processes.js").Happened} Happened */
+
 const POLL_MS = 1000;
 /** A server that has not answered for so long is taken for one that does not. */
 const TIMEOUT_MS = 1800;
+/** @type {Record<string, {step: Step, seconds: number}>} */
 const RANGES = { "5m": { step: 1, seconds: 300 }, "15m": { step: 1, seconds: 900 }, "6h": { step: 60, seconds: 21600 }, "24h": { step: 60, seconds: 86400 } };
 const EVENTS_KEPT = 200;
 /** Charts a little outside of the window are drawn too, so that scrolling finds them done. */
 const MARGIN = "150px";
 const THEME = "fastchat-theme";
 
-const find = (id) => document.getElementById(id);
+/** @param {string} id @returns {HTMLElement} */
+function find(id) {
+  const found = document.getElementById(id);
+  if (!found) throw new Error(`dashboard.html has no #${id}`);
+  return found;
+}
 
 const histories = { 1: new History(1, 900), 60: new History(60, 1440) };
 const tiles = new Tiles(find("tiles"));
-const processes = new Processes(find("processes"));
+const processes = new Processes(/** @type {HTMLTableElement} */ (find("processes")));
 const eventList = new Events(find("events"), find("no-events"));
+/** @type {Plot[]} */
 const plots = [];
 
+/** @type {import("./charts.js").About | null} */
 let about = null;
+/** @type {any} */
 let plotly = null;
+/** @type {string | null} */
 let instance = null;
+/** @type {import("./processes.js").Now | null} */
 let now = null;
+/** @type {Happened[]} */
 let events = [];
 let eventsSeen = 0;
 let range = "5m";
 let paused = false;
-/** Where the charts end while they stand still. */
+/** Where the charts end while they stand still. @type {number | null} */
 let pausedAt = null;
+/** @type {number | null} */
 let silentSince = null;
-let timer = null;
+/** @type {number | undefined} */
+let timer;
 let polling = false;
 
 // -- Asking --
 
+/** @param {string} path @returns {Promise<any>} */
 async function ask(path) {
   const response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
   if (!response.ok) throw new Error(`${path}: ${response.status}`);
   return response.json();
 }
 
+/** @param {Step} step @returns {Promise<Answer>} */
 function askSamples(step) {
   return ask(`samples?step=${step}&after=${histories[step].last}&events=${eventsSeen}`);
 }
@@ -84,7 +104,7 @@ async function askWhatIsNew() {
   return isBehind ? [answer, await askSamples(step)] : [answer];
 }
 
-/** A server that this page has not talked with yet: the first one, or one that was started again. */
+/** A server that this page has not talked with yet: the first one, or one that was started again. @param {string} newcomer */
 async function meet(newcomer) {
   const told = await ask("about");
   if (about !== null && about.version !== told.version) {
@@ -100,29 +120,33 @@ async function meet(newcomer) {
   loadPlotly(told.plotly);
 }
 
+/** @param {{workers: number, fronts: number}} settings */
 function namesOf({ workers, fronts }) {
-  const numbered = (kind, length) => Array.from({ length }, (_, index) => `${kind} ${index}`);
+  const numbered = (/** @type {string} */ kind, /** @type {number} */ length) => Array.from({ length }, (_, index) => `${kind} ${index}`);
   return [...numbered("worker", workers), ...numbered("front", fronts), "supervisor"];
 }
 
+/** @param {Answer} answer */
 function take(answer) {
-  histories[answer.step].absorb(answer);
+  histories[/** @type {Step} */ (answer.step)].absorb(answer);
   now = answer.now;
   for (const event of answer.events) {
-    if (event.number <= eventsSeen) continue;
+    const { number = 0 } = event;
+    if (number <= eventsSeen) continue;
     events.push(event);
-    eventsSeen = event.number;
+    eventsSeen = number;
   }
   events = events.slice(-EVENTS_KEPT);
 }
 
+/** @param {string} name */
 function loadPlotly(name) {
-  if (plotly !== null || find("plotly") !== null) return;
+  if (plotly !== null || document.getElementById("plotly")) return;
   const script = document.createElement("script");
   script.id = "plotly";
   script.src = name;
   script.addEventListener("load", () => {
-    plotly = window.Plotly;
+    plotly = /** @type {any} */ (window).Plotly;
     draw();
   });
   script.addEventListener("error", () => {
@@ -151,6 +175,7 @@ function silent() {
   showState("silent", "not answering");
 }
 
+/** @param {string} state @param {string} word */
 function showState(state, word) {
   const shown = find("state");
   if (shown.dataset.state !== state) shown.dataset.state = state;
@@ -160,10 +185,10 @@ function showState(state, word) {
 }
 
 function drawState() {
-  if (silentSince !== null || now === null) return;
+  if (silentSince !== null || now === null || about === null) return;
   showState(now.status, now.status);
   const { workers, fronts } = about.settings;
-  const numbered = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
+  const numbered = (/** @type {number} */ number, /** @type {string} */ word) => `${number} ${word}${number === 1 ? "" : "s"}`;
   find("summary").textContent = `${numbered(workers, "worker")}, ${numbered(fronts, "front")}, up ${age(now.uptime)}`;
   const reasons = find("reasons");
   const text = now.reasons.join("\n");
@@ -183,6 +208,7 @@ function build() {
     (entries) => {
       for (const entry of entries) {
         const plot = plots.find(({ figure }) => figure === entry.target);
+        if (!plot) continue;
         plot.visible = entry.isIntersecting;
         if (plot.visible && plot.stale) drawPlot(plot);
       }
@@ -204,7 +230,7 @@ function build() {
     place.append(section);
   }
   for (const plot of plots) observer.observe(plot.figure);
-  place.addEventListener("wants-drawing", (event) => drawPlot(plots.find(({ figure }) => figure === event.target)));
+  place.addEventListener("wants-drawing", (event) => plots.filter(({ figure }) => figure === event.target).forEach(drawPlot));
 }
 
 function draw() {
@@ -225,6 +251,7 @@ function refresh() {
   }
 }
 
+/** @param {Plot} plot */
 function drawPlot(plot) {
   if (plotly === null || about === null) return;
   const { step, seconds } = RANGES[range];
@@ -235,15 +262,19 @@ function drawPlot(plot) {
 
 // -- Controls --
 
+/** @param {string} chosen */
 function choose(chosen) {
   if (!(chosen in RANGES)) return;
   range = chosen;
-  document.querySelector(`input[name=range][value="${chosen}"]`).checked = true;
+  /** @type {HTMLInputElement | null} */
+  const button = document.querySelector(`input[name=range][value="${chosen}"]`);
+  if (button) button.checked = true;
   history.replaceState(null, "", chosen === "5m" ? location.pathname : `#${chosen}`);
   refresh();
   poll();
 }
 
+/** @param {boolean} wanted */
 function pause(wanted) {
   paused = wanted;
   pausedAt = paused ? (histories[1].times.at(-1) ?? null) : null;
@@ -262,6 +293,7 @@ function showTheme() {
   refresh();
 }
 
+/** @param {"light" | "dark"} theme */
 function chooseTheme(theme) {
   document.documentElement.dataset.theme = theme;
   try {
@@ -273,7 +305,7 @@ function chooseTheme(theme) {
 }
 
 function listen() {
-  find("ranges").addEventListener("change", (event) => choose(event.target.value));
+  find("ranges").addEventListener("change", ({ target }) => choose(/** @type {HTMLInputElement} */ (target).value));
   find("pause").addEventListener("click", () => pause(!paused));
   find("theme").addEventListener("click", () => chooseTheme(isDark() ? "light" : "dark"));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showTheme);

@@ -1,9 +1,31 @@
 // The samples that this page has, column by column, and what is reckoned from them.
 
+/** @typedef {(number | null)[]} Column the value of each sample; null is not known */
+/** @typedef {Record<string, number[]>} Bounds histogram -> upper bounds of its ranges, but for the last one */
+/**
+ * An answer of /dashboard/samples.
+ * @typedef {object} Answer
+ * @property {string} instance
+ * @property {number} step
+ * @property {number} last
+ * @property {Record<number, number>} latest
+ * @property {number[]} times
+ * @property {Record<string, Column>} server
+ * @property {Record<string, Record<string, Column>>} histograms
+ * @property {Record<string, Record<string, Column>>} processes
+ * @property {import("./processes.js").Now} now
+ * @property {import("./processes.js").Happened[]} events
+ */
+
 /** Samples may be a little late; more than so many steps apart, and there is a gap. */
 const GAP_STEPS = 2.5;
 
-/** The value below which this share of all lie, as `quantile` of core/process/metrics.py; null when there are none. */
+/**
+ * The value below which this share of all lie, as `quantile` of core/process/metrics.py; null when there are none.
+ * @param {number[]} bounds
+ * @param {number[]} counts
+ * @param {number} share
+ */
 export function quantile(bounds, counts, share) {
   let total = 0;
   for (const count of counts) total += count;
@@ -23,18 +45,19 @@ export function quantile(bounds, counts, share) {
 
 /** Samples of one step: the last `capacity` of them. */
 export class History {
+  /** @param {number} step in seconds @param {number} capacity */
   constructor(step, capacity) {
     this.step = step;
     this.capacity = capacity;
     /** The number of the last sample that came. */
     this.last = 0;
-    /** When each sample ended, in seconds since 1970. */
+    /** When each sample ended, in seconds since 1970. @type {number[]} */
     this.times = [];
-    /** "server/connections", "delivery_seconds/12", "worker 1/up" -> values; null is not known. */
+    /** "server/connections", "delivery_seconds/12", "worker 1/up" -> values; null is not known. @type {Map<string, Column>} */
     this.columns = new Map();
-    /** Reckoned from the columns as far as somebody has asked: key -> values. */
+    /** Reckoned from the columns as far as somebody has asked: key -> values. @type {Map<string, Column>} */
     this.reckoned = new Map();
-    /** Whether each sample only says that nothing is known. */
+    /** Whether each sample only says that nothing is known. @type {boolean[]} */
     this.isGap = [];
   }
 
@@ -43,11 +66,12 @@ export class History {
     this.last = 0;
   }
 
-  /** Take an answer of /dashboard/samples. */
+  /** Take an answer. @param {Answer} answer */
   absorb(answer) {
     this.last = answer.last;
     const { times } = answer;
     if (!times.length) return;
+    /** @type {Map<string, Column>} */
     const came = new Map();
     for (const [name, values] of Object.entries(answer.server)) came.set(`server/${name}`, values);
     for (const group of [answer.histograms, answer.processes]) {
@@ -70,16 +94,21 @@ export class History {
     }
   }
 
+  /** @param {number} time @param {(key: string) => number | null} valueOf @param {boolean} gap */
   #append(time, valueOf, gap) {
     this.times.push(time);
     this.isGap.push(gap);
     for (const [key, values] of this.columns) values.push(valueOf(key));
   }
 
-  /** What `compute(index)` returns for each sample, reckoned once for each. */
+  /**
+   * What `compute(index)` returns for each sample, reckoned once for each.
+   * @param {string} key
+   * @param {(index: number) => number | null} compute
+   */
   reckon(key, compute) {
-    let values = this.reckoned.get(key);
-    if (values === undefined) this.reckoned.set(key, (values = []));
+    const values = this.reckoned.get(key) ?? [];
+    this.reckoned.set(key, values);
     for (let index = values.length; index < this.times.length; index++) values.push(this.isGap[index] ? null : compute(index));
     return values;
   }
@@ -87,6 +116,7 @@ export class History {
 
 /** The part of a history that a chart shows: the `seconds` before `end`, or before its last sample. */
 export class View {
+  /** @param {History} history @param {Bounds} bounds @param {number} seconds @param {number | null} [end] */
   constructor(history, bounds, seconds, end) {
     this.history = history;
     this.bounds = bounds;
@@ -104,26 +134,27 @@ export class View {
     return this.history.step;
   }
 
-  /** A column as it is; 0 throughout when it never came. */
+  /** A column as it is; 0 throughout when it never came. @param {string} key @returns {Column} */
   column(key) {
     const values = this.history.columns.get(key);
     return values ? values.slice(this.from, this.to) : this.history.isGap.slice(this.from, this.to).map((gap) => (gap ? null : 0));
   }
 
-  /** A count as so many a second. */
+  /** A count as so many a second. @param {string[]} keys @returns {Column} */
   rate(...keys) {
     const columns = keys.map((key) => this.column(key));
     return this.times.map((_, index) => {
       let sum = 0;
       for (const column of columns) {
-        if (column[index] === null) return null;
-        sum += column[index];
+        const value = column[index];
+        if (value === null) return null;
+        sum += value;
       }
       return sum / this.step;
     });
   }
 
-  /** Keys of a counter by its label, such as all of server/errors_total. */
+  /** Keys of a counter by its label, such as all of server/errors_total. @param {string} name */
   labelled(name) {
     const found = [];
     for (const key of this.history.columns.keys()) {
@@ -133,44 +164,48 @@ export class View {
     return found.sort((a, b) => (a.label < b.label ? -1 : 1));
   }
 
+  /** @param {string} name @returns {(Column | undefined)[]} */
   #ranges(name) {
     const ranges = [];
     for (let index = 0; index <= this.bounds[name].length; index++) ranges.push(this.history.columns.get(`${name}/${index}`));
     return ranges;
   }
 
+  /** @param {string} name of a histogram @param {number} share */
   percentile(name, share) {
     const ranges = this.#ranges(name);
-    const compute = (index) => quantile(this.bounds[name], ranges.map((range) => range?.[index] ?? 0), share);
+    const compute = (/** @type {number} */ index) => quantile(this.bounds[name], ranges.map((range) => range?.[index] ?? 0), share);
     return this.history.reckon(`${name} ${share}`, compute).slice(this.from, this.to);
   }
 
-  /** Of the last few samples together. */
+  /** Of the last few samples together. @param {string} name @param {number} share @param {number} samples */
   recentPercentile(name, share, samples) {
-    const totals = this.#ranges(name).map((range) => (range ?? []).slice(-samples).reduce((sum, count) => sum + count, 0));
+    const totals = this.#ranges(name).map((range) => (range ?? []).slice(-samples).reduce((/** @type {number} */ sum, count) => sum + (count ?? 0), 0));
     return quantile(this.bounds[name], totals, share);
   }
 
-  /** The ranges of a histogram over times that are `width` samples wide: {times (of their middle), rows (of each range)}. */
+  /** The ranges of a histogram over times that are `width` samples wide: {times (of their middle), rows (of each range)}. @param {string} name @param {number} width */
   heat(name, width) {
     const groups = this.groups(width);
     const rows = this.#ranges(name).map((range) => groups.map(({ indices }) => indices.reduce((sum, index) => sum + (range?.[index] ?? 0), 0)));
     return { times: groups.map(({ time }) => time), rows };
   }
 
-  /** Samples in groups that stay the same as time goes on. */
+  /** Samples in groups that stay the same as time goes on. @param {number} width */
   groups(width) {
     const length = width * this.step;
+    /** @type {{time: number, indices: number[]}[]} */
     const groups = [];
     for (let index = this.from; index < this.to; index++) {
       const time = (Math.floor(this.history.times[index] / length) + 0.5) * length;
-      if (groups.at(-1)?.time !== time) groups.push({ time, indices: [] });
-      groups.at(-1).indices.push(index);
+      const group = groups.at(-1);
+      if (group?.time === time) group.indices.push(index);
+      else groups.push({ time, indices: [index] });
     }
     return groups;
   }
 
-  /** A count as so many a second, over such groups. */
+  /** A count as so many a second, over such groups. @param {string} key @param {number} width */
   groupedRate(key, width) {
     const values = this.history.columns.get(key) ?? [];
     return this.groups(width).map(({ indices }) => indices.reduce((sum, index) => sum + (values[index] ?? 0), 0) / (indices.length * this.step));

@@ -2,15 +2,24 @@
 
 import { UNKNOWN, bytes, count, percent, rate, seconds } from "./format.js";
 
+/** @typedef {import("./charts.js").Line} Line */
+/** @typedef {import("./charts.js").Drawing} Drawing */
+/** @typedef {import("./format.js").Value} Value */
+/** @typedef {(value: Value) => string} Unit */
+/** @typedef {import("./history.js").Column} Column */
+/** @typedef {import("./history.js").View} View */
+/** @typedef {import("./processes.js").Happened} Happened */
+/** @typedef {any} Trace a line, the bars or the cells, as plotly takes them; `hasData` is ours */
+
 const HEIGHT = 224;
 const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, sans-serif';
 /** Of a plot, in pixels: with less there is room for fewer times. */
 const NARROW = 480;
-/** Ends of an axis that look good, and into how many parts each is divided. */
+/** Ends of an axis that look good, and into how many parts each is divided. @type {[number, number][]} */
 const ENDS = [[1, 4], [1.5, 3], [2, 4], [3, 3], [4, 4], [5, 5], [6, 3], [8, 4], [10, 4]];
-/** An axis ends here at the least, so that one message does not fill the plot. */
+/** An axis ends here at the least, so that one message does not fill the plot. @type {Map<Unit, number>} */
 const LEAST = new Map([[bytes, 1024], [count, 4]]);
-/** How plotly writes a value where the pointer is, in the units that it knows; it does so only when there is a pointer. */
+/** How plotly writes a value where the pointer is, in the units that it knows; it does so only when there is a pointer. @type {Map<Unit, string>} */
 const HOVER = new Map([
   [seconds, "%{y:.3s}s"],
   [rate, "%{y:,.4~r}/s"],
@@ -22,15 +31,16 @@ const LEFT = 60;
 const RIGHT = 12;
 const LABEL_WIDTH = 64;
 
-/** Times that plotly, which knows only UTC, shows as the time here. */
+/** Times that plotly, which knows only UTC, shows as the time here. @param {number} time */
 const here = (time) => (time - new Date(time * 1000).getTimezoneOffset() * 60) * 1000;
 
-/** Whether an event is one that somebody has to look at. */
+/** Whether an event is one that somebody has to look at. @param {Happened} event */
 const isBad = ({ kind }) => kind === "ended" || kind === "problem";
 
 /** Colours as they are in the present theme. */
 class Colors {
   #probe = document.createElement("span");
+  /** @type {Map<string, string>} */
   #known = new Map();
 
   constructor() {
@@ -42,6 +52,7 @@ class Colors {
     this.#known.clear();
   }
 
+  /** @param {string} name @returns {string} */
   get(name) {
     let color = this.#known.get(name);
     if (color === undefined) {
@@ -52,7 +63,7 @@ class Colors {
     return color;
   }
 
-  /** The same, so much of it to be seen through. */
+  /** The same, so much of it to be seen through. @param {string} name @param {number} opacity */
   faint(name, opacity) {
     return this.get(name).replace(/^rgb\((.*)\)$/, `rgba($1, ${opacity})`);
   }
@@ -60,19 +71,19 @@ class Colors {
 
 export const colors = new Colors();
 
-/** An axis from 0 to a bit more than `largest`, which stays as it is as long as that changes little. */
+/** An axis from 0 to a bit more than `largest`, which stays as it is as long as that changes little. @param {number} largest @param {Unit} unit */
 function linearAxis(largest, unit) {
   const wanted = Math.max(largest * 1.05, LEAST.get(unit) ?? 1);
   const base = unit === bytes ? 1024 ** Math.floor(Math.log2(wanted) / 10) : 1;
   const power = base * 10 ** Math.floor(Math.log10(wanted / base) + 1e-9);
-  const [end, parts] = ENDS.find(([step]) => step * power >= wanted * 0.9999);
+  const [end, parts] = ENDS.find(([step]) => step * power >= wanted * 0.9999) ?? ENDS[ENDS.length - 1];
   const tickvals = Array.from({ length: parts + 1 }, (_, index) => (end * power * index) / parts);
   return { type: "linear", range: [0, end * power], tickvals, ticktext: tickvals.map((value) => unit(value)) };
 }
 
-/** A logarithmic axis over whole powers of ten, two at the least. */
+/** A logarithmic axis over whole powers of ten, two at the least. @param {Column} values @param {Unit} unit */
 function logAxis(values, unit) {
-  const known = values.filter((value) => value > 0);
+  const known = values.map((value) => value ?? 0).filter((value) => value > 0);
   const largest = known.reduce((a, b) => Math.max(a, b), 0) || 0.1;
   const smallest = known.reduce((a, b) => Math.min(a, b), largest);
   const top = Math.ceil(Math.log10(largest) - 1e-3);
@@ -80,7 +91,7 @@ function logAxis(values, unit) {
   return { type: "log", range: [bottom, top], ...logTicks(bottom, top, unit) };
 }
 
-/** Powers of ten, and where there is room, three times each. */
+/** Powers of ten, and where there is room, three times each. @param {number} bottom @param {number} top @param {Unit} unit */
 function logTicks(bottom, top, unit) {
   const tickvals = [];
   for (let power = Math.floor(bottom); power <= top; power++) {
@@ -90,15 +101,23 @@ function logTicks(bottom, top, unit) {
   return { tickvals, ticktext: tickvals.map((value) => unit(value)) };
 }
 
-/** A line, and dots for values with nothing on either side, which would not be seen otherwise. */
+/** A line, and dots for values with nothing on either side, which would not be seen otherwise. @param {Column} values @param {string} color */
 function lineStyle(values, color) {
-  const isAlone = (value, index) => value !== null && (values[index - 1] ?? null) === null && (values[index + 1] ?? null) === null;
+  const isAlone = (/** @type {number | null} */ value, /** @type {number} */ index) =>
+    value !== null && (values[index - 1] ?? null) === null && (values[index + 1] ?? null) === null;
   const alone = values.map(isAlone);
   const line = { color, width: 1.6 };
   if (!alone.includes(true)) return { mode: "lines", line };
   return { mode: "lines+markers", line, marker: { color, size: alone.map((dot) => (dot ? 4 : 0)), line: { width: 0 } } };
 }
 
+/**
+ * A new element of the document.
+ * @template {keyof HTMLElementTagNameMap} Name
+ * @param {Name} name
+ * @param {string} [className]
+ * @param {string} [text]
+ */
 export function element(name, className, text) {
   const made = document.createElement(name);
   if (className) made.className = className;
@@ -108,12 +127,13 @@ export function element(name, className, text) {
 
 /** One chart on the page. */
 export class Plot {
+  /** @param {import("./charts.js").Chart} chart */
   constructor(chart) {
     this.chart = chart;
     this.visible = false;
     this.stale = true;
     this.names = "";
-    /** Lines that the reader has switched off. */
+    /** Lines that the reader has switched off. @type {Set<string>} */
     this.off = new Set();
     this.figure = element("figure", "panel chart");
     this.figure.id = `chart-${chart.id}`;
@@ -133,7 +153,14 @@ export class Plot {
     this.figure.append(caption, this.legend, this.space);
   }
 
-  /** Show what `view` has; `events` are those of processes. */
+  /**
+   * Show what `view` has.
+   * @param {any} plotly
+   * @param {View} view
+   * @param {import("./charts.js").About} about
+   * @param {Happened[]} events
+   * @param {string | null} tooEarly why there can't be anything yet
+   */
   draw(plotly, view, about, events, tooEarly) {
     this.stale = false;
     const drawing = this.chart.draw(view, about);
@@ -148,7 +175,7 @@ export class Plot {
     plotly.react(this.plot, traces, layout, { displayModeBar: false, responsive: true, doubleClick: false });
   }
 
-  /** Say why there is no plot. */
+  /** Say why there is no plot. @param {string} words */
   say(words) {
     this.words.textContent = words;
     this.words.hidden = false;
@@ -156,13 +183,14 @@ export class Plot {
 
   // -- Legend --
 
+  /** @param {Drawing} drawing */
   #showLegend({ lines, bars, heat }) {
     this.legend.hidden = false;
     if (heat) {
       this.#showScale(heat);
       return;
     }
-    const shown = lines ?? bars.stacks;
+    const shown = lines ?? bars?.stacks ?? [];
     const names = shown.map(({ name }) => name).join("\n");
     if (names !== this.names) {
       this.names = names;
@@ -172,13 +200,13 @@ export class Plot {
     shown.forEach(({ values }, index) => {
       const value = this.legend.children[index].querySelector(".value");
       const last = values.at(-1);
-      value.textContent = last === null || last === undefined ? UNKNOWN : this.chart.unit(last);
+      if (value) value.textContent = last === null || last === undefined ? UNKNOWN : this.chart.unit(last);
     });
   }
 
-  /** What the colours of a heat map mean. */
+  /** What the colours of a heat map mean. @param {import("./charts.js").Heat} heat */
   #showScale({ rows, labels }) {
-    const largest = rows.reduce((a, row) => row.reduce((b, value) => Math.max(b, value ?? 0), a), 0);
+    const largest = rows.flat().reduce((/** @type {number} */ a, value) => Math.max(a, value ?? 0), 0);
     const [from, to] = labels ? [this.chart.unit(0), this.chart.unit(largest)] : ["few", "many"];
     const names = `scale ${from} ${to}`;
     if (this.names === names) return;
@@ -188,6 +216,7 @@ export class Plot {
     this.legend.replaceChildren(item);
   }
 
+  /** @param {Line} line */
   #legendItem({ name, color }) {
     const item = element("li");
     const button = element("button", "", "");
@@ -209,7 +238,8 @@ export class Plot {
 
   // -- Plotly --
 
-  #traces({ lines, bars, heat }, view) {
+  /** @param {Drawing} drawing @param {View} view @returns {Trace[]} */
+  #traces({ lines = [], bars, heat }, view) {
     if (heat) return [this.#heatTrace(heat)];
     if (bars) {
       const x = bars.times.map(here);
@@ -240,14 +270,15 @@ export class Plot {
     }));
   }
 
-  /** What is shown where the pointer is. */
+  /** What is shown where the pointer is. @param {Column} values */
   #hover(values) {
     const template = HOVER.get(this.chart.unit);
     if (template) return { hovertemplate: template };
     return { hovertext: values.map((value) => (value === null ? "" : this.chart.unit(value))), hovertemplate: "%{hovertext}" };
   }
 
-  #heatTrace({ times, rows, bounds, labels }) {
+  /** @param {import("./charts.js").Heat} heat @returns {Trace} */
+  #heatTrace({ times, rows, bounds = [], labels }) {
     const hasData = rows.some((row) => row.some((value) => value));
     const scale = [0, 0.15, 0.35, 0.6, 0.8, 1].map((part, index) => [part, colors.get(`--heat-${index}`)]);
     const common = { type: "heatmap", x: times.map(here), colorscale: scale, showscale: false, hoverongaps: false, hasData };
@@ -260,10 +291,11 @@ export class Plot {
     const used = rows.map((row, index) => (row.some((value) => value) ? index : -1)).filter((index) => index >= 0);
     const first = Math.max(0, (used.at(0) ?? 8) - 1);
     const last = Math.min(rows.length - 1, (used.at(-1) ?? 24) + 1);
-    const ends = [0.66 * bounds[0], ...bounds, 1.5 * bounds.at(-1)];
+    const ends = [0.66 * bounds[0], ...bounds, 1.5 * bounds[bounds.length - 1]];
     const shown = rows.slice(first, last + 1);
-    const range = (index) => `in ${index ? seconds(bounds[index - 1]) : "0"} to ${index < bounds.length ? seconds(bounds[index]) : "more"}`;
-    const describe = (row, words) => row.map((value) => (value ? `${value} ${words}` : ""));
+    const range = (/** @type {number} */ index) =>
+      `in ${index ? seconds(bounds[index - 1]) : "0"} to ${index < bounds.length ? seconds(bounds[index]) : "more"}`;
+    const describe = (/** @type {Column} */ row, /** @type {string} */ words) => row.map((value) => (value ? `${value} ${words}` : ""));
     return {
       ...common,
       y: ends.slice(first, last + 2),
@@ -275,6 +307,7 @@ export class Plot {
     };
   }
 
+  /** @param {Drawing} drawing @param {Trace[]} traces @param {View} view @param {Happened[]} events */
   #layout({ heat, bars }, traces, view, events) {
     const grid = colors.get("--grid");
     const quiet = colors.get("--quiet");
@@ -321,12 +354,14 @@ export class Plot {
     };
   }
 
-  /** Who ended, where there is room to say so. */
+  /** Who ended, where there is room to say so. @param {Happened[]} marks @param {View} view */
   #labels(marks, view) {
     const room = (LABEL_WIDTH * (view.end - view.begin)) / (this.space.clientWidth - LEFT - RIGHT);
+    /** @type {Happened[]} */
     const said = [];
     for (const event of marks.filter(({ kind }) => kind === "ended")) {
-      if (!said.length || event.time - said.at(-1).time > room) said.push(event);
+      const last = said.at(-1);
+      if (!last || event.time - last.time > room) said.push(event);
     }
     return said.map((event) => ({
       x: here(event.time),
@@ -340,16 +375,18 @@ export class Plot {
     }));
   }
 
+  /** @param {Drawing["heat"]} heat @param {Drawing["bars"]} bars @param {Trace[]} traces */
   #valueAxis(heat, bars, traces) {
     const { unit, scale } = this.chart;
     if (heat?.labels) return { type: "category", autorange: "reversed", showgrid: false, nticks: 12 };
     if (heat) {
-      const range = [Math.log10(traces[0].y[0]), Math.log10(traces[0].y.at(-1))];
-      return { type: "log", range, showgrid: false, ...logTicks(...range, unit) };
+      const [bottom, top] = [Math.log10(traces[0].y[0]), Math.log10(traces[0].y.at(-1))];
+      return { type: "log", range: [bottom, top], showgrid: false, ...logTicks(bottom, top, unit) };
     }
+    /** @type {Column[]} */
     const shown = traces.filter((trace) => trace.visible).map((trace) => trace.y);
     if (scale === "log") return logAxis(shown.flat(), unit);
     const columns = bars ? [bars.times.map((_, index) => shown.reduce((sum, column) => sum + (column[index] ?? 0), 0))] : shown;
-    return linearAxis(columns.flat().reduce((a, b) => Math.max(a, b ?? 0), 0), unit);
+    return linearAxis(columns.flat().reduce((/** @type {number} */ a, b) => Math.max(a, b ?? 0), 0), unit);
   }
 }

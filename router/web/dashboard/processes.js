@@ -3,7 +3,25 @@
 import { UNKNOWN, age, bytes, count, moment, percent } from "./format.js";
 import { element } from "./plot.js";
 
-/** Write only what has changed, so that a selection stays. */
+/** @typedef {import("./history.js").History} History */
+/** @typedef {keyof typeof LABELS} ColumnName */
+/**
+ * @typedef {object} Process
+ * @property {string} kind
+ * @property {number} [index]
+ * @property {string} [name]
+ * @property {string} state
+ * @property {string | null} problem
+ * @property {number | null} pid
+ * @property {number | null} uptime
+ * @property {number | null} restarts
+ * @property {string | null} last_end
+ */
+/** @typedef {{status: string, reasons: string[], pid: number, uptime: number, processes: Process[]}} Now the state of the server */
+/** @typedef {{number?: number, time: number, process: string, kind: string, text: string}} Happened what happened to a process */
+/** @typedef {{line: HTMLTableRowElement, cells: Record<ColumnName, HTMLElement>}} Row */
+
+/** Write only what has changed, so that a selection stays. @param {HTMLElement} node @param {string} text */
 function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
@@ -21,17 +39,22 @@ const LABELS = {
   last_end: "Last end",
 };
 
-/** The last known value of a column, if it is from a moment ago. */
+const COLUMNS = /** @type {ColumnName[]} */ (Object.keys(LABELS));
+
+/** The last known value of a column, if it is from a moment ago. @param {History} history @param {string} key */
 function latest(history, key) {
   return history.columns.get(key)?.at(-1) ?? null;
 }
 
 export class Processes {
+  /** @param {HTMLTableElement} table */
   constructor(table) {
     this.body = table.tBodies[0];
+    /** @type {Map<string, Row>} */
     this.rows = new Map();
   }
 
+  /** @param {Now} now @param {History} history */
   draw(now, history) {
     const all = [...now.processes.map((each) => ({ ...each, name: `${each.kind} ${each.index}` })), supervisor(now)];
     for (const process of all) {
@@ -49,7 +72,7 @@ export class Processes {
         restarts: process.restarts === null ? "" : count(process.restarts),
         last_end: process.last_end ?? (process.restarts === null ? "" : UNKNOWN),
       };
-      for (const [name, text] of Object.entries(texts)) write(row.cells[name], text);
+      for (const name of COLUMNS) write(row.cells[name], texts[name]);
       row.line.dataset.state = process.state !== "ready" ? "away" : process.problem ? "degraded" : "ready";
       row.line.title = process.problem ?? "";
     }
@@ -60,14 +83,15 @@ export class Processes {
     }
   }
 
+  /** @param {string} name */
   #add(name) {
     const line = element("tr");
     line.dataset.process = name;
-    const cells = {};
-    for (const [column, label] of Object.entries(LABELS)) {
+    const cells = /** @type {Record<ColumnName, HTMLElement>} */ ({});
+    for (const column of COLUMNS) {
       const cell = element(column === "name" ? "th" : "td", NUMBERS.has(column) ? "number" : "");
       if (column === "name") cell.scope = "row";
-      cell.dataset.label = label;
+      cell.dataset.label = LABELS[column];
       cells[column] = element("span", column);
       cell.append(cells[column]);
       line.append(cell);
@@ -79,18 +103,21 @@ export class Processes {
   }
 }
 
+/** @param {Now} now */
 function supervisor(now) {
   return { name: "supervisor", kind: "supervisor", state: "ready", problem: null, pid: now.pid, uptime: now.uptime, restarts: null, last_end: null };
 }
 
 export class Events {
+  /** @param {HTMLElement} list @param {HTMLElement} words stand there while the list is empty */
   constructor(list, words) {
     this.list = list;
     this.words = words;
+    /** @type {Happened | undefined} */
     this.last = undefined;
   }
 
-  /** `events` are all that are known, the oldest first. */
+  /** Show `events`, which are all that are known, the oldest first. @param {Happened[]} events */
   draw(events) {
     this.list.hidden = !events.length;
     this.words.hidden = events.length > 0;

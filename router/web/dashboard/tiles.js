@@ -9,8 +9,22 @@ const TREND_SECONDS = 120;
 const RECENT = 5;
 const SVG = "http://www.w3.org/2000/svg";
 
+/** @typedef {import("./history.js").Column} Column */
+/**
+ * @typedef {object} Tile
+ * @property {string} id
+ * @property {string} title
+ * @property {(value: import("./format.js").Value) => string} unit
+ * @property {(view: View) => Column} trend
+ * @property {(view: View) => number | null} [now] the number, where it is not the end of the trend
+ * @property {number} [none] the number when nothing has come
+ * @property {string} color
+ */
+
+/** @param {Column[]} columns @returns {Column} */
 const sum = (columns) => columns[0]?.map((_, index) => columns.reduce((total, column) => total + (column[index] ?? 0), 0)) ?? [];
 
+/** @type {Tile[]} */
 const TILES = [
   { id: "messages", title: "Messages", unit: rate, trend: (view) => view.rate('server/received_total{type="MSG"}'), color: "--blue" },
   {
@@ -44,6 +58,7 @@ const TILES = [
 
 /** The row of tiles. */
 export class Tiles {
+  /** @param {HTMLElement} list */
   constructor(list) {
     this.tiles = TILES.map((tile) => {
       const box = element("div", "tile");
@@ -64,6 +79,7 @@ export class Tiles {
     });
   }
 
+  /** @param {import("./history.js").History} history @param {import("./history.js").Bounds} bounds */
   draw(history, bounds) {
     const view = new View(history, bounds, TREND_SECONDS);
     for (const { trend, now, none, unit, value, line, area } of this.tiles) {
@@ -77,14 +93,15 @@ export class Tiles {
   }
 }
 
-/** The last two minutes from left to right; where nothing is known there is no line. */
+/** The last two minutes from left to right; where nothing is known there is no line. @param {Column} values */
 function trendPaths(values) {
   const known = values.filter((value) => value !== null);
   const largest = known.reduce((a, b) => Math.max(a, b), 0) || 1;
-  const x = (index) => (100 - (values.length - 1 - index) * (100 / (TREND_SECONDS - 1))).toFixed(2);
-  const y = (value) => (22 - (value / largest) * 20).toFixed(2);
+  const x = (/** @type {number} */ index) => (100 - (values.length - 1 - index) * (100 / (TREND_SECONDS - 1))).toFixed(2);
+  const y = (/** @type {number} */ value) => (22 - (value / largest) * 20).toFixed(2);
   let line = "";
   let area = "";
+  /** @type {number | null} */
   let begin = null;
   values.forEach((value, index) => {
     if (value === null) {
