@@ -86,8 +86,10 @@ export class ConnectionBar {
       const { code, reason, refused } = more.closed;
       const why = reason ? `: ${reason}` : "";
       this.isTold = false;
-      if (refused || reason.startsWith(NO_USER)) this.ask(REFUSED.get(refused ?? "") ?? `The server does not take your token: ${reason.replace(/^\w+: /, "")}.`);
-      else if (code === REPLACED) this.say("You are connected in more places than the server allows, so this one was disconnected.", "Use it here");
+      if (refused || reason.startsWith(NO_USER))
+        this.ask(REFUSED.get(refused ?? "") ?? `The server does not take your token: ${reason.replace(/^\w+: /, "")}.`);
+      else if (code === REPLACED)
+        this.say("You are connected in more places than the server allows, so this one was disconnected.", "Use it here");
       else this.say(`The server has ended the connection (${code}${why}).`, "Connect again");
     }
     this.tick();
@@ -155,7 +157,10 @@ export class ConnectionBar {
 
   /** A browser does not tell why a WebSocket was refused; whether pages are answered says something. */
   async findOut() {
-    const answers = await fetch("/healthz", { cache: "no-store" }).then((answer) => answer.ok, () => false);
+    const answers = await fetch("/healthz", { cache: "no-store" }).then(
+      (answer) => answer.ok,
+      () => false,
+    );
     this.hint = answers ? `The server is there, but refuses to connect ${location.origin}: it may have to be allowed. ` : "";
   }
 }

@@ -253,4 +253,3 @@ export class Conversation {
 
 /** @param {Item} a @param {Item} b the one behind it @returns {boolean} whether they stand close together */
 const together = (a, b) => a.own === b.own && Math.abs(b.at - a.at) < TOGETHER && a.status !== "failed";
-

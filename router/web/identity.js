@@ -46,7 +46,10 @@ function linkField(prefix, link) {
   field.value = link;
   byId(`${prefix}copy`).addEventListener("click", async () => {
     field.select();
-    const isCopied = await navigator.clipboard?.writeText(link).then(() => true, () => false);
+    const isCopied = await navigator.clipboard?.writeText(link).then(
+      () => true,
+      () => false,
+    );
     copied.textContent = isCopied ? "Copied." : "Copy it from the field.";
     announce(copied.textContent);
   });

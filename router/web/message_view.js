@@ -47,7 +47,11 @@ export function fill(element, item, author, actions) {
   if (!problem) return;
   const note = make("p", item.status === "failed" ? "problem" : "problem waits", problem);
   if (item.status === "failed") {
-    note.append(" ", button("Try again", () => actions.retry(item), "inline"), " ");
+    note.append(
+      " ",
+      button("Try again", () => actions.retry(item), "inline"),
+      " ",
+    );
     note.append(button("Delete", () => actions.remove(item), "inline"));
   }
   element.append(note);

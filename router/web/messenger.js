@@ -177,7 +177,8 @@ export class Messenger {
     item.problem = "";
     item.retryAt = 0;
     if (status === "failed" && !isClosed) {
-      item.problem = error?.code === "USER_NOT_FOUND" ? "the server does not know this person." : `${error?.message.replace("`content`", "the text")}.`;
+      item.problem =
+        error?.code === "USER_NOT_FOUND" ? "the server does not know this person." : `${error?.message.replace("`content`", "the text")}.`;
     } else if (status === "queued" && error?.code === "RATE_LIMITED") {
       item.retryAt = now() + 1000 * (error.details.retry_after ?? 5);
     } else if (status === "queued" && error && !isClosed) {

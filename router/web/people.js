@@ -162,4 +162,3 @@ function disc(id, name, isOnline) {
   if (isOnline) element.append(make("span", "dot"), quiet("Online: "));
   return element;
 }
-

@@ -149,7 +149,9 @@ export class Person {
   /** @returns {Unsent[]} in the order in which they were written */
   loadUnsent() {
     const unsent = this.keys("unsent:").map((key) => this.read(key));
-    return unsent.filter((entry) => isUserId(entry?.to) && typeof entry.content === "string").sort((a, b) => (a.number ?? 0) - (b.number ?? 0) || a.at - b.at);
+    return unsent
+      .filter((entry) => isUserId(entry?.to) && typeof entry.content === "string")
+      .sort((a, b) => (a.number ?? 0) - (b.number ?? 0) || a.at - b.at);
   }
 
   /** @param {Unsent} entry */

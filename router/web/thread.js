@@ -148,7 +148,10 @@ export class Thread {
     if (newest) {
       // Behind what we have from before the page.
       let last = this.items.slice(0, Math.max(0, begin)).findLast((item) => item.order !== Infinity)?.order ?? 0;
-      return times.toReversed().map((time) => (last = Math.max(time, last + BEHIND))).toReversed();
+      return times
+        .toReversed()
+        .map((time) => (last = Math.max(time, last + BEHIND)))
+        .toReversed();
     }
     // Before all that we have.
     let next = this.items.find((item) => !page.has(item.key))?.order ?? Infinity;

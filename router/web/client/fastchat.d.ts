@@ -17,7 +17,9 @@ export interface Options {
   /** The `cursor` of an earlier client of this user: the messages after it come first. */
   cursor?: string | null;
   /** Where there is no global WebSocket (Node before 22): that of the package ws, for example. */
-  WebSocket?: new (url: string) => any;
+  WebSocket?: new (
+    url: string,
+  ) => any;
   /** Another clock than `now`, for tests. It may not go back. Times are in milliseconds. */
   clock?: Clock;
   /** Another source of numbers from 0 up to 1 than Math.random, for tests. */

@@ -111,7 +111,10 @@ export class Runner {
 }
 
 /** A URL without what may be secret: user, password, and query. @param {string} url */
-const addressOf = (url) => String(url).split("?")[0].replace(/\/\/[^/@]*@/, "//");
+const addressOf = (url) =>
+  String(url)
+    .split("?")[0]
+    .replace(/\/\/[^/@]*@/, "//");
 
 /** What an `error` event of a socket tells. In Node that is why; browsers keep it to themselves. @param {any} event @returns {Fault | null} */
 function faultIn({ message, error }) {

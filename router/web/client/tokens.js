@@ -119,6 +119,7 @@ const isToken = (value) => typeof value === "string" && TOKEN.test(value);
 
 /** @param {Token} token @returns {Token} */
 function checked(token) {
-  if (typeof token !== "function" && !isToken(token)) throw new TypeError("`token` must be 1 to 8192 visible ASCII characters, or a function");
+  if (typeof token !== "function" && !isToken(token))
+    throw new TypeError("`token` must be 1 to 8192 visible ASCII characters, or a function");
   return token;
 }

@@ -59,7 +59,9 @@ function processLines(names, valuesOf) {
 function perProcess(column, scale, { workersOnly = false } = {}) {
   return (view, about) => {
     const names = about.processes.filter((name) => !workersOnly || name.startsWith("worker "));
-    const lines = processLines(names, (name) => view.column(`${name}/${column}`).map((value) => (value === null ? null : scale(value, view.step))));
+    const lines = processLines(names, (name) =>
+      view.column(`${name}/${column}`).map((value) => (value === null ? null : scale(value, view.step))),
+    );
     return names.length > LINES_MAX ? { heat: { times: view.times, rows: lines.map((line) => line.values), labels: names } } : { lines };
   };
 }
@@ -80,7 +82,11 @@ function stacked(name, colors, rename = (label) => label) {
       color: colors[label] ?? COLORS[index % COLORS.length],
     }));
     return {
-      bars: { times: view.groups(width).map(({ time }) => time), width: width * view.step, stacks: stacks.filter(({ values }) => hasAny(values)) },
+      bars: {
+        times: view.groups(width).map(({ time }) => time),
+        width: width * view.step,
+        stacks: stacks.filter(({ values }) => hasAny(values)),
+      },
     };
   };
 }
@@ -140,7 +146,17 @@ const CLOSE_NAMES = {
   4001: "replaced",
   4002: "no sign of life",
 };
-const CLOSE_COLORS = { 1000: "--teal", 1001: "--blue", 1006: "--sky", 1008: "--violet", 1011: "--bad", 1012: "--olive", 1013: "--orange", 4001: "--brown", 4002: "--rose" };
+const CLOSE_COLORS = {
+  1000: "--teal",
+  1001: "--blue",
+  1006: "--sky",
+  1008: "--violet",
+  1011: "--bad",
+  1012: "--olive",
+  1013: "--orange",
+  4001: "--brown",
+  4002: "--rose",
+};
 
 /** @type {{title: string, charts: Chart[]}[]} */
 export const SECTIONS = [
@@ -153,7 +169,12 @@ export const SECTIONS = [
         note: "From a message's arrival at the server until it is written to the recipient; durable in between.",
         scale: "log",
         unit: seconds,
-        draw: percentiles("delivery_seconds", { p50: [0.5, "--p50"], p90: [0.9, "--p90"], p99: [0.99, "--p99"], "p99.9": [0.999, "--p999"] }),
+        draw: percentiles("delivery_seconds", {
+          p50: [0.5, "--p50"],
+          p90: [0.9, "--p90"],
+          p99: [0.99, "--p99"],
+          "p99.9": [0.999, "--p999"],
+        }),
         empty: NO_MESSAGES,
       },
       {

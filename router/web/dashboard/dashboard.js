@@ -5,7 +5,7 @@
 import { SECTIONS } from "./charts.js";
 import { age, clock } from "./format.js";
 import { History, View } from "./history.js";
-import { Plot, colors, element } from "./plot.js";
+import { colors, element, Plot } from "./plot.js";
 import { Events, Processes } from "./processes.js";
 import { Tiles } from "./tiles.js";
 
@@ -17,7 +17,12 @@ const POLL_MS = 1000;
 /** A server that has not answered for so long is taken for one that does not. */
 const TIMEOUT_MS = 1800;
 /** @type {Record<string, {step: Step, seconds: number}>} */
-const RANGES = { "5m": { step: 1, seconds: 300 }, "15m": { step: 1, seconds: 900 }, "6h": { step: 60, seconds: 21600 }, "24h": { step: 60, seconds: 86400 } };
+const RANGES = {
+  "5m": { step: 1, seconds: 300 },
+  "15m": { step: 1, seconds: 900 },
+  "6h": { step: 60, seconds: 21600 },
+  "24h": { step: 60, seconds: 86400 },
+};
 const EVENTS_KEPT = 200;
 /** Charts a little outside of the window are drawn too, so that scrolling finds them done. */
 const MARGIN = "150px";
@@ -285,7 +290,8 @@ function pause(wanted) {
   if (!paused) draw();
 }
 
-const isDark = () => (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+const isDark = () =>
+  (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
 
 function showTheme() {
   find("theme").textContent = isDark() ? "Light" : "Dark";

@@ -81,7 +81,11 @@ export class History {
     }
     for (const key of came.keys()) {
       // It was 0 until now, but where nothing is known.
-      if (!this.columns.has(key)) this.columns.set(key, this.isGap.map((gap) => (gap ? null : 0)));
+      if (!this.columns.has(key))
+        this.columns.set(
+          key,
+          this.isGap.map((gap) => (gap ? null : 0)),
+        );
     }
     times.forEach((time, index) => {
       const before = this.times.at(-1);
@@ -174,20 +178,29 @@ export class View {
   /** @param {string} name of a histogram @param {number} share */
   percentile(name, share) {
     const ranges = this.#ranges(name);
-    const compute = (/** @type {number} */ index) => quantile(this.bounds[name], ranges.map((range) => range?.[index] ?? 0), share);
+    const compute = (/** @type {number} */ index) =>
+      quantile(
+        this.bounds[name],
+        ranges.map((range) => range?.[index] ?? 0),
+        share,
+      );
     return this.history.reckon(`${name} ${share}`, compute).slice(this.from, this.to);
   }
 
   /** Of the last few samples together. @param {string} name @param {number} share @param {number} samples */
   recentPercentile(name, share, samples) {
-    const totals = this.#ranges(name).map((range) => (range ?? []).slice(-samples).reduce((/** @type {number} */ sum, count) => sum + (count ?? 0), 0));
+    const totals = this.#ranges(name).map((range) =>
+      (range ?? []).slice(-samples).reduce((/** @type {number} */ sum, count) => sum + (count ?? 0), 0),
+    );
     return quantile(this.bounds[name], totals, share);
   }
 
   /** The ranges of a histogram over times that are `width` samples wide: {times (of their middle), rows (of each range)}. @param {string} name @param {number} width */
   heat(name, width) {
     const groups = this.groups(width);
-    const rows = this.#ranges(name).map((range) => groups.map(({ indices }) => indices.reduce((sum, index) => sum + (range?.[index] ?? 0), 0)));
+    const rows = this.#ranges(name).map((range) =>
+      groups.map(({ indices }) => indices.reduce((sum, index) => sum + (range?.[index] ?? 0), 0)),
+    );
     return { times: groups.map(({ time }) => time), rows };
   }
 
@@ -208,6 +221,8 @@ export class View {
   /** A count as so many a second, over such groups. @param {string} key @param {number} width */
   groupedRate(key, width) {
     const values = this.history.columns.get(key) ?? [];
-    return this.groups(width).map(({ indices }) => indices.reduce((sum, index) => sum + (values[index] ?? 0), 0) / (indices.length * this.step));
+    return this.groups(width).map(
+      ({ indices }) => indices.reduce((sum, index) => sum + (values[index] ?? 0), 0) / (indices.length * this.step),
+    );
   }
 }

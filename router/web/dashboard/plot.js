@@ -1,6 +1,6 @@
 // Draws what charts.js describes: a panel with title, legend and plotly's plot, and words in its place when there is nothing to show.
 
-import { UNKNOWN, bytes, count, percent, rate, seconds } from "./format.js";
+import { bytes, count, percent, rate, seconds, UNKNOWN } from "./format.js";
 
 /** @typedef {import("./charts.js").Line} Line */
 /** @typedef {import("./charts.js").Drawing} Drawing */
@@ -16,9 +16,22 @@ const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, sans-serif';
 /** Of a plot, in pixels: with less there is room for fewer times. */
 const NARROW = 480;
 /** Ends of an axis that look good, and into how many parts each is divided. @type {[number, number][]} */
-const ENDS = [[1, 4], [1.5, 3], [2, 4], [3, 3], [4, 4], [5, 5], [6, 3], [8, 4], [10, 4]];
+const ENDS = [
+  [1, 4],
+  [1.5, 3],
+  [2, 4],
+  [3, 3],
+  [4, 4],
+  [5, 5],
+  [6, 3],
+  [8, 4],
+  [10, 4],
+];
 /** An axis ends here at the least, so that one message does not fill the plot. @type {Map<Unit, number>} */
-const LEAST = new Map([[bytes, 1024], [count, 4]]);
+const LEAST = new Map([
+  [bytes, 1024],
+  [count, 4],
+]);
 /** How plotly writes a value where the pointer is, in the units that it knows; it does so only when there is a pointer. @type {Map<Unit, string>} */
 const HOVER = new Map([
   [seconds, "%{y:.3s}s"],
@@ -387,6 +400,9 @@ export class Plot {
     const shown = traces.filter((trace) => trace.visible).map((trace) => trace.y);
     if (scale === "log") return logAxis(shown.flat(), unit);
     const columns = bars ? [bars.times.map((_, index) => shown.reduce((sum, column) => sum + (column[index] ?? 0), 0))] : shown;
-    return linearAxis(columns.flat().reduce((/** @type {number} */ a, b) => Math.max(a, b ?? 0), 0), unit);
+    return linearAxis(
+      columns.flat().reduce((/** @type {number} */ a, b) => Math.max(a, b ?? 0), 0),
+      unit,
+    );
   }
 }

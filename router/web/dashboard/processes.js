@@ -1,6 +1,6 @@
 // The table of processes and the list of what happened to them.
 
-import { UNKNOWN, age, bytes, count, moment, percent } from "./format.js";
+import { age, bytes, count, moment, percent, UNKNOWN } from "./format.js";
 import { element } from "./plot.js";
 
 /** @typedef {import("./history.js").History} History */
@@ -105,7 +105,16 @@ export class Processes {
 
 /** @param {Now} now */
 function supervisor(now) {
-  return { name: "supervisor", kind: "supervisor", state: "ready", problem: null, pid: now.pid, uptime: now.uptime, restarts: null, last_end: null };
+  return {
+    name: "supervisor",
+    kind: "supervisor",
+    state: "ready",
+    problem: null,
+    pid: now.pid,
+    uptime: now.uptime,
+    restarts: null,
+    last_end: null,
+  };
 }
 
 export class Events {

@@ -6,7 +6,7 @@
 // Prints the seconds from the last failure to the next attempt of each, as one list of JSON.
 
 import { pathToFileURL } from "node:url";
-import { Network, VirtualClock, settle } from "./virtual.mjs";
+import { Network, settle, VirtualClock } from "./virtual.mjs";
 
 const [source, count, code, failures, random] = process.argv.slice(2);
 const { FastChat, newId } = await import(pathToFileURL(source).href);

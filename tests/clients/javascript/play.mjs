@@ -7,7 +7,7 @@
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 import { inspect } from "node:util";
-import { Network, VirtualClock, settle } from "./virtual.mjs";
+import { Network, settle, VirtualClock } from "./virtual.mjs";
 
 const CAPABILITIES = ["receipts", "resume", "history", "carbons", "presence_delta"];
 /** Frames of these types are looked for anywhere among those that came, since their order means nothing. */
@@ -48,9 +48,7 @@ function substitute(value, named, within = {}) {
   }
   if (Array.isArray(value)) return value.map((item) => substitute(item, named, within));
   if (value === null || typeof value !== "object") return value;
-  return Object.fromEntries(
-    Object.entries(value).map(([key, item]) => [substitute(key, named, within), substitute(item, named, within)]),
-  );
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [substitute(key, named, within), substitute(item, named, within)]));
 }
 
 class Player {
@@ -337,7 +335,8 @@ for (const scenario of scenarios) {
     player.chat.close();
     await settle();
     if (player.clock.waiting > 0) throw new Failed(`${player.clock.waiting} timers are left after close()`);
-    if (inspect([player.events, player.chat, warnings], { depth: 9, showHidden: true }).includes(SECRET)) throw new Failed("a token is shown");
+    if (inspect([player.events, player.chat, warnings], { depth: 9, showHidden: true }).includes(SECRET))
+      throw new Failed("a token is shown");
     if (player.windowListeners.size > 0) throw new Failed("a listener of the browser's events is left after close()");
     if (unexpected) throw unexpected;
   } catch (error) {

@@ -41,6 +41,9 @@ for (const size of [1, 2, 3, 5, 18]) {
     // As after a reconnect: the newest page again.
     thread.merge(all.slice(-10).toReversed(), "8", true);
     assert.deepEqual(contents(thread), expected(0), `${live} live ones and the newest page again`);
-    assert.deepEqual(thread.items.slice(-10).map((item) => item.at), all.slice(-10).map((_, index) => clock(8 + index)));
+    assert.deepEqual(
+      thread.items.slice(-10).map((item) => item.at),
+      all.slice(-10).map((_, index) => clock(8 + index)),
+    );
   }
 }

@@ -58,7 +58,11 @@ assert.ok(arrive(chats, 8).isNew);
 // A message that the history brings after a reload is the one that is counted.
 chats = new Chats(ME, saved(chats));
 const again = chats.with(PEER);
-again.thread.merge([message(8), message(7)].map(({ seq, ...rest }) => rest), null, true);
+again.thread.merge(
+  [message(8), message(7)].map(({ seq, ...rest }) => rest),
+  null,
+  true,
+);
 assert.deepEqual(
   again.unreadItems.map((item) => item.messageId),
   ["m-8"],

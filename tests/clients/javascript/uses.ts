@@ -1,7 +1,21 @@
 // A program that uses all of the client, for tsc to check. It is never run.
 
-import { FastChat, FastChatError, Sent, newId, now } from "../../../router/web/fastchat.js";
-import type { Chat, Clock, Closed, Events, History, Message, Options, Presence, Scope, State, StateChange, Status, Token } from "../../../router/web/fastchat.js";
+import type {
+  Chat,
+  Clock,
+  Closed,
+  Events,
+  History,
+  Message,
+  Options,
+  Presence,
+  Scope,
+  State,
+  StateChange,
+  Status,
+  Token,
+} from "../../../router/web/fastchat.js";
+import { FastChat, type FastChatError, newId, now, type Sent } from "../../../router/web/fastchat.js";
 
 const clock: Clock = { now, setTimeout: (run, delay) => setTimeout(run, delay), clearTimeout };
 const who = { url: "ws://localhost:8000/ws", userId: newId(), displayName: "Alice" };
@@ -39,7 +53,14 @@ async function use(): Promise<void> {
   chat.askPresence(["id"]);
   const state: State = chat.state;
   const cursor: string | null = chat.cursor;
-  console.log(state, cursor, chat.presence.size, chat.presenceScope === chat.presence.scope, chat.chats.size, chat.capabilities.has("receipts"));
+  console.log(
+    state,
+    cursor,
+    chat.presence.size,
+    chat.presenceScope === chat.presence.scope,
+    chat.chats.size,
+    chat.capabilities.has("receipts"),
+  );
   const closed: Closed | null = chat.closed;
   console.log(chat.retryAt, closed?.code, closed?.refused, names);
   chat.renew("another.token.there");
