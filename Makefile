@@ -27,6 +27,8 @@ UI_PORT = 8089
 # How long `make fuzz` takes for all targets together, and which of them it tries out (see docs/fuzzing.md).
 MINUTES = 10
 TARGET = all
+# What installs the tools for JavaScript and CSS; they are left out where there is none.
+npm := $(shell command -v npm 2>/dev/null)
 # Whom `make who` and `make kick` are about.
 USER_ID =
 ARGS =
@@ -34,7 +36,7 @@ ARGS =
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup run status who kick test test-all check audit manual load load-ui bench bench-compare bench-guard fuzz test-compiled docs clean FORCE
+.PHONY: help setup run status who kick test test-all check check-web audit manual load load-ui bench bench-compare bench-guard fuzz test-compiled docs clean FORCE
 
 # The tests call `make run` themselves: what was meant for this make must not reach that one.
 unexport MAKEFLAGS MFLAGS MAKELEVEL
@@ -65,11 +67,19 @@ test-all: $(VENV)/.installed-dev ## run all tests, also those that take long: AR
 test-compiled: $(COMPILED_CORE)/.done ## run the tests of the core on the core compiled to machine code (COMPILED=1)
 	@exec $(BIN)/python -m pytest -n 4 -o pythonpath="$(COMPILED_CORE) ." -m "not replaces" tests/core $(ARGS)
 
-check: $(VENV)/.installed-dev ## check style, formatting, types, and which module may import which
+check: $(VENV)/.installed-dev check-web ## check style, formatting, types, and which module may import which
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+check-web: $(if $(npm),node_modules/.package-lock.json) ## check style, formatting and types of JavaScript and CSS; a part of `make check`
+ifneq ($(npm),)
+	@node_modules/.bin/biome check --error-on-warnings --log-level=warn
+	@node_modules/.bin/tsc --project tsconfig.json
+else
+	@echo "skipped: the checks of JavaScript and CSS need Node and npm, and there is no npm" >&2
+endif
 
 audit: $(VENV)/.made-for ## ask PyPI for known vulnerabilities of the packages in requirements.lock
 	@exec $(BIN)/python scripts/audit.py $(ARGS)
@@ -101,7 +111,7 @@ docs: $(VENV)/.installed-run ## write docs/protocol.md, docs/protocol.schema.jso
 	@$(BIN)/python scripts/settings_reference.py
 
 clean: ## remove .venv and all caches; keeps the server's data
-	@rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) node_modules build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # -- The compiled core --
@@ -199,3 +209,8 @@ $(VENV)/.installed-fuzz: pyproject.toml requirements.lock $(VENV)/.made-for
 
 $(VENV)/.installed-dev: pyproject.toml requirements.lock $(VENV)/.made-for
 	@$(install) '.[dev]' && cp -p $(VENV)/.began $(VENV)/.installed-run && mv $(VENV)/.began $@
+
+# npm writes this file last.
+node_modules/.package-lock.json: package.json package-lock.json
+	@echo "installing the tools for JavaScript and CSS into node_modules ..." >&2
+	@$(lock); npm ci --silent --ignore-scripts --no-audit --no-fund && touch $@

@@ -12,10 +12,13 @@ const EMOJI_LARGE_MAX = 6;
 /** What a user id may look like, with the server's widest setting. */
 const USER_ID = /^(?=.*[A-Za-z0-9])[A-Za-z0-9._|@:+=-]{1,128}$/;
 /** Characters of a name that can't be seen and are not counted; joiners between letters and in emoji are. */
+// biome-ignore lint/suspicious/noMisleadingCharacterClass: each of these characters by itself is meant
 const INVISIBLE = /(?![\u200c\u200d\ufe0e\ufe0f])\p{Default_Ignorable_Code_Point}/gu;
 const VISIBLE = /[^\p{White_Space}\p{Default_Ignorable_Code_Point}]/u;
 /** A link ends at white space, quotes, angle brackets, and at characters that can't be seen or turn text round. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: no link has one
 const LINK = /\bhttps?:\/\/[^\s<>"'\u0060\u0000-\u0020\u007f-\u00a0\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff]+/giu;
+// biome-ignore lint/suspicious/noMisleadingCharacterClass: each of these characters by itself is meant
 const EMOJI_ONLY = /^(?:[\p{Extended_Pictographic}\p{Emoji_Modifier}\p{Regional_Indicator}\u200d\ufe0f\s]|[#*0-9]\ufe0f?\u20e3)+$/u;
 
 const TIME = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });

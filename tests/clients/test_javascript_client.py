@@ -1,4 +1,4 @@
-"""The JavaScript client under Node: the shared scenarios, the spread of its reconnections, its types, and its size."""
+"""The JavaScript client under Node: the shared scenarios, the spread of its reconnections, and its size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from tests.clients.misbehaving import SCENARIOS
-from tests.clients.node import CLIENT, HERE, client_module, node, packages
+from tests.clients.node import CLIENT, HERE, client_module, node
 
 NAMES: Final[list[str]] = [
     scenario["name"]
@@ -187,25 +187,6 @@ def test_it_depends_on_nothing_and_is_small() -> None:
     assert {name.removeprefix("./") for name in imported} <= modules.keys()
     assert "require(" not in text
     assert len(text.encode()) < 90_000
-
-
-def test_types(tmp_path: Path) -> None:
-    """tsc, in strict mode, finds nothing wrong with the declarations and a program that uses all of them, nor with the code."""
-    compiler = packages() / "typescript" / "bin" / "tsc"
-    strict = {
-        "noEmit": True,
-        "strict": True,
-        "allowJs": True,
-        "checkJs": True,
-        "target": "es2022",
-        "module": "es2022",
-        "moduleResolution": "bundler",
-    }
-    where = {"lib": ["es2022", "dom", "dom.iterable"], "types": []}
-    files = [str(HERE / "uses.ts"), str(CLIENT / "fastchat.js")]
-    (tmp_path / "tsconfig.json").write_text(json.dumps({"files": files, "compilerOptions": strict | where}))
-    done = subprocess.run([node(), str(compiler)], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_lock_file_names_no_registry() -> None:

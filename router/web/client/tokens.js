@@ -68,7 +68,8 @@ export class Tokens {
     this.#question = null;
     const source = this.#source;
     if (typeof source !== "function") return goOn(source);
-    const question = (this.#question = {});
+    const question = {};
+    this.#question = question;
     const settle = (/** @type {string | null} */ token, /** @type {string} */ problem, /** @type {unknown} */ cause = undefined) => {
       if (this.#question !== question) return;
       this.#question = null;

@@ -98,11 +98,11 @@ export class History {
     }
   }
 
-  /** @param {number} time @param {(key: string) => number | null} valueOf @param {boolean} gap */
-  #append(time, valueOf, gap) {
+  /** @param {number} time @param {(key: string) => number | null} valueIn @param {boolean} gap */
+  #append(time, valueIn, gap) {
     this.times.push(time);
     this.isGap.push(gap);
-    for (const [key, values] of this.columns) values.push(valueOf(key));
+    for (const [key, values] of this.columns) values.push(valueIn(key));
   }
 
   /**

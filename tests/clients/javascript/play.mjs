@@ -89,7 +89,9 @@ class Player {
         this.events.push([name, structuredClone(note(event))]);
         if (this.closeNext.delete(name)) this.chat.close();
         if (this.throwNext.delete(name)) throw new Error("thrown by the scenario");
-        if (this.waitNext.has(name)) return new Promise((resolve, reject) => (this.waiting[name] ??= []).push({ resolve, reject }));
+        if (!this.waitNext.has(name)) return undefined;
+        this.waiting[name] ??= [];
+        return new Promise((resolve, reject) => this.waiting[name].push({ resolve, reject }));
       });
   }
 
@@ -229,7 +231,8 @@ class Player {
 
   /** Remember what becomes of a promise. */
   note(name, promise) {
-    const noted = (this.promises[name] = { is: "pending" });
+    const noted = { is: "pending" };
+    this.promises[name] = noted;
     promise.then(
       (value) => Object.assign(noted, { is: "resolved", value }),
       (error) => Object.assign(noted, { is: "rejected", error: error.code }),

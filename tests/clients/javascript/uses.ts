@@ -1,4 +1,4 @@
-// A program that uses all of the client, for tsc to check. It is never run.
+// A program that uses all of the client, for `make check-web` to check. It is never run.
 
 import type {
   Chat,
