@@ -129,10 +129,10 @@ class Worker:
             owned, now = self.shard.placement.worker_of, time.monotonic()
             for user_id, ages in read_limits(keep).items():
                 if owned(user_id) == index:
-                    self.shard.idle.remember(user_id, times_of(ages, now))
+                    self.shard.users.idle.remember(user_id, times_of(ages, now))
         #: Where connections come from, when a limit asks for it.
         self._counts = AddressCounts(run_dir, index) if needed(settings) else None
-        self._store.listen(self.shard.messages.appended, self.shard.purged, self.shard.strangers)
+        self._store.listen(self.shard.messages.appended, self.shard.users.purged, self.shard.users.strangers)
         self._store.start()
         self.turn.attach(self._end_turn, self.shard.messages.written)
         self._queue_path = endpoint(run_dir, index)
@@ -366,5 +366,5 @@ class Worker:
         self._bus.close()
         if self._keep is not None:
             now = time.monotonic()
-            kept = {user_id: ages_of(times, now) for user_id, times in self.shard.idle.counted(now)}
+            kept = {user_id: ages_of(times, now) for user_id, times in self.shard.users.idle.counted(now)}
             write_limits(self._keep, self.shard.index, kept)

@@ -53,7 +53,7 @@ class Chats:
 
     def accept(self, origin: int, ticket: int, opener: str, target: str, name: str, now: float) -> None:
         """At the target's shard: keep the chat here first."""
-        self._shard.with_user(target, partial(self._accept, origin, ticket, opener, name), now)
+        self._shard.users.find(target, partial(self._accept, origin, ticket, opener, name), now)
 
     def _accept(
         self,
@@ -86,7 +86,7 @@ class Chats:
 
     def opened_elsewhere(self, opener: str, target: str, now: float) -> None:
         """At the target's shard again: both sides have it, so the target may know. Who is not in memory is told at the next HELLO."""
-        user = self._shard.users.get(target)
+        user = self._shard.users.known.get(target)
         chat = user.chats.get(opener) if user is not None else None
         if user is not None and chat is not None and not chat.confirmed:
             self._shard.delivery.announce(user, chat, now)
@@ -130,7 +130,7 @@ class Chats:
 
     def rename(self, user_id: str, peer: str, name: str, now: float) -> None:
         """At the peer's shard: keep the new name of `user_id`."""
-        self._shard.with_user(peer, partial(self._rename, user_id, name), now)
+        self._shard.users.find(peer, partial(self._rename, user_id, name), now)
 
     def _rename(self, user_id: str, name: str, user: User | None, failure: str | None, now: float) -> None:
         chat = user.chats.get(user_id) if user is not None else None

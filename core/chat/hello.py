@@ -33,7 +33,7 @@ class Greetings:
     def hello(self, session: Session, hello: Hello, now: float) -> None:
         """A valid HELLO, of the user whom the connection belongs to."""
         session.hold(EVERYTHING)
-        self._shard.with_user(hello.user_id, partial(self._found, session, hello), now)
+        self._shard.users.find(hello.user_id, partial(self._found, session, hello), now)
 
     def _found(
         self, session: Session, hello: Hello, user: User | None, failure: str | None, now: float
@@ -45,7 +45,7 @@ class Greetings:
         if user is None:
             user = User(hello.user_id, hello.display_name, shard.settings)
             user.durable = False
-            shard.idle.enter(user)
+            shard.users.idle.enter(user)
         wait = user.hellos.retry_after(now)
         if wait:
             # Who waits as long as it is told to must not be closed meanwhile for not saying HELLO.
@@ -82,7 +82,7 @@ class Greetings:
                 if user.sessions:
                     shard.presence.named(user)
             self._fail(session, "the server can't store anything now", now)
-            shard.idle.note(user, now)
+            shard.users.idle.note(user, now)
             return
         user.stored_name = hello.display_name
         # Another HELLO may be on its way with another name.
@@ -95,7 +95,7 @@ class Greetings:
             session.use(hello.capabilities)
             if user.sessions:
                 shard.presence.named(user)
-            shard.idle.note(user, now)
+            shard.users.idle.note(user, now)
             shard.continue_later(session, EVERYTHING)
             return
         first = session.user is None

@@ -139,7 +139,7 @@ class Histories:
         self, origin: int, ticket: int, asker: str, user_id: str, before: int | None, limit: int
     ) -> None:
         """What `asker` has written to `user_id`, who lives here."""
-        user = self._shard.users.get(user_id)
+        user = self._shard.users.known.get(user_id)
         if before is None and user is not None:
             # A commit that failed may have left something in the store all the same, beyond the head.
             before = user.mailbox.head + 1

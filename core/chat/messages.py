@@ -153,14 +153,14 @@ class Messages:
         now: float,
     ) -> None:
         """At the recipient's shard: refuse it, recognise it, or give it to the store."""
-        user = self._shard.users.get(recipient)
+        user = self._shard.users.known.get(recipient)
         if user is not None:
             self._accept(origin, ticket, flags, sender, message_id, lamport, frame, deadline, user, None, now)
         else:
             accept = partial(
                 self._accept, origin, ticket, flags, sender, message_id, lamport, frame, deadline
             )
-            self._shard.with_user(recipient, accept, now)
+            self._shard.users.find(recipient, accept, now)
 
     def _accept(
         self,

@@ -31,7 +31,7 @@ Tell = Callable[[dict[str, Any]], None]
 def answer(shard: Shard, what: str, user_id: str, tell: Tell, now: float) -> None:
     """Answer through `tell`, once: at once, or when the store has looked. `user_id` is valid, and the shard's own."""
     if what == WHO:
-        shard.with_user(user_id, partial(_found, shard, user_id, tell), now)
+        shard.users.find(user_id, partial(_found, shard, user_id, tell), now)
     elif what == KICK:
         tell({"closed": _kick(shard, user_id, now)})
     else:
@@ -39,7 +39,7 @@ def answer(shard: Shard, what: str, user_id: str, tell: Tell, now: float) -> Non
 
 
 def _kick(shard: Shard, user_id: str, now: float) -> int:
-    user = shard.users.get(user_id)
+    user = shard.users.known.get(user_id)
     sessions = list(user.sessions) if user is not None else []
     for session in sessions:
         shard.close(session, CloseCode.POLICY_VIOLATION, KICK_REASON, now)

@@ -72,7 +72,7 @@ class Receipts:
         """Try again to save what could not be saved. Who is no longer in memory will acknowledge again."""
         while self._again and self._again[0][0] <= now:
             _, recipient, messages = self._again.popleft()
-            user = self._shard.users.get(recipient)
+            user = self._shard.users.known.get(recipient)
             if user is not None:
                 self._shard.store.save_acknowledged(
                     user, partial(self._delivered_at_last, recipient, messages)
@@ -135,7 +135,7 @@ class Receipts:
 
     def show(self, sender: str, recipient: str, message_id: str, flag: int) -> None:
         """Tell the devices of the sender."""
-        user = self._shard.users.get(sender)
+        user = self._shard.users.known.get(sender)
         if user is None or not user.sessions:
             return
         chat = user.chats.get(recipient)

@@ -2,9 +2,7 @@
 
 Everything about a user happens on the shard that owns the user. This is where it all comes in: sessions, records from the other shards,
 and time. What happens then has rooms of its own: `greetings`, `chats`, `messages`, `delivery`, `receipts`, `history`, `typing_indicator`,
-`presence`, and `requests` for what waits for another shard's answer.
-
-Users are in memory while they are connected, and a little longer. For the others there is `with_user`, which asks the store.
+`presence`, `users` for who is in memory, and `requests` for what waits for another shard's answer.
 
 What one shard asks of another stays in order: that keeps messages in order (D18), and lets a client send OPEN_CHAT and MSG in one go.
 """
@@ -14,7 +12,6 @@ from __future__ import annotations
 import logging
 from collections import defaultdict, deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 from core.auth.tokens import TokenVerifier
@@ -32,17 +29,16 @@ from core.chat.envelope import (
 from core.chat.expiry import Expiries
 from core.chat.hello import Greetings
 from core.chat.history import Histories
-from core.chat.idle import IdleUsers
 from core.chat.long_texts import LongTexts
 from core.chat.messages import Messages
 from core.chat.pace import shared_credit
-from core.chat.ports import Bus, Clock, Connection, Found, Store, nobody_waits
+from core.chat.ports import Bus, Clock, Connection, Store, nobody_waits
 from core.chat.presence import Presence
 from core.chat.receipts import Receipts
 from core.chat.requests import SHARES, Request, Requests, refusal
 from core.chat.session import Session, command_table
 from core.chat.typing import TypingIndicators
-from core.chat.user import User
+from core.chat.users import Users
 from core.events import fields
 from core.measures import BUS, LOCAL, OTHER, SECONDS, Histogram, series
 from core.placement import Placement
@@ -79,6 +75,7 @@ class Shard:
         self.bus = bus
         self.store = store
         self.clock = clock
+        self.users = Users(store)
         self.validator = Validator(settings.user_ids)
         #: Another one takes its place when the keys are read again.
         self.tokens = tokens
@@ -94,7 +91,6 @@ class Shard:
         self.long_texts = LongTexts()
         #: What messages may come to nothing beyond what each connection may send of them.
         self.spare = shared_credit()
-        self.users: dict[str, User] = {}
         #: What clients may say, each command with the number of times that it came; and ERROR sent, by what they answer, and code.
         self.commands = command_table()
         self.errors: defaultdict[tuple[str, str], int] = defaultdict(int)
@@ -109,9 +105,6 @@ class Shard:
         self.requests = Requests(generation)
         #: Sessions that may go on with what waited, and the key on which it waited.
         self._ready: deque[tuple[Session, str]] = deque()
-        #: Users who are being looked up -> what is to be done with them.
-        self._loading: dict[str, list[Found[User | None]]] = {}
-        self.idle = IdleUsers(self.users)
         #: Workers that a presence record did not reach, since the way to them was full: they need a snapshot, and may owe us one.
         self._presence_owed: set[int] = set()
         self._records: dict[int, Callable[[int, int, Record, bytes, float], None]] = {
@@ -168,7 +161,7 @@ class Shard:
         self.delivery.disconnected(user, session)
         self.typing.disconnected(user, session, now)
         self.presence.detach(user, session, now)
-        self.idle.note(user, now)
+        self.users.idle.note(user, now)
         if not user.sessions and not user.chats:
             self.store.save_user(user, nobody_waits)  # when a stranger was here last
 
@@ -206,23 +199,6 @@ class Shard:
                 RecordKind.PRESENCE_REQUEST,
             ):
                 self._presence_owed.add(worker)
-
-    def purged(self, mailboxes: list[tuple[str, int]], now: float) -> None:
-        """The store has removed old messages: (user, last position that is gone)."""
-        for user_id, through in mailboxes:
-            user = self.users.get(user_id)
-            if user is not None:
-                user.mailbox.purge(through)
-
-    def strangers(self, user_ids: list[str], now: float) -> None:
-        """The store has users without chats who have not left a connection for a day: forget those who are not here (D23)."""
-        for user_id in user_ids:
-            user = self.users.get(user_id)
-            if user is None and user_id not in self._loading:
-                self.store.forget(user_id)
-            elif user is not None and not user.sessions and not user.chats and not user.busy:
-                self.users.pop(user_id).mailbox.let_go()
-                self.store.forget(user_id)
 
     def worker_gone(self, worker: int, generation: int, now: float) -> None:
         """The supervisor says that this process is dead."""
@@ -267,7 +243,7 @@ class Shard:
         self.presence.tick(now)
         while self._presence_owed:
             self._exchange_presence(self._presence_owed.pop())
-        self.idle.tick(now)
+        self.users.idle.tick(now)
 
     def _exchange_presence(self, worker: int) -> None:
         """Tell a worker who is online here, and ask who is there."""
@@ -313,33 +289,6 @@ class Shard:
         return stats
 
     # -- For chats, messages and typing --
-
-    def with_user(self, user_id: str, then: Found[User | None], now: float) -> None:
-        """Call `then` with a user of this shard, None for one never seen: at once if the user is in memory, else when the store has looked.
-
-        What is to be done with one user is done in the order of the calls.
-        """
-        user = self.users.get(user_id)
-        if user is not None:
-            then(user, None, now)
-            return
-        waiting = self._loading.get(user_id)
-        if waiting is None:
-            self._loading[user_id] = [then]
-            self.store.load(user_id, partial(self._loaded, user_id))
-        else:
-            waiting.append(then)
-
-    def _loaded(self, user_id: str, user: User | None, failure: str | None, now: float) -> None:
-        if user is not None:
-            self.idle.enter(user)
-            self.idle.note(user, now)
-        for then in self._loading.pop(user_id):
-            try:
-                # The one before may have made the user.
-                then(self.users.get(user_id), failure, now)
-            except Exception:
-                _log.exception("bug while handling what waited for a user", extra=fields(user=user_id))
 
     def continue_later(self, session: Session, key: str) -> None:
         """Release what a session holds at the end of this loop turn; at once, a long line of commands would be a deep recursion."""

@@ -102,7 +102,7 @@ class TypingIndicators:
             self._show(*pair, False)
 
     def _show(self, recipient: str, sender: str, is_typing: bool) -> None:
-        user = self._shard.users.get(recipient)
+        user = self._shard.users.known.get(recipient)
         if user is not None and user.sessions:
             frame = codec.typing(sender, is_typing)
             for session in user.sessions:

@@ -97,8 +97,8 @@ class Promises(RuleBasedStateMachine):
         for shard in self.world.shards:
             assert shard.requests.expired(float("inf")) is None
             assert not shard.histories._asked
-            assert not shard._loading
-            for user in shard.users.values():
+            assert not shard.users._loading
+            for user in shard.users.known.values():
                 assert not user.busy
                 assert (user.pins, user.in_flight, user.parked, user.mailbox.reserved) == (0, 0, [], 0)
         for client in self.live():

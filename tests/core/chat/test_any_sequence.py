@@ -372,7 +372,9 @@ class ChatMachine(Promises):
             return
         for row in rows:
             self.sayings[row.message_id].purged = True
-        self.world.shard_of(user).purged(self.world.store_of(user).purge(user, rows[-1].seq), self.world.now)
+        self.world.shard_of(user).users.purged(
+            self.world.store_of(user).purge(user, rows[-1].seq), self.world.now
+        )
         self.look()
 
     @rule(

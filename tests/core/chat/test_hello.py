@@ -51,7 +51,7 @@ def test_all_that_is_about_one_user_is_done_in_order(pair: Pair) -> None:
     assert [message_id for message_id, _ in cat.statuses()] == [TWO]
     assert ann.contents() == ["from Bob"]
     assert not ann.errors() + cat.errors() + bob.errors()
-    assert not pair.world.shard_of(pair.bob)._loading
+    assert not pair.world.shard_of(pair.bob).users._loading
 
 
 def test_two_devices_of_a_new_user_come_while_the_store_looks(pair: Pair) -> None:
@@ -286,7 +286,7 @@ def test_d23_who_is_being_stored_is_not_forgotten(pair: Pair) -> None:
     store, shard = pair.world.store_of(pair.bob), pair.world.shard_of(pair.bob)
     store.slow = True
     bob.leave()
-    shard.strangers([pair.bob], pair.world.now)
+    shard.users.strangers([pair.bob], pair.world.now)
     assert pair.bob in shard.users
     store.slow = False
     pair.world.settle()

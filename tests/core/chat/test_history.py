@@ -137,7 +137,7 @@ def test_d14_what_retention_has_removed_is_gone(pair: Pair) -> None:
     assert first == ["7", "6", "5"]
     for user in (pair.ann, pair.bob):
         shard = pair.world.shard_of(user)
-        shard.purged(pair.world.store_of(user).purge(user, 1), pair.world.now)
+        shard.users.purged(pair.world.store_of(user).purge(user, 1), pair.world.now)
     assert page(ann, pair.bob, before=following) == (["4", "3", "2"], None)
 
 
@@ -227,7 +227,7 @@ def test_d14_retention_that_empties_a_mailbox_disturbs_no_order(far: bool) -> No
     pair = Pair(far, **UNLIMITED)
     talk(pair, "abab")
     world = pair.world
-    world.shard_of(pair.bob).purged(world.store_of(pair.bob).purge(pair.bob, 2), world.now)
+    world.shard_of(pair.bob).users.purged(world.store_of(pair.bob).purge(pair.bob, 2), world.now)
     for index in range(2):
         world.restart(index)
     ann, bob = pair.chatting("history")

@@ -24,14 +24,15 @@ def restarted(pair: Pair, stopped_for: float = 0.0, again: float = 0.0) -> None:
                 shard.close(device.session, 1012, "restarting", pair.world.now)
     now = pair.world.now
     kept = [
-        {name: ages_of(times, now) for name, times in shard.idle.counted(now)} for shard in pair.world.shards
+        {name: ages_of(times, now) for name, times in shard.users.idle.counted(now)}
+        for shard in pair.world.shards
     ]
     pair.world.now += stopped_for
     for index, users in enumerate(kept):
         pair.world.restart(index)
         later = Moment(BOOT, STOPPED.uptime + stopped_for, again)
         for user_id, ages in merge([decode(encode(users, STOPPED))], later).items():
-            pair.world.shards[index].idle.remember(user_id, times_of(ages, pair.world.now))
+            pair.world.shards[index].users.idle.remember(user_id, times_of(ages, pair.world.now))
 
 
 # -- All windows --
@@ -116,7 +117,7 @@ def test_d23_what_counts_no_more_is_not_kept() -> None:
 def test_a_file_of_a_version_with_other_limits_counts_as_far_as_it_goes() -> None:
     for windows in ([[5.0]], [[5.0], [], [], [], [], [], [], [3.0]]):
         pair = Pair(far=False, messages_per_minute=1)
-        pair.world.shards[0].idle.remember(pair.ann, times_of(windows, pair.world.now))
+        pair.world.shards[0].users.idle.remember(pair.ann, times_of(windows, pair.world.now))
         ann, _ = pair.chatting()
         ann.msg(pair.bob)
         assert ann.errors() == ["RATE_LIMITED"]

@@ -90,7 +90,7 @@ def test_d10_what_retention_has_removed_is_no_repeat(pair: Pair) -> None:
     ann, bob = pair.chatting()
     ann.msg(pair.bob, "Hi.", ONE)
     shard = pair.world.shard_of(pair.bob)
-    shard.purged(pair.world.store_of(pair.bob).purge(pair.bob, 1), pair.world.now)
+    shard.users.purged(pair.world.store_of(pair.bob).purge(pair.bob, 1), pair.world.now)
     ann.msg(pair.bob, "Hi.", ONE)
     assert bob.contents() == ["Hi.", "Hi."]
 
@@ -121,7 +121,7 @@ def test_d10_d20_a_full_mailbox_answers_repeats(far: bool, monkeypatch: pytest.M
     ann.msg(pair.bob, "another text", "1")
     assert ann.errors() == ["VALIDATION"]
     shard = pair.world.shard_of(pair.bob)
-    shard.purged(pair.world.store_of(pair.bob).purge(pair.bob, 1), pair.world.now)
+    shard.users.purged(pair.world.store_of(pair.bob).purge(pair.bob, 1), pair.world.now)
     for number in (3, 4):
         ann.msg(pair.bob, f"{number}", f"{number}")
     assert ann.statuses() == [("3", "stored")]

@@ -115,7 +115,7 @@ def test_d11_what_was_purged_can_not_be_read(pair: Pair) -> None:
     ann.msg(pair.bob, "Hi.", ONE)
     ann.take()
     bobs = pair.world.shard_of(pair.bob)
-    bobs.purged(pair.world.store_of(pair.bob).purge(pair.bob, 1), pair.world.now)
+    bobs.users.purged(pair.world.store_of(pair.bob).purge(pair.bob, 1), pair.world.now)
     bob.say("READ", message_id=ONE, **{"from": pair.ann})
     bob.say("MSG_ACK", message_id=ONE)
     assert ann.statuses() == []

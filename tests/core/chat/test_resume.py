@@ -218,7 +218,7 @@ def test_d13_what_retention_has_removed_makes_it_partial(pair: Pair, purged: int
     bob.leave()
     bobs = pair.world.placement.worker_of(pair.bob)
     if how == "told":
-        pair.world.shards[bobs].purged(pair.world.stores[bobs].purge(pair.bob, purged), pair.world.now)
+        pair.world.shards[bobs].users.purged(pair.world.stores[bobs].purge(pair.bob, purged), pair.world.now)
     else:
         pair.world.stores[bobs].purge(pair.bob, purged)
         pair.world.restart(bobs)
@@ -240,11 +240,11 @@ def test_d13_a_purge_while_a_device_is_behind_is_skipped(pair: Pair) -> None:
     bob.hello("Bob Ray", capabilities=["resume"], resume={"cursor": cursor})
     assert came(bob) == numbers(1, 3)
     shard, store = pair.world.shard_of(pair.bob), pair.world.store_of(pair.bob)
-    shard.purged(store.purge(pair.bob, 10), pair.world.now)
+    shard.users.purged(store.purge(pair.bob, 10), pair.world.now)
     for first in (11, 14, 17):
         bob.drain()
         assert came(bob) == numbers(first, first + 2)
-    shard.purged(store.purge(pair.bob, 20), pair.world.now)
+    shard.users.purged(store.purge(pair.bob, 20), pair.world.now)
     bob.drain()
     assert came(bob) == []
     assert not bob.session.behind
@@ -266,7 +266,7 @@ def test_d13_all_that_was_missed_is_purged_while_it_is_read(
     store.slow_reads = True
     bob = resuming(pair, cursor)
     assert greeting(bob) == ("full", cursor)
-    shard.purged(store.purge(pair.bob, 5), pair.world.now)
+    shard.users.purged(store.purge(pair.bob, 5), pair.world.now)
     if when == "before":
         write(pair, 2, ann, start=6)
     store.slow_reads = False

@@ -186,7 +186,7 @@ def test_d23_a_stranger_is_forgotten_when_the_store_says_that_a_day_has_passed(p
     writes = len(pair.world.stores[owner.index].committed)
     bob.leave()
     assert len(pair.world.stores[owner.index].committed) == writes + 1, "when a stranger left is kept"
-    owner.strangers([pair.bob], pair.world.now)
+    owner.users.strangers([pair.bob], pair.world.now)
     pair.world.settle()
     assert pair.world.stores[owner.index].forgotten == [pair.bob]
     assert pair.bob not in owner.users
@@ -199,15 +199,15 @@ def test_d23_whoever_is_here_or_has_a_chat_by_now_is_not_forgotten(pair: Pair) -
     """The store asks; who is online, who is being looked up, and who has got a chat meanwhile are no strangers."""
     ann, bob = pair.online(pair.ann, pair.bob)
     owner = pair.world.shard_of(pair.bob)
-    owner.strangers([pair.bob], pair.world.now)
+    owner.users.strangers([pair.bob], pair.world.now)
     bob.leave()
     pair.world.pass_time(130, step=10)
     pair.world.device(pair.bob).hello(settle=False)
-    owner.strangers([pair.bob], pair.world.now)
+    owner.users.strangers([pair.bob], pair.world.now)
     pair.world.settle()
     pair.world.devices[-1].leave()
     ann.open_chat(pair.bob)
-    owner.strangers([pair.bob], pair.world.now)
+    owner.users.strangers([pair.bob], pair.world.now)
     pair.world.settle()
     assert pair.world.stores[owner.index].forgotten == []
     assert ann.one("CHAT_OPENED")["target_user_id"] == pair.bob

@@ -180,7 +180,7 @@ def test_d20_retention_makes_room(far: bool) -> None:
         assert crowd.write(person) == "stored"
     assert crowd.write(5) == "strangers"
     shard = crowd.world.shard_of(crowd.bob)
-    shard.purged(crowd.world.store_of(crowd.bob).purge(crowd.bob, 3), crowd.world.now)
+    shard.users.purged(crowd.world.store_of(crowd.bob).purge(crowd.bob, 3), crowd.world.now)
     assert [crowd.write(person) for person in (0, 0, 3, 5, 5, 1)] == [
         *("stored", "sender", "sender"),
         *("stored", "stored", "strangers"),
@@ -237,7 +237,7 @@ def test_d20_a_store_that_can_not_count_fails_and_may_be_asked_again(far: bool) 
     crowd.forget()
     store = crowd.world.store_of(crowd.bob)
     shard = crowd.world.shard_of(crowd.bob)
-    shard.with_user(crowd.bob, lambda user, failure, now: None, crowd.world.now)
+    shard.users.find(crowd.bob, lambda user, failure, now: None, crowd.world.now)
     crowd.world.settle()
     store.read_failure = "unreadable"
     crowd.people[0].msg(crowd.bob, "again", "again")
@@ -326,7 +326,7 @@ def test_d20_any_sequence(far: bool, seed: int) -> None:
             store = crowd.world.store_of(crowd.bob)
             oldest = waiting.pop(0)[0]
             through = next(row.seq for row in store.records[crowd.bob].rows if row.message_id == oldest)
-            crowd.world.shard_of(crowd.bob).purged(store.purge(crowd.bob, through), crowd.world.now)
+            crowd.world.shard_of(crowd.bob).users.purged(store.purge(crowd.bob, through), crowd.world.now)
         elif what < 0.98:
             crowd.world.pass_time(1)
             crowd.restart()
