@@ -175,7 +175,7 @@ class Connection(WSListener):
         return acknowledged_bytes(self._stream.get_extra_info("socket"))
 
     def stopped_reading(self, now: float) -> None:
-        self._worker.shard.close(self.session, CloseCode.TRY_AGAIN_LATER, _STOPPED_READING, now)
+        self.session.close(CloseCode.TRY_AGAIN_LATER, _STOPPED_READING, now)
 
     # -- The end of a loop turn --
 
@@ -188,9 +188,7 @@ class Connection(WSListener):
             return
         waiting = stream.get_write_buffer_size()
         if waiting > self.outbox_max:
-            self._worker.shard.close(
-                self.session, CloseCode.TRY_AGAIN_LATER, "you read too slowly; reconnect", now
-            )
+            self.session.close(CloseCode.TRY_AGAIN_LATER, "you read too slowly; reconnect", now)
         elif self.session.behind and waiting < REPLAY_WINDOW_BYTES:
             self.session.writable(now)
 
@@ -415,7 +413,7 @@ class Connection(WSListener):
 
     def fail(self, code: int, reason: str) -> None:
         """Close for what the client did, or did not do."""
-        self._worker.shard.close(self.session, code, reason, monotonic())
+        self.session.close(code, reason, monotonic())
         self._worker.turn.schedule()
 
     def _finish(self, code: int, reason: str, answered: bool = False) -> None:

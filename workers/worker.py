@@ -126,7 +126,7 @@ class Worker:
         self.shard = Shard(index, generation, settings, self._bus, self._store, SystemClock(), tokens)
         self._keep = keep
         if keep is not None:
-            owned, now = self.shard.placement.worker_of, time.monotonic()
+            owned, now = self.shard.exchange.placement.worker_of, time.monotonic()
             for user_id, ages in read_limits(keep).items():
                 if owned(user_id) == index:
                     self.shard.users.idle.remember(user_id, times_of(ages, now))
@@ -233,7 +233,7 @@ class Worker:
         queue = self._queue
         return {
             "connections": len(self.connections),
-            "slots": self.shard.placement.owners.count(self.shard.index),
+            "slots": self.shard.exchange.placement.owners.count(self.shard.index),
             "adopted_total": queue.adopted if queue else 0,
             "handover_truncated_total": queue.truncated if queue else 0,
             "handover_pauses_total": queue.pauses if queue else 0,
@@ -294,7 +294,7 @@ class Worker:
             connection.close(CloseCode.TRY_AGAIN_LATER, reason)
         elif self._stopped.done() and not connection.session.closed:
             # It was on its way while all others were told to go.
-            self.shard.close(connection.session, *self._stopped.result(), time.monotonic())
+            connection.session.close(*self._stopped.result(), time.monotonic())
 
     def forget(self, connection: Connection) -> None:
         """A connection is gone."""
@@ -329,12 +329,12 @@ class Worker:
             self._reload_keys()
         elif message["op"] == ASK:
             tell = partial(self._answer, message["id"])
-            answer(self.shard, message["what"], message["user"], tell, time.monotonic())
+            answer(self.shard.users, message["what"], message["user"], tell, time.monotonic())
             self.turn.schedule()
 
     def _reload_keys(self) -> None:
         try:
-            self.shard.tokens = load_verifier(self._settings, Path.read_bytes)
+            self.shard.expiries.tokens = load_verifier(self._settings, Path.read_bytes)
         except ConfigurationError as error:
             _log.error(
                 "the keys stay as they are, since the new ones are no good", extra=fields(reason=str(error))
@@ -356,7 +356,7 @@ class Worker:
             self._counts.close()
         now = time.monotonic()
         for connection in list(self.connections):
-            self.shard.close(connection.session, code, reason, now)
+            connection.session.close(code, reason, now)
         self._note_empty()
         with suppress(TimeoutError):
             async with asyncio.timeout(_STOP_PATIENCE):

@@ -169,26 +169,14 @@ class Delivery:
                     self.arrived(user, session, message)
                     return
         # No longer in memory: the store knows which one is meant. What is sent again from there comes behind its answer.
-        session.in_flight += 1
-        session.adjust_reading()
+        session.asked()
         self._store.find(user, sender, message_id, partial(self._found, session, user, session.cursor))
 
     def arrived(self, user: User, session: Session, message: Message) -> None:
         """This device of `user` has this message, and what was written to it before."""
         if session.announcements is not None:
             self._confirm(user, session, session.announcements.before(message.seq))
-        self.settle(user, message)
-
-    def settle(self, user: User, message: Message) -> None:
-        """A device of `user` has this message."""
-        mailbox = user.mailbox
-        if mailbox.acknowledge(message.seq):
-            mailbox.receipts_due.pop(message.seq, None)
-            if message.receipts:
-                told = [(message.sender, message.message_id)]
-                self._store.save_acknowledged(user, partial(self._receipts.delivered, user.user_id, told))
-            else:
-                self._store.save_acknowledged(user)
+        self._receipts.acknowledged(user, message)
 
     def pong(self, session: Session, payload: bytes, now: float) -> None:
         """A pong: if it answers the confirming ping, everything written before that ping has arrived."""
@@ -298,8 +286,7 @@ class Delivery:
                 break
         else:
             session.charge(now)
-        session.in_flight -= 1
-        session.adjust_reading()
+        session.decided()
 
     def _write(self, user: User, session: Session, message: Message, now: float) -> None:
         mailbox = user.mailbox

@@ -19,14 +19,15 @@ anything.
 | PRESENCE_SNAPSHOT | to all, or to who asked | JSON | everyone online here; `ticket` is the version |
 | PRESENCE_REQUEST | to who is behind | | send me a snapshot |
 
-To add one: a RecordKind, a row here, and an entry in ``core.chat.shard.Shard``'s table of records.
+To add one: a RecordKind, a row here, and a handler that a room registers (``core.chat.exchange.Exchange.on``).
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
+from functools import partial
 from typing import Final, NamedTuple
 
 _VERSION: Final = 4
@@ -107,7 +108,7 @@ class ReceiptFlag(IntEnum):
     READ = 2
 
 
-class Record(NamedTuple):
+class RecordHead(NamedTuple):
     """The fixed head of a record."""
 
     kind: int
@@ -118,14 +119,34 @@ class Record(NamedTuple):
     deadline: float
 
 
+class Record(NamedTuple):
+    """A record as the room that handles it gets it, whether it came over the bus or from this shard."""
+
+    #: The process that it comes from.
+    worker: int
+    generation: int
+    flags: int
+    ticket: int
+    deadline: float
+    #: Its fields that are text; and the last one, if that is none.
+    texts: list[str]
+    body: bytes
+
+
+#: Makes a record of its fields, in a third of the time that calling the class takes.
+new_record: Final[Callable[[tuple[int, int, int, int, float, list[str], bytes]], Record]] = partial(
+    tuple.__new__, Record
+)
+
+
 def pack_record(kind: int, flags: int, ticket: int, deadline: float, *fields: bytes) -> bytes:
     """One record; only the last field may contain a NUL."""
     return _RECORD.pack(kind, flags, ticket, deadline) + b"\0".join(fields)
 
 
-def record_head(record: bytes) -> Record:
+def record_head(record: bytes) -> RecordHead:
     """The fixed part of a record."""
-    return Record._make(_RECORD.unpack_from(record))
+    return RecordHead._make(_RECORD.unpack_from(record))
 
 
 def record_fields(record: bytes, count: int) -> list[bytes]:

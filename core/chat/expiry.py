@@ -8,32 +8,64 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from core.auth.tokens import ANNOUNCE_SECONDS, EXPIRED_REASON, expiry_notice
-from core.wire.protocol import CloseCode
+from core.auth.tokens import (
+    ANNOUNCE_SECONDS,
+    EXPIRED_REASON,
+    TRIES,
+    TRIES_REASON,
+    TokenVerifier,
+    expiry_notice,
+)
+from core.wire import codec
+from core.wire.frames import FrameError
+from core.wire.protocol import CloseCode, MessageType, Refusal
 
 if TYPE_CHECKING:
+    from core.chat.ports import Clock
     from core.chat.session import Session
-    from core.chat.shard import Shard
 
 
 class Expiries:
     """The sessions of one shard whose time is limited: those with `expires` not 0."""
 
-    __slots__ = ("_buckets", "_shard", "_times")
+    __slots__ = ("_buckets", "_errors", "_times", "clock", "tokens")
 
-    def __init__(self, shard: Shard) -> None:
-        self._shard = shard
+    def __init__(
+        self, clock: Clock, tokens: TokenVerifier | None, errors: dict[tuple[str, str], int]
+    ) -> None:
+        """`errors` counts ERROR by the message type that it answers, and code."""
+        self.clock = clock
+        self._errors = errors
+        #: Checks what proves who a client is, where something has to. Another one takes its place when the keys are read again.
+        self.tokens = tokens
         #: second -> those for whom something is due then; and these seconds as a heap. A second stays until it is over, also when nobody is
         #: left in it: else it would be pushed again and again.
         self._buckets: dict[int, set[Session]] = {}
         self._times: list[int] = []
 
-    def watch(self, session: Session, wall: float) -> None:
+    def renew(self, session: Session, token: Any, now: float) -> None:
+        """HELLO came with another token. Raises Refusal when it is no good, and FrameError(1008) after three such in a row."""
+        if self.tokens is None or token is None:
+            return
+        try:
+            expires = self.tokens.prove(token, session.claimed, self.clock.seconds())
+        except Refusal as refusal:
+            session.token_tries += 1
+            if session.token_tries < TRIES:
+                raise
+            session.refuse(refusal, MessageType.HELLO, None, now)
+            raise FrameError(CloseCode.POLICY_VIOLATION, TRIES_REASON) from None
+        session.token_tries = 0
+        if expires > session.expires and not session.closed:
+            session.expires = expires
+            self.watch(session)
+
+    def watch(self, session: Session) -> None:
         """`session.expires` was set or changed."""
         self.forget(session)
-        left = session.expires - wall
+        left = session.expires - self.clock.seconds()
         self._put(session, session.expires - min(ANNOUNCE_SECONDS, left / 2.0))
 
     def forget(self, session: Session) -> None:
@@ -42,16 +74,21 @@ class Expiries:
         if bucket is not None:
             bucket.discard(session)
 
-    def tick(self, wall: float, now: float) -> None:
-        """Do what is due at `wall`; `now` is the same moment on the monotonic clock."""
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+        if not self._times:
+            return
+        wall = self.clock.seconds()
         while self._times and self._times[0] <= wall:
             due = self._buckets.pop(heappop(self._times))
             for session in due:
                 left = session.expires - wall
                 if left <= 0.0:
-                    self._shard.close(session, CloseCode.POLICY_VIOLATION, EXPIRED_REASON, now)
+                    session.close(CloseCode.POLICY_VIOLATION, EXPIRED_REASON, now)
                 else:
-                    session.tell_expiry(expiry_notice(left))
+                    notice = expiry_notice(left)
+                    self._errors[MessageType.HELLO, notice.code] += 1
+                    session.connection.send(codec.error(notice, MessageType.HELLO))
                     self._put(session, session.expires)
 
     def _put(self, session: Session, due: float) -> None:

@@ -19,40 +19,57 @@ from core.wire.protocol import DEVICE_SILENT, DEVICES_MAX, HELLO_DEADLINE, Capab
 from core.wire.validation import Hello
 
 if TYPE_CHECKING:
-    from core.chat.shard import Shard
+    from core.chat.chats import Chats
+    from core.chat.delivery import Delivery
+    from core.chat.ports import Store
+    from core.chat.presence import Presence
+    from core.chat.users import Users
+    from core.process.settings import Settings
 
 
 class Greetings:
     """The HELLOs of one shard."""
 
-    __slots__ = ("_shard",)
+    __slots__ = ("_chats", "_delivery", "_presence", "_settings", "_store", "_users")
 
-    def __init__(self, shard: Shard) -> None:
-        self._shard = shard
+    def __init__(
+        self,
+        settings: Settings,
+        users: Users,
+        store: Store,
+        chats: Chats,
+        delivery: Delivery,
+        presence: Presence,
+    ) -> None:
+        self._settings = settings
+        self._users = users
+        self._store = store
+        self._chats = chats
+        self._delivery = delivery
+        self._presence = presence
 
     def hello(self, session: Session, hello: Hello, now: float) -> None:
         """A valid HELLO, of the user whom the connection belongs to."""
         session.hold(EVERYTHING)
-        self._shard.users.find(hello.user_id, partial(self._found, session, hello), now)
+        self._users.find(hello.user_id, partial(self._found, session, hello), now)
 
     def _found(
         self, session: Session, hello: Hello, user: User | None, failure: str | None, now: float
     ) -> None:
-        shard = self._shard
         if failure is not None:
             self._fail(session, "the server can't read what it has stored", now)
             return
         if user is None:
-            user = User(hello.user_id, hello.display_name, shard.settings)
+            user = User(hello.user_id, hello.display_name, self._settings)
             user.durable = False
-            shard.users.idle.enter(user)
+            self._users.idle.enter(user)
         wait = user.hellos.retry_after(now)
         if wait:
             # Who waits as long as it is told to must not be closed meanwhile for not saying HELLO.
             session.hello_deadline = now + wait + HELLO_DEADLINE
-            refusal = rate_limited("HELLO", shard.settings.hellos_per_minute, wait)
+            refusal = rate_limited("HELLO", self._settings.hellos_per_minute, wait)
             session.refuse_later(refusal, "HELLO", None, now)
-            shard.continue_later(session, EVERYTHING)
+            session.continue_later(EVERYTHING)
             return
         user.hellos.count(now)
         renamed = user.display_name != hello.display_name
@@ -63,7 +80,7 @@ class Greetings:
         if user.durable:
             welcome(None, now)
         else:
-            shard.store.save_user(user, welcome)
+            self._store.save_user(user, welcome)
 
     def _welcome(
         self,
@@ -75,59 +92,58 @@ class Greetings:
         now: float,
     ) -> None:
         """The user is known durably: greet the device, tell it what it missed."""
-        shard = self._shard
         if failure is not None:
             if user.display_name == hello.display_name:
                 user.display_name = user.stored_name
                 if user.sessions:
-                    shard.presence.named(user)
+                    self._presence.named(user)
             self._fail(session, "the server can't store anything now", now)
-            shard.users.idle.note(user, now)
+            self._users.idle.note(user, now)
             return
         user.stored_name = hello.display_name
         # Another HELLO may be on its way with another name.
         user.durable = user.display_name == hello.display_name
         if renamed:
-            shard.chats.tell_new_name(user, now)
+            self._chats.tell_new_name(user, now)
         if session.closed:
             # Too late to greet, but what the client sent is still done, if it was the client who left.
             session.user = user
             session.use(hello.capabilities)
             if user.sessions:
-                shard.presence.named(user)
-            shard.users.idle.note(user, now)
-            shard.continue_later(session, EVERYTHING)
+                self._presence.named(user)
+            self._users.idle.note(user, now)
+            session.continue_later(EVERYTHING)
             return
         first = session.user is None
         if first and len(user.sessions) >= DEVICES_MAX and not self._replace_device(user, now):
             reason = f"this user has {DEVICES_MAX} connections already"
-            shard.close(session, CloseCode.TRY_AGAIN_LATER, reason, now)
+            session.close(CloseCode.TRY_AGAIN_LATER, reason, now)
             return
         session.use(hello.capabilities)
         session.presence_changes = {} if Capability.PRESENCE_DELTA in session.capabilities else None
         resumed: str = Resumed.FULL
         if first or hello.cursor is not None:
-            resumed = shard.delivery.start(user, session, hello.cursor)
+            resumed = self._delivery.start(user, session, hello.cursor)
         if first:
             session.user = user
             user.sessions.append(session)
-        scope = None if session.presence_changes is None else shard.presence.scope
+        scope = None if session.presence_changes is None else self._presence.scope
         if session.resumes:
             cursor = user.mailbox.cursor(session.cursor)
             ack = codec.hello_ack(user.user_id, hello.capabilities, cursor, resumed, scope)
         else:
             ack = codec.hello_ack(user.user_id, hello.capabilities, scope=scope)
         session.connection.send(ack)
-        shard.presence.attach(user, session, now)
+        self._presence.attach(user, session, now)
         if first:
-            shard.delivery.announce_missed(user, session)
-        shard.delivery.pump(user, session, now)
-        shard.continue_later(session, EVERYTHING)
+            self._delivery.announce_missed(user, session)
+        self._delivery.pump(user, session, now)
+        session.continue_later(EVERYTHING)
 
     def _fail(self, session: Session, reason: str, now: float) -> None:
         """The store has failed, and without it nobody can be greeted."""
         if not session.closed:
-            self._shard.close(session, CloseCode.TRY_AGAIN_LATER, reason, now)
+            session.close(CloseCode.TRY_AGAIN_LATER, reason, now)
 
     def _replace_device(self, user: User, now: float) -> bool:
         """Close the device that has been silent longest, if that is long enough; whether there was one (D4)."""
@@ -135,5 +151,5 @@ class Greetings:
         if now - silent.connection.last_heard < DEVICE_SILENT:
             return False
         reason = "replaced by a newer connection of the same user"
-        self._shard.close(silent, CloseCode.REPLACED, reason, now)
+        silent.close(CloseCode.REPLACED, reason, now)
         return True

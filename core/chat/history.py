@@ -11,16 +11,19 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from core.chat.envelope import Outcome, RecordKind, pack_record
+from core.chat.envelope import Outcome, Record, RecordKind
+from core.chat.exchange import Exchange, Request
+from core.chat.ports import Store
 from core.chat.ratelimit import rate_limited
-from core.chat.requests import Request
 from core.chat.session import Session
 from core.chat.user import User
 from core.wire import codec
 from core.wire.protocol import HISTORY_MAX_BYTES, ErrorCode, MessageType, Refusal
 
 if TYPE_CHECKING:
-    from core.chat.shard import Shard
+    from core.chat.chats import Chats
+    from core.chat.users import Users
+    from core.process.settings import Settings
 
 #: (position, Lamport count, `data` of the MSG as JSON), newest first.
 Page = list[tuple[int, int, bytes]]
@@ -43,12 +46,21 @@ class _Asked:
 class Histories:
     """What the users of one shard ask for, and what others ask of their mailboxes."""
 
-    __slots__ = ("_asked", "_shard")
+    __slots__ = ("_asked", "_chats", "_exchange", "_limit", "_store", "_users")
 
-    def __init__(self, shard: Shard) -> None:
-        self._shard = shard
+    def __init__(
+        self, settings: Settings, users: Users, exchange: Exchange, store: Store, chats: Chats
+    ) -> None:
+        self._limit = settings.history_per_minute
+        self._users = users
+        self._exchange = exchange
+        self._store = store
+        self._chats = chats
         #: ticket -> what has been found so far.
         self._asked: dict[int, _Asked] = {}
+        exchange.on(RecordKind.HISTORY, 4, self._answer, asks=True)
+        exchange.on(RecordKind.HISTORY_PAGE, 0, self._page_came, body=True)
+        exchange.on_outcome(MessageType.HISTORY, self._settled)
 
     # -- At the asker's shard --
 
@@ -62,44 +74,41 @@ class Histories:
         now: float,
     ) -> None:
         """HISTORY: `before` is a position in the mailbox of `user` and one in that of `peer`."""
-        shard = self._shard
         if not user.has_chat(peer):
             raise Refusal(ErrorCode.CHAT_NOT_OPENED, "there is no chat with this user", field="with")
-        shard.chats.used(user, peer)
+        self._chats.used(user, peer)
         wait = user.histories.retry_after(now)
         if wait:
-            raise rate_limited("HISTORY", shard.settings.history_per_minute, wait)
+            raise rate_limited("HISTORY", self._limit, wait)
         user.histories.count(now)
-        session.in_flight += 1
-        session.adjust_reading()
-        request = shard.requests.open(MessageType.HISTORY, session, user, peer, None, now)
+        session.asked()
+        request = self._exchange.open(MessageType.HISTORY, session, user, peer, None, now)
         self._asked[request.ticket] = _Asked(limit)
         mine, theirs = before or (user.mailbox.head + 1, None)
         # One more than is shown tells whether there are more, and where they begin.
-        shard.store.history(user.user_id, peer, mine, limit + 1, partial(self._mine, request.ticket))
-        owner = shard.placement.worker_of(peer)
-        if owner == shard.index:
-            self.answer(owner, request.ticket, user.user_id, peer, theirs, limit + 1)
-        else:
-            # Position 0 is nobody's, and stands for the end here; to be before 1 is to be before everything.
-            position = 0 if theirs is None else max(theirs, 1)
-            fields = (user.user_id.encode(), peer.encode(), b"%d" % position, b"%d" % (limit + 1))
-            shard.bus.send(
-                owner, pack_record(RecordKind.HISTORY, 0, request.ticket, request.deadline, *fields)
-            )
+        self._store.history(user.user_id, peer, mine, limit + 1, partial(self._mine, request.ticket))
+        # Position 0 is nobody's, and stands for the end here; to be before 1 is to be before everything.
+        position = 0 if theirs is None else max(theirs, 1)
+        texts = [user.user_id, peer, str(position), str(limit + 1)]
+        self._exchange.ask(RecordKind.HISTORY, 0, request, texts, b"", now)
 
-    def settled(self, request: Request, outcome: int, now: float) -> None:
+    def _settled(self, request: Request, outcome: int, name: str, now: float) -> None:
         """It could not be answered."""
         self._asked.pop(request.ticket, None)
-        self._shard.refuse(request, outcome, now)
-        self._done(request)
+        self._exchange.refuse(request, outcome, now)
+        request.session.decided()
 
-    def page_came(self, ticket: int, failed: bool, body: bytes, now: float) -> None:
-        """The page from the peer's shard."""
-        page: Page | None = None
-        if not failed:
-            page = [(seq, lamport, codec.to_json(data)) for seq, lamport, data in codec.from_json(body)]
-        self._theirs(ticket, page, now)
+    def _page_came(self, record: Record, now: float) -> None:
+        """The page from the peer's shard; `flags` is 1 when it can't be read."""
+        asked = self._asked.get(record.ticket)
+        if asked is None:
+            return
+        if record.flags:
+            self._exchange.settle(record.ticket, Outcome.FAILED, "", now)
+            return
+        page = codec.from_json(record.body)
+        asked.theirs = [(seq, lamport, codec.to_json(data)) for seq, lamport, data in page]
+        self._finish(record.ticket, asked)
 
     def _mine(self, ticket: int, found: Page, failure: str | None, now: float) -> None:
         asked = self._asked.get(ticket)
@@ -107,52 +116,35 @@ class Histories:
             asked.mine = _page(found)
             self._finish(ticket, asked)
         elif asked is not None:
-            self._shard.settle(ticket, Outcome.FAILED, "", now)
-
-    def _theirs(self, ticket: int, page: Page | None, now: float) -> None:
-        asked = self._asked.get(ticket)
-        if asked is not None and page is not None:
-            asked.theirs = page
-            self._finish(ticket, asked)
-        elif asked is not None:
-            self._shard.settle(ticket, Outcome.FAILED, "", now)
+            self._exchange.settle(ticket, Outcome.FAILED, "", now)
 
     def _finish(self, ticket: int, asked: _Asked) -> None:
         if asked.mine is None or asked.theirs is None:
             return
         del self._asked[ticket]
-        request = self._shard.requests.take(ticket)
+        request = self._exchange.take(ticket)
         if request is None:
             return
         if not request.session.closed:
             messages, following = _merge(asked.mine, asked.theirs, asked.limit)
             request.session.connection.send(codec.history(request.peer, messages, following))
-        self._done(request)
-
-    def _done(self, request: Request) -> None:
-        request.session.in_flight -= 1
-        request.session.adjust_reading()
+        request.session.decided()
 
     # -- At the peer's shard --
 
-    def answer(
-        self, origin: int, ticket: int, asker: str, user_id: str, before: int | None, limit: int
-    ) -> None:
-        """What `asker` has written to `user_id`, who lives here."""
-        user = self._shard.users.known.get(user_id)
+    def _answer(self, asked: Record, now: float) -> None:
+        """What the asker has written to a user who lives here."""
+        asker, user_id, position, limit = asked.texts
+        before = int(position) or None
+        user = self._users.known.get(user_id)
         if before is None and user is not None:
             # A commit that failed may have left something in the store all the same, beyond the head.
             before = user.mailbox.head + 1
-        self._shard.store.history(user_id, asker, before, limit, partial(self._answer, origin, ticket))
+        self._store.history(user_id, asker, before, int(limit), partial(self._answer_with, asked))
 
-    def _answer(self, origin: int, ticket: int, found: Page, failure: str | None, now: float) -> None:
-        shard = self._shard
-        if origin == shard.index:
-            self._theirs(ticket, _page(found) if failure is None else None, now)
-            return
+    def _answer_with(self, asked: Record, found: Page, failure: str | None, now: float) -> None:
         body = b"[%b]" % b",".join(b"[%d,%d,%b]" % entry for entry in _page(found))
-        failed = int(failure is not None)
-        shard.bus.send(origin, pack_record(RecordKind.HISTORY_PAGE, failed, ticket, 0.0, body))
+        self._exchange.answer(asked, RecordKind.HISTORY_PAGE, int(failure is not None), body, now)
 
 
 def _page(found: Page) -> Page:

@@ -20,6 +20,7 @@ import secrets
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from core.chat.envelope import Record
     from core.chat.shares import Shares
     from core.chat.user import Chat, User
 
@@ -65,8 +66,8 @@ class Message:
         # -- Until it is committed --
         #: When it must not be stored any more, on the monotonic clock (D26).
         self.deadline = 0.0
-        #: (worker, ticket) of those to be told; the sender, and whoever repeated it meanwhile.
-        self.waiting: list[tuple[int, int]] = []
+        #: The records that are to be answered: the one that brought it, and its repeats that came meanwhile.
+        self.waiting: list[Record] = []
         #: Set by the store instead of committing: the stored message of the same sender and id (D10).
         self.original: Message | None = None
 

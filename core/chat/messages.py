@@ -1,7 +1,7 @@
 """The way of one message (D9-D11, D18, D20).
 
-`send` at the sender's shard: limit, frame, request -> `accept` at the recipient's: refuse it, recognise a repeat, or give it to
-the store -> `appended`, when it is durable: into the mailbox, to the devices, answer -> `settled` back at the sender's: MSG_ACK, or ERROR.
+`send` at the sender's shard: limit, frame, request -> `_came` at the recipient's: refuse it, recognise a repeat, or give it to
+the store -> `appended`, when it is durable: into the mailbox, to the devices, answer -> `_settled` back at the sender's: MSG_ACK, or ERROR.
 
 Whether a message counts against the sender's limit is known only when it is settled, since repeats and refused ones don't. So the ones in
 flight are counted as if they would; when that fills the limit, the next one waits until they are settled. A message that is over
@@ -19,20 +19,26 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from core.chat.command_queue import EVERYTHING
-from core.chat.envelope import MessageFlag, Outcome, RecordKind, pack_record
+from core.chat.envelope import MessageFlag, Outcome, Record, RecordKind
+from core.chat.exchange import Exchange, Request
 from core.chat.mailbox import Message
-from core.chat.requests import Request
+from core.chat.ports import Clock, Store
 from core.chat.session import Session
 from core.chat.shares import Room
 from core.chat.user import User
 from core.events import fields
 from core.measures import BUS, LOCAL, SECONDS, Histogram
 from core.wire import codec
-from core.wire.protocol import CONFIRM_TIMEOUT, UNCOMMITTED_MAX, AckStatus, MessageType
+from core.wire.protocol import CONFIRM_TIMEOUT, AckStatus, MessageType
 from core.wire.timestamps import answer_timestamp
 
 if TYPE_CHECKING:
-    from core.chat.shard import Shard
+    from core.chat.chats import Chats
+    from core.chat.delivery import Delivery
+    from core.chat.presence import Presence
+    from core.chat.typing import TypingIndicators
+    from core.chat.users import Users
+    from core.process.settings import Settings
 
 _log = logging.getLogger("fastchat.core")
 
@@ -58,11 +64,45 @@ _RECEIPT_STATUS: Final[dict[int, str]] = {
 class Messages:
     """The messages from and to the users of one shard."""
 
-    __slots__ = ("_room", "_shard", "_shown", "delivery_seconds", "sent", "sent_far")
+    __slots__ = (
+        "_chats",
+        "_clock",
+        "_delivery",
+        "_exchange",
+        "_presence",
+        "_room",
+        "_shown",
+        "_store",
+        "_typing",
+        "_users",
+        "delivery_seconds",
+        "sent",
+        "sent_far",
+    )
 
-    def __init__(self, shard: Shard) -> None:
-        self._shard = shard
-        self._room = Room(shard.store, shard.settings.mailbox_max)
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        users: Users,
+        exchange: Exchange,
+        store: Store,
+        chats: Chats,
+        delivery: Delivery,
+        presence: Presence,
+        typing: TypingIndicators,
+    ) -> None:
+        self._clock = clock
+        self._users = users
+        self._exchange = exchange
+        self._store = store
+        self._chats = chats
+        self._delivery = delivery
+        self._presence = presence
+        self._typing = typing
+        self._room = Room(store, settings.mailbox_max)
+        exchange.on(RecordKind.MESSAGE, 4, self._came, body=True, asks=True)
+        exchange.on_outcome(MessageType.MSG, self._settled)
         #: Valid MSG, and those of them that went to another shard.
         self.sent = 0
         self.sent_far = 0
@@ -73,7 +113,6 @@ class Messages:
     def send(
         self,
         session: Session,
-        user: User,
         recipient: str,
         content: str,
         message_id: str | None,
@@ -83,13 +122,13 @@ class Messages:
         """A valid MSG. `data` is what the client sent, kept when it can't be decided yet whether one more is allowed; `content` is its
         text, sanitised.
         """
-        shard = self._shard
+        user = session.greeted
         chat = user.chats.get(recipient)
         flags = 0
         if chat is not None and chat.saved:
             flags = MessageFlag.CHAT_OPEN
             if not (chat.written and chat.confirmed):
-                shard.chats.wrote(session, user, chat)
+                self._chats.wrote(session, user, chat)
         if user.messages.retry_after(now, user.in_flight):
             if user.in_flight:
                 session.hold_back(MessageType.MSG, data)
@@ -100,7 +139,7 @@ class Messages:
             flags |= MessageFlag.RECEIPTS
         if message_id is None:
             message_id = _new_message_id()
-        timestamp = shard.clock.timestamp()
+        timestamp = self._clock.timestamp()
         if chat is not None and chat.heard_at >= timestamp:
             timestamp = answer_timestamp(timestamp, chat.heard_at)
         frame = codec.msg(user.user_id, recipient, content, message_id, timestamp)
@@ -108,93 +147,45 @@ class Messages:
             session.typing_to[recipient] = now
         self.sent += 1
         user.in_flight += 1
-        session.in_flight += 1
-        if session.in_flight >= UNCOMMITTED_MAX:
-            session.adjust_reading()
-        request = shard.requests.open(MessageType.MSG, session, user, recipient, message_id, now)
+        session.asked()
+        request = self._exchange.open(MessageType.MSG, session, user, recipient, message_id, now)
         request.frame = frame
         if session.receipts and content != data["content"]:
             request.altered = True
         if flags & MessageFlag.CHAT_OPEN:
             session.choose(recipient, request.ticket)
-        lamport = user.mailbox.lamport + 1
-        owner = shard.placement.worker_of(recipient)
-        if owner == shard.index:
-            self.accept(
-                owner,
-                request.ticket,
-                flags,
-                user.user_id,
-                recipient,
-                message_id,
-                lamport,
-                frame,
-                request.deadline,
-                now,
-            )
-        else:
+        texts = [user.user_id, recipient, message_id, str(user.mailbox.lamport + 1)]
+        if self._exchange.ask(RecordKind.MESSAGE, flags, request, texts, frame, now):
             self.sent_far += 1
-            carried = (user.user_id.encode(), recipient.encode(), message_id.encode(), b"%d" % lamport, frame)
-            shard.bus.send(
-                owner, pack_record(RecordKind.MESSAGE, flags, request.ticket, request.deadline, *carried)
-            )
 
-    def accept(
-        self,
-        origin: int,
-        ticket: int,
-        flags: int,
-        sender: str,
-        recipient: str,
-        message_id: str,
-        lamport: int,
-        frame: bytes,
-        deadline: float,
-        now: float,
-    ) -> None:
+    def _came(self, record: Record, now: float) -> None:
         """At the recipient's shard: refuse it, recognise it, or give it to the store."""
-        user = self._shard.users.known.get(recipient)
+        recipient = record.texts[1]
+        user = self._users.known.get(recipient)
         if user is not None:
-            self._accept(origin, ticket, flags, sender, message_id, lamport, frame, deadline, user, None, now)
+            self._accept(record, user, None, now)
         else:
-            accept = partial(
-                self._accept, origin, ticket, flags, sender, message_id, lamport, frame, deadline
-            )
-            self._shard.users.find(recipient, accept, now)
+            self._users.find(recipient, partial(self._accept, record), now)
 
-    def _accept(
-        self,
-        origin: int,
-        ticket: int,
-        flags: int,
-        sender: str,
-        message_id: str,
-        lamport: int,
-        frame: bytes,
-        deadline: float,
-        user: User | None,
-        failure: str | None,
-        now: float,
-    ) -> None:
-        shard = self._shard
+    def _accept(self, record: Record, user: User | None, failure: str | None, now: float) -> None:
         if user is None or failure is not None:
             outcome = Outcome.USER_NOT_FOUND if failure is None else Outcome.FAILED
-            shard.reply(origin, ticket, outcome, "", now)
+            self._exchange.reply(record, outcome, "", now)
             return
+        _, _, flags, _, deadline, (sender, _, message_id, lamport), frame = record
         chat = user.chats.get(sender)
         if chat is None or not chat.saved:
             if not flags & MessageFlag.CHAT_OPEN:
-                shard.reply(origin, ticket, Outcome.CHAT_NOT_OPENED, "", now)
+                self._exchange.reply(record, Outcome.CHAT_NOT_OPENED, "", now)
                 return
-            chat = shard.chats.repair(user, sender, shard.presence.name_of(sender) or sender)
+            chat = self._chats.repair(user, sender, self._presence.name_of(sender) or sender)
         mailbox = user.mailbox
         message = mailbox.find(sender, message_id)
-        receipts = bool(flags & MessageFlag.RECEIPTS)
         if message is not None and message.seq:
-            self._answer_repeat(origin, ticket, receipts, message, frame, now)
+            self._answer_repeat(record, message, now)
             return
         if message is not None and codec.same_message(message.frame, frame):
-            message.waiting.append((origin, ticket))
+            message.waiting.append(record)
             return
         room, refusal = self._room, None
         if message is not None:
@@ -204,22 +195,20 @@ class Messages:
             refusal = Outcome.RATE_LIMITED
         elif mailbox.waiting >= room.free_below or room.counting:
             if room.must_wait(user):
-                again = partial(self._accept, origin, ticket, flags, sender, message_id, lamport, frame)
-                room.wait(user, partial(again, deadline, user))
+                room.wait(user, partial(self._accept, record, user))
                 return
             refusal = room.refusal(user, chat)
         if refusal is None:
             message = Message(user, chat, message_id, frame)
-            message.receipts = receipts
-            message.lamport = lamport
+            message.receipts = bool(flags & MessageFlag.RECEIPTS)
+            message.lamport = int(lamport)
             message.deadline = deadline
-            message.waiting.append((origin, ticket))
+            message.waiting.append(record)
             mailbox.reserve(message)
-            shard.store.append(message)
+            self._store.append(message)
             return
         # Nothing new is taken, but it may be the repeat of a message that only the store knows.
-        answer = partial(self._answer_old, origin, ticket, receipts, frame, refusal)
-        shard.store.find(user, sender, message_id, answer)
+        self._store.find(user, sender, message_id, partial(self._answer_old, record, refusal))
 
     def appended(self, messages: list[Message], failure: str | None, now: float) -> None:
         """The store has committed these, or could not: show and acknowledge them, or say so."""
@@ -230,27 +219,29 @@ class Messages:
                 _log.exception("bug while showing a message", extra=fields(user=message.user.user_id))
 
     def _appended(self, message: Message, failure: str | None, now: float) -> None:
-        shard, user = self._shard, message.user
+        user = message.user
         waiting, message.waiting = message.waiting, []
         if failure is not None:
             user.mailbox.withdraw(message)
             outcome = repeat = Outcome.FAILED
         elif message.original is not None:
             user.mailbox.withdraw(message)
-            for origin, ticket in waiting:
-                self._answer_repeat(origin, ticket, message.receipts, message.original, message.frame, now)
+            for record in waiting:
+                self._answer_repeat(record, message.original, now)
             return
         else:
             user.mailbox.commit(message)
             message.chat.heard_at = codec.msg_timestamp(message.frame)
-            shard.typing.message_came(user, message.sender)
+            self._typing.message_came(user, message.sender)
             if user.sessions and self._show(user, message, now):
                 outcome, repeat = Outcome.DELIVERED, Outcome.REPEAT_DELIVERED
-                self._shown[LOCAL if waiting[0][0] == shard.index else BUS].append(message.deadline)
+                self._shown[LOCAL if waiting[0].worker == self._exchange.index else BUS].append(
+                    message.deadline
+                )
             else:
                 outcome, repeat = Outcome.STORED, Outcome.REPEAT_STORED
-        for origin, ticket in waiting:
-            shard.reply(origin, ticket, outcome, user.stored_name, now)
+        for record in waiting:
+            self._exchange.reply(record, outcome, user.stored_name, now)
             outcome = repeat
 
     def written(self, now: float) -> None:
@@ -261,23 +252,22 @@ class Messages:
                 self.delivery_seconds[route].record_all([latest - deadline for deadline in deadlines])
                 deadlines.clear()
 
-    def settled(self, request: Request, outcome: int, name: str, now: float) -> None:
+    def _settled(self, request: Request, outcome: int, name: str, now: float) -> None:
         """Back at the sender's shard: MSG_ACK, or why not. `name` is the recipient's, if the message was accepted."""
-        shard, user, session = self._shard, request.user, request.session
+        user, session = request.user, request.session
         chat = user.chats.get(request.peer)
         if chat is not None and chat.noting and outcome in _PLAIN_STATUS:
-            shard.store.after_writes(partial(self._settled_behind, request, outcome, name))
+            self._store.after_writes(partial(self._settled_behind, request, outcome, name))
             return
         user.in_flight -= 1
-        session.in_flight -= 1
         if outcome not in _PLAIN_STATUS:
-            shard.refuse(request, outcome, now)
+            self._exchange.refuse(request, outcome, now)
         else:
             if chat is None or not chat.saved:
                 # The recipient's shard knows of the chat, so it is open, and the record here was lost (D7).
-                chat = shard.chats.repair(user, request.peer, name)
-                shard.delivery.announce(user, chat, now)
-                shard.chats.wrote(session, user, chat)
+                chat = self._chats.repair(user, request.peer, name)
+                self._delivery.announce(user, chat, now)
+                self._chats.wrote(session, user, chat)
                 session.choose(request.peer, request.ticket)
             if not session.closed:
                 assert request.message_id is not None, "every message has an id"
@@ -293,24 +283,22 @@ class Messages:
                 user.messages.count(now)
                 if len(user.sessions) > 1 or session.closed:
                     self._send_carbons(user, session, request.frame)
-        session.adjust_reading()
+        session.decided()
         if user.parked:
             for parked in user.parked:
-                shard.continue_later(parked, EVERYTHING)
+                parked.continue_later(EVERYTHING)
             user.parked = []
 
     def _settled_behind(
         self, request: Request, outcome: int, name: str, failure: str | None, now: float
     ) -> None:
         """The store has been told that the sender has written in this chat, or has failed."""
-        self.settled(request, outcome, name, now)
+        self._settled(request, outcome, name, now)
 
-    def _answer_repeat(
-        self, origin: int, ticket: int, receipts: bool, message: Message, frame: bytes, now: float
-    ) -> None:
-        """Somebody sends `frame` with the sender and id of a committed message."""
-        shard, user = self._shard, message.user
-        if not codec.same_message(message.frame, frame):
+    def _answer_repeat(self, record: Record, message: Message, now: float) -> None:
+        """`record` has the sender and id of a committed message."""
+        user = message.user
+        if not codec.same_message(message.frame, record.body):
             outcome = Outcome.CONFLICT
         elif message.read:
             outcome = Outcome.REPEAT_READ
@@ -320,42 +308,30 @@ class Messages:
             outcome = Outcome.REPEAT_DELIVERED
         else:
             outcome = Outcome.REPEAT_STORED
-        if receipts and outcome in (Outcome.REPEAT_READ, Outcome.REPEAT_ACKNOWLEDGED):
+        told = outcome in (Outcome.REPEAT_READ, Outcome.REPEAT_ACKNOWLEDGED)
+        if told and record.flags & MessageFlag.RECEIPTS:
             # What is told of the recipient must be durable too, and may be known only here as yet.
-            shard.store.save_acknowledged(user, partial(self._saved, origin, ticket, outcome, user))
+            self._store.save_acknowledged(user, partial(self._saved, record, outcome, user))
         else:
-            shard.reply(origin, ticket, outcome, user.stored_name, now)
+            self._exchange.reply(record, outcome, user.stored_name, now)
 
-    def _saved(
-        self, origin: int, ticket: int, outcome: Outcome, user: User, failure: str | None, now: float
-    ) -> None:
-        self._shard.reply(
-            origin, ticket, outcome if failure is None else Outcome.FAILED, user.stored_name, now
-        )
+    def _saved(self, record: Record, outcome: Outcome, user: User, failure: str | None, now: float) -> None:
+        self._exchange.reply(record, outcome if failure is None else Outcome.FAILED, user.stored_name, now)
 
     def _answer_old(
-        self,
-        origin: int,
-        ticket: int,
-        receipts: bool,
-        frame: bytes,
-        refusal: Outcome,
-        found: list[Message],
-        failure: str | None,
-        now: float,
+        self, record: Record, refusal: Outcome, found: list[Message], failure: str | None, now: float
     ) -> None:
         """The store has looked for the message that this would be a repeat of."""
         if found:
-            self._answer_repeat(origin, ticket, receipts, found[0], frame, now)
+            self._answer_repeat(record, found[0], now)
         else:
-            self._shard.reply(origin, ticket, refusal if failure is None else Outcome.FAILED, "", now)
+            self._exchange.reply(record, refusal if failure is None else Outcome.FAILED, "", now)
 
     def _show(self, user: User, message: Message, now: float) -> bool:
         """Write it to the devices; whether there was one to write to. CHAT_OPENED comes before the first message (D7)."""
-        shard = self._shard
         if not message.chat.confirmed:
-            shard.delivery.announce(user, message.chat, now)
-        return shard.delivery.deliver(user, message, now)
+            self._delivery.announce(user, message.chat, now)
+        return self._delivery.deliver(user, message, now)
 
     def _send_carbons(self, user: User, sender: Session, frame: bytes) -> None:
         """What one device of `user` has sent goes to the others that want to see it (D15)."""

@@ -15,8 +15,8 @@ from core.wire.protocol import CloseCode
 
 if TYPE_CHECKING:
     from core.chat.session import Session
-    from core.chat.shard import Shard
     from core.chat.user import User
+    from core.chat.users import Users
 
 #: What may be asked: everything that is known of a user, and that all connections of a user be closed.
 WHO: Final = "who"
@@ -28,31 +28,29 @@ KICK_REASON: Final = "closed by the operator"
 Tell = Callable[[dict[str, Any]], None]
 
 
-def answer(shard: Shard, what: str, user_id: str, tell: Tell, now: float) -> None:
-    """Answer through `tell`, once: at once, or when the store has looked. `user_id` is valid, and the shard's own."""
+def answer(users: Users, what: str, user_id: str, tell: Tell, now: float) -> None:
+    """Answer through `tell`, once: at once, or when the store has looked. `user_id` is valid, and one of this shard."""
     if what == WHO:
-        shard.users.find(user_id, partial(_found, shard, user_id, tell), now)
+        users.find(user_id, partial(_found, users.worker, user_id, tell), now)
     elif what == KICK:
-        tell({"closed": _kick(shard, user_id, now)})
+        tell({"closed": _kick(users, user_id, now)})
     else:
         tell({"problem": f"this worker can't answer {what!r}: it runs another version"})
 
 
-def _kick(shard: Shard, user_id: str, now: float) -> int:
-    user = shard.users.known.get(user_id)
+def _kick(users: Users, user_id: str, now: float) -> int:
+    user = users.known.get(user_id)
     sessions = list(user.sessions) if user is not None else []
     for session in sessions:
-        shard.close(session, CloseCode.POLICY_VIOLATION, KICK_REASON, now)
+        session.close(CloseCode.POLICY_VIOLATION, KICK_REASON, now)
     return len(sessions)
 
 
-def _found(
-    shard: Shard, user_id: str, tell: Tell, user: User | None, failure: str | None, now: float
-) -> None:
+def _found(worker: int, user_id: str, tell: Tell, user: User | None, failure: str | None, now: float) -> None:
     if failure is not None:
         tell({"problem": f"the store can't say who this is: {failure}"})
         return
-    facts = {"user": user_id, "worker": shard.index, "slot": slot_of(user_id), "known": user is not None}
+    facts = {"user": user_id, "worker": worker, "slot": slot_of(user_id), "known": user is not None}
     tell(facts if user is None else facts | _facts(user, now))
 
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from core.chat.envelope import RecordKind, pack_record
-from core.chat.ports import Bus
+from core.chat.envelope import Record, RecordKind
+from core.chat.exchange import Exchange
 from core.chat.ratelimit import rate_limited
 from core.chat.stalls import later
 from core.wire import codec
@@ -32,6 +32,7 @@ from core.wire.protocol import (
 if TYPE_CHECKING:
     from core.chat.session import Session
     from core.chat.user import User
+    from core.process.settings import Settings
 
 #: A version that no snapshot has: nothing is known of that worker yet.
 _NOTHING_KNOWN: Final = -1
@@ -49,20 +50,22 @@ class _Replica:
 
 
 class Presence:
-    """The presence of one shard: `mode` is everyone, contacts, or auto (D21)."""
+    """The presence of one shard (D21)."""
 
     __slots__ = (
-        "_bus",
         "_changed",
         "_dirty",
         "_everyone",
+        "_exchange",
         "_frames",
         "_joined",
         "_leaving",
         "_left",
+        "_limit",
         "_local",
         "_mode",
         "_online",
+        "_owed",
         "_replicas",
         "_revision",
         "_sessions",
@@ -71,23 +74,27 @@ class Presence:
         "shed",
     )
 
-    def __init__(self, mode: str, index: int, workers: int, bus: Bus) -> None:
-        self._mode = mode
-        self._bus = bus
+    def __init__(self, settings: Settings, exchange: Exchange) -> None:
+        #: everyone, contacts, or auto.
+        self._mode = settings.presence
+        self._limit = settings.presence_per_minute
+        self._exchange = exchange
         #: user -> display name: everyone who is online, here and elsewhere.
         self._online: dict[str, str] = {}
         #: Those of them who live here.
         self._local: dict[str, User] = {}
-        self._replicas = {worker: _Replica() for worker in range(workers) if worker != index}
+        self._replicas = {worker: _Replica() for worker in exchange.others}
         #: user -> when to announce the leave; the grace is the same for all, so the order of entry is the order of expiry.
         self._leaving: dict[str, float] = {}
         # -- Not yet published to the other workers --
         self._version = 0
         self._joined: dict[str, str] = {}
         self._left: set[str] = set()
+        #: Workers that a record did not reach, since the queue to them was full: they need a snapshot, and may owe us one.
+        self._owed: set[int] = set()
         # -- Who is to be told --
         #: Whether everybody sees everybody now.
-        self._everyone = mode != "contacts"
+        self._everyone = self._mode != "contacts"
         #: Users (with their last name) who changed since the last tick, for sessions that see everybody.
         self._changed: dict[str, tuple[str, int]] = {}
         #: Counts the changes, so that a session that was told just now is not told again.
@@ -101,6 +108,14 @@ class Presence:
         self.shed = 0
         #: scope that it says -> the PRESENCE frame of everyone, until somebody changes.
         self._frames: dict[str | None, bytes] = {}
+        exchange.on(RecordKind.PRESENCE, 0, self._changes, body=True, lost=self._owed.add)
+        exchange.on(RecordKind.PRESENCE_SNAPSHOT, 0, self._snapshot, body=True, lost=self._owed.add)
+        exchange.on(RecordKind.PRESENCE_REQUEST, 0, self._requested, lost=self._owed.add)
+
+    def start(self) -> None:
+        """Tell the other workers that this process is a new one, and ask who is online with them."""
+        for worker in self._exchange.others:
+            self._introduce(worker)
 
     # -- What the shard tells --
 
@@ -162,8 +177,7 @@ class Presence:
         """
         wait = user.presences.retry_after(now)
         if wait:
-            limit = session.shard.settings.presence_per_minute
-            raise rate_limited(MessageType.PRESENCE, limit, wait)
+            raise rate_limited(MessageType.PRESENCE, self._limit, wait)
         user.presences.count(now)
         entries = [
             (peer, self._online.get(peer, user.chats[peer].peer_name), peer in self._online)
@@ -186,14 +200,14 @@ class Presence:
 
     # -- What the other workers tell --
 
-    def changes(self, worker: int, generation: int, version: int, body: bytes, now: float) -> None:
+    def _changes(self, record: Record, now: float) -> None:
         """A PRESENCE record: joins and leaves."""
-        replica = self._replicas[worker]
-        if generation != replica.generation or version != replica.version + 1:
-            self._bus.send(worker, pack_record(RecordKind.PRESENCE_REQUEST, 0, 0, 0.0))
+        replica, version = self._replicas[record.worker], record.ticket
+        if record.generation != replica.generation or version != replica.version + 1:
+            self._exchange.post(record.worker, RecordKind.PRESENCE_REQUEST)
             return
         replica.version = version
-        joined, left = codec.from_json(body)
+        joined, left = codec.from_json(record.body)
         for user_id, name in joined.items():
             self._replica_joined(replica, user_id, name)
         for user_id in left:
@@ -201,12 +215,12 @@ class Presence:
             self._leaving.pop(user_id, None)
             self._gone(user_id)
 
-    def snapshot(self, worker: int, generation: int, version: int, body: bytes, now: float) -> None:
+    def _snapshot(self, record: Record, now: float) -> None:
         """A PRESENCE_SNAPSHOT record: everyone online there. Those not in it are gone, after the grace if the process is a new one."""
-        replica = self._replicas[worker]
-        same = generation == replica.generation
-        replica.generation, replica.version = generation, version
-        users: dict[str, str] = codec.from_json(body)
+        replica = self._replicas[record.worker]
+        same = record.generation == replica.generation
+        replica.generation, replica.version = record.generation, record.ticket
+        users: dict[str, str] = codec.from_json(record.body)
         for user_id in replica.users.difference(users):
             if same and user_id not in self._leaving:
                 replica.users.discard(user_id)
@@ -217,11 +231,15 @@ class Presence:
         for user_id, name in users.items():
             self._replica_joined(replica, user_id, name)
 
-    def snapshot_record(self) -> bytes:
-        """Everyone online here, for a worker that asks or that is new."""
+    def _requested(self, record: Record, now: float) -> None:
+        """A PRESENCE_REQUEST record."""
+        self.send_snapshot(record.worker)
+
+    def send_snapshot(self, worker: int) -> None:
+        """Tell a worker that asks or that is new about everyone online here."""
         self.publish()
         users = {user_id: self._online[user_id] for user_id in self._local}
-        return pack_record(RecordKind.PRESENCE_SNAPSHOT, 0, self._version, 0.0, codec.to_json(users))
+        self._exchange.post(worker, RecordKind.PRESENCE_SNAPSHOT, self._version, codec.to_json(users))
 
     def worker_gone(self, worker: int, generation: int, now: float) -> None:
         """That process is dead: its users have the grace to come back to the next one."""
@@ -237,9 +255,7 @@ class Presence:
             return
         self._version += 1
         body = codec.to_json([self._joined, list(self._left)])
-        record = pack_record(RecordKind.PRESENCE, 0, self._version, 0.0, body)
-        for worker in self._replicas:
-            self._bus.send(worker, record)
+        self._exchange.broadcast(RecordKind.PRESENCE, self._version, body)
         self._joined, self._left = {}, set()
 
     # -- Time --
@@ -281,8 +297,15 @@ class Presence:
             else:
                 del self._dirty[session]
                 self._tell(session, now, full=session.presence_full)
+        while self._owed:
+            self._introduce(self._owed.pop())
 
     # -- Inside --
+
+    def _introduce(self, worker: int) -> None:
+        """Tell a worker who is online here, and ask who is there."""
+        self.send_snapshot(worker)
+        self._exchange.post(worker, RecordKind.PRESENCE_REQUEST)
 
     def _hold(self, session: Session, now: float) -> None:
         """A session that does not keep up is told later, and then how things are by then (D29)."""

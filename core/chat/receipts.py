@@ -11,7 +11,9 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from core.chat.envelope import ReceiptFlag, RecordKind, pack_record
+from core.chat.envelope import ReceiptFlag, Record, RecordKind
+from core.chat.exchange import Exchange
+from core.chat.ports import Store
 from core.chat.session import Session
 from core.chat.user import User
 from core.wire import codec
@@ -19,7 +21,7 @@ from core.wire.protocol import AckStatus
 
 if TYPE_CHECKING:
     from core.chat.mailbox import Message
-    from core.chat.shard import Shard
+    from core.chat.users import Users
 
 #: Seconds until what could not be saved is tried again.
 _AGAIN: Final = 1.0
@@ -33,10 +35,13 @@ _STATUS: Final[dict[int, str]] = {
 class Receipts:
     """The receipts from and to the users of one shard."""
 
-    __slots__ = ("_again", "_owed", "_shard")
+    __slots__ = ("_again", "_exchange", "_owed", "_store", "_users")
 
-    def __init__(self, shard: Shard) -> None:
-        self._shard = shard
+    def __init__(self, users: Users, exchange: Exchange, store: Store) -> None:
+        self._users = users
+        self._exchange = exchange
+        self._store = store
+        exchange.on(RecordKind.RECEIPT, 3, self._came)
         #: (when, recipient, (sender, message id) of messages): acknowledgements to be saved again. In order of time.
         self._again: deque[tuple[float, str, list[tuple[str, str]]]] = deque()
         #: (recipient, sender, message id) of those of which the sender has been told neither `delivered` nor, since, `read`.
@@ -46,16 +51,24 @@ class Receipts:
 
     def read(self, session: Session, user: User, message_id: str, sender: str) -> None:
         """READ: `user` has read this message. One that names nothing is ignored, like an acknowledgement."""
-        self._shard.chats.used(user, sender)
         message = user.mailbox.find(sender, message_id)
         if message is None or not message.seq:
-            session.in_flight += 1
-            session.adjust_reading()
-            self._shard.store.find(
-                user, sender, message_id, partial(self._found, session, user, user.mailbox.head)
-            )
+            session.asked()
+            found = partial(self._found, session, user, user.mailbox.head)
+            self._store.find(user, sender, message_id, found)
         else:
             self._read(user, message)
+
+    def acknowledged(self, user: User, message: Message) -> None:
+        """A device of `user` has this message."""
+        mailbox = user.mailbox
+        if mailbox.acknowledge(message.seq):
+            mailbox.receipts_due.pop(message.seq, None)
+            if message.receipts:
+                told = [(message.sender, message.message_id)]
+                self._store.save_acknowledged(user, partial(self.delivered, user.user_id, told))
+            else:
+                self._store.save_acknowledged(user)
 
     def delivered(
         self, recipient: str, messages: list[tuple[str, str]], failure: str | None, now: float
@@ -66,17 +79,16 @@ class Receipts:
             self._owed.update((recipient, *message) for message in messages)
             return
         for sender, message_id in messages:
-            self._route(sender, recipient, message_id, ReceiptFlag.DELIVERED)
+            self._tell(sender, recipient, message_id, ReceiptFlag.DELIVERED, now)
 
     def tick(self, now: float) -> None:
         """Try again to save what could not be saved. Who is no longer in memory will acknowledge again."""
         while self._again and self._again[0][0] <= now:
             _, recipient, messages = self._again.popleft()
-            user = self._shard.users.known.get(recipient)
+            user = self._users.known.get(recipient)
             if user is not None:
-                self._shard.store.save_acknowledged(
-                    user, partial(self._delivered_at_last, recipient, messages)
-                )
+                again = partial(self._delivered_at_last, recipient, messages)
+                self._store.save_acknowledged(user, again)
             else:
                 self._owed.difference_update((recipient, *message) for message in messages)
 
@@ -104,15 +116,13 @@ class Receipts:
                 self._read(user, user.mailbox.cache(message))
         if not found:
             session.charge(now)
-        session.in_flight -= 1
-        session.adjust_reading()
+        session.decided()
 
     def _read(self, user: User, message: Message) -> None:
-        shard = self._shard
-        shard.delivery.settle(user, message)
+        self.acknowledged(user, message)
         if not message.read:
             message.read = True
-            shard.store.save_read(message, partial(self._is_read, message))
+            self._store.save_read(message, partial(self._is_read, message))
 
     def _is_read(self, message: Message, failure: str | None, now: float) -> None:
         if failure is not None:
@@ -120,36 +130,29 @@ class Receipts:
         elif message.receipts:
             recipient = message.user.user_id
             self._owed.discard((recipient, message.sender, message.message_id))
-            self._route(message.sender, recipient, message.message_id, ReceiptFlag.READ)
+            self._tell(message.sender, recipient, message.message_id, ReceiptFlag.READ, now)
 
-    def _route(self, sender: str, recipient: str, message_id: str, flag: ReceiptFlag) -> None:
-        shard = self._shard
-        owner = shard.placement.worker_of(sender)
-        if owner == shard.index:
-            self.show(sender, recipient, message_id, flag)
-        else:
-            fields = (sender.encode(), recipient.encode(), message_id.encode())
-            shard.bus.send(owner, pack_record(RecordKind.RECEIPT, flag, 0, 0.0, *fields))
+    def _tell(self, sender: str, recipient: str, message_id: str, flag: ReceiptFlag, now: float) -> None:
+        self._exchange.tell(sender, RecordKind.RECEIPT, flag, [sender, recipient, message_id], now)
 
     # -- At the sender's shard --
 
-    def show(self, sender: str, recipient: str, message_id: str, flag: int) -> None:
+    def _came(self, record: Record, now: float) -> None:
         """Tell the devices of the sender."""
-        user = self._shard.users.known.get(sender)
+        sender, recipient, message_id = record.texts
+        user = self._users.known.get(sender)
         if user is None or not user.sessions:
             return
         chat = user.chats.get(recipient)
         if chat is not None and chat.noting:
             # The answer to the message itself waits for the store (`Messages.settled`), and comes first.
-            self._shard.store.after_writes(partial(self._show_behind, sender, recipient, message_id, flag))
+            self._store.after_writes(partial(self._came_behind, record))
             return
-        frame = codec.receipt(message_id, _STATUS[flag], recipient)
+        frame = codec.receipt(message_id, _STATUS[record.flags], recipient)
         for session in user.sessions:
             if session.receipts:
                 session.connection.send(frame)
 
-    def _show_behind(
-        self, sender: str, recipient: str, message_id: str, flag: int, failure: str | None, now: float
-    ) -> None:
+    def _came_behind(self, record: Record, failure: str | None, now: float) -> None:
         """The store has been told that the sender has written in this chat, or has failed."""
-        self.show(sender, recipient, message_id, flag)
+        self._came(record, now)

@@ -1,35 +1,33 @@
-"""One connection from HELLO on: what a client may say, and in which state.
+"""One connection from HELLO on: which of the client's messages may be handled now, and what it is told when one is refused.
 
-A session takes the text of one message at a time (`receive`). The command table says for each message type which function handles it,
-whether HELLO must have come before, and what it waits for when the client sends faster than things get done (``core.chat.command_queue``).
+A session takes the text of one message at a time (`receive`). The command table (``core.chat.commands``) says for each message type which
+function handles it, whether HELLO must have come before, and what it waits for when the client sends faster than things get done
+(``core.chat.command_queue``).
 
 States: *new* (the socket was handed over; the first message must be the HELLO that the front saw), *greeted* (`user` is set), and
 *closed* (only what the client had sent before is still done, and nobody reads the answers).
-To add a command: a MessageType, a function here, a row in `command_table`.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from core.auth.tokens import TRIES, TRIES_REASON
 from core.chat.command_queue import EVERYTHING, WaitingLine
 from core.chat.pace import Pace
 from core.chat.ports import Connection
-from core.chat.ratelimit import SlidingWindow, TokenBucket, ping_limited
+from core.chat.ratelimit import SlidingWindow, TokenBucket
 from core.chat.user import Close
 from core.events import OURS, fields
 from core.measures import OTHER
-from core.wire import codec, validation
+from core.wire import codec
 from core.wire.frames import FrameError
 from core.wire.protocol import (
-    CONTENT_MAX,
     HELLO_DEADLINE,
     PING_BURST,
-    PRESENCE_ASKED_MAX,
     STRIKES_PER_MINUTE,
     UNCOMMITTED_MAX,
     Capability,
@@ -42,8 +40,8 @@ from core.wire.protocol import (
 if TYPE_CHECKING:
     from core.chat.announcements import Announcements
     from core.chat.mailbox import Message
-    from core.chat.shard import Shard
     from core.chat.user import User
+    from core.process.settings import Settings
 
 _log = logging.getLogger("fastchat.core")
 
@@ -51,6 +49,60 @@ _log = logging.getLogger("fastchat.core")
 _LINE_PAUSE: Final = 32
 #: No capabilities, once for all connections.
 _NONE: Final[frozenset[str]] = frozenset()
+
+
+class Command:
+    """A row of the command table."""
+
+    __slots__ = ("about", "capability", "needs_hello", "received", "run", "urgent")
+
+    def __init__(
+        self,
+        run: Callable[[Session, dict[str, Any], float], None],
+        *,
+        needs_hello: bool = True,
+        about: str | None = None,
+        urgent: bool = False,
+        capability: str | None = None,
+    ) -> None:
+        self.run = run
+        #: Whether HELLO must have been accepted before.
+        self.needs_hello = needs_hello
+        #: The field that names the peer whom it is about: it waits while a chat with that peer is being opened.
+        self.about = about
+        #: Whether it waits for the first HELLO only.
+        self.urgent = urgent
+        #: The capability without which it does not exist.
+        self.capability = capability
+        #: How often it came.
+        self.received = 0
+
+
+class Host(Protocol):
+    """The shard, as its sessions see it."""
+
+    settings: Settings
+    #: What clients may say, by message type.
+    commands: dict[str, Command]
+    #: ERROR sent, by the message type that they answer, and code.
+    errors: defaultdict[tuple[str, str], int]
+    #: What messages may come to nothing beyond what each connection may send of them.
+    spare: TokenBucket
+
+    def pong(self, session: Session, payload: bytes, now: float) -> None:
+        """Take the payload of a WebSocket pong."""
+
+    def writable(self, session: Session, now: float) -> None:
+        """Go on writing to a session of a user that had fallen behind."""
+
+    def continue_later(self, session: Session, key: str) -> None:
+        """Call `Session.release` at the end of this loop turn."""
+
+    def count_close(self, by: str, code: int | str, reason: str) -> None:
+        """Count a connection that is closed."""
+
+    def detach(self, session: Session, now: float) -> None:
+        """Forget a session that has ended; called once for each."""
 
 
 class _Gone:
@@ -81,17 +133,16 @@ _GONE: Final = _Gone()
 
 
 class Session:
-    """One device of one user. Attributes are public to the core: shard, delivery and presence keep their notes here."""
+    """One device of one user. Attributes are public to the core: delivery, presence and typing keep their notes here."""
 
     __slots__ = (
-        "_first",
+        "_commands",
         "_hold",
+        "_host",
         "_line",
         "_pace",
-        "_pings",
         "_slow_until",
         "_strikes",
-        "_token_tries",
         "announcements",
         "awaits_page",
         "capabilities",
@@ -107,11 +158,13 @@ class Session:
         "cursor",
         "expires",
         "expiry_due",
+        "first",
         "furthest",
         "hello_deadline",
         "in_flight",
         "missed_through",
         "page",
+        "pings",
         "presence_changes",
         "presence_full",
         "presence_revision",
@@ -119,22 +172,23 @@ class Session:
         "receipts",
         "received_peer",
         "resumes",
-        "shard",
         "since",
+        "token_tries",
         "typing_to",
         "user",
     )
 
     def __init__(
         self,
-        shard: Shard,
+        host: Host,
         connection: Connection,
         claimed: str,
         strikes: int,
         now: float,
         expires: float = 0.0,
     ) -> None:
-        self.shard = shard
+        self._host = host
+        self._commands = host.commands
         self.connection: Connection = connection
         #: The user id that the front read from HELLO.
         self.claimed = claimed
@@ -144,15 +198,16 @@ class Session:
         #: When the worker got the connection, on the monotonic clock.
         self.since = now
         self.hello_deadline = now + HELLO_DEADLINE
-        self._first = True
+        #: Whether HELLO has not come.
+        self.first = True
         # -- Proof (D5) --
         #: Until when a token proves who this is, in seconds since 1970; 0 where none has to. And the second in which something is due.
         self.expires = expires
         self.expiry_due = 0
         #: New tokens in a row that were no good.
-        self._token_tries = 0
+        self.token_tries = 0
         # -- Limits of this connection --
-        self._pings = TokenBucket(shard.settings.pings_per_second, PING_BURST, now)
+        self.pings = TokenBucket(host.settings.pings_per_second, PING_BURST, now)
         #: Invalid messages; most clients never need it.
         self._strikes: SlidingWindow | None = None
         if strikes:
@@ -222,7 +277,7 @@ class Session:
         data: dict[str, Any] | None = None
         try:
             kind, data = codec.decode(payload)
-            command = self.shard.commands.get(kind)
+            command = self._commands.get(kind)
             if command is None:
                 raise self._unknown(kind)
             command.received += 1
@@ -236,18 +291,18 @@ class Session:
 
     def pong(self, payload: bytes, now: float) -> None:
         """A WebSocket pong came."""
-        self.shard.delivery.pong(self, payload, now)
+        self._host.pong(self, payload, now)
 
     def writable(self, now: float) -> None:
         """The connection has room again."""
         if self.user is not None and not self.closed:
-            self.shard.delivery.pump(self.user, self, now)
+            self._host.writable(self, now)
 
     def on_closed(self, now: float) -> None:
         """The connection is gone, or going. What the client had sent before and still waits in line is done all the same."""
         if not self.closed:
             self.closed = True
-            self.shard.detach(self, now)
+            self._host.detach(self, now)
             # The two know each other: apart, each goes when nobody needs it any more, without waiting for the garbage collector.
             self.connection = _GONE
 
@@ -255,6 +310,14 @@ class Session:
         """Remember for operators how the connection ends; called before `on_closed`."""
         if self.user is not None and not self.closed:
             self.user.last_close = Close(by, code, reason, now)
+
+    def close(self, code: int, reason: str, now: float) -> None:
+        """End the connection from this side."""
+        self._host.count_close("server", int(code), reason)
+        self.note_close("server", int(code), reason, now)
+        connection = self.connection
+        self.abandon(now)
+        connection.close(code, reason)
 
     def abandon(self, now: float) -> None:
         """The server ends the connection: nothing that waits in line is done any more."""
@@ -301,7 +364,7 @@ class Session:
         """Hold `key` no longer, and go on with what waited for it. Called by the shard between two messages."""
         try:
             for kind, data in self._line.release(key):
-                command = self.shard.commands[kind]
+                command = self._commands[kind]
                 if self._must_wait(command, data):
                     self._line.put(kind, data)
                     continue
@@ -310,8 +373,24 @@ class Session:
                 except Refusal as refusal:
                     self.refuse(refusal, kind, data, now)
         except FrameError as error:
-            self.shard.close(self, error.code, error.reason, now)
+            self.close(error.code, error.reason, now)
         self.adjust_reading()
+
+    def continue_later(self, key: str) -> None:
+        """Release `key` at the end of this loop turn; at once, a long line of commands would be a deep recursion."""
+        self._host.continue_later(self, key)
+
+    def asked(self) -> None:
+        """Count something that the client asked for and that is not decided. After this, `decided` must follow."""
+        self.in_flight += 1
+        if self.in_flight >= UNCOMMITTED_MAX:
+            self.adjust_reading()
+
+    def decided(self) -> None:
+        """Something that was `asked` is decided."""
+        self.in_flight -= 1
+        if self._hold != self._slow_until:  # else it is read from as it should be
+            self.adjust_reading()
 
     def adjust_reading(self) -> None:
         """Don't read from a client that is too far ahead of what is decided (D29), or whose messages come to nothing (D23), for a while."""
@@ -325,45 +404,20 @@ class Session:
         """A message has come to nothing, or costs as much as `weight` of those: a client with many is read more slowly (D23)."""
         if self._pace is None:
             self._pace = Pace(now)
-        until = self._pace.charge(now, self.shard.spare, weight)
+        until = self._pace.charge(now, self._host.spare, weight)
         if until:
             self._slow_until = until
             self.adjust_reading()
 
-    # -- Proof --
-
-    def renew(self, token: Any, now: float) -> None:
-        """HELLO came with another token. Raises Refusal when it is no good, and FrameError(1008) after three such in a row."""
-        tokens = self.shard.tokens
-        if tokens is None or token is None:
-            return
-        wall = self.shard.clock.seconds()
-        try:
-            expires = tokens.prove(token, self.claimed, wall)
-        except Refusal as refusal:
-            self._token_tries += 1
-            if self._token_tries < TRIES:
-                raise
-            self.refuse(refusal, MessageType.HELLO, None, now)
-            raise FrameError(CloseCode.POLICY_VIOLATION, TRIES_REASON) from None
-        self._token_tries = 0
-        if expires > self.expires and not self.closed:
-            self.expires = expires
-            self.shard.expiries.watch(self, wall)
-
-    def tell_expiry(self, notice: Refusal) -> None:
-        """The token expires soon."""
-        self.shard.errors[MessageType.HELLO, notice.code] += 1
-        self.connection.send(codec.error(notice, MessageType.HELLO))
-
     def _unknown(self, kind: str) -> Refusal:
         may_say = [
             known
-            for known, command in COMMANDS.items()
+            for known, command in self._commands.items()
             if command.capability is None or command.capability in self.capabilities
         ]
         problem = f"unknown message type {kind[:64]!r}"
-        capability = COMMANDS[kind].capability if kind in COMMANDS else None
+        command = self._commands.get(kind)
+        capability = command.capability if command is not None else None
         if capability is not None:
             problem = f"{kind} needs the capability {capability!r}, for which HELLO has to ask"
         return Refusal(ErrorCode.VALIDATION, problem, field="type", expected=sorted(may_say))
@@ -387,8 +441,8 @@ class Session:
 
     def refuse(self, refusal: Refusal, kind: str | None, data: dict[str, Any] | None, now: float) -> None:
         """Answer with ERROR. Raises FrameError(1008) for the 21st VALIDATION in a minute (D25), and for who goes on for minutes (D23)."""
-        what = kind if kind is not None and kind in COMMANDS else OTHER
-        self.shard.errors[what, refusal.code] += 1
+        what = kind if kind is not None and kind in self._commands else OTHER
+        self._host.errors[what, refusal.code] += 1
         if 0 < OURS.level <= logging.DEBUG:  # what `isEnabledFor` asks is 2 % of what a refusal costs
             _log.debug(
                 "a message was refused",
@@ -423,142 +477,4 @@ class Session:
         try:
             self.refuse(refusal, kind, data, now)
         except FrameError as error:
-            self.shard.close(self, error.code, error.reason, now)
-
-
-# -- Commands --
-
-
-def _hello(session: Session, data: dict[str, Any], now: float) -> None:
-    if session.shard.long_texts.must_wait(session, MessageType.HELLO, data, data.get("display_name"), now):
-        return
-    hello = session.shard.validator.hello(data)
-    first, session._first = session._first, False
-    if first and hello.user_id != session.claimed:
-        # Not the client's doing: the front and this process do not agree on what the first message is.
-        raise FrameError(CloseCode.INTERNAL_ERROR, "the hand-over named another user")
-    if hello.user_id != session.claimed:
-        raise Refusal(
-            ErrorCode.UNAUTHORIZED, "this connection belongs to another user; open a new one", field="user_id"
-        )
-    if not first:
-        # The front has looked at the first one, before it handed the connection over.
-        session.renew(data.get("token"), now)
-    session.shard.greetings.hello(session, hello, now)
-
-
-def _open_chat(session: Session, data: dict[str, Any], now: float) -> None:
-    target = session.shard.validator.user_id(data.get("target_user_id"), "target_user_id")
-    # Required (docs/protocol.md), though nothing is done with it; what CHAT_OPENED shows is the name that the target itself gave last (D7).
-    name = data.get("target_display_name")
-    if session.shard.long_texts.must_wait(session, MessageType.OPEN_CHAT, data, name, now):
-        return
-    validation.display_name(name, "target_display_name")
-    session.shard.chats.open(session, session.greeted, target, now)
-
-
-def _msg(session: Session, data: dict[str, Any], now: float) -> None:
-    recipient = session.shard.validator.user_id(data.get("to"), "to")
-    text = data.get("content")
-    long = (
-        type(text) is str and len(text) > CONTENT_MAX
-    )  # asked here too, since the call would be 1 % of a message
-    if long and session.shard.long_texts.must_wait(session, MessageType.MSG, data, text, now):
-        return
-    content = validation.content(text)
-    message_id = data.get("message_id")
-    if message_id is not None:
-        validation.message_id(message_id)
-    session.shard.messages.send(session, session.greeted, recipient, content, message_id, data, now)
-
-
-def _msg_ack(session: Session, data: dict[str, Any], now: float) -> None:
-    message_id = validation.message_id(data.get("message_id"))
-    sender = data.get("from")
-    if sender is not None:
-        sender = session.shard.validator.user_id(sender, "from")
-    session.shard.delivery.acknowledge(session, session.greeted, message_id, sender)
-
-
-def _read(session: Session, data: dict[str, Any], now: float) -> None:
-    message_id = validation.message_id(data.get("message_id"))
-    sender = session.shard.validator.user_id(data.get("from"), "from")
-    session.shard.receipts.read(session, session.greeted, message_id, sender)
-
-
-def _history(session: Session, data: dict[str, Any], now: float) -> None:
-    if session.closed:
-        return  # nobody is there to read it
-    peer = session.shard.validator.user_id(data.get("with"), "with")
-    before = validation.history_cursor(data.get("before"))
-    limit = validation.history_limit(data.get("limit"))
-    session.shard.histories.ask(session, session.greeted, peer, before, limit, now)
-
-
-def _presence(session: Session, data: dict[str, Any], now: float) -> None:
-    if session.closed:
-        return  # nobody is there to read it
-    user_ids = session.shard.validator.user_ids(data.get("user_ids"), "user_ids", PRESENCE_ASKED_MAX)
-    session.shard.presence.ask(session, session.greeted, user_ids, now)
-
-
-def _typing(session: Session, data: dict[str, Any], now: float) -> None:
-    if session.closed:
-        return  # it waited in line until the typist had gone
-    is_typing = validation.is_typing(data.get("is_typing"))
-    peer = data.get("to")
-    if peer is not None:
-        peer = session.shard.validator.user_id(peer, "to")
-    session.shard.typing.send(session, session.greeted, peer, is_typing, now)
-
-
-def _ping(session: Session, data: dict[str, Any], now: float) -> None:
-    wait = session._pings.retry_after(now)
-    if wait:
-        raise ping_limited(session.shard.settings.pings_per_second, wait)
-    session.connection.send(codec.pong(session.shard.clock.timestamp()))
-
-
-class Command:
-    """A row of the command table."""
-
-    __slots__ = ("about", "capability", "needs_hello", "received", "run", "urgent")
-
-    def __init__(
-        self,
-        run: Callable[[Session, dict[str, Any], float], None],
-        *,
-        needs_hello: bool,
-        about: str | None = None,
-        urgent: bool = False,
-        capability: str | None = None,
-    ) -> None:
-        self.run = run
-        #: Whether HELLO must have been accepted before.
-        self.needs_hello = needs_hello
-        #: The field that names the peer whom it is about: it waits while a chat with that peer is being opened.
-        self.about = about
-        #: Whether it waits for the first HELLO only.
-        self.urgent = urgent
-        #: The capability without which it does not exist.
-        self.capability = capability
-        #: How often it came.
-        self.received = 0
-
-
-def command_table() -> dict[str, Command]:
-    """What clients may say. Each shard has a table of its own, which counts."""
-    return {
-        MessageType.HELLO: Command(_hello, needs_hello=False),
-        MessageType.OPEN_CHAT: Command(_open_chat, needs_hello=True, about="target_user_id"),
-        MessageType.MSG: Command(_msg, needs_hello=True, about="to"),
-        MessageType.MSG_ACK: Command(_msg_ack, needs_hello=True),
-        MessageType.READ: Command(_read, needs_hello=True, capability=Capability.RECEIPTS),
-        MessageType.HISTORY: Command(_history, needs_hello=True, about="with", capability=Capability.HISTORY),
-        MessageType.PRESENCE: Command(_presence, needs_hello=True, capability=Capability.PRESENCE_DELTA),
-        MessageType.TYPING: Command(_typing, needs_hello=True, about="to"),
-        MessageType.PING: Command(_ping, needs_hello=False, urgent=True),
-    }
-
-
-COMMANDS: Final = command_table()
+            self.close(error.code, error.reason, now)

@@ -9,7 +9,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from core.chat.envelope import RecordKind, TypingFlag, pack_record
+from core.chat.envelope import Record, RecordKind, TypingFlag
+from core.chat.exchange import Exchange
+from core.chat.ports import Store
 from core.chat.ratelimit import rate_limited
 from core.chat.session import Session
 from core.chat.stalls import later
@@ -18,16 +20,36 @@ from core.wire import codec
 from core.wire.protocol import TYPING_EXPIRY, TYPING_SHED_BYTES, ErrorCode, Refusal
 
 if TYPE_CHECKING:
-    from core.chat.shard import Shard
+    from core.chat.chats import Chats
+    from core.chat.users import Users
+    from core.process.settings import Settings
 
 
 class TypingIndicators:
     """Typing from and to the users of one shard."""
 
-    __slots__ = ("_held", "_shard", "_until", "sent", "sent_far", "shed")
+    __slots__ = (
+        "_chats",
+        "_exchange",
+        "_held",
+        "_limit",
+        "_store",
+        "_until",
+        "_users",
+        "sent",
+        "sent_far",
+        "shed",
+    )
 
-    def __init__(self, shard: Shard) -> None:
-        self._shard = shard
+    def __init__(
+        self, settings: Settings, users: Users, exchange: Exchange, store: Store, chats: Chats
+    ) -> None:
+        self._limit = settings.typing_per_minute
+        self._users = users.known
+        self._exchange = exchange
+        self._store = store
+        self._chats = chats
+        exchange.on(RecordKind.TYPING, 2, self._came)
         #: What sessions that don't keep up have not been told: sender -> whether typing, the latest (D29).
         self._held: dict[Session, dict[str, bool]] = {}
         #: (recipient, sender) -> when what the recipient sees expires; the first to expire comes first.
@@ -46,10 +68,10 @@ class TypingIndicators:
         if peer is None or chat is None or not chat.saved:
             raise Refusal(ErrorCode.CHAT_NOT_OPENED, "open a chat before typing in it", field="to")
         if not chat.confirmed:
-            self._shard.chats.used(user, peer)
+            self._chats.used(user, peer)
         wait = user.typing.retry_after(now)
         if wait:
-            raise rate_limited("TYPING", self._shard.settings.typing_per_minute, wait)
+            raise rate_limited("TYPING", self._limit, wait)
         user.typing.count(now)
         if is_typing:
             if session.typing_to is None:
@@ -57,21 +79,23 @@ class TypingIndicators:
             session.typing_to[peer] = now + TYPING_EXPIRY
         elif session.typing_to:
             session.typing_to.pop(peer, None)
-        self._route(user.user_id, peer, TypingFlag.TYPING if is_typing else TypingFlag.STOPPED, now)
+        self._tell(user.user_id, peer, TypingFlag.TYPING if is_typing else TypingFlag.STOPPED, now)
 
     def disconnected(self, user: User, session: Session, now: float) -> None:
         """Who disconnects has stopped typing, unless another device of the same user goes on."""
         for peer in session.typing_to or ():
             if not any(other.typing_to and other.typing_to.get(peer, now) > now for other in user.sessions):
-                self._route(user.user_id, peer, TypingFlag.STOPPED_IF_SHOWN, now)
+                self._tell(user.user_id, peer, TypingFlag.STOPPED_IF_SHOWN, now)
 
     # -- At the recipient's shard --
 
-    def accept(self, sender: str, recipient: str, flag: int) -> None:
-        """`sender` is typing to `recipient`, or has stopped. It is shown behind the messages that came before it."""
-        self._shard.store.after_writes(partial(self._in_turn, sender, recipient, flag))
+    def _came(self, record: Record, now: float) -> None:
+        """Somebody is typing to a user of this shard, or has stopped. It is shown behind the messages that came before it."""
+        self._store.after_writes(partial(self._in_turn, record))
 
-    def _in_turn(self, sender: str, recipient: str, flag: int, failure: str | None, now: float) -> None:
+    def _in_turn(self, record: Record, failure: str | None, now: float) -> None:
+        sender, recipient = record.texts
+        flag = record.flags
         pair = (recipient, sender)
         shown = self._until.pop(pair, None) is not None
         if flag == TypingFlag.TYPING:
@@ -102,7 +126,7 @@ class TypingIndicators:
             self._show(*pair, False)
 
     def _show(self, recipient: str, sender: str, is_typing: bool) -> None:
-        user = self._shard.users.known.get(recipient)
+        user = self._users.get(recipient)
         if user is not None and user.sessions:
             frame = codec.typing(sender, is_typing)
             for session in user.sessions:
@@ -121,13 +145,7 @@ class TypingIndicators:
             for sender, is_typing in self._held.pop(session).items():
                 session.connection.send(codec.typing(sender, is_typing))
 
-    def _route(self, sender: str, recipient: str, flag: TypingFlag, now: float) -> None:
-        shard = self._shard
-        owner = shard.placement.worker_of(recipient)
+    def _tell(self, sender: str, recipient: str, flag: TypingFlag, now: float) -> None:
         self.sent += 1
-        if owner == shard.index:
-            self.accept(sender, recipient, flag)
-        else:
+        if self._exchange.tell(recipient, RecordKind.TYPING, flag, [sender, recipient], now):
             self.sent_far += 1
-            fields = (sender.encode(), recipient.encode())
-            shard.bus.send(owner, pack_record(RecordKind.TYPING, flag, 0, 0.0, *fields))

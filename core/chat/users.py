@@ -20,9 +20,11 @@ _log = logging.getLogger("fastchat.core")
 class Users:
     """`find` calls back with any user of the shard; `known` are those in memory, by user id."""
 
-    __slots__ = ("_loading", "_store", "idle", "known")
+    __slots__ = ("_loading", "_store", "idle", "known", "worker")
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, worker: int, store: Store) -> None:
+        #: The worker that they all live on.
+        self.worker = worker
         self._store = store
         self.known: Final[dict[str, User]] = {}
         self.idle = IdleUsers(self.known)

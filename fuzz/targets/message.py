@@ -84,6 +84,7 @@ TARGET: Final = Target(
     (
         "core.wire.codec",
         "core.wire.validation",
+        "core.chat.commands",
         "core.chat.session",
         "core.wire.sanitize",
         "core.chat.chats",

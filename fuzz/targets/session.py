@@ -238,7 +238,7 @@ TARGET: Final = Target(
         "core.chat.mailbox",
         "core.chat.user",
         "core.chat.command_queue",
-        "core.chat.requests",
+        "core.chat.exchange",
         "core.chat.ratelimit",
     ),
 )

@@ -120,8 +120,7 @@ class Device:
         try:
             self.session.receive(payload, self.world.now)
         except FrameError as error:
-            shard = self.world.shard_of(self.user_id)
-            shard.close(self.session, error.code, error.reason, self.world.now)
+            self.session.close(error.code, error.reason, self.world.now)
         if settle:
             self.world.settle()
 

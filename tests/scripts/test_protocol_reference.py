@@ -215,8 +215,8 @@ def prove_it() -> None:
     world = World(1)
     user = world.user_on(0)
     for shard in world.shards:
-        shard.tokens = VERIFIER
-        shard.clock = Dial(world)
+        shard.expiries.tokens = VERIFIER
+        shard.expiries.clock = Dial(world)
     device = come(world, user, 20.0)
     world.pass_time(11.0)
     device.hello(token="a.b.c")  # noqa: S106 - it is none

@@ -99,8 +99,8 @@ class Replay:
         self.world.now = START
         settings = Settings(auth="jwt", jwt_key=SECRET, jwt_leeway=0.0)
         for shard in self.world.shards:
-            shard.tokens = load_verifier(settings, Path.read_bytes)
-            shard.clock = Dial(self.world)
+            shard.expiries.tokens = load_verifier(settings, Path.read_bytes)
+            shard.expiries.clock = Dial(self.world)
         for number, placeholder in enumerate(protocol_transcripts.TOKENS):
             self.bound[placeholder] = token(user, TOKEN_SECONDS * (number + 1))
         device = self.devices[user]

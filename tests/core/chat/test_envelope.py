@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from core.chat.envelope import (
     Outcome,
-    Record,
+    RecordHead,
     RecordKind,
     pack_envelope,
     pack_record,
@@ -36,7 +36,7 @@ def test_a_record_comes_out_as_it_went_in(
 ) -> None:
     """The last field, a finished frame, may contain anything, NULs too."""
     record = pack_record(*head, *fields, last)
-    assert record_head(record) == Record(*head)
+    assert record_head(record) == RecordHead(*head)
     assert record_fields(record, len(fields) + 1) == [*fields, last]
 
 

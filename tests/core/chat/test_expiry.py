@@ -43,8 +43,8 @@ class Dial:
 def world() -> World:
     world = World(1, hellos_per_minute=0)
     for shard in world.shards:
-        shard.tokens = load_verifier(SETTINGS, Path.read_bytes)
-        shard.clock = Dial(world)
+        shard.expiries.tokens = load_verifier(SETTINGS, Path.read_bytes)
+        shard.expiries.clock = Dial(world)
     return world
 
 

@@ -21,7 +21,7 @@ def restarted(pair: Pair, stopped_for: float = 0.0, again: float = 0.0) -> None:
     for shard in pair.world.shards:
         for device in list(pair.world.devices):
             if device.open and pair.world.shard_of(device.user_id) is shard:
-                shard.close(device.session, 1012, "restarting", pair.world.now)
+                device.session.close(1012, "restarting", pair.world.now)
     now = pair.world.now
     kept = [
         {name: ages_of(times, now) for name, times in shard.users.idle.counted(now)}

@@ -19,7 +19,7 @@ from tests.core.world import Pair, World
 def ask(world: World, what: str, user: str) -> dict[str, Any]:
     """The answer, as JSON carries it."""
     told: list[dict[str, Any]] = []
-    answer(world.shard_of(user), what, user, told.append, world.now)
+    answer(world.shard_of(user).users, what, user, told.append, world.now)
     world.settle()
     (found,) = told
     assert isinstance(found, dict)
@@ -119,7 +119,7 @@ def test_a_store_that_cannot_read_is_a_sentence(pair: Pair) -> None:
 def test_the_last_close_is_remembered_as_long_as_the_user(pair: Pair) -> None:
     world = pair.world
     (device,) = pair.online(pair.ann)
-    world.shard_of(pair.ann).close(device.session, CloseCode.TRY_AGAIN_LATER, "too slow", world.now)
+    device.session.close(CloseCode.TRY_AGAIN_LATER, "too slow", world.now)
     world.pass_time(7)
     close = {"by": "server", "code": 1013, "reason": "too slow", "ago": 7.0}
     assert ask(world, WHO, pair.ann)["last_close"] == close
@@ -132,7 +132,7 @@ def test_of_a_connection_that_is_closed_already_the_first_close_counts(pair: Pai
     (device,) = pair.online(pair.ann)
     device.session.note_close("client", 4444, "bye", world.now)
     device.leave()
-    world.shard_of(pair.ann).close(device.session, CloseCode.SHUTTING_DOWN, "stops", world.now)
+    device.session.close(CloseCode.SHUTTING_DOWN, "stops", world.now)
     assert ask(world, WHO, pair.ann)["last_close"]["code"] == 4444
 
 

@@ -385,7 +385,7 @@ def test_d21_the_grace_after_a_kill_is_not_cut_short_by_a_second_snapshot() -> N
     pair.world.pass_time(2)
     ann.take()
     pair.world.restart(1)
-    pair.world.shards[1].bus.send(0, pair.world.shards[1].presence.snapshot_record())
+    pair.world.shards[1].presence.send_snapshot(0)
     pair.world.pass_time(PRESENCE_GRACE - 0.5)
     pair.world.device(pair.bob).hello("Bob Ray")
     pair.world.pass_time(2)

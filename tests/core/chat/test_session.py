@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.chat.session import COMMANDS
 from core.wire.protocol import UNCOMMITTED_MAX
 from tests.core.world import TIMESTAMP, Device, Pair, World
+
+COMMANDS = World(1).shards[0].commands
 
 
 def greeted() -> Device:
@@ -381,7 +382,7 @@ def test_nothing_is_done_any_more_for_whom_the_server_has_closed(pair: Pair) -> 
     ann = pair.world.device(pair.ann)
     ann.hello(settle=False)
     ann.say("OPEN_CHAT", False, target_user_id=pair.bob, target_display_name="Bob Ray")
-    pair.world.shard_of(pair.ann).close(ann.session, 1008, "enough", pair.world.now)
+    ann.session.close(1008, "enough", pair.world.now)
     pair.world.settle()
     assert bob.take("CHAT_OPENED") == []
 

@@ -6,12 +6,14 @@ from enum import IntEnum
 
 import pytest
 
-from core.chat.session import COMMANDS
 from core.reference.codes import CAPABILITIES, CLOSES, ERRORS
 from core.reference.messages import FROM_CLIENT, FROM_SERVER
 from core.reference.rows import Message
 from core.wire.protocol import CAPABILITIES as IN_FORCE
 from core.wire.protocol import CloseCode, ErrorCode, MessageType
+from tests.core.world import World
+
+COMMANDS = World(1).shards[0].commands
 
 
 def constants(table: type) -> set[str]:

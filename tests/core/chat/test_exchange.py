@@ -1,4 +1,4 @@
-"""core.chat.requests: what waits for another shard's answer, and what the client is told when none comes (D26)."""
+"""core.chat.exchange: what waits for another shard's answer, and what the client is told when none comes (D26)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,187 @@
+"""What clients may say: the command table, and what each command checks before the room that does the work gets it.
+
+To add a command: a MessageType, a method of `Commands` here, and a row in `Commands.table`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from core.chat.ratelimit import ping_limited
+from core.chat.session import Command, Session
+from core.wire import codec, validation
+from core.wire.frames import FrameError
+from core.wire.protocol import (
+    CONTENT_MAX,
+    PRESENCE_ASKED_MAX,
+    Capability,
+    CloseCode,
+    ErrorCode,
+    MessageType,
+    Refusal,
+)
+from core.wire.validation import Validator
+
+if TYPE_CHECKING:
+    from core.chat.chats import Chats
+    from core.chat.delivery import Delivery
+    from core.chat.expiry import Expiries
+    from core.chat.hello import Greetings
+    from core.chat.history import Histories
+    from core.chat.long_texts import LongTexts
+    from core.chat.messages import Messages
+    from core.chat.ports import Clock
+    from core.chat.presence import Presence
+    from core.chat.receipts import Receipts
+    from core.chat.typing import TypingIndicators
+    from core.process.settings import Settings
+
+
+class Commands:
+    """The commands of one shard."""
+
+    __slots__ = (
+        "_chats",
+        "_clock",
+        "_delivery",
+        "_expiries",
+        "_greetings",
+        "_histories",
+        "_long_texts",
+        "_messages",
+        "_pings_per_second",
+        "_presence",
+        "_receipts",
+        "_typing_indicators",
+        "_user_id",
+        "_validator",
+    )
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        long_texts: LongTexts,
+        greetings: Greetings,
+        expiries: Expiries,
+        chats: Chats,
+        messages: Messages,
+        delivery: Delivery,
+        receipts: Receipts,
+        histories: Histories,
+        presence: Presence,
+        typing: TypingIndicators,
+    ) -> None:
+        self._pings_per_second = settings.pings_per_second
+        self._validator = Validator(settings.user_ids)
+        self._user_id = self._validator.user_id
+        self._clock = clock
+        self._long_texts = long_texts
+        self._greetings = greetings
+        self._expiries = expiries
+        self._chats = chats
+        self._messages = messages
+        self._delivery = delivery
+        self._receipts = receipts
+        self._histories = histories
+        self._presence = presence
+        self._typing_indicators = typing
+
+    def table(self) -> dict[str, Command]:
+        """Message type -> command."""
+        return {
+            MessageType.HELLO: Command(self._hello, needs_hello=False),
+            MessageType.OPEN_CHAT: Command(self._open_chat, about="target_user_id"),
+            MessageType.MSG: Command(self._msg, about="to"),
+            MessageType.MSG_ACK: Command(self._msg_ack),
+            MessageType.READ: Command(self._read, capability=Capability.RECEIPTS),
+            MessageType.HISTORY: Command(self._history, about="with", capability=Capability.HISTORY),
+            MessageType.PRESENCE: Command(self._ask_presence, capability=Capability.PRESENCE_DELTA),
+            MessageType.TYPING: Command(self._typing, about="to"),
+            MessageType.PING: Command(self._ping, needs_hello=False, urgent=True),
+        }
+
+    def _hello(self, session: Session, data: dict[str, Any], now: float) -> None:
+        if self._long_texts.must_wait(session, MessageType.HELLO, data, data.get("display_name"), now):
+            return
+        hello = self._validator.hello(data)
+        first, session.first = session.first, False
+        if first and hello.user_id != session.claimed:
+            # Not the client's doing: the front and this process do not agree on what the first message is.
+            raise FrameError(CloseCode.INTERNAL_ERROR, "the hand-over named another user")
+        if hello.user_id != session.claimed:
+            raise Refusal(
+                ErrorCode.UNAUTHORIZED,
+                "this connection belongs to another user; open a new one",
+                field="user_id",
+            )
+        if not first:
+            # The front has looked at the first one, before it handed the connection over.
+            self._expiries.renew(session, data.get("token"), now)
+        self._greetings.hello(session, hello, now)
+
+    def _open_chat(self, session: Session, data: dict[str, Any], now: float) -> None:
+        target = self._user_id(data.get("target_user_id"), "target_user_id")
+        # Required (docs/protocol.md), though nothing is done with it: CHAT_OPENED shows the name that the target itself gave last (D7).
+        name = data.get("target_display_name")
+        if self._long_texts.must_wait(session, MessageType.OPEN_CHAT, data, name, now):
+            return
+        validation.display_name(name, "target_display_name")
+        self._chats.open(session, session.greeted, target, now)
+
+    def _msg(self, session: Session, data: dict[str, Any], now: float) -> None:
+        recipient = self._user_id(data.get("to"), "to")
+        text = data.get("content")
+        long = (
+            type(text) is str and len(text) > CONTENT_MAX
+        )  # asked here too, since the call would be 1 % of a message
+        if long and self._long_texts.must_wait(session, MessageType.MSG, data, text, now):
+            return
+        content = validation.content(text)
+        message_id = data.get("message_id")
+        if message_id is not None:
+            validation.message_id(message_id)
+        self._messages.send(session, recipient, content, message_id, data, now)
+
+    def _msg_ack(self, session: Session, data: dict[str, Any], now: float) -> None:
+        message_id = validation.message_id(data.get("message_id"))
+        sender = data.get("from")
+        if sender is not None:
+            sender = self._user_id(sender, "from")
+        self._delivery.acknowledge(session, session.greeted, message_id, sender)
+
+    def _read(self, session: Session, data: dict[str, Any], now: float) -> None:
+        message_id = validation.message_id(data.get("message_id"))
+        sender = self._user_id(data.get("from"), "from")
+        user = session.greeted
+        self._chats.used(user, sender)
+        self._receipts.read(session, user, message_id, sender)
+
+    def _history(self, session: Session, data: dict[str, Any], now: float) -> None:
+        if session.closed:
+            return  # nobody is there to read it
+        peer = self._user_id(data.get("with"), "with")
+        before = validation.history_cursor(data.get("before"))
+        limit = validation.history_limit(data.get("limit"))
+        self._histories.ask(session, session.greeted, peer, before, limit, now)
+
+    def _ask_presence(self, session: Session, data: dict[str, Any], now: float) -> None:
+        if session.closed:
+            return  # nobody is there to read it
+        user_ids = self._validator.user_ids(data.get("user_ids"), "user_ids", PRESENCE_ASKED_MAX)
+        self._presence.ask(session, session.greeted, user_ids, now)
+
+    def _typing(self, session: Session, data: dict[str, Any], now: float) -> None:
+        if session.closed:
+            return  # it waited in line until the typist had gone
+        is_typing = validation.is_typing(data.get("is_typing"))
+        peer = data.get("to")
+        if peer is not None:
+            peer = self._user_id(peer, "to")
+        self._typing_indicators.send(session, session.greeted, peer, is_typing, now)
+
+    def _ping(self, session: Session, data: dict[str, Any], now: float) -> None:
+        wait = session.pings.retry_after(now)
+        if wait:
+            raise ping_limited(self._pings_per_second, wait)
+        session.connection.send(codec.pong(self._clock.timestamp()))

@@ -1,0 +1,351 @@
+"""The route from one user's shard to another's, and back (D26).
+
+`ask` and `tell` reach the shard that owns a user: by a plain call when that is this one, else by a record over the bus. The room that
+handles a kind of record registers for it (`on`), so the order of its fields stands in one file, where they are written and read.
+
+A request gets a ticket, and its Outcome comes back to the room that registered for it (`on_outcome`). A request without an answer within
+5 s has failed. Failed means *not confirmed*: the other side may have done it all the same. Records from one shard to another stay in
+order: that keeps messages in order (D18), and lets a client send OPEN_CHAT and MSG in one go.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from itertools import count
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from core.chat.envelope import (
+    Outcome,
+    Record,
+    RecordKind,
+    new_record,
+    pack_record,
+    record_fields,
+    record_head,
+    unpack_envelope,
+)
+from core.chat.ports import Bus
+from core.chat.ratelimit import rate_limited
+from core.chat.shares import sender_share, strangers_share
+from core.chat.stalls import later
+from core.measures import SECONDS, Histogram
+from core.placement import Placement
+from core.wire.protocol import CONFIRM_TIMEOUT, ErrorCode, MessageType, Refusal
+
+if TYPE_CHECKING:
+    from core.chat.session import Session
+    from core.chat.user import User
+    from core.process.settings import Settings
+
+#: Handles a record, at that time.
+Handler = Callable[[Record, float], None]
+#: Takes what became of a request: an Outcome and, if it is a good one, the other user's name.
+Settled = Callable[["Request", int, str, float], None]
+
+
+class Request:
+    """A request whose outcome is not known yet."""
+
+    __slots__ = ("altered", "deadline", "frame", "kind", "message_id", "peer", "session", "ticket", "user")
+
+    def __init__(
+        self,
+        ticket: int,
+        kind: str,
+        session: Session,
+        user: User,
+        peer: str,
+        message_id: str | None,
+        deadline: float,
+    ) -> None:
+        #: Names it between the shards; later requests have higher ones.
+        self.ticket = ticket
+        #: MSG, OPEN_CHAT or HISTORY: which answer the client waits for.
+        self.kind = kind
+        self.session = session
+        self.user = user
+        self.peer = peer
+        self.message_id = message_id
+        self.deadline = deadline
+        #: A message, as its recipient gets it.
+        self.frame = b""
+        #: Whether what that carries is not the text that the client sent, and the client is to be told (D11).
+        self.altered = False
+
+
+class _Kind(NamedTuple):
+    """How records of one kind are read."""
+
+    handler: Handler
+    #: Fields that are text, and whether one more of bytes follows them.
+    texts: int
+    body: bool
+    #: Whether an answer is waited for, and not beyond the record's deadline.
+    asks: bool
+    #: Called with the number of a worker that such a record could not be sent to, if anybody wants to know.
+    lost: Callable[[int], None] | None
+
+
+class Exchange:
+    """What one shard sends to the others, and what it has asked of them."""
+
+    def __init__(
+        self, index: int, generation: int, settings: Settings, bus: Bus, counters: defaultdict[str, int]
+    ) -> None:
+        """`counters` says what went wrong how often: series of ``core.process.metrics``."""
+        self.index = index
+        self.placement = Placement(settings.workers)
+        #: The workers of the other shards.
+        self.others = [worker for worker in range(settings.workers) if worker != index]
+        self._generation = generation
+        self._settings = settings
+        self._bus = bus
+        self._worker_of = self.placement.worker_of
+        #: RecordKind -> how it is read; and the handlers once more, for what does not have to be read.
+        self._kinds: dict[int, _Kind] = {}
+        self._handlers: dict[int, Handler] = {}
+        #: Message type of a request -> the room that wants its outcome.
+        self._settled: dict[str, Settled] = {}
+        #: ticket -> request. All wait equally long, so the first is the first to expire.
+        self._open: dict[int, Request] = {}
+        #: The generation is part of a ticket, so an answer to an earlier process of this worker is not taken for one to this.
+        self._tickets = count((generation & 0x7FFF_FFFF) << 32)
+        #: How long envelopes from other shards were on their way.
+        self.seconds = Histogram(SECONDS)
+        self._counters = counters
+        self.on(RecordKind.RESULT, 1, self._result)
+
+    def __len__(self) -> int:
+        """How many requests are open."""
+        return len(self._open)
+
+    def on(
+        self,
+        kind: RecordKind,
+        texts: int,
+        handler: Handler,
+        *,
+        body: bool = False,
+        asks: bool = False,
+        lost: Callable[[int], None] | None = None,
+    ) -> None:
+        """Give all records of a kind to `handler`; see `_Kind`."""
+        self._kinds[kind] = _Kind(handler, texts, body, asks, lost)
+        self._handlers[kind] = handler
+
+    def on_outcome(self, kind: str, settled: Settled) -> None:
+        """Give the outcome of each request of a kind, a message type, to `settled`."""
+        self._settled[kind] = settled
+
+    # -- Out --
+
+    def open(
+        self, kind: str, session: Session, user: User, peer: str, message_id: str | None, now: float
+    ) -> Request:
+        """Begin a request about `peer`. After this, `ask` the shard of `peer`."""
+        ticket = next(self._tickets)
+        request = Request(ticket, kind, session, user, peer, message_id, now + CONFIRM_TIMEOUT)
+        self._open[ticket] = request
+        user.requests += 1
+        return request
+
+    def ask(
+        self, kind: RecordKind, flags: int, request: Request, texts: list[str], body: bytes, now: float
+    ) -> bool:
+        """Send a request to the shard of its peer; whether that is another one."""
+        owner = self._worker_of(request.peer)
+        if owner == self.index:
+            record = new_record(
+                (owner, self._generation, flags, request.ticket, request.deadline, texts, body)
+            )
+            self._handlers[kind](record, now)
+            return False
+        fields = _fields(texts, body)
+        self._bus.send(owner, pack_record(kind, flags, request.ticket, request.deadline, *fields))
+        return True
+
+    def tell(self, user_id: str, kind: RecordKind, flags: int, texts: list[str], now: float) -> bool:
+        """Send the shard of a user what needs no answer; whether that is another one."""
+        owner = self._worker_of(user_id)
+        if owner == self.index:
+            self._handlers[kind](new_record((owner, self._generation, flags, 0, 0.0, texts, b"")), now)
+            return False
+        self._bus.send(owner, pack_record(kind, flags, 0, 0.0, *_fields(texts)))
+        return True
+
+    def post(self, worker: int, kind: RecordKind, ticket: int = 0, body: bytes = b"") -> None:
+        """Send another shard what is about no single user."""
+        self._bus.send(worker, pack_record(kind, 0, ticket, 0.0, body))
+
+    def broadcast(self, kind: RecordKind, ticket: int, body: bytes) -> None:
+        """Send all other shards the same."""
+        record = pack_record(kind, 0, ticket, 0.0, body)
+        for worker in self.others:
+            self._bus.send(worker, record)
+
+    def reply(self, asked: Record, outcome: Outcome, name: str, now: float) -> None:
+        """Tell the shard that asked what became of it."""
+        worker = asked.worker
+        if worker == self.index:
+            self.settle(asked.ticket, outcome, name, now)
+        else:
+            record = pack_record(RecordKind.RESULT, outcome, asked.ticket, 0.0, name.encode())
+            self._bus.send(worker, record)
+
+    def answer(self, asked: Record, kind: RecordKind, flags: int, body: bytes, now: float) -> None:
+        """Answer with more than an Outcome and a name."""
+        worker, ticket = asked.worker, asked.ticket
+        if worker == self.index:
+            record = new_record((worker, self._generation, flags, ticket, 0.0, [], body))
+            self._handlers[kind](record, now)
+        else:
+            self._bus.send(worker, pack_record(kind, flags, ticket, 0.0, body))
+
+    # -- In --
+
+    def receive(self, envelope: bytes, now: float) -> None:
+        """Handle what another shard sent.
+
+        Raises ValueError for what can't be read, since the two run different versions, and whatever a bug raises; but first the other
+        records of the envelope are handled, which are other people's.
+        """
+        worker, generation, sent_at, records = unpack_envelope(envelope)
+        self.seconds.record(max(0.0, now - sent_at))
+        problem: Exception | None = None
+        for record in records:
+            try:
+                self._handle(worker, generation, record, now)
+            except Exception as error:
+                problem = problem or error
+        if problem is not None:
+            raise problem
+
+    def undeliverable(self, worker: int, records: list[bytes], now: float) -> None:
+        """The bus could not take these records: what waits for an answer fails now rather than in 5 s."""
+        for record in records:
+            head = record_head(record)
+            self._counters["bus_undeliverable_total"] += 1
+            kind = self._kinds[head.kind]
+            if kind.asks:
+                self.settle(head.ticket, Outcome.FAILED, "", now)
+            elif kind.lost is not None:
+                kind.lost(worker)
+
+    def _handle(self, worker: int, generation: int, record: bytes, now: float) -> None:
+        number, flags, ticket, deadline = record_head(record)
+        kind = self._kinds.get(number)
+        if kind is None:
+            raise ValueError(f"unknown kind of record {number}")
+        handler, texts, body, asks, _ = kind
+        if asks and deadline <= now:
+            # The sender's shard has given up on it: it must not be stored any more.
+            self._counters["expired_total"] += 1
+            return
+        fields = record_fields(record, texts + body) if texts or body else []
+        last = fields.pop() if body else b""
+        told = [field.decode() for field in fields]
+        handler(new_record((worker, generation, flags, ticket, deadline, told, last)), now)
+
+    def _result(self, record: Record, now: float) -> None:
+        self.settle(record.ticket, record.flags, record.texts[0], now)
+
+    # -- What becomes of requests --
+
+    def settle(self, ticket: int, outcome: int, name: str, now: float) -> None:
+        """A request has come to an end."""
+        request = self._open.pop(ticket, None)
+        if request is None:
+            self._counters["late_results_total"] += 1
+            return
+        request.user.requests -= 1
+        self._settled[request.kind](request, outcome, name, now)
+
+    def take(self, ticket: int) -> Request | None:
+        """End a request without an Outcome, since there is a better answer; None when that came too late."""
+        request = self._open.pop(ticket, None)
+        if request is not None:
+            request.user.requests -= 1
+        return request
+
+    def refuse(self, request: Request, outcome: int, now: float) -> None:
+        """Tell the client that its request did not succeed."""
+        session = request.session
+        error = refusal(request, outcome, self._settings, now)
+        session.refuse_later(error, request.kind, {"message_id": request.message_id}, now)
+        if outcome in _SHARES:
+            session.charge(now)
+
+    def stood_still(self, seconds: float, now: float) -> None:
+        """The worker stood still: an answer may wait to be read (``core.chat.stalls``)."""
+        for request in self._open.values():
+            request.deadline = later(request.deadline, seconds, now + CONFIRM_TIMEOUT)
+
+    def tick(self, now: float) -> None:
+        """Give up what was not confirmed in time."""
+        while self._open:
+            ticket, request = next(iter(self._open.items()))
+            if request.deadline > now:
+                return
+            self._counters["unconfirmed_total"] += 1
+            self.settle(ticket, Outcome.FAILED, "", now)
+
+
+def _fields(texts: list[str], body: bytes = b"") -> list[bytes]:
+    """The fields of a record; a body that is empty is none."""
+    joined = "\0".join(texts).encode()
+    return [joined, body] if body else [joined]
+
+
+#: Where each kind of request names the other user.
+_FIELD: Final = {MessageType.MSG: "to", MessageType.OPEN_CHAT: "target_user_id", MessageType.HISTORY: "with"}
+
+#: What of a mailbox is full (D20): its name in `details`, how much it is, and what waits.
+_SHARES: Final[dict[int, tuple[str, Callable[[int], int], str]]] = {
+    Outcome.MAILBOX_FULL: ("mailbox", lambda whole: whole, "messages"),
+    Outcome.SENDERS_SHARE_FULL: ("sender", sender_share, "messages of yours"),
+    Outcome.STRANGERS_SHARE_FULL: (
+        "strangers",
+        strangers_share,
+        "messages from people to whom this user has never written",
+    ),
+}
+
+
+def refusal(request: Request, outcome: int, settings: Settings, now: float) -> Refusal:
+    """What the client is told about a request that did not succeed."""
+    field = _FIELD[request.kind]
+    if outcome == Outcome.USER_NOT_FOUND:
+        return Refusal(ErrorCode.USER_NOT_FOUND, "no such user has ever been here", field=field)
+    if outcome == Outcome.CHAT_NOT_OPENED and request.peer == request.user.user_id:
+        return Refusal(
+            ErrorCode.CHAT_NOT_OPENED, "a chat is with somebody else, not with oneself", field=field
+        )
+    if outcome == Outcome.CHAT_NOT_OPENED:
+        return Refusal(ErrorCode.CHAT_NOT_OPENED, "open a chat with this user first", field=field)
+    if outcome == Outcome.CONFLICT:
+        return Refusal(
+            ErrorCode.VALIDATION,
+            "this message_id was used for another content",
+            field="message_id",
+            expected="an id that was not used before, or the same content",
+        )
+    if outcome == Outcome.RATE_LIMITED:
+        return rate_limited("MSG", settings.messages_per_minute, request.user.messages.retry_after(now))
+    if outcome in _SHARES:
+        return _mailbox_full(outcome, settings.mailbox_max)
+    again = "send it again with the same message_id" if request.message_id is not None else "try again"
+    return Refusal(ErrorCode.MESSAGE_FAILED, f"not confirmed; {again}", field=field)
+
+
+def _mailbox_full(outcome: int, mailbox_max: int) -> Refusal:
+    share, part, whose = _SHARES[outcome]
+    limit = part(mailbox_max)
+    return Refusal(
+        ErrorCode.MESSAGE_FAILED,
+        f"not stored: the mailbox is full, at most {limit} {whose} may wait unacknowledged for this user; send it again later",
+        field="to",
+        reason="mailbox_full",
+        share=share,
+        limit=limit,
+    )
