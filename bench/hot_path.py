@@ -1,7 +1,7 @@
 """The core's hot path without a socket: bytes in through `Session.receive`, frames out into connections that only count.
 
 Each scenario is one thing that clients do all day, done over and over by 4 pairs of users on shards with the memory store and a bus that
-carries envelopes within the process. `Cast.end_turn` does what a worker does at the end of a loop turn. Nothing depends on the machine or
+carries envelopes within the process. `Cast.end_turn` ends the loop turns of all shards. Nothing depends on the machine or
 on the moment: user ids, names and the clock are the same in every run, and what clients will say is made before it is needed.
 
 A scenario is a `Workload`: it is built for a number of turns, and then each `turn` handles `MESSAGES_A_TURN` messages. `written` says
@@ -109,18 +109,25 @@ class Wire:
 class Bus:
     """Collects the records of a turn by worker. Implements ``core.chat.ports.Bus``."""
 
-    __slots__ = ("records",)
+    __slots__ = ("_records", "turn")
 
     def __init__(self) -> None:
-        self.records: dict[int, list[bytes]] = {}
+        self._records: dict[int, list[bytes]] = {}
+        #: What the turn that has just ended sends.
+        self.turn: dict[int, list[bytes]] = {}
 
     def send(self, worker: int, record: bytes) -> None:
         """Keep it until the end of the turn."""
-        records = self.records.get(worker)
+        records = self._records.get(worker)
         if records is None:
-            self.records[worker] = [record]
+            self._records[worker] = [record]
         else:
             records.append(record)
+
+    def flush(self) -> list[tuple[int, list[bytes]]]:
+        """The turn is over; nothing is ever refused."""
+        self.turn, self._records = self._records, {}
+        return []
 
 
 class TurnClock:
@@ -224,17 +231,12 @@ class Cast:
         arrived = self._in_transit[index]
         while arrived:
             shard.receive_envelope(arrived.popleft(), now)
-        shard.run_ready(now)
-        busy = self._stores[index].flush(now)
-        shard.presence.publish()
-        bus = self._buses[index]
-        if bus.records:
-            turn, bus.records = bus.records, {}
-            for worker, records in turn.items():
-                self._in_transit[worker].append(pack_envelope(index, shard.generation, now, records))
+        busy = shard.end_turn(now)
+        for worker, records in self._buses[index].turn.items():
+            self._in_transit[worker].append(pack_envelope(index, shard.generation, now, records))
             busy = True
-        shard.messages.written(now)
-        return busy or shard.ready
+        shard.written(now)
+        return busy
 
     @property
     def written(self) -> int:

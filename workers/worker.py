@@ -134,7 +134,7 @@ class Worker:
         self._counts = AddressCounts(run_dir, index) if needed(settings) else None
         self._store.listen(self.shard.messages.appended, self.shard.users.purged, self.shard.users.strangers)
         self._store.start()
-        self.turn.attach(self._end_turn, self.shard.messages.written)
+        self.turn.attach(self._end_turn, self.shard.written)
         self._queue_path = endpoint(run_dir, index)
         self._queue: HandoverQueue | None = None
         self._endpoints = Endpoints()
@@ -182,12 +182,8 @@ class Worker:
     def _end_turn(self, now: float) -> bool:
         """See ``workers.turn``."""
         more = self.rounds.serve(now)
-        self.shard.run_ready(now)
-        more |= self._store.flush(now)
-        self.shard.presence.publish()
-        for worker, records in self._bus.flush():
-            self.shard.undeliverable(worker, records, now)
-        return more or self.shard.ready
+        more |= self.shard.end_turn(now)
+        return more
 
     def _tick(self) -> None:
         self._loop.call_later(_TICK, self._tick)  # first of all, since time must go on whatever happens below

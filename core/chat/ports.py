@@ -64,11 +64,15 @@ class Bus(Protocol):
     """The way to the other shards.
 
     Records for one worker arrive in the order in which they were sent, each at most once. A record that can't be sent comes back
-    through `Shard.undeliverable`; one that was lost with a dying worker does not, which is what deadlines are for (D26).
+    from `flush`; one that was lost with a dying worker does not, which is what deadlines are for (D26).
     """
 
     def send(self, worker: int, record: bytes) -> None:
         """Put a record in this loop turn's envelope for `worker`."""
+
+    def flush(self) -> list[tuple[int, list[bytes]]]:
+        """Send this loop turn's envelopes; the records of those that could not be sent, by worker."""
+        ...
 
 
 class Store(Protocol):
@@ -85,6 +89,10 @@ class Store(Protocol):
     Two implementations, tested by one suite: SQLite in a thread, and memory, which keeps all of this but forgets at the end of the
     process.
     """
+
+    def flush(self, now: float) -> bool:
+        """Do what is due and call back; whether to come again in another turn. To be called at least every tenth of a second."""
+        ...
 
     # -- Writes --
 

@@ -60,6 +60,7 @@ class Shard:
         self.index = index
         self.generation = generation
         self.settings = settings
+        self._bus = bus
         self._store = store
         #: ERROR sent, by what they answer, and code.
         self.errors: defaultdict[tuple[str, str], int] = defaultdict(int)
@@ -125,31 +126,33 @@ class Shard:
         """What another shard sent; see `Exchange.receive`."""
         self.exchange.receive(envelope, now)
 
-    def undeliverable(self, worker: int, records: list[bytes], now: float) -> None:
-        """The bus could not take these records; see `Exchange.undeliverable`."""
-        self.exchange.undeliverable(worker, records, now)
-
     def worker_gone(self, worker: int, generation: int, now: float) -> None:
         """The supervisor says that this process is dead."""
         self.presence.worker_gone(worker, generation, now)
 
-    def run_ready(self, now: float) -> None:
-        """Go on with the sessions that were held; called at the end of each loop turn, before the store is flushed."""
-        # The other shards learn the name of somebody who came before what that somebody sent.
+    def end_turn(self, now: float) -> bool:
+        """End a loop turn: what it has collected is done, in this order; whether there is more to do in another turn.
+
+        After this, each connection must be given what was sent to it, and `written` be called.
+        """
+        # The other shards learn the name of a user who came before they get what that user sent.
         self.presence.publish()
-        if (long := self.long_texts.next()) is not None:
-            self._ready.append(long)
-        for _ in range(len(self._ready)):
-            session, key = self._ready.popleft()
-            try:
-                session.release(key, now)
-            except Exception:
-                _log.exception("bug while handling a message", extra=fields(user=session.claimed))
-                session.close(CloseCode.INTERNAL_ERROR, BUG_REASON, now)
+        # Held sessions go on before the store commits, so what they send is in this commit.
+        self._run_ready(now)
+        more = self._store.flush(now)
+        # The store's answers bring joins, and records for the other shards: these leave in this turn too.
+        self.presence.publish()
+        for worker, records in self._bus.flush():
+            self.exchange.undeliverable(worker, records, now)
+        return more or self.ready
+
+    def written(self, now: float) -> None:
+        """Everything of this loop turn has been written to the clients."""
+        self.messages.written(now)
 
     @property
     def ready(self) -> bool:
-        """Whether `run_ready` has something to do."""
+        """Whether sessions that were held may go on."""
         return bool(self._ready or self.long_texts)
 
     def stood_still(self, seconds: float, now: float) -> None:
@@ -193,6 +196,18 @@ class Shard:
         self.users.idle.note(user, now)
         if not user.sessions and not user.chats:
             self._store.save_user(user, nobody_waits)  # when a stranger was here last
+
+    def _run_ready(self, now: float) -> None:
+        """Go on with the sessions that were held."""
+        if (long := self.long_texts.next()) is not None:
+            self._ready.append(long)
+        for _ in range(len(self._ready)):
+            session, key = self._ready.popleft()
+            try:
+                session.release(key, now)
+            except Exception:
+                _log.exception("bug while handling a message", extra=fields(user=session.claimed))
+                session.close(CloseCode.INTERNAL_ERROR, BUG_REASON, now)
 
     # -- What there is to tell --
 

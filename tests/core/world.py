@@ -45,13 +45,27 @@ class FixedClock:
 
 
 class RecordingBus:
-    """Collects records by destination; `World.turn` makes envelopes of them."""
+    """Collects records by destination, and makes envelopes of them at the end of a turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, world: World, index: int) -> None:
+        self._world = world
+        self._index = index
         self.records: dict[int, list[bytes]] = {}
+        #: Whether the last turn sent something.
+        self.busy = False
 
     def send(self, worker: int, record: bytes) -> None:
         self.records.setdefault(worker, []).append(record)
+
+    def flush(self) -> list[tuple[int, list[bytes]]]:
+        world, generation = self._world, self._world.shards[self._index].generation
+        turn, self.records = self.records, {}
+        self.busy = bool(turn)
+        for worker, records in turn.items():
+            if worker not in world.cut_off | world.refusing:
+                way = world.in_transit.setdefault((self._index, worker), deque())
+                way.append(pack_envelope(self._index, generation, world.now, records))
+        return [(worker, records) for worker, records in turn.items() if worker in world.refusing]
 
 
 class Device:
@@ -225,7 +239,7 @@ class World:
         self.placement = Placement(workers)
         self.clock = FixedClock()
         self.devices: list[Device] = []
-        self.buses = [RecordingBus() for _ in range(workers)]
+        self.buses = [RecordingBus(self, index) for index in range(workers)]
         self.stores = [RecordingStore() for _ in range(workers)]
         self.shards: list[Shard] = []
         #: Workers to which nothing gets through, though the bus takes it; the way to them is full, so the bus refuses; or it waits.
@@ -243,7 +257,7 @@ class World:
 
     def _shard(self, index: int) -> Shard:
         store = self.stores[index] = RecordingStore(self.stores[index].records)
-        bus = self.buses[index] = RecordingBus()
+        bus = self.buses[index] = RecordingBus(self, index)
         shard = Shard(index, self._random.getrandbits(64), self.settings, bus, store, self.clock)
         store.listen(shard)
         return shard
@@ -273,21 +287,11 @@ class World:
 
     def turn(self, index: int) -> bool:
         """End a loop turn of one worker; whether anything happened."""
-        shard, bus = self.shards[index], self.buses[index]
+        shard = self.shards[index]
         busy = shard.ready
-        shard.run_ready(self.now)
-        busy |= self.stores[index].flush(self.now)
-        shard.presence.publish()
-        records, bus.records = bus.records, {}
-        for worker, turn in records.items():
-            busy = True
-            if worker in self.refusing:
-                shard.undeliverable(worker, turn, self.now)
-            elif worker not in self.cut_off:
-                way = self.in_transit.setdefault((index, worker), deque())
-                way.append(pack_envelope(index, shard.generation, self.now, turn))
-        shard.messages.written(self.now)
-        return busy
+        busy |= shard.end_turn(self.now)
+        shard.written(self.now)
+        return busy or self.buses[index].busy
 
     def carry(self, source: int, target: int) -> bool:
         """Let the next envelope on a way arrive; whether there was one."""

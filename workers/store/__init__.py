@@ -9,7 +9,7 @@ from workers.store.listeners import Appended, Purged, Strangers
 
 
 class ShardStore(ports.Store, Protocol):
-    """A store as a worker drives it: `listen`, `start`, then `flush` at the end of each loop turn, and `close`."""
+    """A store as a worker drives it: `listen`, `start`, then `core.chat.ports.Store.flush` at the end of each loop turn, and `close`."""
 
     #: The sentence that writes and reads fail with at present; None when all is well.
     failure: str | None
@@ -19,10 +19,6 @@ class ShardStore(ports.Store, Protocol):
 
     def start(self) -> None:
         """Open what there is. Raises ``core.process.settings.ConfigurationError``."""
-
-    def flush(self, now: float) -> bool:
-        """Do what is due and call back; whether to come again in another turn. To be called at least every tenth of a second."""
-        ...
 
     def stats(self) -> dict[str, Any]:
         """Its part of what the worker reports, by the names of ``core.process.metrics``."""
