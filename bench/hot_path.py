@@ -27,6 +27,7 @@ from core.placement import Placement
 from core.process.settings import Settings
 from core.wire import codec
 from core.wire.timestamps import format_timestamp
+from workers.chance import SystemChance
 from workers.store.memory import MemoryStore
 from workers.store.rows import message_row
 
@@ -179,7 +180,10 @@ class Cast:
         self._buses = [Bus() for _ in range(workers)]
         self._stores = [MemoryStore(self.settings) for _ in range(workers)]
         self.shards = [
-            Shard(index, index + 1, self.settings, self._buses[index], self._stores[index], self._clock)
+            Shard(
+                *(index, index + 1, self.settings),
+                *(self._buses[index], self._stores[index], self._clock, SystemChance()),
+            )
             for index in range(workers)
         ]
         #: (from, envelope) for each worker.
@@ -365,7 +369,7 @@ class Rows:
         #: The last of them, to be looked at.
         self.last = b""
         self._turns: deque[list[Message]] = deque()
-        user = User(_new_id(source), "Somebody", settings)
+        user = User(_new_id(source), "Somebody", settings, SystemChance().epoch())
         chat = Chat(_new_id(source), "Somebody")
         for number in range(turns):
             timestamp = format_timestamp(_NOON + round(number * _TURN * 1000))

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final
 from unittest.mock import patch
 
 from core import placement
-from core.chat import mailbox
 from core.process.settings import Settings
 from core.wire import sanitize
 from core.wire.protocol import CloseCode, ErrorCode, MessageType
 from core.wire.validation import Validator
 from fuzz.mutate_json import ANN, BOB, CAT
 from tests.core import world as core_world
-from tests.core.world import Device, World, payload_of
+from tests.core.world import Device, SeededChance, World, payload_of
 
 VALIDATOR: Final = Validator()
 CAPABILITIES: Final = ["carbons", "history", "presence_delta", "receipts", "resume"]
@@ -48,22 +45,11 @@ def _settings(limits: bool) -> Settings:
     return Settings(workers=2) if limits else Settings(workers=2, **_UNLIMITED)  # type: ignore[arg-type]
 
 
-class _NoChance:
-    """In the place of ``secrets`` where a mailbox gets its epoch."""
+class _OneEpoch(SeededChance):
+    """All mailboxes have the same epoch, so that inputs can name it."""
 
-    @staticmethod
-    def token_hex(size: int) -> str:
-        return "0" * (2 * size)
-
-
-@contextmanager
-def without_chance() -> Iterator[None]:
-    """Everything in here happens the same in every run."""
-    ours, mailbox.secrets = mailbox.secrets, _NoChance  # type: ignore[attr-defined, assignment]
-    try:
-        yield
-    finally:
-        mailbox.secrets = ours  # type: ignore[attr-defined]
+    def epoch(self) -> str:
+        return "0" * 12
 
 
 class Client(Device):
@@ -127,7 +113,10 @@ class Client(Device):
 
 def new_world(limits: bool) -> World:
     """Two shards without users; the limits are the default ones, or off."""
-    with patch.object(core_world, "Settings", lambda **_: _settings(limits)):
+    with (
+        patch.object(core_world, "Settings", lambda **_: _settings(limits)),
+        patch.object(core_world, "SeededChance", _OneEpoch),
+    ):
         return World()
 
 

@@ -41,6 +41,7 @@ from core.wire.timestamps import format_timestamp
 from workers.address_counts import AddressCounts, needed
 from workers.adoption import adopt
 from workers.bus import ZmqBus
+from workers.chance import SystemChance
 from workers.connection import Connection
 from workers.control import ControlPipe
 from workers.endpoints import Endpoints
@@ -123,7 +124,9 @@ class Worker:
         self._store = self._new_store(settings, index)
         self._settings = settings
         tokens = load_verifier(settings, Path.read_bytes)
-        self.shard = Shard(index, generation, settings, self._bus, self._store, SystemClock(), tokens)
+        self.shard = Shard(
+            index, generation, settings, self._bus, self._store, SystemClock(), SystemChance(), tokens
+        )
         self._keep = keep
         if keep is not None:
             owned, now = self.shard.exchange.placement.worker_of, time.monotonic()

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from core.chat.command_queue import EVERYTHING
-from core.chat.ports import Done
+from core.chat.ports import Chance, Done
 from core.chat.ratelimit import rate_limited
 from core.chat.session import Session
 from core.chat.user import User
@@ -30,11 +30,12 @@ if TYPE_CHECKING:
 class Greetings:
     """The HELLOs of one shard."""
 
-    __slots__ = ("_chats", "_delivery", "_presence", "_settings", "_store", "_users")
+    __slots__ = ("_chance", "_chats", "_delivery", "_presence", "_settings", "_store", "_users")
 
     def __init__(
         self,
         settings: Settings,
+        chance: Chance,
         users: Users,
         store: Store,
         chats: Chats,
@@ -42,6 +43,7 @@ class Greetings:
         presence: Presence,
     ) -> None:
         self._settings = settings
+        self._chance = chance
         self._users = users
         self._store = store
         self._chats = chats
@@ -60,7 +62,7 @@ class Greetings:
             self._fail(session, "the server can't read what it has stored", now)
             return
         if user is None:
-            user = User(hello.user_id, hello.display_name, self._settings)
+            user = User(hello.user_id, hello.display_name, self._settings, self._chance.epoch())
             user.durable = False
             self._users.idle.enter(user)
         wait = user.hellos.retry_after(now)

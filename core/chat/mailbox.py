@@ -16,7 +16,6 @@ of a mailbox is that of its newest message.
 from __future__ import annotations
 
 import re
-import secrets
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -90,9 +89,9 @@ class Mailbox:
         "unsaved_ahead",
     )
 
-    def __init__(self, epoch: str | None = None) -> None:
+    def __init__(self, epoch: str) -> None:
         #: Names this mailbox for as long as its positions mean the same: part of every cursor (D13).
-        self.epoch = epoch or secrets.token_hex(6)
+        self.epoch = epoch
         self.head = 0
         #: The highest count that a message in here has got.
         self.lamport = 0

@@ -13,16 +13,14 @@ A repeat is recognised in memory if the message is a recent one, else by the sto
 from __future__ import annotations
 
 import logging
-import random
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
 
 from core.chat.command_queue import EVERYTHING
 from core.chat.envelope import MessageFlag, Outcome, Record, RecordKind
 from core.chat.exchange import Exchange, Request
 from core.chat.mailbox import Message
-from core.chat.ports import Clock, Store
+from core.chat.ports import Chance, Clock, Store
 from core.chat.session import Session
 from core.chat.shares import Room
 from core.chat.user import User
@@ -65,6 +63,7 @@ class Messages:
     """The messages from and to the users of one shard."""
 
     __slots__ = (
+        "_chance",
         "_chats",
         "_clock",
         "_delivery",
@@ -84,6 +83,7 @@ class Messages:
         self,
         settings: Settings,
         clock: Clock,
+        chance: Chance,
         users: Users,
         exchange: Exchange,
         store: Store,
@@ -93,6 +93,7 @@ class Messages:
         typing: TypingIndicators,
     ) -> None:
         self._clock = clock
+        self._chance = chance
         self._users = users
         self._exchange = exchange
         self._store = store
@@ -138,7 +139,7 @@ class Messages:
         if session.receipts:
             flags |= MessageFlag.RECEIPTS
         if message_id is None:
-            message_id = _new_message_id()
+            message_id = self._chance.message_id()
         timestamp = self._clock.timestamp()
         if chat is not None and chat.heard_at >= timestamp:
             timestamp = answer_timestamp(timestamp, chat.heard_at)
@@ -347,8 +348,3 @@ def _stored_text(request: Request) -> bytes:
     """
     assert request.message_id is not None, "every message has an id"
     return codec.msg_parts(request.frame, request.user.user_id, request.peer, request.message_id)[0]
-
-
-def _new_message_id() -> str:
-    """A UUID v4. Message ids must be unique per sender and recipient, not unguessable, and `uuid4` costs four times as much."""
-    return str(UUID(int=random.getrandbits(128), version=4))

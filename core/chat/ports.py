@@ -158,3 +158,13 @@ class Clock(Protocol):
 
     def seconds(self) -> float:
         """The same in seconds since 1970, as tokens have it."""
+
+
+class Chance(Protocol):
+    """What must not be the same twice, which the core never makes by itself."""
+
+    def message_id(self) -> str:
+        """A UUID v4, for a message that came without an id. It is unique, and need not be unguessable."""
+
+    def epoch(self) -> str:
+        """12 hexadecimal digits that name a new mailbox (D13)."""

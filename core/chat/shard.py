@@ -24,7 +24,7 @@ from core.chat.history import Histories
 from core.chat.long_texts import LongTexts
 from core.chat.messages import Messages
 from core.chat.pace import shared_credit
-from core.chat.ports import Bus, Clock, Connection, Store, nobody_waits
+from core.chat.ports import Bus, Chance, Clock, Connection, Store, nobody_waits
 from core.chat.presence import Presence
 from core.chat.receipts import Receipts
 from core.chat.session import Session
@@ -54,6 +54,7 @@ class Shard:
         bus: Bus,
         store: Store,
         clock: Clock,
+        chance: Chance,
         tokens: TokenVerifier | None = None,
     ) -> None:
         """`tokens` checks what proves who a client is, where something has to."""
@@ -82,11 +83,11 @@ class Shard:
         self.receipts = Receipts(users, exchange, store)
         self.delivery = delivery = Delivery(store, self.receipts)
         self.chats = chats = Chats(settings, users, exchange, store, delivery, presence)
-        self.greetings = Greetings(settings, users, store, chats, delivery, presence)
+        self.greetings = Greetings(settings, chance, users, store, chats, delivery, presence)
         self.histories = Histories(settings, users, exchange, store, chats)
         self.typing = TypingIndicators(settings, users, exchange, store, chats)
         self.messages = Messages(
-            settings, clock, users, exchange, store, chats, delivery, presence, self.typing
+            settings, clock, chance, users, exchange, store, chats, delivery, presence, self.typing
         )
         #: What clients may say, each command with the number of times that it came.
         self.commands = Commands(

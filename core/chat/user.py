@@ -82,7 +82,7 @@ class User:
         "user_id",
     )
 
-    def __init__(self, user_id: str, display_name: str, settings: Settings, epoch: str | None = None) -> None:
+    def __init__(self, user_id: str, display_name: str, settings: Settings, epoch: str) -> None:
         # -- For ever --
         self.user_id = user_id
         #: As the last HELLO says.

@@ -11,7 +11,7 @@ from random import Random
 from typing import Final
 
 from fuzz.mutate_json import mutate_json
-from fuzz.small_world import come, new_world, people, without_chance
+from fuzz.small_world import come, new_world, people
 from fuzz.target import Target
 from fuzz.targets import lobby
 
@@ -26,8 +26,7 @@ class _Shared:
     """The world, and what has been said in it."""
 
     def __init__(self) -> None:
-        with without_chance():
-            self.start()
+        self.start()
 
     def start(self) -> None:
         self.world = new_world(False)
@@ -62,13 +61,12 @@ _shared = _Shared()
 
 def check(data: bytes) -> bool:
     """Whether it is JSON."""
-    with without_chance():
-        try:
-            _shared.say(data)
-        except BaseException as error:
-            error.add_note(f"the messages before it, and it: {_shared.write_down()}")
-            _shared.start()
-            raise
+    try:
+        _shared.say(data)
+    except BaseException as error:
+        error.add_note(f"the messages before it, and it: {_shared.write_down()}")
+        _shared.start()
+        raise
     return lobby.is_json(data)
 
 

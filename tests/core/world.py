@@ -44,6 +44,19 @@ class FixedClock:
         return datetime.fromisoformat(self.now.decode()).timestamp()
 
 
+class SeededChance:
+    """The same in every run. Implements ``core.chat.ports.Chance``."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def message_id(self) -> str:
+        return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+
+    def epoch(self) -> str:
+        return f"{self._random.getrandbits(48):012x}"
+
+
 class RecordingBus:
     """Collects records by destination, and makes envelopes of them at the end of a turn."""
 
@@ -238,6 +251,7 @@ class World:
         self.settings = Settings(workers=workers, **settings)
         self.placement = Placement(workers)
         self.clock = FixedClock()
+        self.chance = SeededChance(-1 - workers)
         self.devices: list[Device] = []
         self.buses = [RecordingBus(self, index) for index in range(workers)]
         self.stores = [RecordingStore() for _ in range(workers)]
@@ -258,7 +272,8 @@ class World:
     def _shard(self, index: int) -> Shard:
         store = self.stores[index] = RecordingStore(self.stores[index].records)
         bus = self.buses[index] = RecordingBus(self, index)
-        shard = Shard(index, self._random.getrandbits(64), self.settings, bus, store, self.clock)
+        generation = self._random.getrandbits(64)
+        shard = Shard(index, generation, self.settings, bus, store, self.clock, self.chance)
         store.listen(shard)
         return shard
 

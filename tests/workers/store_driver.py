@@ -19,6 +19,7 @@ from core.chat.user import Chat, User
 from core.process.settings import Settings
 from core.wire import codec
 from core.wire.timestamps import format_timestamp
+from workers.chance import SystemChance
 from workers.store import ShardStore
 from workers.store.memory import MemoryStore
 from workers.store.sqlite import SqliteStore
@@ -145,7 +146,7 @@ class StoreDriver:
 
     def user(self, user_id: str, display_name: str | None = None) -> User:
         """A new user, whom the store has not been told about."""
-        return User(user_id, display_name or user_id.title(), self.settings)
+        return User(user_id, display_name or user_id.title(), self.settings, SystemChance().epoch())
 
     def done(self, name: str) -> Callable[[str | None, float], None]:
         """A Done that notes `name` when it is called, with the failure if there is one."""
