@@ -18,11 +18,11 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
+from core.chat.chat import Chat
 from core.chat.envelope import pack_envelope
-from core.chat.mailbox import Message
 from core.chat.session import Session
 from core.chat.shard import Shard
-from core.chat.user import Chat, User
+from core.chat.user import Message, User
 from core.placement import Placement
 from core.process.settings import Settings
 from core.wire import codec
@@ -180,11 +180,8 @@ class Cast:
         self._buses = [Bus() for _ in range(workers)]
         self._stores = [MemoryStore(self.settings) for _ in range(workers)]
         self.shards = [
-            Shard(
-                *(index, index + 1, self.settings),
-                *(self._buses[index], self._stores[index], self._clock, SystemChance()),
-            )
-            for index in range(workers)
+            Shard(index, index + 1, self.settings, bus, store, self._clock, SystemChance())
+            for index, (bus, store) in enumerate(zip(self._buses, self._stores, strict=True))
         ]
         #: (from, envelope) for each worker.
         self._in_transit: list[deque[bytes]] = [deque() for _ in range(workers)]

@@ -19,6 +19,7 @@ _CORE: Final = Path(__file__).parents[1] / "core"
 #: Protocols with positional-only arguments, enumerations, models of pydantic, handlers of logging, and tables: nothing that takes time.
 _AS_IT_IS: Final = (
     "chat/ports.py",
+    "chat/store.py",
     "process/allocator.py",
     "process/capacity.py",
     "process/cgroups.py",

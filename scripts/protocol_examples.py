@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from core.chat.user import chat_id
+from core.chat.chat import chat_id
 from core.wire.protocol import AckStatus, ErrorCode, MessageType, Resumed, Scope
 
 ALICE: Final = "11111111-1111-4111-8111-111111111111"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from core.chat.user import chat_id
+from core.chat.chat import chat_id
 from core.wire.protocol import AckStatus, ErrorCode, MessageType, Resumed, Scope
 from scripts.protocol_examples import ALICE, BOB, NOON, Data
 

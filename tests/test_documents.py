@@ -113,7 +113,7 @@ def test_a_missing_thing_is_reported(text: str, problem: str) -> None:
     "text",
     [
         "`core/chat/messages.py`, `core/chat/messages.py: Messages.send`, `core/chat/messages.py: Messages`, `deploy/grafana/`",
-        "`core/chat/envelope.py: Outcome.STORED`, `core/process/handover.py: IN_FLIGHT_MAX`, `core/chat/ports.py: Done`, `Makefile`",
+        "`core/chat/envelope.py: Outcome.STORED`, `core/process/handover.py: IN_FLIGHT_MAX`, `core/chat/store.py: Done`, `Makefile`",
         "`tests/test_documents.py: test_a_missing_thing_is_reported`",
         "`/readyz`, `python -m workers`, `a < b`, `Connection: close`, `seq`",
         "`make test ARGS=-x`, FASTCHAT_WORKERS, `FASTCHAT_STORE=memory`",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from core.chat.user import Chat
+    from core.chat.chat import Chat
 
 
 class Announcements:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from core.chat.chat import Chat
 from core.chat.envelope import Outcome, Record, RecordKind
 from core.chat.exchange import Exchange, Request
-from core.chat.ports import Store, nobody_waits
 from core.chat.ratelimit import rate_limited
 from core.chat.session import Session
-from core.chat.user import Chat, User
+from core.chat.store import Store, nobody_waits
+from core.chat.user import User
 from core.wire.protocol import ErrorCode, MessageType, Refusal
 
 if TYPE_CHECKING:

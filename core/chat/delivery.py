@@ -21,19 +21,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from core.chat.announcements import Announcements
+from core.chat.chat import chat_opened_frame
 from core.chat.mailbox import CACHE_MAX
-from core.chat.ports import nobody_waits
 from core.chat.stalls import later
-from core.chat.user import chat_opened_frame
+from core.chat.store import nobody_waits
 from core.wire import codec
 from core.wire.protocol import CONFIRM_PING_INTERVAL, IMPLICIT_ACK_DELAY, REPLAY_WINDOW_BYTES, Resumed
 
 if TYPE_CHECKING:
-    from core.chat.mailbox import Mailbox, Message
-    from core.chat.ports import Store
+    from core.chat.chat import Chat
+    from core.chat.mailbox import Mailbox
     from core.chat.receipts import Receipts
     from core.chat.session import Session
-    from core.chat.user import Chat, User
+    from core.chat.store import Store
+    from core.chat.user import Device, Message, User
 
 #: Seconds until a page that could not be read is asked for again.
 _READ_AGAIN: Final = 1.0
@@ -48,16 +49,16 @@ class Delivery:
         self._store = store
         self._receipts = receipts
         #: (when it counts, session, position): confirmed by a pong, waiting for a MSG_ACK that would overrule it. In order of time.
-        self._confirmed: deque[tuple[float, Session, int]] = deque()
+        self._confirmed: deque[tuple[float, Device, int]] = deque()
         #: Sessions to which something was written since their last confirming ping -> when they are to be asked, at the next tick from
         #: then on. So one ping does for all messages that come together, and for the chat that was opened for the first of them.
-        self._to_ask: dict[Session, float] = {}
+        self._to_ask: dict[Device, float] = {}
         #: (when to try again, session): the store could not read for them. In order of time.
-        self._stalled: deque[tuple[float, Session]] = deque()
+        self._stalled: deque[tuple[float, Device]] = deque()
         #: Messages written to devices, each device and each repetition counted.
         self.written = 0
 
-    def start(self, user: User, session: Session, cursor: str | None) -> str:
+    def start(self, user: User, session: Device, cursor: str | None) -> str:
         """Where a new session goes on: sets its cursor, and says what that is to the client (D13). After this, `pump`."""
         mailbox = user.mailbox
         session.furthest = max(session.furthest, session.cursor)
@@ -81,7 +82,7 @@ class Delivery:
                 written = True
         return written
 
-    def pump(self, user: User, session: Session, now: float) -> None:
+    def pump(self, user: User, session: Device, now: float) -> None:
         """Write to a session that is behind, as much as may wait unsent."""
         mailbox, connection = user.mailbox, session.connection
         told = session.announcements
@@ -103,13 +104,13 @@ class Delivery:
 
     # -- Chats to be told about (D7) --
 
-    def announce_missed(self, user: User, session: Session) -> None:
+    def announce_missed(self, user: User, session: Device) -> None:
         """A new session is to be told about the chats that no device has confirmed. After this, `pump`."""
         missed = [chat for chat in user.chats.values() if not chat.confirmed and chat.saved]
         if missed:
             session.announcements = Announcements(missed)
 
-    def announce(self, user: User, chat: Chat, now: float, asking: Session | None = None) -> None:
+    def announce(self, user: User, chat: Chat, now: float, asking: Device | None = None) -> None:
         """CHAT_OPENED to all devices of `user` but the one that gets it as an answer. No connection is told twice."""
         for session in user.sessions:
             told = session.announcements
@@ -122,10 +123,10 @@ class Delivery:
             else:
                 self._tell(user, session, chat, now)
 
-    def answer_opened(self, user: User, session: Session, chat: Chat, now: float) -> None:
+    def answer_opened(self, user: User, session: Device, chat: Chat, now: float) -> None:
         """CHAT_OPENED to the device that has asked for it, whether it knows already or not."""
         if chat.confirmed:
-            session.connection.send(chat_opened_frame(user, chat))
+            session.connection.send(chat_opened_frame(user.user_id, chat))
         else:
             self._tell(user, session, chat, now)
 
@@ -172,13 +173,13 @@ class Delivery:
         session.asked()
         self._store.find(user, sender, message_id, partial(self._found, session, user, session.cursor))
 
-    def arrived(self, user: User, session: Session, message: Message) -> None:
+    def arrived(self, user: User, session: Device, message: Message) -> None:
         """This device of `user` has this message, and what was written to it before."""
         if session.announcements is not None:
             self._confirm(user, session, session.announcements.before(message.seq))
         self._receipts.acknowledged(user, message)
 
-    def pong(self, session: Session, payload: bytes, now: float) -> None:
+    def pong(self, session: Device, payload: bytes, now: float) -> None:
         """A pong: if it answers the confirming ping, everything written before that ping has arrived."""
         asked, user = session.confirm_asked, session.user
         if asked < 0 or user is None or payload != _ping_payload(asked):
@@ -196,7 +197,7 @@ class Delivery:
         if waits:
             self._to_ask[session] = now
 
-    def disconnected(self, user: User, session: Session) -> None:
+    def disconnected(self, user: User, session: Device) -> None:
         """The session ended: what its pongs have confirmed counts now."""
         self._to_ask.pop(session, None)
         session.page = []
@@ -231,7 +232,7 @@ class Delivery:
 
     # -- Inside --
 
-    def _next(self, user: User, session: Session, mailbox: Mailbox) -> Message | None:
+    def _next(self, user: User, session: Device, mailbox: Mailbox[Message]) -> Message | None:
         """What comes next for a session that is behind; None if there is nothing, or nothing yet."""
         while session.cursor < mailbox.head:
             page = session.page
@@ -257,7 +258,7 @@ class Delivery:
         return None
 
     def _page(
-        self, user: User, session: Session, head: int, found: list[Message], failure: str | None, now: float
+        self, user: User, session: Device, head: int, found: list[Message], failure: str | None, now: float
     ) -> None:
         if session.closed:
             return
@@ -288,7 +289,7 @@ class Delivery:
             session.charge(now)
         session.decided()
 
-    def _write(self, user: User, session: Session, message: Message, now: float) -> None:
+    def _write(self, user: User, session: Device, message: Message, now: float) -> None:
         mailbox = user.mailbox
         acknowledged = mailbox.is_acknowledged(message.seq)
         if not acknowledged:
@@ -306,7 +307,7 @@ class Delivery:
             if session.confirm_asked < 0:
                 self._to_ask[session] = now
 
-    def _tell(self, user: User, session: Session, chat: Chat, now: float) -> None:
+    def _tell(self, user: User, session: Device, chat: Chat, now: float) -> None:
         """Write CHAT_OPENED, and wait for it to be confirmed."""
         told = session.announcements
         if told is None:
@@ -314,18 +315,18 @@ class Delivery:
         told.pending.pop(chat, None)
         if chat not in told:
             told.written[chat] = max(session.cursor, session.furthest)
-        session.connection.send(chat_opened_frame(user, chat))
+        session.connection.send(chat_opened_frame(user.user_id, chat))
         session.received_peer = chat.peer
         if session.confirm_asked < 0:
             self._to_ask.setdefault(session, now + CONFIRM_PING_INTERVAL)
 
-    def _confirm(self, user: User, session: Session, chats: list[Chat]) -> None:
+    def _confirm(self, user: User, session: Device, chats: list[Chat]) -> None:
         """What was written to this session has been read so far."""
         self.confirm(user, chats)
         if session.announcements is not None and session.announcements.done:
             session.announcements = None
 
-    def _ask(self, session: Session, now: float) -> None:
+    def _ask(self, session: Device, now: float) -> None:
         """Send a confirming ping behind what was written: at most one on its way, at most one a second."""
         user, told = session.user, session.announcements
         if session.confirm_asked >= 0 or user is None:

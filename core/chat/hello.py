@@ -10,9 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from core.chat.command_queue import EVERYTHING
-from core.chat.ports import Chance, Done
+from core.chat.ports import Chance
 from core.chat.ratelimit import rate_limited
 from core.chat.session import Session
+from core.chat.store import Done
 from core.chat.user import User
 from core.wire import codec
 from core.wire.protocol import DEVICE_SILENT, DEVICES_MAX, HELLO_DEADLINE, Capability, CloseCode, Resumed
@@ -21,8 +22,8 @@ from core.wire.validation import Hello
 if TYPE_CHECKING:
     from core.chat.chats import Chats
     from core.chat.delivery import Delivery
-    from core.chat.ports import Store
     from core.chat.presence import Presence
+    from core.chat.store import Store
     from core.chat.users import Users
     from core.process.settings import Settings
 

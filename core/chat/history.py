@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 from core.chat.envelope import Outcome, Record, RecordKind
 from core.chat.exchange import Exchange, Request
-from core.chat.ports import Store
 from core.chat.ratelimit import rate_limited
 from core.chat.session import Session
+from core.chat.store import Store
 from core.chat.user import User
 from core.wire import codec
 from core.wire.protocol import HISTORY_MAX_BYTES, ErrorCode, MessageType, Refusal

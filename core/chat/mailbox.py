@@ -16,12 +16,11 @@ of a mailbox is that of its newest message.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from core.chat.envelope import Record
+    from core.chat.chat import Chat
     from core.chat.shares import Shares
-    from core.chat.user import Chat, User
 
 #: Committed messages that are kept in memory for each mailbox; the store has all of them.
 CACHE_MAX: Final = 128
@@ -29,49 +28,25 @@ CACHE_MAX: Final = 128
 _CURSOR: Final = re.compile(r"([0-9a-f]{12})\.([0-9]{1,15})", re.ASCII)
 
 
-class Message:
-    """One message for one recipient."""
+class Entry:
+    """A message as its mailbox knows it; all of it is ``core.chat.user.Message``, which sets these."""
 
-    __slots__ = (
-        "chat",
-        "deadline",
-        "frame",
-        "lamport",
-        "message_id",
-        "original",
-        "read",
-        "receipts",
-        "sender",
-        "seq",
-        "user",
-        "waiting",
-    )
+    __slots__ = ("chat", "lamport", "message_id", "sender", "seq")
 
-    def __init__(self, user: User, chat: Chat, message_id: str, frame: bytes) -> None:
-        #: The recipient, and the recipient's record of the chat.
-        self.user = user
-        self.chat = chat
-        self.sender = chat.peer
-        self.message_id = message_id
-        #: The finished MSG frame, as a plain device of the recipient gets it.
-        self.frame = frame
-        #: Position in the mailbox, from 1; 0 while it is not committed.
-        self.seq = 0
-        #: Its place between the messages of the other direction; at least so high, while it is not reserved.
-        self.lamport = 0
-        #: Whether the sender wants to know when it is delivered and read, and whether it has been read (D11).
-        self.receipts = False
-        self.read = False
-        # -- Until it is committed --
-        #: When it must not be stored any more, on the monotonic clock (D26).
-        self.deadline = 0.0
-        #: The records that are to be answered: the one that brought it, and its repeats that came meanwhile.
-        self.waiting: list[Record] = []
-        #: Set by the store instead of committing: the stored message of the same sender and id (D10).
-        self.original: Message | None = None
+    #: The recipient's record of the chat.
+    chat: Chat
+    sender: str
+    message_id: str
+    #: Position in the mailbox, from 1; 0 while it is not committed.
+    seq: int
+    #: Its place between the messages of the other direction; at least so high, while it is not reserved.
+    lamport: int
 
 
-class Mailbox:
+AnEntry = TypeVar("AnEntry", bound=Entry)
+
+
+class Mailbox(Generic[AnEntry]):
     """The mailbox of one user. `head` is the position of the newest message, 0 when there has never been one."""
 
     __slots__ = (
@@ -103,9 +78,9 @@ class Mailbox:
         #: Those of `_ahead` that the store has not been given yet.
         self.unsaved_ahead: list[int] = []
         #: seq -> message; the one that came into memory first goes first.
-        self._cached: dict[int, Message] = {}
+        self._cached: dict[int, AnEntry] = {}
         #: (sender, message_id) -> the message, of those reserved or cached.
-        self._index: dict[tuple[str, str], Message] = {}
+        self._index: dict[tuple[str, str], AnEntry] = {}
         self._reserved = 0
         #: Whose the messages are that wait, as long as somebody has to know (D20).
         self.shares: Shares | None = None
@@ -114,7 +89,7 @@ class Mailbox:
 
     # -- Entering --
 
-    def find(self, sender: str, message_id: str) -> Message | None:
+    def find(self, sender: str, message_id: str) -> AnEntry | None:
         """The message in memory that this sender gave this id, committed or not."""
         return self._index.get((sender, message_id))
 
@@ -128,7 +103,7 @@ class Mailbox:
         """How many messages are on their way into the store."""
         return self._reserved
 
-    def reserve(self, message: Message) -> None:
+    def reserve(self, message: AnEntry) -> None:
         """Make an uncommitted message findable. After this, `commit` or `withdraw` must follow."""
         self._index[message.sender, message.message_id] = message
         self._reserved += 1
@@ -136,7 +111,7 @@ class Mailbox:
         if self.shares is not None and self.shares.complete:
             self.shares.enter(message.chat)
 
-    def commit(self, message: Message) -> None:
+    def commit(self, message: AnEntry) -> None:
         """Give a reserved message its position: the store has it."""
         self._reserved -= 1
         self.head += 1
@@ -147,7 +122,7 @@ class Mailbox:
         if self.shares is not None and self.shares.complete:
             self.shares.committed(message.chat)
 
-    def withdraw(self, message: Message) -> None:
+    def withdraw(self, message: AnEntry) -> None:
         """Forget a reserved message: the store could not take it, or had it already."""
         self._forget(message)
         self._reserved -= 1
@@ -156,11 +131,11 @@ class Mailbox:
 
     # -- Memory --
 
-    def cached(self, seq: int) -> Message | None:
+    def cached(self, seq: int) -> AnEntry | None:
         """The message at a position, if it is in memory."""
         return self._cached.get(seq)
 
-    def cache(self, message: Message) -> Message:
+    def cache(self, message: AnEntry) -> AnEntry:
         """Keep a committed message that the store has read, and return it; if it is here already, that one."""
         known = self._cached.setdefault(message.seq, message)
         if known is message:
@@ -177,7 +152,7 @@ class Mailbox:
         self._cached.clear()
         self._index.clear()
 
-    def _forget(self, message: Message) -> None:
+    def _forget(self, message: AnEntry) -> None:
         """Find it no longer. A message that comes back into memory may have taken the place of its own repeat, which is on its way."""
         name = message.sender, message.message_id
         if self._index.get(name) is message:

@@ -16,14 +16,14 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from core.chat.capacity import Capacity
 from core.chat.command_queue import EVERYTHING
 from core.chat.envelope import MessageFlag, Outcome, Record, RecordKind
 from core.chat.exchange import Exchange, Request
-from core.chat.mailbox import Message
-from core.chat.ports import Chance, Clock, Store
+from core.chat.ports import Chance, Clock
 from core.chat.session import Session
-from core.chat.shares import Room
-from core.chat.user import User
+from core.chat.store import Store
+from core.chat.user import Message, User
 from core.events import fields
 from core.measures import BUS, LOCAL, SECONDS, Histogram
 from core.wire import codec
@@ -63,13 +63,13 @@ class Messages:
     """The messages from and to the users of one shard."""
 
     __slots__ = (
+        "_capacity",
         "_chance",
         "_chats",
         "_clock",
         "_delivery",
         "_exchange",
         "_presence",
-        "_room",
         "_shown",
         "_store",
         "_typing",
@@ -101,7 +101,7 @@ class Messages:
         self._delivery = delivery
         self._presence = presence
         self._typing = typing
-        self._room = Room(store, settings.mailbox_max)
+        self._capacity = Capacity(store, settings.mailbox_max)
         exchange.on(RecordKind.MESSAGE, 4, self._came, body=True, asks=True)
         exchange.on_outcome(MessageType.MSG, self._settled)
         #: Valid MSG, and those of them that went to another shard.
@@ -188,17 +188,17 @@ class Messages:
         if message is not None and codec.same_message(message.frame, frame):
             message.waiting.append(record)
             return
-        room, refusal = self._room, None
+        capacity, refusal = self._capacity, None
         if message is not None:
             # It conflicts with one that is being stored, unless that is itself the one that will be refused.
             refusal = Outcome.FAILED
         elif flags & MessageFlag.ONLY_IF_REPEAT:
             refusal = Outcome.RATE_LIMITED
-        elif mailbox.waiting >= room.free_below or room.counting:
-            if room.must_wait(user):
-                room.wait(user, partial(self._accept, record, user))
+        elif mailbox.waiting >= capacity.free_below or capacity.counting:
+            if capacity.must_wait(user):
+                capacity.wait(user, partial(self._accept, record, user))
                 return
-            refusal = room.refusal(user, chat)
+            refusal = capacity.refusal(user, chat)
         if refusal is None:
             message = Message(user, chat, message_id, frame)
             message.receipts = bool(flags & MessageFlag.RECEIPTS)

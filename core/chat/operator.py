@@ -14,8 +14,7 @@ from core.placement import slot_of
 from core.wire.protocol import CloseCode
 
 if TYPE_CHECKING:
-    from core.chat.session import Session
-    from core.chat.user import User
+    from core.chat.user import Device, User
     from core.chat.users import Users
 
 #: What may be asked: everything that is known of a user, and that all connections of a user be closed.
@@ -72,7 +71,7 @@ def _facts(user: User, now: float) -> dict[str, Any]:
     }
 
 
-def _device(session: Session, head: int, now: float) -> dict[str, Any]:
+def _device(session: Device, head: int, now: float) -> dict[str, Any]:
     connection = session.connection
     return {
         "connection": connection.label,

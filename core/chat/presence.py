@@ -30,8 +30,7 @@ from core.wire.protocol import (
 )
 
 if TYPE_CHECKING:
-    from core.chat.session import Session
-    from core.chat.user import User
+    from core.chat.user import Device, User
     from core.process.settings import Settings
 
 #: A version that no snapshot has: nothing is known of that worker yet.
@@ -100,8 +99,8 @@ class Presence:
         #: Counts the changes, so that a session that was told just now is not told again.
         self._revision = 0
         #: All sessions here, and those who must be told; dictionaries for their order.
-        self._sessions: dict[Session, None] = {}
-        self._dirty: dict[Session, None] = {}
+        self._sessions: dict[Device, None] = {}
+        self._dirty: dict[Device, None] = {}
         #: peer -> users who are online here and have a chat with that peer.
         self._watchers: dict[str, set[str]] = {}
         #: How often a session was not told, since it does not keep up.
@@ -119,7 +118,7 @@ class Presence:
 
     # -- What the shard tells --
 
-    def attach(self, user: User, session: Session, now: float) -> None:
+    def attach(self, user: User, session: Device, now: float) -> None:
         """A device of `user` has said HELLO (again): tell it who is online, and the others if that is news."""
         self._leaving.pop(user.user_id, None)
         if user.user_id not in self._local:
@@ -147,7 +146,7 @@ class Presence:
             self._left.discard(user.user_id)
             self._came(user.user_id, user.display_name)
 
-    def detach(self, user: User, session: Session, now: float) -> None:
+    def detach(self, user: User, session: Device, now: float) -> None:
         """A device of `user` is gone; with the last one the grace begins."""
         self._sessions.pop(session, None)
         self._dirty.pop(session, None)
@@ -170,7 +169,7 @@ class Presence:
         """Who is listed now."""
         return Scope.EVERYONE if self._everyone else Scope.CONTACTS
 
-    def ask(self, session: Session, user: User, user_ids: list[str], now: float) -> None:
+    def ask(self, session: Device, user: User, user_ids: list[str], now: float) -> None:
         """PRESENCE from a client: tell this session at once who of these is online, of those with whom `user` has a chat (D21).
 
         Of others it does not even learn whether they have ever been here. Raises Refusal beyond the limit of a minute (D23).
@@ -307,7 +306,7 @@ class Presence:
         self.send_snapshot(worker)
         self._exchange.post(worker, RecordKind.PRESENCE_REQUEST)
 
-    def _hold(self, session: Session, now: float) -> None:
+    def _hold(self, session: Device, now: float) -> None:
         """A session that does not keep up is told later, and then how things are by then (D29)."""
         self.shed += 1
         session.presence_told = now
@@ -381,7 +380,7 @@ class Presence:
                 self._dirty[session] = None
                 session.presence_full = True
 
-    def _tell(self, session: Session, now: float, full: bool) -> None:
+    def _tell(self, session: Device, now: float, full: bool) -> None:
         """Send PRESENCE: the whole list, or what changed to a session that asked for that (D22)."""
         changes = session.presence_changes
         scope = None if changes is None else self.scope
@@ -396,7 +395,7 @@ class Presence:
         session.presence_revision = self._revision
         session.presence_told = now
 
-    def _full_frame(self, session: Session, scope: str | None) -> bytes:
+    def _full_frame(self, session: Device, scope: str | None) -> bytes:
         if not self._everyone:
             user = session.user
             assert user is not None, "only sessions that have said HELLO are told"

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 from core.chat.envelope import ReceiptFlag, Record, RecordKind
 from core.chat.exchange import Exchange
-from core.chat.ports import Store
 from core.chat.session import Session
+from core.chat.store import Store
 from core.chat.user import User
 from core.wire import codec
 from core.wire.protocol import AckStatus
 
 if TYPE_CHECKING:
-    from core.chat.mailbox import Message
+    from core.chat.user import Message
     from core.chat.users import Users
 
 #: Seconds until what could not be saved is tried again.

@@ -20,7 +20,7 @@ from core.chat.command_queue import EVERYTHING, WaitingLine
 from core.chat.pace import Pace
 from core.chat.ports import Connection
 from core.chat.ratelimit import SlidingWindow, TokenBucket
-from core.chat.user import Close
+from core.chat.user import Device, User
 from core.events import OURS, fields
 from core.measures import OTHER
 from core.wire import codec
@@ -30,7 +30,6 @@ from core.wire.protocol import (
     PING_BURST,
     STRIKES_PER_MINUTE,
     UNCOMMITTED_MAX,
-    Capability,
     CloseCode,
     ErrorCode,
     MessageType,
@@ -38,17 +37,12 @@ from core.wire.protocol import (
 )
 
 if TYPE_CHECKING:
-    from core.chat.announcements import Announcements
-    from core.chat.mailbox import Message
-    from core.chat.user import User
     from core.process.settings import Settings
 
 _log = logging.getLogger("fastchat.core")
 
 #: Messages that queue behind a held command before the client is not read from any more.
 _LINE_PAUSE: Final = 32
-#: No capabilities, once for all connections.
-_NONE: Final[frozenset[str]] = frozenset()
 
 
 class Command:
@@ -132,8 +126,8 @@ class _Gone:
 _GONE: Final = _Gone()
 
 
-class Session:
-    """One device of one user. Attributes are public to the core: delivery, presence and typing keep their notes here."""
+class Session(Device):
+    """A device of a user, with what its client may say and has said."""
 
     __slots__ = (
         "_commands",
@@ -143,39 +137,14 @@ class Session:
         "_pace",
         "_slow_until",
         "_strikes",
-        "announcements",
-        "awaits_page",
-        "capabilities",
-        "carbons",
-        "chosen_by",
-        "chosen_peer",
         "claimed",
-        "closed",
-        "confirm_asked",
-        "confirm_asked_at",
-        "confirm_seq",
-        "connection",
-        "cursor",
         "expires",
         "expiry_due",
         "first",
-        "furthest",
         "hello_deadline",
         "in_flight",
-        "missed_through",
-        "page",
         "pings",
-        "presence_changes",
-        "presence_full",
-        "presence_revision",
-        "presence_told",
-        "receipts",
-        "received_peer",
-        "resumes",
-        "since",
         "token_tries",
-        "typing_to",
-        "user",
     )
 
     def __init__(
@@ -187,16 +156,11 @@ class Session:
         now: float,
         expires: float = 0.0,
     ) -> None:
+        super().__init__(connection, now)
         self._host = host
         self._commands = host.commands
-        self.connection: Connection = connection
         #: The user id that the front read from HELLO.
         self.claimed = claimed
-        #: None until HELLO has been accepted.
-        self.user: User | None = None
-        self.closed = False
-        #: When the worker got the connection, on the monotonic clock.
-        self.since = now
         self.hello_deadline = now + HELLO_DEADLINE
         #: Whether HELLO has not come.
         self.first = True
@@ -223,49 +187,6 @@ class Session:
         self._pace: Pace | None = None
         #: What this connection has asked for and is not decided: messages, HISTORY, acknowledgements that the store looks up.
         self.in_flight = 0
-        # -- Typing (D17) --
-        #: The chat that this connection opened or wrote in last, and that of the last CHAT_OPENED or MSG it received.
-        self.chosen_peer: str | None = None
-        #: The ticket of the request by which it was chosen.
-        self.chosen_by = -1
-        self.received_peer: str | None = None
-        #: Peers that were told that this connection is typing -> when it is typing no more, unless it says so again.
-        self.typing_to: dict[str, float] | None = None
-        # -- Delivery (D12) --
-        #: Mailbox position up to which everything has been written to this connection; and the highest that it had before it
-        #: resumed from an earlier one.
-        self.cursor = 0
-        self.furthest = 0
-        #: Up to here it gets only what waits for an acknowledgement: the head when it came, 0 when it resumed.
-        self.missed_through = 0
-        #: Messages that the store has read for it, the next one last; and whether it waits for such a page.
-        self.page: list[Message] = []
-        self.awaits_page = False
-        #: Position that the confirming ping on its way stands for (-1: none is), when it was sent, and what pongs have confirmed.
-        self.confirm_asked = -1
-        self.confirm_asked_at = -math.inf
-        self.confirm_seq = 0
-        #: The chats that it is being told about, if there are any (D7).
-        self.announcements: Announcements | None = None
-        # -- Capabilities, and three of them by name: they are looked at for every message --
-        self.capabilities = _NONE
-        self.receipts = False
-        self.resumes = False
-        self.carbons = False
-        # -- Presence (D21, D22) --
-        self.presence_told = -math.inf
-        #: What `Presence` had changed up to when this connection was told; and whether the next PRESENCE must be the whole list.
-        self.presence_revision = 0
-        self.presence_full = True
-        #: user -> name of those who changed since the last PRESENCE; None without the capability.
-        self.presence_changes: dict[str, str] | None = None
-
-    def use(self, capabilities: list[str] | None) -> None:
-        """Put these capabilities in force, as the last HELLO asked."""
-        self.capabilities = frozenset(capabilities) if capabilities else _NONE
-        self.receipts = Capability.RECEIPTS in self.capabilities
-        self.resumes = Capability.RESUME in self.capabilities
-        self.carbons = Capability.CARBONS in self.capabilities
 
     # -- From the connection --
 
@@ -306,11 +227,6 @@ class Session:
             # The two know each other: apart, each goes when nobody needs it any more, without waiting for the garbage collector.
             self.connection = _GONE
 
-    def note_close(self, by: str, code: int, reason: str, now: float) -> None:
-        """Remember for operators how the connection ends; called before `on_closed`."""
-        if self.user is not None and not self.closed:
-            self.user.last_close = Close(by, code, reason, now)
-
     def close(self, code: int, reason: str, now: float) -> None:
         """End the connection from this side."""
         self._host.count_close("server", int(code), reason)
@@ -345,11 +261,6 @@ class Session:
             return False
         told = self.announcements
         return self.cursor < user.mailbox.head or (told is not None and bool(told.pending))
-
-    def choose(self, peer: str, ticket: int) -> None:
-        """The client opened or wrote in the chat with `peer`, unless it has gone on to another one since (D17)."""
-        if ticket > self.chosen_by:
-            self.chosen_peer, self.chosen_by = peer, ticket
 
     def hold(self, key: str) -> None:
         """Let what depends on `key` wait, until `release`."""

@@ -24,10 +24,11 @@ from core.chat.history import Histories
 from core.chat.long_texts import LongTexts
 from core.chat.messages import Messages
 from core.chat.pace import shared_credit
-from core.chat.ports import Bus, Chance, Clock, Connection, Store, nobody_waits
+from core.chat.ports import Bus, Chance, Clock, Connection
 from core.chat.presence import Presence
 from core.chat.receipts import Receipts
 from core.chat.session import Session
+from core.chat.store import Store, nobody_waits
 from core.chat.typing import TypingIndicators
 from core.chat.users import Users
 from core.events import fields

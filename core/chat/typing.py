@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 from core.chat.envelope import Record, RecordKind, TypingFlag
 from core.chat.exchange import Exchange
-from core.chat.ports import Store
 from core.chat.ratelimit import rate_limited
-from core.chat.session import Session
 from core.chat.stalls import later
-from core.chat.user import User
+from core.chat.store import Store
+from core.chat.user import Device, User
 from core.wire import codec
 from core.wire.protocol import TYPING_EXPIRY, TYPING_SHED_BYTES, ErrorCode, Refusal
 
@@ -51,7 +50,7 @@ class TypingIndicators:
         self._chats = chats
         exchange.on(RecordKind.TYPING, 2, self._came)
         #: What sessions that don't keep up have not been told: sender -> whether typing, the latest (D29).
-        self._held: dict[Session, dict[str, bool]] = {}
+        self._held: dict[Device, dict[str, bool]] = {}
         #: (recipient, sender) -> when what the recipient sees expires; the first to expire comes first.
         self._until: dict[tuple[str, str], float] = {}
         #: Valid TYPING, those of them that went to another shard, and how often a session was not told since it does not keep up.
@@ -61,7 +60,7 @@ class TypingIndicators:
 
     # -- At the sender's shard --
 
-    def send(self, session: Session, user: User, peer: str | None, is_typing: bool, now: float) -> None:
+    def send(self, session: Device, user: User, peer: str | None, is_typing: bool, now: float) -> None:
         """TYPING, to the chat that it is meant for: `peer` if the client says so, else what this connection did or saw last."""
         peer = peer or session.chosen_peer or session.received_peer or next(reversed(user.chats), None)
         chat = user.chats.get(peer) if peer is not None else None
@@ -81,7 +80,7 @@ class TypingIndicators:
             session.typing_to.pop(peer, None)
         self._tell(user.user_id, peer, TypingFlag.TYPING if is_typing else TypingFlag.STOPPED, now)
 
-    def disconnected(self, user: User, session: Session, now: float) -> None:
+    def disconnected(self, user: User, session: Device, now: float) -> None:
         """Who disconnects has stopped typing, unless another device of the same user goes on."""
         for peer in session.typing_to or ():
             if not any(other.typing_to and other.typing_to.get(peer, now) > now for other in user.sessions):

@@ -1,45 +1,50 @@
-"""One user as the owning shard knows it: name, devices, chats, mailbox and what counts against the limits."""
+"""One user as the owning shard knows it: name, devices, chats, mailbox with messages, and what counts against the limits."""
 
 from __future__ import annotations
 
-import re
+import math
 from typing import TYPE_CHECKING, Final, NamedTuple
-from uuid import UUID, uuid5
 
-from core.chat.mailbox import Mailbox
+from core.chat.chat import Chat
+from core.chat.mailbox import Entry, Mailbox
+from core.chat.ports import Connection
 from core.chat.ratelimit import SlidingWindow
 from core.process.settings import Settings
-from core.wire import codec
+from core.wire.protocol import Capability
 
 if TYPE_CHECKING:
-    from core.chat.session import Session
+    from core.chat.announcements import Announcements
+    from core.chat.envelope import Record
 
-#: The namespace of chat ids (RFC 4122 UUID v5); it must never change, or chats would get new ids.
-_CHAT_NAMESPACE: Final = UUID("9c1f5f0e-7d0b-5a53-9d4f-2f1d1c7e6a10")
-#: Two ids of the first alphabet, which had no colon, joined by one. Their chats keep the ids that they have (D7).
-_FIRST_ALPHABET: Final = re.compile(r"[A-Za-z0-9._-]{1,64}:[A-Za-z0-9._-]{1,64}", re.ASCII)
+#: No capabilities, once for all connections.
+_NONE: Final[frozenset[str]] = frozenset()
 
 
-class Chat:
-    """One side's record of an open chat."""
+class Message(Entry):
+    """One message for one recipient."""
 
-    __slots__ = ("confirmed", "heard_at", "key", "noting", "peer", "peer_name", "saved", "written")
+    __slots__ = ("deadline", "frame", "original", "read", "receipts", "user", "waiting")
 
-    def __init__(self, peer: str, peer_name: str) -> None:
-        self.peer = peer
-        #: The name that the peer gave last.
-        self.peer_name = peer_name
-        #: Whether a device of this side is known to have read CHAT_OPENED.
-        self.confirmed = False
-        #: Whether this side has ever written to the peer, who then is no stranger (D20); and whether the store is being told just now.
-        self.written = False
-        self.noting = False
-        #: The timestamp of the last message from the peer that was shown: an answer to it must be later, also within one millisecond.
-        self.heard_at = b""
-        # -- The store's notes --
-        #: Its number for this record, 0 until it has given one; and whether the record has ever been committed.
-        self.key = 0
-        self.saved = False
+    def __init__(self, user: User, chat: Chat, message_id: str, frame: bytes) -> None:
+        #: The recipient, and the recipient's record of the chat.
+        self.user = user
+        self.chat = chat
+        self.sender = chat.peer
+        self.message_id = message_id
+        #: The finished MSG frame, as a plain device of the recipient gets it.
+        self.frame = frame
+        self.seq = 0
+        self.lamport = 0
+        #: Whether the sender wants to know when it is delivered and read, and whether it has been read (D11).
+        self.receipts = False
+        self.read = False
+        # -- Until it is committed --
+        #: When it must not be stored any more, on the monotonic clock (D26).
+        self.deadline = 0.0
+        #: The records that are to be answered: the one that brought it, and its repeats that came meanwhile.
+        self.waiting: list[Record] = []
+        #: Set by the store instead of committing: the stored message of the same sender and id (D10).
+        self.original: Message | None = None
 
 
 class Close(NamedTuple):
@@ -97,7 +102,7 @@ class User:
         self.chats: dict[str, Chat] = {}
         #: Those that have been confirmed and of which the store has not been told.
         self.unsaved_confirmed: list[Chat] = []
-        self.mailbox = Mailbox(epoch)
+        self.mailbox: Mailbox[Message] = Mailbox(epoch)
         # -- For a minute (D23) --
         self.messages = SlidingWindow(settings.messages_per_minute)
         self.typing = SlidingWindow(settings.typing_per_minute)
@@ -109,11 +114,11 @@ class User:
         self.requests = 0
         #: Messages among them: they will count against the limit, unless the other side refuses them.
         self.in_flight = 0
-        #: Sessions that wait for messages in flight to be decided, since only then it is known whether one more is allowed.
-        self.parked: list[Session] = []
+        #: Those that wait for messages in flight to be decided, since only then it is known whether one more is allowed.
+        self.parked: list[Device] = []
         # -- While connected --
         #: The devices that have said HELLO.
-        self.sessions: list[Session] = []
+        self.sessions: list[Device] = []
         # -- While in memory --
         #: The last of them that went.
         self.last_close: Close | None = None
@@ -153,17 +158,102 @@ class User:
         return bool(self.pins or self.requests)
 
 
-def chat_id(user: str, peer: str) -> str:
-    """The id of the chat between two users: the same from both sides, without anybody having to agree on it (D7)."""
-    first, second = sorted((user, peer))
-    name = f"{first}:{second}"
-    if _FIRST_ALPHABET.fullmatch(name) is None:
-        # An id may have a colon now, so `a` and `b:c` must not be joined like `a:b` and `c`. No id has a slash (D35).
-        name = f"{first}/{second}"
-    return str(uuid5(_CHAT_NAMESPACE, name))
+class Device:
+    """One connection of a user as the rooms know it that write to it: delivery, presence and typing keep their notes here."""
 
+    __slots__ = (
+        "announcements",
+        "awaits_page",
+        "capabilities",
+        "carbons",
+        "chosen_by",
+        "chosen_peer",
+        "closed",
+        "confirm_asked",
+        "confirm_asked_at",
+        "confirm_seq",
+        "connection",
+        "cursor",
+        "furthest",
+        "missed_through",
+        "page",
+        "presence_changes",
+        "presence_full",
+        "presence_revision",
+        "presence_told",
+        "receipts",
+        "received_peer",
+        "resumes",
+        "since",
+        "typing_to",
+        "user",
+    )
 
-def chat_opened_frame(user: User, chat: Chat) -> bytes:
-    """CHAT_OPENED as `user` sees it."""
-    first, second = sorted((user.user_id, chat.peer))
-    return codec.chat_opened(chat_id(first, second), (first, second), chat.peer, chat.peer_name)
+    def __init__(self, connection: Connection, now: float) -> None:
+        self.connection: Connection = connection
+        #: None until HELLO has been accepted.
+        self.user: User | None = None
+        self.closed = False
+        #: When the worker got the connection, on the monotonic clock.
+        self.since = now
+        # -- Typing (D17) --
+        #: The chat that this connection opened or wrote in last, and that of the last CHAT_OPENED or MSG it received.
+        self.chosen_peer: str | None = None
+        #: The ticket of the request by which it was chosen.
+        self.chosen_by = -1
+        self.received_peer: str | None = None
+        #: Peers that were told that this connection is typing -> when it is typing no more, unless it says so again.
+        self.typing_to: dict[str, float] | None = None
+        # -- Delivery (D12) --
+        #: Mailbox position up to which everything has been written to this connection; and the highest that it had before it
+        #: resumed from an earlier one.
+        self.cursor = 0
+        self.furthest = 0
+        #: Up to here it gets only what waits for an acknowledgement: the head when it came, 0 when it resumed.
+        self.missed_through = 0
+        #: Messages that the store has read for it, the next one last; and whether it waits for such a page.
+        self.page: list[Message] = []
+        self.awaits_page = False
+        #: Position that the confirming ping on its way stands for (-1: none is), when it was sent, and what pongs have confirmed.
+        self.confirm_asked = -1
+        self.confirm_asked_at = -math.inf
+        self.confirm_seq = 0
+        #: The chats that it is being told about, if there are any (D7).
+        self.announcements: Announcements | None = None
+        # -- Capabilities, and three of them by name: they are looked at for every message --
+        self.capabilities = _NONE
+        self.receipts = False
+        self.resumes = False
+        self.carbons = False
+        # -- Presence (D21, D22) --
+        self.presence_told = -math.inf
+        #: What `Presence` had changed up to when this connection was told; and whether the next PRESENCE must be the whole list.
+        self.presence_revision = 0
+        self.presence_full = True
+        #: user -> name of those who changed since the last PRESENCE; None without the capability.
+        self.presence_changes: dict[str, str] | None = None
+
+    def use(self, capabilities: list[str] | None) -> None:
+        """Put these capabilities in force, as the last HELLO asked."""
+        self.capabilities = frozenset(capabilities) if capabilities else _NONE
+        self.receipts = Capability.RECEIPTS in self.capabilities
+        self.resumes = Capability.RESUME in self.capabilities
+        self.carbons = Capability.CARBONS in self.capabilities
+
+    def choose(self, peer: str, ticket: int) -> None:
+        """The client opened or wrote in the chat with `peer`, unless it has gone on to another one since (D17)."""
+        if ticket > self.chosen_by:
+            self.chosen_peer, self.chosen_by = peer, ticket
+
+    def note_close(self, by: str, code: int, reason: str, now: float) -> None:
+        """Remember for operators how the connection ends; called before `on_closed`."""
+        if self.user is not None and not self.closed:
+            self.user.last_close = Close(by, code, reason, now)
+
+    def close(self, code: int, reason: str, now: float) -> None:
+        """End the connection from this side."""
+        raise NotImplementedError
+
+    def continue_later(self, key: str) -> None:
+        """Go on, at the end of this loop turn, with what waits in line for `key`."""
+        raise NotImplementedError

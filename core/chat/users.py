@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final
 
 from core.chat.idle import IdleUsers
-from core.chat.ports import Found, Store
+from core.chat.store import Found, Store
 from core.chat.user import User
 from core.events import fields
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from core.chat.mailbox import Message
-from core.chat.ports import Done, Found
+from core.chat.chat import Chat
 from core.chat.shard import Shard
-from core.chat.user import Chat, User
+from core.chat.store import Done, Found
+from core.chat.user import Message, User
 
 #: Messages that one `read` brings: so few that tests need several pages.
 PAGE = 7

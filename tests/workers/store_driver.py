@@ -14,8 +14,8 @@ from typing import Any, Final, Literal
 
 import uvloop
 
-from core.chat.mailbox import Message
-from core.chat.user import Chat, User
+from core.chat.chat import Chat
+from core.chat.user import Message, User
 from core.process.settings import Settings
 from core.wire import codec
 from core.wire.timestamps import format_timestamp

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.chat.mailbox import Message
-from core.chat.ports import nobody_waits
-from core.chat.user import User
+from core.chat.store import nobody_waits
+from core.chat.user import Message, User
 from tests.workers.store_driver import KINDS, Kind, StoreDriver
 
 _USERS: Final = ("bob", "carol")

@@ -1,4 +1,4 @@
-"""core.chat.ports.Store: what every store promises, checked against each implementation (D7, D10, D12, D13, D14, D20, D23, D26)."""
+"""core.chat.store.Store: what every store promises, checked against each implementation (D7, D10, D12, D13, D14, D20, D23, D26)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from core.chat.ports import nobody_waits
-from core.chat.user import Chat, User
+from core.chat.chat import Chat
+from core.chat.store import nobody_waits
+from core.chat.user import User
 from tests.workers.store_driver import DAY, NOON, Make, StoreDriver
 
 

@@ -1,10 +1,10 @@
-"""core.chat.ports.Store, continued: what every store promises about reading, retention and text (D13, D14, D20)."""
+"""core.chat.store.Store, continued: what every store promises about reading, retention and text (D13, D14, D20)."""
 
 from __future__ import annotations
 
-from core.chat.mailbox import Message
-from core.chat.ports import nobody_waits
-from core.chat.user import Chat, User
+from core.chat.chat import Chat
+from core.chat.store import nobody_waits
+from core.chat.user import Message, User
 from core.wire.protocol import REPLAY_WINDOW_BYTES
 from tests.workers.store_driver import DAY, Make, StoreDriver
 

@@ -14,7 +14,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine
 
-from core.chat.ports import nobody_waits
+from core.chat.store import nobody_waits
 from tests.workers.store_driver import DAY, NOON, StoreDriver
 from workers.store import database
 

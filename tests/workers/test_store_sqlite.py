@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from core.chat.ports import nobody_waits
-from core.chat.user import Chat, User
+from core.chat.chat import Chat
+from core.chat.store import nobody_waits
+from core.chat.user import User
 from core.placement import slot_of
 from tests.workers.process import PROJECT
 from tests.workers.store_driver import DAY, NOON, StoreDriver

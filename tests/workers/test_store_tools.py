@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import pytest
 
-from core.chat.user import chat_id
+from core.chat.chat import chat_id
 from core.placement import Placement
 from core.process.layout import Layout
 from core.process.settings import ConfigurationError

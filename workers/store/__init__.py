@@ -1,15 +1,15 @@
-"""Where users, chats and messages are kept; every implementation keeps the promises of ``core.chat.ports.Store``, and these."""
+"""Where users, chats and messages are kept; every implementation keeps the promises of ``core.chat.store.Store``, and these."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
-from core.chat import ports
+from core.chat import store
 from workers.store.listeners import Appended, Purged, Strangers
 
 
-class ShardStore(ports.Store, Protocol):
-    """A store as a worker drives it: `listen`, `start`, then `core.chat.ports.Store.flush` at the end of each loop turn, and `close`."""
+class ShardStore(store.Store, Protocol):
+    """A store as a worker drives it: `listen`, `start`, then `core.chat.store.Store.flush` at the end of each loop turn, and `close`."""
 
     #: The sentence that writes and reads fail with at present; None when all is well.
     failure: str | None

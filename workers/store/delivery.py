@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from core.chat.mailbox import Message
+from core.chat.user import Message
 from core.process.settings import Settings
 from workers.store.database import Database
 from workers.store.jobs import Job, attempt

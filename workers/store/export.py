@@ -18,7 +18,7 @@ from typing import Any, Final, TextIO
 
 from sqlalchemy import ColumnElement, Connection, Row, exists, or_, select
 
-from core.chat.user import chat_id
+from core.chat.chat import chat_id
 from core.placement import Placement
 from core.process.settings import ConfigurationError
 from core.wire.codec import to_json

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from core.chat.mailbox import Message
+from core.chat.user import Message
 
 #: Called with messages that were committed together, None and the time; or with a sentence that says why they could not be.
 Appended = Callable[[list[Message], str | None, float], None]

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Final, TypeVar
 
-from core.chat.mailbox import Message
+from core.chat.chat import Chat
 from core.chat.packed import Packed
-from core.chat.ports import Done, Found
-from core.chat.user import Chat, User
+from core.chat.store import Done, Found
+from core.chat.user import Message, User
 from core.process.settings import Settings
 from core.wire.protocol import FORGET_AFTER, REPLAY_WINDOW_BYTES
 from workers.store.delivery import EXPIRED
@@ -60,7 +60,7 @@ class _Record:
 
 
 class MemoryStore:
-    """Implements ``core.chat.ports.Store`` and ``workers.store.ShardStore``. `listen` comes before everything else."""
+    """Implements ``core.chat.store.Store`` and ``workers.store.ShardStore``. `listen` comes before everything else."""
 
     failure: str | None = None
 
@@ -102,7 +102,7 @@ class MemoryStore:
         while self._waiting:
             self._do_waiting(self._now)
 
-    # -- Writes: see core.chat.ports.Store --
+    # -- Writes: see core.chat.store.Store --
 
     def save_user(self, user: User, done: Done) -> None:
         self._write(user, lambda: self._seen(user), done)
@@ -149,7 +149,7 @@ class MemoryStore:
         user.pins += 1
         self._waiting.append(write)
 
-    # -- Reads: see core.chat.ports.Store --
+    # -- Reads: see core.chat.store.Store --
 
     def load(self, user_id: str, done: Found[User | None]) -> None:
         def answer(now: float) -> None:

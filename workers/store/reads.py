@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final, Generic, TypeVar
 
-from core.chat.mailbox import Message
-from core.chat.ports import Found
-from core.chat.user import Chat, User
+from core.chat.chat import Chat
+from core.chat.store import Found
+from core.chat.user import Message, User
 from core.process.settings import Settings
 from core.wire import codec
 from workers.store import statements
@@ -51,7 +51,7 @@ class Question(Generic[T]):
 
 
 class Load(Question["User | None"]):
-    """See ``core.chat.ports.Store``, and so for the others."""
+    """See ``core.chat.store.Store``, and so for the others."""
 
     __slots__ = ("user_id",)
 

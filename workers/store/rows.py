@@ -5,8 +5,8 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Any
 
-from core.chat.mailbox import Message
-from core.chat.user import Chat, User
+from core.chat.chat import Chat
+from core.chat.user import Message, User
 from core.placement import slot_of
 from core.process.settings import Settings
 from core.wire import codec

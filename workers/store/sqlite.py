@@ -26,9 +26,9 @@ from typing import Any, Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from core.chat.mailbox import Message
-from core.chat.ports import Done, Found
-from core.chat.user import Chat, User
+from core.chat.chat import Chat
+from core.chat.store import Done, Found
+from core.chat.user import Message, User
 from core.events import fields
 from core.measures import SECONDS, SIZES, Histogram
 from core.process.settings import ConfigurationError, Settings
@@ -74,7 +74,7 @@ ACKNOWLEDGED_MAX: Final = 256
 
 
 class SqliteStore:
-    """Implements ``core.chat.ports.Store`` and ``workers.store.ShardStore``. `listen` and `start` come before everything else."""
+    """Implements ``core.chat.store.Store`` and ``workers.store.ShardStore``. `listen` and `start` come before everything else."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class SqliteStore:
             "store_log_bytes": self._thread.log.bytes,
         }
 
-    # -- Calls: see core.chat.ports.Store --
+    # -- Calls: see core.chat.store.Store --
 
     def save_user(self, user: User, done: Done) -> None:
         self._write(SaveUser(user, done))

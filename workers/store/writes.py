@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from sqlalchemy.exc import IntegrityError
 
-from core.chat.mailbox import Message
-from core.chat.ports import Done
-from core.chat.user import Chat, User
+from core.chat.chat import Chat
+from core.chat.store import Done
+from core.chat.user import Message, User
 from core.wire import codec
 from workers.store import statements
 from workers.store.database import Database
@@ -50,7 +50,7 @@ class After(Write):
 
 
 class SaveUser(Write):
-    """See ``core.chat.ports.Store``, and so for the others."""
+    """See ``core.chat.store.Store``, and so for the others."""
 
     __slots__ = ()
 

@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from core.chat.user import Chat, chat_id
+from core.chat.chat import Chat, chat_id
 from tests.core.world import Pair, World
 
 

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from core.chat import mailbox as module
-from core.chat.mailbox import Mailbox, Message
-from core.chat.user import Chat, User
+from core.chat.chat import Chat
+from core.chat.mailbox import Mailbox
+from core.chat.user import Message, User
 from core.process.settings import Settings
 
 _SENDERS = st.sampled_from(["ann", "bob"])
@@ -28,7 +29,7 @@ class MailboxMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.mailbox = Mailbox("0123456789ab")
+        self.mailbox: Mailbox[Message] = Mailbox("0123456789ab")
         #: Reserved and not committed; committed, the message of seq 1 first; positions.
         self.reserved: list[Message] = []
         self.committed: list[Message] = []
@@ -147,9 +148,9 @@ TestMailbox = MailboxMachine.TestCase
 TestMailbox.settings = settings(max_examples=60, stateful_step_count=30)
 
 
-def filled(count: int) -> tuple[Mailbox, list[Message]]:
+def filled(count: int) -> tuple[Mailbox[Message], list[Message]]:
     """A mailbox with that many messages."""
-    mailbox = Mailbox("0123456789ab")
+    mailbox: Mailbox[Message] = Mailbox("0123456789ab")
     messages = [message("ann", f"{number}") for number in range(count)]
     for new in messages:
         mailbox.reserve(new)
@@ -191,7 +192,7 @@ def test_what_the_store_has_read_takes_the_place_of_what_came_first(monkeypatch:
 def test_a_repeat_on_its_way_and_what_it_repeats_do_not_get_into_each_others_way() -> None:
     """The original comes back into memory while the store decides about the repeat: either may leave first (D10)."""
     for original_first in (True, False):
-        mailbox = Mailbox("0123456789ab")
+        mailbox: Mailbox[Message] = Mailbox("0123456789ab")
         mailbox.restore(1, 1, 0, 0, [])
         repeat, original = message("ann", "0"), message("ann", "0")
         original.seq = 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.chat.mailbox import Message
+from core.chat.user import Message
 from tests.core.world import TIMESTAMP, Pair
 
 ONE, TWO = "first-id", "second-id"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from core.chat.chat import Chat
 from core.chat.shares import Shares, sender_share, strangers_share
-from core.chat.user import Chat
 from tests.core.recording_store import PAGE
 from tests.core.world import Device, Pair
 

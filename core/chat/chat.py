@@ -1,0 +1,52 @@
+"""A chat as one of its two users has it, and how it is named."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from uuid import UUID, uuid5
+
+from core.wire import codec
+
+#: The namespace of chat ids (RFC 4122 UUID v5); it must never change, or chats would get new ids.
+_CHAT_NAMESPACE: Final = UUID("9c1f5f0e-7d0b-5a53-9d4f-2f1d1c7e6a10")
+#: Two ids of the first alphabet, which had no colon, joined by one. Their chats keep the ids that they have (D7).
+_FIRST_ALPHABET: Final = re.compile(r"[A-Za-z0-9._-]{1,64}:[A-Za-z0-9._-]{1,64}", re.ASCII)
+
+
+class Chat:
+    """One side's record of an open chat."""
+
+    __slots__ = ("confirmed", "heard_at", "key", "noting", "peer", "peer_name", "saved", "written")
+
+    def __init__(self, peer: str, peer_name: str) -> None:
+        self.peer = peer
+        #: The name that the peer gave last.
+        self.peer_name = peer_name
+        #: Whether a device of this side is known to have read CHAT_OPENED.
+        self.confirmed = False
+        #: Whether this side has ever written to the peer, who then is no stranger (D20); and whether the store is being told just now.
+        self.written = False
+        self.noting = False
+        #: The timestamp of the last message from the peer that was shown: an answer to it must be later, also within one millisecond.
+        self.heard_at = b""
+        # -- The store's notes --
+        #: Its number for this record, 0 until it has given one; and whether the record has ever been committed.
+        self.key = 0
+        self.saved = False
+
+
+def chat_id(user: str, peer: str) -> str:
+    """The id of the chat between two users: the same from both sides, without anybody having to agree on it (D7)."""
+    first, second = sorted((user, peer))
+    name = f"{first}:{second}"
+    if _FIRST_ALPHABET.fullmatch(name) is None:
+        # An id may have a colon now, so `a` and `b:c` must not be joined like `a:b` and `c`. No id has a slash (D35).
+        name = f"{first}/{second}"
+    return str(uuid5(_CHAT_NAMESPACE, name))
+
+
+def chat_opened_frame(user_id: str, chat: Chat) -> bytes:
+    """CHAT_OPENED as a user sees it; `chat` is that user's record."""
+    first, second = sorted((user_id, chat.peer))
+    return codec.chat_opened(chat_id(first, second), (first, second), chat.peer, chat.peer_name)

@@ -1,0 +1,105 @@
+"""The store as the core calls it: what is kept of users, chats and messages, and the promises that each implementation must keep.
+
+As with the other ports (``core.chat.ports``), no call blocks, and none calls back into the core from within.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from core.chat.chat import Chat
+    from core.chat.user import Message, User
+
+
+#: Called when a write is durable, with None and the time, or with a sentence that says why it could not be.
+Done = Callable[[str | None, float], None]
+
+
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class Found(Protocol[T_contra]):
+    """Called with what was found, None and the time; or with nothing found, and a sentence that says why it could not be read."""
+
+    def __call__(self, found: T_contra, failure: str | None, now: float, /) -> None: ...
+
+
+def nobody_waits(failure: str | None, now: float) -> None:
+    """The Done of a write whose loss does no harm: it costs a repeat, or is repaired by the next message."""
+
+
+class Store(Protocol):
+    """Where users, chats and messages are kept.
+
+    *Writes* become durable in the order of the calls, and their callbacks follow in that order: with None once the write is durable,
+    or with a sentence that says why it could not be, and then it has left no trace. Nothing may be shown or acknowledged to anyone
+    before its callback (D20). *Reads* see every write that was called before them; their callbacks follow in the order of the calls.
+    No callback comes from within a call of the store.
+
+    While anything about a user is not finished the user's `pins` are not 0. What is saved is the state at the time of the call or a
+    later one. A message or chat whose user or chat has never been saved takes that along, in one transaction.
+
+    Two implementations, tested by one suite: SQLite in a thread, and memory, which keeps all of this but forgets at the end of the
+    process.
+    """
+
+    def flush(self, now: float) -> bool:
+        """Do what is due and call back; whether to come again in another turn. To be called at least every tenth of a second."""
+        ...
+
+    # -- Writes --
+
+    def save_user(self, user: User, done: Done) -> None:
+        """A new user, a changed name or way of acknowledging, or one without chats who leaves (D23)."""
+
+    def save_chat(self, user: User, chat: Chat, done: Done) -> None:
+        """A new or changed chat of `user`. That it is being noted as written in (`Chat.noting`) is stored as having been written in."""
+
+    def append(self, message: Message) -> None:
+        """A new message; `Messages.appended` follows, with one call for messages that were committed together.
+
+        A message whose sender has used its id before is not stored: the callback comes without a failure and `original` is what is
+        stored (D10). One whose deadline has passed when its turn comes fails (D26). The others take the positions that follow the
+        mailbox's head, in order; so the mailbox must `commit` every message as soon as it is told.
+        """
+
+    def after_writes(self, done: Done) -> None:
+        """Nothing to write: `done` is called in its turn, after the callbacks of all writes before it."""
+
+    def save_acknowledged(self, user: User, done: Done | None = None) -> None:
+        """What the mailbox has as acknowledged, and which chats have been confirmed (`User.unsaved_confirmed`).
+
+        Without `done` it may wait for a second, since a repeat does no harm (D7, D12).
+        """
+
+    def save_read(self, message: Message, done: Done) -> None:
+        """A message that its recipient has read (D11)."""
+
+    def forget(self, user_id: str) -> None:
+        """A user without chats who has not been seen for a day (D23): remove the record and the mailbox."""
+
+    # -- Reads --
+
+    def load(self, user_id: str, done: Found[User | None]) -> None:
+        """A user who is not in memory, with chats and mailbox; None for one never seen."""
+
+    def find(self, user: User, sender: str | None, message_id: str, done: Found[list[Message]]) -> None:
+        """The messages in the mailbox of `user` with this id, from `sender` or from anybody, oldest first."""
+
+    def read(self, user: User, after: int, done: Found[list[Message]]) -> None:
+        """The messages behind position `after`, in order, about 64 KiB of them; the first may be further on if some were purged."""
+
+    def senders(self, user: User, after: int, done: Found[list[tuple[int, Chat]]]) -> None:
+        """(position, chat) of the messages behind position `after`, in order, some thousands of them at most (D20)."""
+
+    def history(
+        self,
+        user_id: str,
+        peer: str,
+        before: int | None,
+        limit: int,
+        done: Found[list[tuple[int, int, bytes]]],
+    ) -> None:
+        """(position, Lamport count, MSG frame) of what `peer` sent to `user_id`, before that position, newest first, at most `limit`."""
