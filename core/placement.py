@@ -11,13 +11,14 @@ from typing import Final
 from zlib import crc32
 
 SLOTS: Final = 1024
+_MASK: Final = SLOTS - 1
 #: Beyond this a worker would own fewer than 16 slots and the load could no longer be even.
 WORKERS_MAX: Final = 64
 
 
 def slot_of(user_id: str) -> int:
     """The slot of a user, 0 to 1,023. `user_id` is in its canonical (lower-case) form."""
-    return crc32(user_id.encode()) & (SLOTS - 1)
+    return crc32(user_id.encode()) & _MASK
 
 
 class Placement:
@@ -34,7 +35,7 @@ class Placement:
 
     def worker_of(self, user_id: str) -> int:
         """The worker that owns this user."""
-        return self.owners[crc32(user_id.encode()) & (SLOTS - 1)]  # `slot_of`, without the call
+        return self.owners[crc32(user_id.encode()) & _MASK]  # `slot_of`, without the call
 
 
 def _owners(workers: int) -> tuple[int, ...]:

@@ -47,8 +47,8 @@ class Chats:
         self._delivery = delivery
         self._presence = presence
         exchange.on(RecordKind.OPEN_CHAT, 3, self._accept, asks=True)
-        exchange.on(RecordKind.CHAT_OPENED, 2, self._opened_elsewhere)
-        exchange.on(RecordKind.RENAMED, 3, self._renamed)
+        exchange.on_told(RecordKind.CHAT_OPENED, 2, self._opened_elsewhere)
+        exchange.on_told(RecordKind.RENAMED, 3, self._renamed)
         exchange.on_outcome(MessageType.OPEN_CHAT, self._settled)
 
     def open(self, session: Session, user: User, target: str, now: float) -> None:
@@ -62,7 +62,7 @@ class Chats:
         self.used(user, target)
         session.hold(target)
         request = self._exchange.open(MessageType.OPEN_CHAT, session, user, target, None, now)
-        texts = [user.user_id, target, user.stored_name]
+        texts = (user.user_id, target, user.stored_name)
         self._exchange.ask(RecordKind.OPEN_CHAT, 0, request, texts, b"", now)
 
     def _accept(self, asked: Record, now: float) -> None:
@@ -90,9 +90,9 @@ class Chats:
             self._exchange.refuse(request, outcome, now)
             request.session.continue_later(request.peer)
 
-    def _opened_elsewhere(self, record: Record, now: float) -> None:
+    def _opened_elsewhere(self, texts: tuple[str, ...], flags: int, now: float) -> None:
         """At the target's shard again: both sides have it, so the target may know. Who is not in memory is told at the next HELLO."""
-        opener, target = record.texts
+        opener, target = texts
         user = self._users.known.get(target)
         chat = user.chats.get(opener) if user is not None else None
         if user is not None and chat is not None and not chat.confirmed:
@@ -127,11 +127,11 @@ class Chats:
     def tell_new_name(self, user: User, now: float) -> None:
         """`user` has a new name: everybody who has a chat with `user` keeps it."""
         for peer in user.chats:
-            self._exchange.tell(peer, RecordKind.RENAMED, 0, [user.user_id, peer, user.stored_name], now)
+            self._exchange.tell(peer, RecordKind.RENAMED, 0, (user.user_id, peer, user.stored_name), now)
 
-    def _renamed(self, record: Record, now: float) -> None:
+    def _renamed(self, texts: tuple[str, ...], flags: int, now: float) -> None:
         """At the peer's shard: keep the new name."""
-        user_id, peer, name = record.texts
+        user_id, peer, name = texts
         self._users.find(peer, partial(self._rename, user_id, name), now)
 
     def _rename(self, user_id: str, name: str, user: User | None, failure: str | None, now: float) -> None:
@@ -167,4 +167,4 @@ class Chats:
         if not session.closed:
             self._delivery.answer_opened(user, session, chat, now)
         session.choose(chat.peer, request.ticket)
-        self._exchange.tell(chat.peer, RecordKind.CHAT_OPENED, 0, [user.user_id, chat.peer], now)
+        self._exchange.tell(chat.peer, RecordKind.CHAT_OPENED, 0, (user.user_id, chat.peer), now)

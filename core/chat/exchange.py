@@ -21,9 +21,11 @@ from core.chat.envelope import (
     RecordKind,
     new_record,
     pack_record,
+    pack_texts,
     record_fields,
     record_head,
     unpack_envelope,
+    unpack_head,
 )
 from core.chat.ports import Bus
 from core.chat.ratelimit import rate_limited
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
 #: Handles a record, at that time.
 Handler = Callable[[Record, float], None]
+#: Handles a record that needs no answer: its fields and its flags.
+Told = Callable[[tuple[str, ...], int, float], None]
 #: Takes what became of a request: an Outcome and, if it is a good one, the other user's name.
 Settled = Callable[["Request", int, str, float], None]
 
@@ -105,6 +109,8 @@ class Exchange:
         #: RecordKind -> how it is read; and the handlers once more, for what does not have to be read.
         self._kinds: dict[int, _Kind] = {}
         self._handlers: dict[int, Handler] = {}
+        #: RecordKind -> how many fields a record has that needs no answer, and who handles it.
+        self._told: dict[int, tuple[int, Told]] = {}
         #: Message type of a request -> the room that wants its outcome.
         self._settled: dict[str, Settled] = {}
         #: ticket -> request. All wait equally long, so the first is the first to expire.
@@ -134,6 +140,10 @@ class Exchange:
         self._kinds[kind] = _Kind(handler, texts, body, asks, lost)
         self._handlers[kind] = handler
 
+    def on_told(self, kind: RecordKind, texts: int, handler: Told) -> None:
+        """Give what others `tell` this shard by records of a kind to `handler`."""
+        self._told[kind] = (texts, handler)
+
     def on_outcome(self, kind: str, settled: Settled) -> None:
         """Give the outcome of each request of a kind, a message type, to `settled`."""
         self._settled[kind] = settled
@@ -151,7 +161,7 @@ class Exchange:
         return request
 
     def ask(
-        self, kind: RecordKind, flags: int, request: Request, texts: list[str], body: bytes, now: float
+        self, kind: RecordKind, flags: int, request: Request, texts: tuple[str, ...], body: bytes, now: float
     ) -> bool:
         """Send a request to the shard of its peer; whether that is another one."""
         owner = self._worker_of(request.peer)
@@ -161,17 +171,16 @@ class Exchange:
             )
             self._handlers[kind](record, now)
             return False
-        fields = _fields(texts, body)
-        self._bus.send(owner, pack_record(kind, flags, request.ticket, request.deadline, *fields))
+        self._bus.send(owner, pack_texts(kind, flags, request.ticket, request.deadline, texts, body))
         return True
 
-    def tell(self, user_id: str, kind: RecordKind, flags: int, texts: list[str], now: float) -> bool:
+    def tell(self, user_id: str, kind: RecordKind, flags: int, texts: tuple[str, ...], now: float) -> bool:
         """Send the shard of a user what needs no answer; whether that is another one."""
         owner = self._worker_of(user_id)
         if owner == self.index:
-            self._handlers[kind](new_record((owner, self._generation, flags, 0, 0.0, texts, b"")), now)
+            self._told[kind][1](texts, flags, now)
             return False
-        self._bus.send(owner, pack_record(kind, flags, 0, 0.0, *_fields(texts)))
+        self._bus.send(owner, pack_texts(kind, flags, 0, 0.0, texts))
         return True
 
     def post(self, worker: int, kind: RecordKind, ticket: int = 0, body: bytes = b"") -> None:
@@ -197,7 +206,7 @@ class Exchange:
         """Answer with more than an Outcome and a name."""
         worker, ticket = asked.worker, asked.ticket
         if worker == self.index:
-            record = new_record((worker, self._generation, flags, ticket, 0.0, [], body))
+            record = new_record((worker, self._generation, flags, ticket, 0.0, (), body))
             self._handlers[kind](record, now)
         else:
             self._bus.send(worker, pack_record(kind, flags, ticket, 0.0, body))
@@ -226,26 +235,36 @@ class Exchange:
         for record in records:
             head = record_head(record)
             self._counters["bus_undeliverable_total"] += 1
-            kind = self._kinds[head.kind]
+            kind = self._kinds.get(head.kind)
+            if kind is None:
+                continue
             if kind.asks:
                 self.settle(head.ticket, Outcome.FAILED, "", now)
             elif kind.lost is not None:
                 kind.lost(worker)
 
     def _handle(self, worker: int, generation: int, record: bytes, now: float) -> None:
-        number, flags, ticket, deadline = record_head(record)
+        number, flags, ticket, deadline = unpack_head(record)
         kind = self._kinds.get(number)
         if kind is None:
-            raise ValueError(f"unknown kind of record {number}")
+            self._hear(number, flags, record, now)
+            return
         handler, texts, body, asks, _ = kind
         if asks and deadline <= now:
             # The sender's shard has given up on it: it must not be stored any more.
             self._counters["expired_total"] += 1
             return
-        fields = record_fields(record, texts + body) if texts or body else []
+        fields = record_fields(record, texts + body)
         last = fields.pop() if body else b""
-        told = [field.decode() for field in fields]
-        handler(new_record((worker, generation, flags, ticket, deadline, told, last)), now)
+        decoded = tuple(map(bytes.decode, fields))
+        handler(new_record((worker, generation, flags, ticket, deadline, decoded, last)), now)
+
+    def _hear(self, number: int, flags: int, record: bytes, now: float) -> None:
+        told = self._told.get(number)
+        if told is None:
+            raise ValueError(f"unknown kind of record {number}")
+        texts, handler = told
+        handler(tuple(map(bytes.decode, record_fields(record, texts))), flags, now)
 
     def _result(self, record: Record, now: float) -> None:
         self.settle(record.ticket, record.flags, record.texts[0], now)
@@ -289,12 +308,6 @@ class Exchange:
                 return
             self._counters["unconfirmed_total"] += 1
             self.settle(ticket, Outcome.FAILED, "", now)
-
-
-def _fields(texts: list[str], body: bytes = b"") -> list[bytes]:
-    """The fields of a record; a body that is empty is none."""
-    joined = "\0".join(texts).encode()
-    return [joined, body] if body else [joined]
 
 
 #: Where each kind of request names the other user.

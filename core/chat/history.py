@@ -89,7 +89,7 @@ class Histories:
         self._store.history(user.user_id, peer, mine, limit + 1, partial(self._mine, request.ticket))
         # Position 0 is nobody's, and stands for the end here; to be before 1 is to be before everything.
         position = 0 if theirs is None else max(theirs, 1)
-        texts = [user.user_id, peer, str(position), str(limit + 1)]
+        texts = (user.user_id, peer, str(position), str(limit + 1))
         self._exchange.ask(RecordKind.HISTORY, 0, request, texts, b"", now)
 
     def _settled(self, request: Request, outcome: int, name: str, now: float) -> None:

@@ -69,6 +69,7 @@ class Messages:
         "_clock",
         "_delivery",
         "_exchange",
+        "_known",
         "_presence",
         "_shown",
         "_store",
@@ -95,6 +96,7 @@ class Messages:
         self._clock = clock
         self._chance = chance
         self._users = users
+        self._known = users.known
         self._exchange = exchange
         self._store = store
         self._chats = chats
@@ -155,14 +157,14 @@ class Messages:
             request.altered = True
         if flags & MessageFlag.CHAT_OPEN:
             session.choose(recipient, request.ticket)
-        texts = [user.user_id, recipient, message_id, str(user.mailbox.lamport + 1)]
+        texts = (user.user_id, recipient, message_id, str(user.mailbox.lamport + 1))
         if self._exchange.ask(RecordKind.MESSAGE, flags, request, texts, frame, now):
             self.sent_far += 1
 
     def _came(self, record: Record, now: float) -> None:
         """At the recipient's shard: refuse it, recognise it, or give it to the store."""
         recipient = record.texts[1]
-        user = self._users.known.get(recipient)
+        user = self._known.get(recipient)
         if user is not None:
             self._accept(record, user, None, now)
         else:

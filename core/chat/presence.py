@@ -109,7 +109,7 @@ class Presence:
         self._frames: dict[str | None, bytes] = {}
         exchange.on(RecordKind.PRESENCE, 0, self._changes, body=True, lost=self._owed.add)
         exchange.on(RecordKind.PRESENCE_SNAPSHOT, 0, self._snapshot, body=True, lost=self._owed.add)
-        exchange.on(RecordKind.PRESENCE_REQUEST, 0, self._requested, lost=self._owed.add)
+        exchange.on(RecordKind.PRESENCE_REQUEST, 0, self._requested, body=True, lost=self._owed.add)
 
     def start(self) -> None:
         """Tell the other workers that this process is a new one, and ask who is online with them."""

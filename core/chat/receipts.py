@@ -11,7 +11,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from core.chat.envelope import ReceiptFlag, Record, RecordKind
+from core.chat.envelope import ReceiptFlag, RecordKind
 from core.chat.exchange import Exchange
 from core.chat.session import Session
 from core.chat.store import Store
@@ -41,7 +41,7 @@ class Receipts:
         self._users = users
         self._exchange = exchange
         self._store = store
-        exchange.on(RecordKind.RECEIPT, 3, self._came)
+        exchange.on_told(RecordKind.RECEIPT, 3, self._came)
         #: (when, recipient, (sender, message id) of messages): acknowledgements to be saved again. In order of time.
         self._again: deque[tuple[float, str, list[tuple[str, str]]]] = deque()
         #: (recipient, sender, message id) of those of which the sender has been told neither `delivered` nor, since, `read`.
@@ -133,26 +133,26 @@ class Receipts:
             self._tell(message.sender, recipient, message.message_id, ReceiptFlag.READ, now)
 
     def _tell(self, sender: str, recipient: str, message_id: str, flag: ReceiptFlag, now: float) -> None:
-        self._exchange.tell(sender, RecordKind.RECEIPT, flag, [sender, recipient, message_id], now)
+        self._exchange.tell(sender, RecordKind.RECEIPT, flag, (sender, recipient, message_id), now)
 
     # -- At the sender's shard --
 
-    def _came(self, record: Record, now: float) -> None:
+    def _came(self, texts: tuple[str, ...], flag: int, now: float) -> None:
         """Tell the devices of the sender."""
-        sender, recipient, message_id = record.texts
+        sender, recipient, message_id = texts
         user = self._users.known.get(sender)
         if user is None or not user.sessions:
             return
         chat = user.chats.get(recipient)
         if chat is not None and chat.noting:
             # The answer to the message itself waits for the store (`Messages.settled`), and comes first.
-            self._store.after_writes(partial(self._came_behind, record))
+            self._store.after_writes(partial(self._came_behind, texts, flag))
             return
-        frame = codec.receipt(message_id, _STATUS[record.flags], recipient)
+        frame = codec.receipt(message_id, _STATUS[flag], recipient)
         for session in user.sessions:
             if session.receipts:
                 session.connection.send(frame)
 
-    def _came_behind(self, record: Record, failure: str | None, now: float) -> None:
+    def _came_behind(self, texts: tuple[str, ...], flag: int, failure: str | None, now: float) -> None:
         """The store has been told that the sender has written in this chat, or has failed."""
-        self._came(record, now)
+        self._came(texts, flag, now)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from core.chat.envelope import Record, RecordKind, TypingFlag
+from core.chat.envelope import RecordKind, TypingFlag
 from core.chat.exchange import Exchange
 from core.chat.ratelimit import rate_limited
 from core.chat.stalls import later
@@ -48,11 +48,11 @@ class TypingIndicators:
         self._exchange = exchange
         self._store = store
         self._chats = chats
-        exchange.on(RecordKind.TYPING, 2, self._came)
+        exchange.on_told(RecordKind.TYPING, 2, self._came)
         #: What sessions that don't keep up have not been told: sender -> whether typing, the latest (D29).
         self._held: dict[Device, dict[str, bool]] = {}
-        #: (recipient, sender) -> when what the recipient sees expires; the first to expire comes first.
-        self._until: dict[tuple[str, str], float] = {}
+        #: (sender, recipient) -> when what the recipient sees expires; the first to expire comes first.
+        self._until: dict[tuple[str, ...], float] = {}
         #: Valid TYPING, those of them that went to another shard, and how often a session was not told since it does not keep up.
         self.sent = 0
         self.sent_far = 0
@@ -88,25 +88,23 @@ class TypingIndicators:
 
     # -- At the recipient's shard --
 
-    def _came(self, record: Record, now: float) -> None:
+    def _came(self, texts: tuple[str, ...], flag: int, now: float) -> None:
         """Somebody is typing to a user of this shard, or has stopped. It is shown behind the messages that came before it."""
-        self._store.after_writes(partial(self._in_turn, record))
+        self._store.after_writes(partial(self._in_turn, texts, flag))
 
-    def _in_turn(self, record: Record, failure: str | None, now: float) -> None:
-        sender, recipient = record.texts
-        flag = record.flags
-        pair = (recipient, sender)
-        shown = self._until.pop(pair, None) is not None
+    def _in_turn(self, texts: tuple[str, ...], flag: int, failure: str | None, now: float) -> None:
+        shown = self._until.pop(texts, None) is not None
         if flag == TypingFlag.TYPING:
-            self._until[pair] = now + TYPING_EXPIRY
+            self._until[texts] = now + TYPING_EXPIRY
         elif not shown and flag == TypingFlag.STOPPED_IF_SHOWN:
             return
-        self._show(recipient, sender, flag == TypingFlag.TYPING)
+        sender, recipient = texts
+        self._show(sender, recipient, flag == TypingFlag.TYPING)
 
     def message_came(self, user: User, sender: str) -> None:
         """A message from `sender` is about to be shown to `user`: whoever sends is not typing any more."""
-        if self._until and self._until.pop((user.user_id, sender), None) is not None:
-            self._show(user.user_id, sender, False)
+        if self._until and self._until.pop((sender, user.user_id), None) is not None:
+            self._show(sender, user.user_id, False)
 
     def stood_still(self, seconds: float, now: float) -> None:
         """The worker stood still: a sign of life may wait to be read (``core.chat.stalls``)."""
@@ -122,9 +120,10 @@ class TypingIndicators:
             if until > now:
                 return
             del self._until[pair]
-            self._show(*pair, False)
+            sender, recipient = pair
+            self._show(sender, recipient, False)
 
-    def _show(self, recipient: str, sender: str, is_typing: bool) -> None:
+    def _show(self, sender: str, recipient: str, is_typing: bool) -> None:
         user = self._users.get(recipient)
         if user is not None and user.sessions:
             frame = codec.typing(sender, is_typing)
@@ -146,5 +145,5 @@ class TypingIndicators:
 
     def _tell(self, sender: str, recipient: str, flag: TypingFlag, now: float) -> None:
         self.sent += 1
-        if self._exchange.tell(recipient, RecordKind.TYPING, flag, [sender, recipient], now):
+        if self._exchange.tell(recipient, RecordKind.TYPING, flag, (sender, recipient), now):
             self.sent_far += 1
