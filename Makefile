@@ -59,10 +59,10 @@ kick: $(VENV)/.installed-run ## close all connections of a user: USER_ID=...
 	@exec $(BIN)/fastchat kick $(ARGS) -- '$(USER_ID)'
 
 test: $(VENV)/.installed-dev ## run the tests: ARGS="-k words -n 0" are arguments of pytest
-	@exec $(BIN)/python -m pytest -n 4 --dist loadscope -m "not slow" $(ARGS)
+	@exec $(BIN)/python -m pytest -n 4 --dist worksteal -m "not slow" $(ARGS)
 
 test-all: $(VENV)/.installed-dev ## run all tests, also those that take long: ARGS="-k words -n 0" are arguments of pytest
-	@exec $(BIN)/python -m pytest -n 4 --dist loadscope $(ARGS)
+	@exec $(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 test-compiled: $(COMPILED_CORE)/.done ## run the tests of the core on the core compiled to machine code (COMPILED=1)
 	@exec $(BIN)/python -m pytest -n 4 -o pythonpath="$(COMPILED_CORE) ." -m "not replaces" tests/core $(ARGS)

@@ -1,4 +1,4 @@
-"""docs/decisions.md: it has each decision that is cited anywhere, and each one that is built has a test that names it."""
+"""docs/decisions.md: it has each decision that is cited anywhere; each one that is built has a test that names it, in `make test`."""
 
 from __future__ import annotations
 
@@ -59,14 +59,25 @@ def cited(text: str) -> set[int]:
     return {int(number) for number in _CITATION.findall(text) + _NAMED.findall(text)}
 
 
+def is_slow(node: ast.AST) -> bool:
+    """Whether a decorator, or what is assigned to `pytestmark`, is the mark with which `make test` leaves a test out."""
+    return any(isinstance(part, ast.Attribute) and part.attr == "slow" for part in ast.walk(node))
+
+
 def named(source: str) -> set[int]:
-    """The decisions that the tests in a module name: by their own name, in their docstring, or in that of the module."""
+    """The decisions that the tests in a module name: by their own name, in their docstring, or in that of the module.
+
+    Those that are marked slow do not count.
+    """
     module = ast.parse(source)
+    if any(isinstance(node, ast.Assign) and is_slow(node) for node in module.body):
+        return set()
     classes = [node for node in module.body if isinstance(node, ast.ClassDef)]
     tests = [
         node
         for node in chain(module.body, *(node.body for node in classes))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+        if not any(map(is_slow, node.decorator_list))
     ]
     if not tests:
         return set()
@@ -129,3 +140,5 @@ def test_citations_are_found() -> None:
         '"""Of D1."""\n\ndef test_d2_x() -> None:\n    """D3."""\n\n\ndef helper() -> None:\n    """D4."""\n'
     ) == {1, 2, 3}
     assert named('"""Helpers for D1."""\n') == set()
+    assert named("@pytest.mark.slow\ndef test_d2_x() -> None: ...\n\n\ndef test_d3_x() -> None: ...\n") == {3}
+    assert named("pytestmark = pytest.mark.slow\n\n\ndef test_d2_x() -> None: ...\n") == set()

@@ -86,6 +86,7 @@ def test_the_page_stands_alone(tmp_path: Path) -> None:
     assert page.count("Plotly.newPlot(") >= 2
 
 
+@pytest.mark.slow
 def test_a_real_comparison(tmp_path: Path) -> None:
     """The durable server beside the one in memory, as `make bench` does it."""
     command = [sys.executable, "-m", "bench.compare", "--subjects", "memory;fsync", "--yardstick", "memory"]

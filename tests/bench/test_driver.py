@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def drive(*arguments: str) -> list[dict[str, Any]]:
     """The results of a run."""

@@ -326,6 +326,7 @@ serve({"ping": Ping, "same": Ping, "wasteful": Wasteful}, int(sys.argv[1]), sys.
 """
 
 
+@pytest.mark.slow
 @needs_valgrind
 def test_one_more_operation_for_each_message_is_counted(tmp_path: Path) -> None:
     program = tmp_path / "wasteful.py"
@@ -336,6 +337,7 @@ def test_one_more_operation_for_each_message_is_counted(tmp_path: Path) -> None:
     assert costs["wasteful"] > costs["ping"] + 1000
 
 
+@pytest.mark.slow
 @needs_valgrind
 def test_a_scenario_that_does_not_write_what_it_promises_is_not_measured(tmp_path: Path) -> None:
     program = tmp_path / "broken.py"

@@ -22,6 +22,8 @@ from websockets.sync.client import ClientConnection, connect
 from bench import peers
 from bench.peers import PEERS, Peer, PeerFailed, Recipe, Unavailable, start
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 10.0
 
 

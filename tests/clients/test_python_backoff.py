@@ -126,6 +126,7 @@ def test_the_way_back_is_spread(crowd: Crowd, code: int, least: float, most: flo
     assert_spread([time - began for _, time in crowd.attempts], least, most)
 
 
+@pytest.mark.slow
 def test_a_long_outage(crowd: Crowd) -> None:
     """Each further wait is drawn from an interval twice as long, up to 30 s; so the attempts per second fall, and stay spread."""
     began = crowd.lose(CloseCode.ABNORMAL, up=False)
@@ -154,6 +155,7 @@ def test_a_long_outage(crowd: Crowd) -> None:
     assert max(times[: CLIENTS // 20]) > 0.5, "no rush in the first moment"
 
 
+@pytest.mark.slow
 def test_an_overloaded_server(crowd: Crowd) -> None:
     """1013 to everybody who comes, again and again: each time at least a second of rest for it, in the end up to 31 s."""
     crowd.lose(CloseCode.TRY_AGAIN_LATER, up=True)

@@ -88,6 +88,7 @@ def test_the_valid_sequences_are_those_of_the_list() -> None:
     assert valid == ["6.6.2", "6.6.5", "6.6.7", "6.6.9", "6.6.11", "6.11.1", "6.11.2", "6.11.3", "6.11.4"]
 
 
+@pytest.mark.slow
 def test_the_document_is_up_to_date() -> None:
     """It names exactly these cases, with what is expected of them; ``python -m tests.rfc6455.table`` writes it anew."""
     assert DOCUMENT.read_text() == document()

@@ -54,9 +54,19 @@ def _running(config: pytest.Config, server: Server) -> Iterator[Server]:
         servers.remove(server)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with two workers and without limits, shared by the tests of a module."""
+    """The ordinary server, with two workers and without limits: shared by all tests of this process that need no more.
+
+    They leave it as it was: its processes run, nobody is online a few seconds later, and users are new in each test.
+    """
+    with _running(pytestconfig, Server(tmp_path_factory.mktemp("server"))) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def own_server(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The same for one module, which counts what happens there, or does it harm."""
     with _running(pytestconfig, Server(tmp_path_factory.mktemp("server"))) as server:
         yield server
 
@@ -96,7 +106,7 @@ def bystanders(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """One browser for the module."""
+    """One browser for the module; for longer it can't be, since no event loop can run in this thread as long as there is one."""
     # Only here, since it takes a while, and few tests need it.
     from tests.system.browser import running_browser
 

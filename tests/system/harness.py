@@ -354,8 +354,9 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+@functools.cache
 def ensure_installed() -> None:
-    """Let make set up what running needs, which may take longer than a server may take to start."""
+    """Let make set up what running needs, which may take longer than a server may take to start; once is enough."""
     subprocess.run(
         ["make", "--silent", ".venv/.installed-run"], cwd=PROJECT, env=clean_environment(), check=True
     )

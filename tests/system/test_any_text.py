@@ -328,6 +328,7 @@ def test_what_is_no_text(directory: Path) -> None:
         assert bob.receive("MSG")["content"] == "whole"
 
 
+@pytest.mark.slow
 @pytest.mark.attack("SQL injection")
 def test_display_names(directory: Path) -> None:
     """In PRESENCE, in CHAT_OPENED, and in CHAT_OPENED after a restart, when only the database knows them."""
@@ -352,6 +353,7 @@ def test_display_names(directory: Path) -> None:
     assert tables(directory) == before
 
 
+@pytest.mark.slow
 @pytest.mark.attack("SQL injection")
 def test_user_ids(directory: Path) -> None:
     """Each is a user of its own."""
@@ -383,6 +385,7 @@ def test_user_ids(directory: Path) -> None:
     assert tables(directory) == before
 
 
+@pytest.mark.slow
 @pytest.mark.attack("SQL injection", "message_id tricks")
 def test_message_ids(directory: Path) -> None:
     """Each is another message: live, and when it is repeated after a restart."""

@@ -17,6 +17,8 @@ from tests.system.harness import Server, StartServer, user_on_worker, wait_until
 from tests.system.raw_client import RawClient, text, upgrade_request
 from tests.system.status import descriptors, figure
 
+pytestmark = pytest.mark.slow
+
 #: What each process may have open: the least that the server starts with. A worker keeps half of it for itself.
 DESCRIPTORS: Final = 1024
 CROWD: Final = 1400

@@ -21,6 +21,8 @@ from tests.system.browser import PATIENCE, Browser, running_browser
 from tests.system.harness import Server, wait_until
 from tests.system.status import figure, status
 
+pytestmark = pytest.mark.slow
+
 EVIL: Final = "evil.example"
 #: What is to be had on the admin port.
 ADMIN_PATHS: Final = (

@@ -12,6 +12,8 @@ from tests.system.harness import Server, StartServer, user_on_worker, wait_until
 from tests.system.raw_client import RawClient, upgrade_request
 from tests.system.status import descriptors, figure
 
+pytestmark = pytest.mark.slow
+
 SOCKETS: Final = 10_000
 #: Fewer would prove nothing.
 LEAST: Final = 2000

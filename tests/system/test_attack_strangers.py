@@ -44,6 +44,7 @@ def write(client: RawClient, bob: str, message_id: str) -> str:
     return answer(client, message_id)
 
 
+@pytest.mark.slow
 @pytest.mark.attack("strangers fill a mailbox")
 @pytest.mark.parametrize("store", ["sqlite", "memory"])
 def test_strangers_fill_half_of_a_mailbox_at_most(start_server: StartServer, store: str) -> None:

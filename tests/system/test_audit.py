@@ -89,6 +89,7 @@ def test_weaknesses_are_told_also_when_not_all_is_known(tmp_path: Path) -> None:
     assert len(done.stdout.splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_a_network_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     """Installed into a place of the test's own, from an index that nobody serves."""
     program = (

@@ -13,6 +13,8 @@ from tests.system.bulk import SlowReader, quick_text, send_all
 from tests.system.harness import Server, user_on_worker, wait_until
 from tests.system.raw_client import CLOSE, Frame, RawClient
 
+pytestmark = pytest.mark.slow
+
 #: What four senders may have in the mailbox together: a tenth of it each.
 MESSAGES: Final = 100_000
 MAILBOX_MAX: Final = 250_000

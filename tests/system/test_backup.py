@@ -9,7 +9,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.system.harness import PROJECT, ChatClient, Server, clean_environment, run_async, user_on_worker
+
+pytestmark = pytest.mark.slow
 
 #: Messages that are acknowledged before the backup begins, from each of the four writers.
 BEFORE = 25

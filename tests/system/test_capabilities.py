@@ -85,6 +85,7 @@ async def test_d11_a_plain_sender_gets_one_ack(server: Server, where: str) -> No
         assert (await alice.error("VALIDATION"))["details"]["field"] == "type"
 
 
+@pytest.mark.slow
 @run_async
 async def test_d13_resume_whatever_happens_in_between(tmp_path: Path) -> None:
     """From no message ever, several times in a row, from another device, across restarts and other numbers of workers."""

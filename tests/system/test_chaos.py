@@ -16,9 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from tests.system.harness import Server, processes, run_async, user_on_worker, wait_until
 from tests.system.ledger import Ledger
 from tests.system.talker import Manners, Talker
+
+pytestmark = pytest.mark.slow
 
 WORKERS: Final = 3
 FRONTS: Final = 2

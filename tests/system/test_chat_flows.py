@@ -21,8 +21,8 @@ SHAPES: Final = [
     (1, 1, "same shard"),
     (2, 1, "same shard"),
     (2, 2, "other shard"),
-    (8, 1, "other shard"),
-    (8, 2, "same shard"),
+    pytest.param((8, 1, "other shard"), marks=pytest.mark.slow),
+    pytest.param((8, 2, "same shard"), marks=pytest.mark.slow),
 ]
 
 #: Fields of each message, in the order in which docs/protocol.md shows them.

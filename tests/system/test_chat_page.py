@@ -16,6 +16,8 @@ from tests.system.browser import PATIENCE, Browser, Tab, page_url
 from tests.system.harness import Server
 from tests.system.servers import shared_server
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any, Final
 from uuid import uuid4
 
@@ -13,20 +12,12 @@ from playwright.sync_api import WebSocketRoute, expect
 
 from tests.system.browser import PATIENCE, Browser, Tab, page_url
 from tests.system.harness import Server
-from tests.system.servers import shared_server
+
+pytestmark = pytest.mark.slow
 
 HOUR: Final = 3_600_000
 #: A clock that is wrong by `window.wrong` milliseconds, and can be set.
 WRONG_CLOCK: Final = "{ const now = Date.now; window.wrong = 0; Date.now = () => now() + window.wrong; }"
-
-
-@pytest.fixture(scope="module")
-def server(
-    chromium: Browser, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    """A server with two workers."""
-    with shared_server(pytestconfig, tmp_path_factory, workers=2) as server:
-        yield server
 
 
 class Sender:

@@ -18,6 +18,8 @@ from tests.system.browser import PATIENCE, Browser, Tab, page_url
 from tests.system.harness import Server, wait_until
 from tests.system.stalling_proxy import StallingProxy
 
+pytestmark = pytest.mark.slow
+
 #: Milliseconds until a silent network is found out (a PING every 15 s, 5 s for the answer), and until the next attempt succeeds.
 SILENCE: Final = 35_000
 

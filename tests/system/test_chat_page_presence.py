@@ -13,6 +13,8 @@ from tests.system.browser import PATIENCE, Browser, Tab, page_url
 from tests.system.harness import Server
 from tests.system.servers import shared_server
 
+pytestmark = pytest.mark.slow
+
 ALONE = "Nobody else is here yet."
 NONE_OF_THEM = "Nobody you chat with is online. Other people are not listed."
 ONE_OF_THEM = "One of the people you chat with is online. Other people are not listed."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -16,7 +15,8 @@ from playwright.sync_api import WebSocketRoute, expect
 
 from tests.system.browser import DESKTOP, PATIENCE, PHONE, Browser, Tab, page_url
 from tests.system.harness import PROJECT, Server, clean_environment
-from tests.system.servers import shared_server
+
+pytestmark = pytest.mark.slow
 
 #: All that comes over the wire until the page is there, in bytes, headers and the client included.
 PAGE_MAX_BYTES: Final = 100_000
@@ -82,15 +82,6 @@ SCRIPTS: Final = (
     "\ufeff<script>alert(46)</script>",
     "\uff1cscript\uff1ealert(47)\uff1c/script\uff1e",
 )
-
-
-@pytest.fixture(scope="module")
-def server(
-    chromium: Browser, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    """A server with two workers."""
-    with shared_server(pytestconfig, tmp_path_factory, workers=2) as server:
-        yield server
 
 
 # -- Scripts --

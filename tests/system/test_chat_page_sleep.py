@@ -20,6 +20,8 @@ from tests.system.delaying_proxy import DelayingProxy
 from tests.system.harness import Server
 from tests.system.test_chat_page import Bot
 
+pytestmark = pytest.mark.slow
+
 #: Milliseconds within which a page that woke must be there again, on a machine that has other things to do.
 AWAKE: Final = 30_000
 DELAY: Final = 0.04

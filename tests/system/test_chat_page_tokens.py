@@ -18,6 +18,8 @@ from tests.system.browser import PATIENCE, Browser, Tab, page_url
 from tests.system.harness import Server, StartServer
 from tests.system.servers import shared_server
 
+pytestmark = pytest.mark.slow
+
 #: Seconds that a token of these tests holds which has to end; it is announced when half of that is over.
 SHORT: Final = 6.0
 WANTED: Final = "This server wants a token that proves who you are."

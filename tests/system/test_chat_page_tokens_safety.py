@@ -16,6 +16,8 @@ from tests.system.harness import Server, StartServer
 from tests.system.test_chat_page_safety import SCRIPTS, assert_accessible, assert_only_text, axe
 from tests.system.test_chat_page_tokens import RUN_OUT, SHORT, come, field, server, token, user_of
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["axe", "server"]  # fixtures of the others
 
 

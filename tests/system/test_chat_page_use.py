@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,14 +12,7 @@ from tests.system.browser import PATIENCE, PHONE, Browser, page_url
 from tests.system.harness import Server
 from tests.system.servers import shared_server
 
-
-@pytest.fixture(scope="module")
-def server(
-    chromium: Browser, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    """A server with two workers."""
-    with shared_server(pytestconfig, tmp_path_factory, workers=2) as server:
-        yield server
+pytestmark = pytest.mark.slow
 
 
 def test_a_message_that_can_not_be_sent(browser: Browser, server: Server) -> None:

@@ -121,6 +121,7 @@ def test_refusals(command: list[str], server: Server) -> None:
         assert bob.contents == ["after-all-that"]
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_or_doubled(command: list[str], tmp_path: Path) -> None:
     """Two users write to each other while one's worker is killed, then the other's asked to restart, and then the whole server."""
     with ExitStack() as stack:

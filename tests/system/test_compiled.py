@@ -13,6 +13,8 @@ import pytest
 from tests.system.harness import PROJECT, StartServer, clean_environment, wait_until
 from tests.system.status import status
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def _compiled() -> None:

@@ -18,6 +18,8 @@ import pytest
 from tests.core.process.test_cgroups import real_group
 from tests.system.harness import PROJECT, READY, clean_environment, wait_until
 
+pytestmark = pytest.mark.slow
+
 MIB: Final = 2**20
 _NAMESPACE: Final = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 

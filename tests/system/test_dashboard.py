@@ -46,9 +46,10 @@ CHROMIUM: Final = next(
     ),
     None,
 )
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="needs a Chromium, as apt-get install chromium installs it"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium, as apt-get install chromium installs it"),
+]
 
 #: Invalid messages among those that people send.
 ERRORS: Final = 7
@@ -161,6 +162,12 @@ def open_page(browser: Browser) -> Iterator[Any]:
             return page, watch
 
         yield open_page
+
+
+@pytest.fixture(scope="module")
+def server(own_server: Server) -> Server:
+    """Of its own, since the page shows what happens on it."""
+    return own_server
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,8 @@ from tests.system.raw_client import CLOSE, RawClient
 from tests.system.status import status
 from tests.system.trace import Tracer
 
+pytestmark = pytest.mark.slow
+
 WORKERS: Final = 2
 #: The worker whose disk fails.
 FAILING: Final = 0

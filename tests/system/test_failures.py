@@ -130,6 +130,7 @@ async def test_a_killed_worker(start_server: StartServer) -> None:
             await sees(newcomer, lambda users: users.keys() == expected)
 
 
+@pytest.mark.slow
 @run_async
 async def test_a_worker_that_is_killed_again_and_again(start_server: StartServer) -> None:
     server = start_server()
@@ -143,6 +144,7 @@ async def test_a_worker_that_is_killed_again_and_again(start_server: StartServer
     await client.websocket.close()
 
 
+@pytest.mark.slow
 @run_async
 async def test_users_of_a_worker_that_is_not_there_wait_in_the_lobby(start_server: StartServer) -> None:
     """And get in when it is, with all that they have sent meanwhile; users of other workers do not wait."""
@@ -166,6 +168,7 @@ async def test_users_of_a_worker_that_is_not_there_wait_in_the_lobby(start_serve
             await client.__aexit__()
 
 
+@pytest.mark.slow
 @run_async
 async def test_a_killed_front(start_server: StartServer) -> None:
     """Who chats does not notice; who comes is let in."""
@@ -190,6 +193,7 @@ async def test_a_killed_front(start_server: StartServer) -> None:
         assert (await alice.message(bob, "still here"))["status"] == "delivered"
 
 
+@pytest.mark.slow
 @run_async
 async def test_children_that_hang_are_replaced(start_server: StartServer) -> None:
     """After half a minute, by themselves: their users get in again, and the others have stayed."""

@@ -12,6 +12,7 @@ from tests.system.raw_client import RawClient
 from tests.system.servers import sees, two_users
 
 
+@pytest.mark.slow
 @pytest.mark.attack("silent socket")
 @run_async
 async def test_d27_a_silent_client_is_pinged_closed_and_offline(server: Server) -> None:
@@ -32,6 +33,7 @@ async def test_d27_a_silent_client_is_pinged_closed_and_offline(server: Server) 
         assert 29.0 < time.monotonic() - began < 36.0
 
 
+@pytest.mark.slow
 @run_async
 async def test_d27_who_answers_the_ping_or_pings_by_itself_stays(server: Server) -> None:
     """Clients that follow docs/protocol.md send PING every 15 s and never see one from the server."""

@@ -30,6 +30,12 @@ from tests.system.status import descriptors, sockets
 pytestmark = pytest.mark.attack()
 
 
+@pytest.fixture(scope="module")
+def server(own_server: Server) -> Server:
+    """Of its own, since descriptors and clients are counted."""
+    return own_server
+
+
 @pytest.fixture(scope="module", autouse=True)
 def first_page(server: Server) -> None:
     """It costs a descriptor that stays."""

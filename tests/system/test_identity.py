@@ -182,6 +182,7 @@ async def test_d4_all_devices_receive_everything_and_an_11th_is_refused(server: 
         await twelfth.hello()
 
 
+@pytest.mark.slow
 def test_d4_a_silent_device_makes_room(server: Server) -> None:
     """One from which nothing came for 20 s, which is just when the heartbeat pings it, is closed with 4001."""
     user_id = str(uuid4())

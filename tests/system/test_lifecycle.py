@@ -32,7 +32,7 @@ from tests.system.status import status
 # -- In order --
 
 
-@pytest.mark.parametrize(("workers", "fronts"), [(1, 1), (8, 2)])
+@pytest.mark.parametrize(("workers", "fronts"), [(1, 1), pytest.param(8, 2, marks=pytest.mark.slow)])
 def test_one_ready_line(start_server: StartServer, workers: int, fronts: int) -> None:
     """Which says the truth: everybody can connect by then, and the processes are there."""
     server = start_server(workers=workers, fronts=fronts)
@@ -110,6 +110,7 @@ def test_clients_that_do_not_listen_do_not_keep_it_from_stopping(tmp_path: Path)
 # -- Side by side --
 
 
+@pytest.mark.slow
 @run_async
 async def test_two_servers_side_by_side(start_server: StartServer) -> None:
     """With different ports and data directories they know nothing of each other."""
@@ -162,6 +163,7 @@ def test_a_port_that_is_half_taken(start_server: StartServer, host: str) -> None
     assert "Traceback" not in failure.value.output
 
 
+@pytest.mark.slow
 def test_the_same_port_again_at_once(tmp_path: Path) -> None:
     """Connections of the predecessor in TIME_WAIT are no reason to refuse."""
     with Server(tmp_path / "1") as server:
@@ -257,6 +259,7 @@ def test_too_few_file_descriptors(tmp_path: Path) -> None:
 # -- The hard way --
 
 
+@pytest.mark.slow
 def test_the_supervisor_is_killed(start_server: StartServer) -> None:
     """No child outlives it for long: clients are let go, and the port is free for the next server."""
     server = start_server(workers=3, fronts=2)
@@ -278,6 +281,7 @@ def test_the_supervisor_is_killed(start_server: StartServer) -> None:
         client.hello()
 
 
+@pytest.mark.slow
 @run_async
 async def test_a_worker_that_cannot_boot_again(tmp_path: Path) -> None:
     """It is tried again and again, its users are told 1013 after 10 s, and the others do not notice (D28).

@@ -24,6 +24,8 @@ import pytest
 
 from tests.system.harness import PROJECT, StartServer, clean_environment, wait_until
 
+pytestmark = pytest.mark.slow
+
 #: What every run has to have made.
 KINDS: Final = {
     "connect",

@@ -149,10 +149,10 @@ def _break_rules(port: int) -> None:
         with RawClient.upgraded(port) as client:
             client.hello()
             client.send(frames)
-            client.until_end()
+            client.closed()
         with RawClient.upgraded(port) as client:
             client.send(frames)
-            client.until_end()
+            client.closed()
     with RawClient.upgraded(port) as client:
         for kind, data in wrong:
             client.say(kind, **data)

@@ -102,6 +102,7 @@ def test_parameters_win_over_the_environment(tmp_path: Path) -> None:
 # -- The terminal --
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_ends_the_server_in_order(tmp_path: Path) -> None:
     """SIGHUP to the group of `make run`: clients are told 1001, the port is free, nothing is left."""
     with Server(tmp_path) as server:
@@ -175,6 +176,7 @@ class Terminal:
             time.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [["make", "--no-print-directory", "run"], [".venv/bin/fastchat", "serve"]],
@@ -188,6 +190,7 @@ def test_hanging_up_a_real_terminal(tmp_path: Path, command: list[str]) -> None:
     wait_until(lambda: not terminal.left(), "the processes of the terminal to be gone")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [["nohup", "make", "--no-print-directory", "run"], ["nohup", ".venv/bin/fastchat", "serve"]],

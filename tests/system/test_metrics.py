@@ -17,6 +17,12 @@ from tests.system.status import status
 
 
 @pytest.fixture(scope="module")
+def server(own_server: Server) -> Server:
+    """Of its own, since it counts."""
+    return own_server
+
+
+@pytest.fixture(scope="module")
 def load(server: Server) -> tuple[ExactLoad, Exposition]:
     """The load, and the page when it is over."""
     load = ExactLoad(server)

@@ -125,6 +125,7 @@ def test_d7_what_one_does_in_a_chat_confirms_it(server: Server, act: str) -> Non
         assert not is_told(server, bob_id, ann_id)
 
 
+@pytest.mark.slow
 def test_d7_d13_thousands_are_paced_and_close_nothing(tmp_path: Path) -> None:
     """To a client that begins to read when as much is under way as can be; then all of them come, once, in order, before the message."""
     bob_id, peers = user_on_worker(0, 1), [str(uuid4()) for _ in range(MANY)]

@@ -37,6 +37,12 @@ TIMEOUT: Final = 30.0
 TINY: Final = 4096
 
 
+@pytest.fixture(scope="module")
+def server(own_server: Server) -> Server:
+    """Of its own, since what operators did is counted."""
+    return own_server
+
+
 def fastchat(server: Server, *words: str) -> subprocess.CompletedProcess[str]:
     """Ask this server something; no stack trace may come of it."""
     done = subprocess.run(
@@ -210,6 +216,7 @@ def test_the_status_while_a_worker_is_away_and_when_it_is_back(start_server: Sta
     assert (told["status"], told["reasons"]) == ("ok", [])
 
 
+@pytest.mark.slow
 def test_ready_means_that_the_workers_hear_each_other(start_server: StartServer) -> None:
     """The ready line does not come before; a worker that stops listening is not one that has not been heard."""
     server = start_server(workers=4)
@@ -218,6 +225,7 @@ def test_ready_means_that_the_workers_hear_each_other(start_server: StartServer)
     assert [each["stats"]["bus_unheard"] for each in workers] == [0] * 4
 
 
+@pytest.mark.slow
 def test_a_disk_that_fails_shows_and_so_does_its_end(start_server: StartServer) -> None:
     server = start_server(workers=2)
     worker = server.child("worker 0")
@@ -240,6 +248,7 @@ def test_a_disk_that_fails_shows_and_so_does_its_end(start_server: StartServer) 
     assert fastchat(server, "status").returncode == 0
 
 
+@pytest.mark.slow
 @run_async
 async def test_a_worker_that_hangs_is_a_sentence(start_server: StartServer) -> None:
     server = start_server(workers=2)
@@ -259,6 +268,7 @@ async def test_a_worker_that_hangs_is_a_sentence(start_server: StartServer) -> N
     assert (await ask(server, "who", user_on_worker(1, 2))).returncode == 1
 
 
+@pytest.mark.slow
 def test_the_log_level_holds_for_processes_that_come_later(start_server: StartServer) -> None:
     server = start_server(workers=2)
     assert fastchat(server, "log-level", "debug").stdout == "the log level is debug\n"

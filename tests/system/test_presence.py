@@ -115,6 +115,7 @@ async def test_d22_a_plain_client_gets_the_full_list_each_time(server: Server) -
             assert first in await sees(watcher, lambda users: users.get(second) == "After")
 
 
+@pytest.mark.slow
 @run_async
 async def test_d22_presence_delta_is_only_for_who_asks(start_server: StartServer) -> None:
     """Unknown capabilities are ignored; the client beside it that uses none sees nothing of them."""
@@ -143,6 +144,7 @@ async def test_d22_presence_delta_is_only_for_who_asks(start_server: StartServer
         await watcher.receive("PRESENCE", where=lambda data: went in data["users"], timeout=15.0)
 
 
+@pytest.mark.slow
 @WHERE
 @run_async
 async def test_d21_who_can_take_it_learns_who_is_listed_and_asks_after_people(

@@ -180,11 +180,13 @@ def test_promtool_accepts_the_rules_and_the_configuration() -> None:
     assert "SUCCESS" in promtool("check", "config", CONFIGURATION)
 
 
+@pytest.mark.slow
 @needs_prometheus
 def test_every_alert_fires_when_it_should_and_only_then() -> None:
     assert "SUCCESS" in promtool("test", "rules", RULES_TEST)
 
 
+@pytest.mark.slow
 @needs_prometheus
 def test_promtool_finds_nothing_to_object_to_in_the_page(page: Exposition) -> None:
     result = subprocess.run(
@@ -196,6 +198,12 @@ def test_promtool_finds_nothing_to_object_to_in_the_page(page: Exposition) -> No
 
 
 # -- With the real one --
+
+
+@pytest.fixture(scope="module")
+def server(own_server: Server) -> Server:
+    """Of its own, since it counts."""
+    return own_server
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +235,7 @@ def informed(prometheus: Prometheus, page: Exposition) -> Prometheus:
     return prometheus
 
 
+@pytest.mark.slow
 @needs_prometheus
 def test_it_counts_exactly_what_happened(informed: Prometheus) -> None:
     for name, labels, expected in EXPECTED:
@@ -246,6 +255,7 @@ def counts_of(page: Exposition, name: str) -> list[int]:
     return [high - low for low, high in pairwise(values)]
 
 
+@pytest.mark.slow
 @needs_prometheus
 def test_its_percentiles_are_right_within_a_range(
     informed: Prometheus, driven: tuple[ExactLoad, Exposition]
@@ -263,6 +273,7 @@ def test_its_percentiles_are_right_within_a_range(
         assert bisect_left(SECONDS, found) <= bisect_left(SECONDS, measured) + 1
 
 
+@pytest.mark.slow
 @needs_prometheus
 def test_the_recordings_agree(informed: Prometheus, page: Exposition) -> None:
     """They are of the last minute, in which the whole load happened."""
@@ -276,6 +287,7 @@ def test_the_recordings_agree(informed: Prometheus, page: Exposition) -> None:
     assert messages > 0
 
 
+@pytest.mark.slow
 @needs_prometheus
 def test_the_rules_are_loaded_and_a_healthy_server_alerts_nobody(informed: Prometheus) -> None:
     def evaluated() -> bool:
@@ -291,6 +303,7 @@ def test_the_rules_are_loaded_and_a_healthy_server_alerts_nobody(informed: Prome
     assert [alert for alert in alerts if alert["state"] == "firing"] == []
 
 
+@pytest.mark.slow
 @needs_prometheus
 def test_every_panel_of_the_dashboard_has_data(informed: Prometheus) -> None:
     """The load has done everything, so each query finds something; some are of what must not happen, and are 0."""

@@ -245,6 +245,7 @@ class Writer:
             await sent.accepted()
 
 
+@pytest.mark.slow
 @run_async
 async def test_nothing_is_lost_or_doubled_whatever_dies(tmp_path: Path) -> None:
     """Two people on two shards write to each other while first one worker, then the other is killed, and then the whole server."""
@@ -301,15 +302,16 @@ async def test_nothing_is_lost_or_doubled_whatever_dies(tmp_path: Path) -> None:
         raise
 
 
+@pytest.mark.slow
 @run_async
-async def test_a_worker_that_restarts(server: Server) -> None:
+async def test_a_worker_that_restarts(own_server: Server) -> None:
     """SIGTERM to a worker: 1012, back within a few seconds, and what was sent meanwhile arrives."""
     first, second = user_on_worker(0, 2), user_on_worker(1, 2)
-    alice, bob = Device(server.url, first, "Alice"), Device(server.url, second, "Bobby")
+    alice, bob = Device(own_server.url, first, "Alice"), Device(own_server.url, second, "Bobby")
     async with online(alice, bob):
         await alice.client.open_chat(second, "Bobby")
         await alice.client.send(second, "before").delivered()
-        os.kill(server.child("worker 1"), signal.SIGTERM)
+        os.kill(own_server.child("worker 1"), signal.SIGTERM)
         await until(lambda: "waiting" in bob.states, "the restart")
         sent = alice.client.send(second, "meanwhile")
         await until(lambda: bob.states[-2:] == ["connecting", "online"], "the way back")

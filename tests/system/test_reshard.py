@@ -27,6 +27,8 @@ from tests.system.harness import (
 )
 from tests.workers.store_files import content, fill, layout_of
 
+pytestmark = pytest.mark.slow
+
 #: How many people chat.
 PEOPLE = 8
 

@@ -6,7 +6,11 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.system.harness import PROJECT, ChatClient, Server, clean_environment, run_async
+
+pytestmark = pytest.mark.slow
 
 
 def tool(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -14,6 +14,8 @@ import pytest
 from tests.system.harness import PROJECT, Server, StartServer, wait_until
 from tests.system.status import descriptors, sockets, status
 
+pytestmark = pytest.mark.slow
+
 CLIENTS: Final = 5000
 #: Those who stay: the bystanders.
 PAIR: Final = 2

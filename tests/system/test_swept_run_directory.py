@@ -18,6 +18,8 @@ from router.operator.client import RunningServer
 from tests.system.harness import ChatClient, Server, StartServer, run_async, user_on_worker, wait_until
 from tests.system.status import status
 
+pytestmark = pytest.mark.slow
+
 
 def empty(run_dir: Path) -> None:
     """As tmpreaper does it: files and sockets, and not the directories."""

@@ -15,7 +15,7 @@ import pytest
 from tests.system.harness import PROJECT, clean_environment, processes, wait_until
 from tests.system.systemd_machine import ADDRESS, Machine, missing
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=missing() or "")]
 
 #: Seconds in which something has to happen on a machine that is busy with other tests.
 TIMEOUT: Final = 90.0

@@ -30,7 +30,7 @@ from tests.system.systemd_machine import ADDRESS, USER, Machine, missing
 from tests.system.systemd_probe import IN_THE_BACKUP, IN_THE_SERVER, WALLS
 from tests.system.test_systemd import BACKUP, SERVER
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=missing() or "")]
 
 URL: Final = "ws://127.0.0.1:8000/ws"
 PAGE: Final = PROJECT / "deploy" / "README.md"

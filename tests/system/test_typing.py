@@ -24,6 +24,7 @@ async def typing_of(client: ChatClient, sender: ChatClient, is_typing: bool, tim
     assert data == {"user_id": sender.user_id, "is_typing": is_typing}
 
 
+@pytest.mark.slow
 @WHERE
 @run_async
 async def test_d17_expires_15_seconds_after_the_last_true(server: Server, where: str) -> None:

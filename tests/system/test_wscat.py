@@ -15,7 +15,7 @@ from tests.system.harness import PROJECT, Server, clean_environment
 #: A published version, so that the test means the same tomorrow.
 WSCAT = "wscat@6.1.0"
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.slow, pytest.mark.system]
 
 
 @pytest.fixture(scope="module")

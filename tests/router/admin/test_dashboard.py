@@ -243,6 +243,7 @@ def test_what_is_no_number_is_told(server: ServerProcess, query: str) -> None:
     assert len(body) < 100
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_told_at_once_and_only_once(run_dir: Path) -> None:
     with ServerProcess(run_dir, workers=1) as server:
         wait_until(lambda: up(server)[-1:] == [1], "a second in which the worker served")

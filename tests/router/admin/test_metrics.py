@@ -317,6 +317,7 @@ def test_processes_show_what_they_use() -> None:
 # -- In a real server --
 
 
+@pytest.mark.slow
 def test_a_real_server_has_it(run_dir: Path) -> None:
     """Its processes, their numbers, and a restart."""
     with ServerProcess(run_dir, workers=2) as server:

@@ -233,6 +233,7 @@ def state_of(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
+@pytest.mark.slow
 def test_a_real_server_from_its_start_to_its_end(listener: Listener, run_dir: Path) -> None:
     environment = {"NOTIFY_SOCKET": listener.name, "WATCHDOG_USEC": WATCHDOG}
     with ServerProcess(run_dir, environment=environment) as server:

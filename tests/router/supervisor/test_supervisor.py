@@ -410,6 +410,7 @@ with open(os.path.join(os.environ["NOTES"], "prepare"), "w") as file:
 """
 
 
+@pytest.mark.slow
 def test_the_files_are_made_once_and_for_each_number_of_workers(directory: Path) -> None:
     data = directory / "data"
     for workers, generation in ((2, 1), (2, 1), (1, 2)):
@@ -441,6 +442,7 @@ def test_a_second_server_on_the_same_data_is_refused(directory: Path) -> None:
         assert client.json()["type"] == "PONG"
 
 
+@pytest.mark.slow
 def test_the_data_is_locked_until_the_last_worker_has_ended(directory: Path) -> None:
     """One that hangs does not notice that its supervisor was killed, and might write one day."""
     (directory / "second").mkdir()
@@ -537,6 +539,7 @@ def test_preparing_that_does_not_listen_is_killed_by_the_second_signal(directory
 # -- Side by side --
 
 
+@pytest.mark.slow
 def test_two_servers_of_one_user_side_by_side(directory: Path) -> None:
     (directory / "second").mkdir()
     with ServerProcess(directory) as one, ServerProcess(directory / "second") as two:
