@@ -1,7 +1,8 @@
 """What FastChat *means*, and what its processes have in common.
 
-Read first ``core.wire.protocol``, the words of the wire; then ``core.chat.session``, what a client may say, and from there the rooms of
-``core.chat``: ``messages`` and ``delivery`` are the way of a message. ``core.chat.ports`` is what they ask of the outside.
+Read first ``core.wire.protocol``, the words of the wire; then ``core.chat.commands``, what a client may say, and from there the rooms of
+``core.chat``: ``messages`` and ``delivery`` are the way of a message. ``core.chat.shard`` puts the rooms together; ``core.chat.ports`` and
+``core.chat.store`` are what they ask of the outside.
 
 * ``core.wire``: what clients see, byte for byte
 * ``core.chat``: users, chats, messages, presence; without I/O, a clock or chance, which are ports

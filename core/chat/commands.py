@@ -148,7 +148,9 @@ class Commands:
         sender = data.get("from")
         if sender is not None:
             sender = self._user_id(sender, "from")
-        self._delivery.acknowledge(session, session.greeted, message_id, sender)
+        user = session.user  # `Session.greeted` would be another call, in what comes once for each message
+        assert user is not None, "the command table asks for HELLO first"
+        self._delivery.acknowledge(session, user, message_id, sender)
 
     def _read(self, session: Session, data: dict[str, Any], now: float) -> None:
         message_id = validation.message_id(data.get("message_id"))

@@ -69,6 +69,7 @@ class Messages:
         "_clock",
         "_delivery",
         "_exchange",
+        "_index",
         "_known",
         "_presence",
         "_shown",
@@ -98,6 +99,7 @@ class Messages:
         self._users = users
         self._known = users.known
         self._exchange = exchange
+        self._index = exchange.index
         self._store = store
         self._chats = chats
         self._delivery = delivery
@@ -125,7 +127,8 @@ class Messages:
         """A valid MSG. `data` is what the client sent, kept when it can't be decided yet whether one more is allowed; `content` is its
         text, sanitised.
         """
-        user = session.greeted
+        user = session.user
+        assert user is not None, "the command table asks for HELLO first"
         chat = user.chats.get(recipient)
         flags = 0
         if chat is not None and chat.saved:
@@ -238,9 +241,7 @@ class Messages:
             self._typing.message_came(user, message.sender)
             if user.sessions and self._show(user, message, now):
                 outcome, repeat = Outcome.DELIVERED, Outcome.REPEAT_DELIVERED
-                self._shown[LOCAL if waiting[0].worker == self._exchange.index else BUS].append(
-                    message.deadline
-                )
+                self._shown[LOCAL if waiting[0].worker == self._index else BUS].append(message.deadline)
             else:
                 outcome, repeat = Outcome.STORED, Outcome.REPEAT_STORED
         for record in waiting:
