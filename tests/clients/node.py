@@ -46,7 +46,7 @@ def _version(command: str) -> int:
 
 def client_module(directory: Path) -> Path:
     """The entry of a copy of the client, whose package.json tells every Node that it is ES modules."""
-    return Path(shutil.copytree(CLIENT, directory / "client")) / "fastchat.js"
+    return Path(shutil.copytree(CLIENT, directory / "client", dirs_exist_ok=True)) / "fastchat.js"
 
 
 def packages() -> Path:
