@@ -23,6 +23,7 @@ _AS_IT_IS: Final = (
     "process/allocator.py",
     "process/capacity.py",
     "process/cgroups.py",
+    "process/child.py",
     "process/control.py",
     "process/log_output.py",
     "process/log_throttle.py",

@@ -21,21 +21,21 @@ from core.chat.stalls import Stalls
 from core.events import fields
 from core.process.capacity import MIB, Capacity
 from core.process.cgroups import usable_memory
+from core.process.child import ControlPipe, reload_keys
 from core.process.control import (
     ANSWER,
     ASK,
     ENDPOINTS_MISSING,
-    LOG_LEVEL,
     MEMORY_FULL,
     READY,
     RELOAD_KEYS,
+    RESTART_REASON,
     STATS,
     STOP,
     WORKER_GONE,
 )
 from core.process.handover import IN_FLIGHT_MAX, Ticket, endpoint
-from core.process.logs import set_log_level
-from core.process.settings import ConfigurationError, Settings
+from core.process.settings import Settings
 from core.wire.protocol import CloseCode
 from core.wire.timestamps import format_timestamp
 from workers.address_counts import AddressCounts, needed
@@ -43,7 +43,6 @@ from workers.adoption import adopt
 from workers.bus import ZmqBus
 from workers.chance import SystemChance
 from workers.connection import Connection
-from workers.control import ControlPipe
 from workers.endpoints import Endpoints
 from workers.handover import HandoverQueue
 from workers.heartbeat import TimerWheel
@@ -160,12 +159,16 @@ class Worker:
     async def run(self) -> None:
         """Serve until told to stop. Raises OSError when the hand-over endpoint can't be opened."""
         loop = self._loop
-        # Ctrl-C reaches the supervisor too, which stops us in order.
-        loop.add_signal_handler(signal.SIGINT, lambda: None)
-        loop.add_signal_handler(
-            signal.SIGTERM, self._stop, CloseCode.RESTARTING, "this part of the server restarts"
+        loop.add_signal_handler(signal.SIGTERM, self._stop, CloseCode.RESTARTING, RESTART_REASON)
+        self._control.listen(
+            loop.add_reader,
+            {
+                STOP: lambda message: self._stop(message["code"], message["reason"]),
+                RELOAD_KEYS: lambda _: reload_keys(self._load_keys, _log),
+                WORKER_GONE: self._worker_gone,
+                ASK: self._asked,
+            },
         )
-        self._control.listen(loop, self._heard)
         self._bus.listen(loop, self._receive_envelope)
         self.shard.start()
         self.turn.schedule()
@@ -177,7 +180,7 @@ class Worker:
         self._endpoints.add(self._queue_path, self._queue.reopen)
         watch = loop.create_task(self._endpoints.watch())
         self._tick()
-        self._control.say(READY)
+        self._control.send(READY)
         code, reason = await self._stopped
         watch.cancel()
         await self._close_all(code, reason)
@@ -207,7 +210,7 @@ class Worker:
             self._reported_unheard = unheard
             self._next_stats = now + _STATS_INTERVAL
             self._look_at_memory(now)
-            self._control.say(STATS, stats=self._stats())
+            self._control.send(STATS, stats=self._stats())
 
     def _stood_still(self, seconds: float, now: float) -> None:
         _log.warning(
@@ -317,30 +320,19 @@ class Worker:
             _log.exception("bug, or an envelope that can't be read")
         self.turn.schedule()
 
-    def _heard(self, message: dict[str, Any]) -> None:
-        if message["op"] == WORKER_GONE:
-            self.shard.worker_gone(message["worker"], message["generation"], time.monotonic())
-        elif message["op"] == STOP:
-            self._stop(message["code"], message["reason"])
-        elif message["op"] == LOG_LEVEL:
-            set_log_level(message["level"])
-        elif message["op"] == RELOAD_KEYS:
-            self._reload_keys()
-        elif message["op"] == ASK:
-            tell = partial(self._answer, message["id"])
-            answer(self.shard.users, message["what"], message["user"], tell, time.monotonic())
-            self.turn.schedule()
+    def _worker_gone(self, message: dict[str, Any]) -> None:
+        self.shard.worker_gone(message["worker"], message["generation"], time.monotonic())
 
-    def _reload_keys(self) -> None:
-        try:
-            self.shard.expiries.tokens = load_verifier(self._settings, Path.read_bytes)
-        except ConfigurationError as error:
-            _log.error(
-                "the keys stay as they are, since the new ones are no good", extra=fields(reason=str(error))
-            )
+    def _asked(self, message: dict[str, Any]) -> None:
+        tell = partial(self._answer, message["id"])
+        answer(self.shard.users, message["what"], message["user"], tell, time.monotonic())
+        self.turn.schedule()
+
+    def _load_keys(self) -> None:
+        self.shard.expiries.tokens = load_verifier(self._settings, Path.read_bytes)
 
     def _answer(self, number: int, told: dict[str, Any]) -> None:
-        self._control.say(ANSWER, id=number, answer=told)
+        self._control.send(ANSWER, id=number, answer=told)
 
     # -- Stopping --
 

@@ -3,7 +3,7 @@
 | direction | op | fields | meaning |
 |---|---|---|---|
 | child -> supervisor | ready | | booted: a worker's endpoints are open, a front accepts |
-| | refused | reason | cannot boot: a sentence for the operator; the child exits right after |
+| | refused | reason | cannot boot: a sentence for the operator; the child exits right after with one of the codes below |
 | | stats | stats | counters and gauges by name, about once a second |
 | supervisor -> child | stop | code, reason | close every connection with this close code, then exit 0 |
 | | log_level | level | log from this level on (``core.process.logs``) |
@@ -49,8 +49,13 @@ PACKET_MAX_BYTES: Final = 64 * 1024
 # -- Exit codes of every process of ours --
 #: The operator has to change something first: a bad setting, a taken port, an unwritable directory.
 EXIT_CONFIGURATION: Final = 2
-#: A child could not boot at the first start.
+#: A process could not boot for another reason: the system refuses something, or it crashed.
 EXIT_BOOT_FAILURE: Final = 3
+
+# -- Close reasons that clients read (D28) --
+STOP_REASON: Final = "server is shutting down"
+#: One process only, whose clients reconnect to another one or to its successor.
+RESTART_REASON: Final = "server is restarting"
 
 
 def encode_control(op: str, **fields: Any) -> bytes:

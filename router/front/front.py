@@ -25,33 +25,19 @@ import argparse
 import asyncio
 import gc
 import logging
-import os
 import signal
 import socket
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
-import setproctitle
 import uvloop
 
 from core.chat.stalls import Stalls
 from core.events import fields
 from core.process.allocator import Allocator
-from core.process.control import (
-    EXIT_CONFIGURATION,
-    LOG_LEVEL,
-    PACKET_MAX_BYTES,
-    READY,
-    REFUSED,
-    RELOAD_KEYS,
-    STATS,
-    STOP,
-    decode_control,
-    encode_control,
-)
-from core.process.logs import configure_logging, set_log_level
-from core.process.settings import ConfigurationError, Settings, load_settings
+from core.process.child import ControlPipe, reload_keys, run_child
+from core.process.control import READY, RELOAD_KEYS, RESTART_REASON, STATS, STOP
+from core.process.settings import Settings
 from core.wire.protocol import CloseCode
 from router.front.acceptor import Acceptor
 from router.front.pages import PageServer
@@ -75,7 +61,7 @@ class Front:
     """The composition root of a front process. `control` is its end of the control pipe."""
 
     def __init__(
-        self, settings: Settings, control: socket.socket, listeners: list[socket.socket], limits: Limits
+        self, settings: Settings, control: ControlPipe, listeners: list[socket.socket], limits: Limits
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._control = control
@@ -92,10 +78,14 @@ class Front:
 
     async def run(self) -> None:
         """Serve until told to stop."""
-        self._loop.add_signal_handler(
-            signal.SIGTERM, self._stop, CloseCode.RESTARTING, "this part of the server restarts"
+        self._loop.add_signal_handler(signal.SIGTERM, self._stop, CloseCode.RESTARTING, RESTART_REASON)
+        self._control.listen(
+            self._loop.add_reader,
+            {
+                STOP: lambda message: self._stop(message["code"], message["reason"]),
+                RELOAD_KEYS: lambda _: reload_keys(self._reception.reload_keys, _log),
+            },
         )
-        self._loop.add_reader(self._control.fileno(), self._read_control)
         await self._pages.start()
         if self._counts is not None:
             self._counts.start()
@@ -104,7 +94,7 @@ class Front:
         # What was made so far lives as long as the process: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
-        self._say(READY)
+        self._control.send(READY)
         code, reason = await self._stopped
         self._acceptor.close()
         self._reception.stop(code, reason)
@@ -130,74 +120,29 @@ class Front:
         if now() >= self._next_stats:
             self._next_stats = now() + _STATS_INTERVAL
             self._allocator.give_back(now())
-            self._say(STATS, stats=self._reception.stats())
+            self._control.send(STATS, stats=self._reception.stats())
 
     def _stop(self, code: int, reason: str) -> None:
         if not self._stopped.done():
             self._stopped.set_result((code, reason))
 
-    # -- The supervisor --
-
-    def _say(self, op: str, **fields: Any) -> None:
-        """A supervisor that does not listen at the moment misses it: all that is said here is said again, or is the last."""
-        with suppress(OSError):
-            self._control.send(encode_control(op, **fields))
-
-    def _read_control(self) -> None:
-        while True:
-            try:
-                packet = self._control.recv(PACKET_MAX_BYTES)
-            except BlockingIOError:
-                return
-            except OSError:
-                packet = b""
-            if not packet:
-                # Nobody is left who could restart or stop this process, and the next server wants the port.
-                os._exit(EXIT_CONFIGURATION)
-            message = decode_control(packet)
-            if message["op"] == STOP:
-                self._stop(message["code"], message["reason"])
-            elif message["op"] == LOG_LEVEL:
-                set_log_level(message["level"])
-            elif message["op"] == RELOAD_KEYS:
-                self._reload_keys()
-
-    def _reload_keys(self) -> None:
-        try:
-            self._reception.reload_keys()
-        except ConfigurationError as error:
-            _log.error(
-                "the keys stay as they are, since the new ones are no good", extra=fields(reason=str(error))
-            )
-
 
 def main(arguments: Sequence[str] | None = None, limits: Limits = DEFAULT_LIMITS) -> int:
-    """Run one front; 0 when it stopped in order, 2 when its settings are refused."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor too, which stops us in order
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    """Run one front; return its exit code (``core.process.child``)."""
     parser = argparse.ArgumentParser(prog="python -m router.front", description="a front process of FastChat")
-    parser.add_argument("--index", type=int, required=True, help="which front this is, from 0")
-    parser.add_argument("--control", type=int, required=True, help="file descriptor of the control pipe")
     parser.add_argument(
         "--listeners", required=True, help="file descriptors of the listening sockets, by commas"
     )
-    options = parser.parse_args(arguments)
-    setproctitle.setproctitle(f"fastchat: front {options.index}")
-    control = socket.socket(fileno=options.control)
-    control.setblocking(False)
-    listeners = [socket.socket(fileno=int(number)) for number in options.listeners.split(",")]
-    try:
-        settings = load_settings(os.environ)
-        configure_logging(f"front-{options.index}", settings.log_level, settings.log_format)
+
+    def serve(settings: Settings, options: argparse.Namespace, control: ControlPipe) -> None:
+        listeners = [socket.socket(fileno=int(number)) for number in options.listeners.split(",")]
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run(settings, control, listeners, limits))
-    except ConfigurationError as error:
-        control.send(encode_control(REFUSED, reason=str(error)))
-        return EXIT_CONFIGURATION
-    return 0
+            runner.run(_serve(settings, control, listeners, limits))
+
+    return run_child("front", parser, arguments, serve)
 
 
-async def _run(
-    settings: Settings, control: socket.socket, listeners: list[socket.socket], limits: Limits
+async def _serve(
+    settings: Settings, control: ControlPipe, listeners: list[socket.socket], limits: Limits
 ) -> None:
     await Front(settings, control, listeners, limits).run()

@@ -56,8 +56,13 @@ class RestartPolicy:
         self._ready_at = now
         self._served = True
 
-    def died(self, now: float, how: str, refused: str | None = None) -> Restart | GiveUp:
-        """The process has ended: `how` it did, for people, and the reason that it gave if it refused to start."""
+    def died(
+        self, now: float, how: str, refused: str | None = None, code: int | None = None
+    ) -> Restart | GiveUp:
+        """Decide what follows when the process has ended.
+
+        `how` it did is for people; `refused` is the reason that it gave if it refused to start, and `code` its exit code.
+        """
         ready_at, self._ready_at = self._ready_at, None
         if ready_at is not None:
             if now - ready_at >= STABLE:
@@ -68,7 +73,9 @@ class RestartPolicy:
             self._crashes += 1
             return Restart(self._delay(self._crashes))
         if refused is not None:
-            return GiveUp(EXIT_CONFIGURATION, f"{self._name} refused to start: {refused}")
+            # Any other end of a child that said why is a failure of the system, which may be over at the next try.
+            exit_code = EXIT_CONFIGURATION if code == EXIT_CONFIGURATION else EXIT_BOOT_FAILURE
+            return GiveUp(exit_code, f"{self._name} refused to start: {refused}")
         return GiveUp(
             EXIT_BOOT_FAILURE, f"{self._name} could not start: it ended with {how} before it was ready"
         )

@@ -6,7 +6,7 @@ child, so none outlives it.
 
     prepare (ports, directories, files) --> children boot --> ready --> ... --> stop: fronts, then workers --> exit
          |                                       |                       ^
-         +-- not as it should be: exit 2         +-- one could not: exit 3, or 2 when it said why
+         +-- not as it should be: exit 2         +-- one could not: exit 2 when the operator has to change something, else 3
                                                                          |
                                                                       a signal
 
@@ -37,6 +37,7 @@ from core.process.control import (
     LOG_LEVEL,
     RELOAD_KEYS,
     STOP,
+    STOP_REASON,
     WORKER_GONE,
 )
 from core.process.logs import set_log_level
@@ -81,8 +82,6 @@ _STOP_PATIENCE: Final = 5.0
 _STOP_LOOKS: Final = 20
 #: Seconds within which a second signal is the first one again, by another way: make passes on what the whole group gets.
 _SAME_SIGNAL: Final = 1.0
-#: What clients hear when the server stops (D28).
-_STOP_REASON: Final = "server is shutting down"
 #: The settings that `/status` shows; others may be secret one day.
 _SHOWN: Final = (
     "host",
@@ -244,7 +243,7 @@ class Supervisor:
             raise ConfigurationError(f"can't start a process: {error.strerror}") from None
         self._preparing = child
         await ended  # if the server ends meanwhile, `_shut_down` ends the child
-        if child.refused is not None:
+        if child.refused is not None and child.exit_code == EXIT_CONFIGURATION:
             raise ConfigurationError(child.refused)
         if child.exit_code != 0:
             raise CannotBoot(
@@ -346,14 +345,15 @@ class Supervisor:
     def _recover(self, role: Role, how: str, child: Child | None = None) -> None:
         """The process of `role` ended, or could not even be started."""
         role.last_end = how
-        verdict = role.policy.died(time.monotonic(), how, child.refused if child else None)
+        refused, code = (child.refused, child.exit_code) if child is not None else (None, None)
+        verdict = role.policy.died(time.monotonic(), how, refused, code)
         if isinstance(verdict, GiveUp):
             if not self._end.done():
                 problem = ConfigurationError if verdict.exit_code == EXIT_CONFIGURATION else CannotBoot
                 self._end.set_exception(problem(verdict.sentence))
             return
-        if child is not None and child.refused is not None:
-            _log.error("%s refused to start", role.name, extra=fields(pid=child.pid, reason=child.refused))
+        if child is not None and refused is not None:
+            _log.error("%s refused to start", role.name, extra=fields(pid=child.pid, reason=refused))
         # Who asks a front to end (SIGTERM) wants this.
         level = logging.INFO if child is not None and child.exit_code == 0 else logging.ERROR
         about = fields(pid=child.pid if child is not None else None)
@@ -382,7 +382,7 @@ class Supervisor:
         try:
             load_verifier(self._settings, Path.read_bytes)
         except ConfigurationError as error:
-            sentence = "SIGHUP: the keys stay as they are, since the new ones are no good"
+            sentence = "SIGHUP: keeping the current JWT keys: the new ones are invalid"
             _log.error(sentence, extra=fields(reason=str(error)))
             return
         for child in self._children():
@@ -416,7 +416,7 @@ class Supervisor:
         running = list(children)
         for child in running:
             if child.ready:
-                child.say(STOP, code=int(CloseCode.SHUTTING_DOWN), reason=_STOP_REASON)
+                child.say(STOP, code=int(CloseCode.SHUTTING_DOWN), reason=STOP_REASON)
             else:
                 child.signal(signal.SIGTERM)  # it may not listen yet, and nobody is connected to it
         if not running:

@@ -298,7 +298,7 @@ def test_a_key_set_and_its_rotation(start_server: StartServer, tmp_path: Path) -
         assert not accepts(new, "new")
         assert not accepts(new, "old")
         path.write_text("{")
-        reloaded("the keys stay as they are")
+        reloaded("keeping the current JWT keys")
         assert accepts(old, "old")
         path.write_text(json.dumps({"keys": [jwk(new, kid="new")]}))
         reloaded("the keys of tokens are read again")

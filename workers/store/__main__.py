@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import socket
 import sys
-import threading
 from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
@@ -16,7 +14,8 @@ from typing import Final
 import setproctitle
 
 from core.placement import WORKERS_MAX
-from core.process.control import EXIT_CONFIGURATION, REFUSED, encode_control
+from core.process.child import ControlPipe
+from core.process.control import EXIT_CONFIGURATION, REFUSED
 from core.process.logs import configure_logging
 from core.process.settings import PREFIX, ConfigurationError
 
@@ -144,9 +143,9 @@ def _workers(text: str) -> int:
 
 def _prepare(directory: Path, workers: int, lock: int | None, control: int | None) -> int:
     setproctitle.setproctitle("fastchat: prepare")
-    pipe = socket.socket(fileno=control) if control is not None else None
+    pipe = ControlPipe(control) if control is not None else None
     if pipe is not None:
-        threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
+        pipe.listen_in_thread()  # what was done so far does no harm when it ends this process
     try:
         configure_logging(
             "prepare",
@@ -164,16 +163,9 @@ def _prepare(directory: Path, workers: int, lock: int | None, control: int | Non
     except ConfigurationError as error:
         if pipe is None:
             raise
-        pipe.send(encode_control(REFUSED, reason=str(error)))
+        pipe.send(REFUSED, reason=str(error))
         return EXIT_CONFIGURATION
     return 0
-
-
-def _end_with(pipe: socket.socket) -> None:
-    """End this process as soon as the supervisor has ended; what was done so far does no harm."""
-    while pipe.recv(1):
-        pass
-    os._exit(EXIT_CONFIGURATION)
 
 
 if __name__ == "__main__":

@@ -129,31 +129,41 @@ def test_signals_of_the_terminal_are_for_the_supervisor(front: FrontProcess, num
         assert client.json()["type"] == "PONG"
 
 
-def test_a_front_refuses_settings_that_it_cannot_use(run_dir: Path) -> None:
+def boot(run_dir: Path, listeners: str, **settings: str) -> tuple[int, dict[str, str], bytes]:
+    """Start a front with these settings, in lower case; its exit code, what it said first, and what it logged."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs, socket.create_server(("127.0.0.1", 0)) as listener:
         ours.settimeout(TIMEOUT)
         numbers = (theirs.fileno(), listener.fileno())
         process = subprocess.run(
             [
-                sys.executable,
-                "-m",
-                "router.front",
-                "--index=0",
-                f"--control={numbers[0]}",
-                f"--listeners={numbers[1]}",
+                *(sys.executable, "-m", "router.front", "--index=0"),
+                *(f"--control={numbers[0]}", f"--listeners={listeners or numbers[1]}"),
             ],
             cwd=PROJECT,
-            env=os.environ | {"FASTCHAT_RUN_DIR": str(run_dir), "FASTCHAT_ALLOWED_ORIGINS": "nonsense"},
+            env=os.environ
+            | {"FASTCHAT_RUN_DIR": str(run_dir)}
+            | {f"FASTCHAT_{name.upper()}": value for name, value in settings.items()},
             pass_fds=numbers,
             timeout=TIMEOUT,
             capture_output=True,
         )
-        said = decode_control(ours.recv(65536))
-    assert process.returncode == 2
-    assert said["op"] == REFUSED
-    assert "FASTCHAT_ALLOWED_ORIGINS" in said["reason"]
-    assert process.stderr == b""
+        return process.returncode, decode_control(ours.recv(65536)), process.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("allowed_origins", "nonsense"), ("workers", "many"), ("nonsense", "1")]
+)
+def test_what_the_operator_has_to_change_is_2(run_dir: Path, name: str, value: str) -> None:
+    code, said, logged = boot(run_dir, "", **{name: value})
+    assert (code, said["op"], logged) == (2, REFUSED, b"")
+    assert f"FASTCHAT_{name.upper()}" in said["reason"]
+
+
+def test_what_the_system_refuses_is_3(run_dir: Path) -> None:
+    code, said, logged = boot(run_dir, "0")  # standard input is no socket
+    assert (code, said["op"], logged) == (3, REFUSED, b"")
+    assert "socket" in said["reason"]
 
 
 def test_nothing_that_a_client_sent_is_logged(run_dir: Path) -> None:

@@ -70,8 +70,13 @@ def test_a_boot_failure_at_the_first_start_ends_the_server() -> None:
 
 
 def test_a_refusal_at_the_first_start_ends_the_server_with_its_reason() -> None:
-    verdict = RestartPolicy("worker 3").died(0.4, "exit code 2", "the disk is full")
-    assert verdict == GiveUp(2, "worker 3 refused to start: the disk is full")
+    verdict = RestartPolicy("worker 3").died(0.4, "exit code 2", "the keys are missing", 2)
+    assert verdict == GiveUp(2, "worker 3 refused to start: the keys are missing")
+
+
+def test_a_refusal_that_the_operator_need_not_mend_is_a_boot_failure() -> None:
+    verdict = RestartPolicy("worker 3").died(0.4, "exit code 3", "the disk is full", 3)
+    assert verdict == GiveUp(3, "worker 3 refused to start: the disk is full")
 
 
 def test_who_has_served_before_is_never_given_up() -> None:
