@@ -9,15 +9,13 @@
 | ``/dashboard/samples?step=1&after=N&events=M`` | samples of 1 or 60 s behind number N, events behind number M, and how everything is now |
 
 The page asks for samples once a second; the answer has what is new and is about as large as its headers. Nothing comes from elsewhere, and
-the page's policy (CSP) makes sure of it: no other origin, no inline script, no eval. Inline *style* is what plotly can't do without.
+the page's policy (CSP, ``router.security_headers``) makes sure of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gzip
-import hashlib
-import mimetypes
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -29,9 +27,9 @@ from aiohttp import web
 
 from core.wire.codec import to_json
 from router.admin.samples import MINUTE, SECOND, Samples, bounds
-from router.front.web_files import takes_gzip
+from router.security_headers import page_policy
+from router.static_files import WEB, StaticFile, accepts_gzip, read_static_files
 
-_FILES: Final = Path(__file__).resolve().parents[1] / "web" / "dashboard"
 _PAGE: Final = "dashboard.html"
 #: An answer of more bytes is compressed, for who looks through a tunnel.
 _COMPRESS_BYTES: Final = 16 * 1024
@@ -42,22 +40,8 @@ _FOR_GOOD: Final = "public, max-age=31536000, immutable"
 #: Of a number in a query.
 _DIGITS_MAX: Final = 15
 
-_HEADERS: Final = {
-    "Content-Security-Policy": "; ".join(
-        (
-            "default-src 'none'",
-            "script-src 'self'",
-            "style-src 'self' 'unsafe-inline'",
-            "connect-src 'self'",
-            "img-src 'self' data:",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "frame-ancestors 'none'",
-        )
-    ),
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
+#: Inline style is what plotly can't do without.
+_HEADERS: Final = {"Content-Security-Policy": page_policy(style="'self' 'unsafe-inline'")}
 
 #: What `/status` says of each process that the page shows.
 _SHOWN: Final = ("kind", "index", "pid", "state", "problem", "uptime", "restarts", "last_end")
@@ -72,9 +56,9 @@ class Dashboard:
         #: Tells this start of the server from others, whose samples were numbered from 1 too.
         self._instance = f"{time.time_ns():x}"
         self._plotly_version = _plotly_version()
-        self._files = {path.name: _File(path) for path in _FILES.iterdir() if path.is_file()}
+        self._files = read_static_files(WEB / "dashboard")
         #: The bundle, once somebody has asked for it.
-        self._plotly: asyncio.Future[_File] | None = None
+        self._plotly: asyncio.Future[StaticFile] | None = None
 
     def routes(self) -> list[web.RouteDef]:
         """For `AdminServer`."""
@@ -94,7 +78,7 @@ class Dashboard:
         raise web.HTTPFound("dashboard/")
 
     async def _get_page(self, request: web.Request) -> web.StreamResponse:
-        return self._files[_PAGE].answer(request)
+        return self._files[_PAGE].answer(request, _HEADERS)
 
     async def _get_file(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]
@@ -102,7 +86,7 @@ class Dashboard:
             return await self._get_plotly(request)
         if name not in self._files:
             raise web.HTTPNotFound(text="There is no such file.\n")
-        return self._files[name].answer(request)
+        return self._files[name].answer(request, _HEADERS)
 
     async def _get_plotly(self, request: web.Request) -> web.StreamResponse:
         path = _plotly_path()
@@ -110,8 +94,8 @@ class Dashboard:
             raise web.HTTPNotFound(text="The package plotly is not installed, so there are no charts.\n")
         if self._plotly is None:
             # It has megabytes, and compressing them takes most of a second.
-            self._plotly = asyncio.ensure_future(asyncio.to_thread(_File, path, _FOR_GOOD))
-        return (await asyncio.shield(self._plotly)).answer(request)
+            self._plotly = asyncio.ensure_future(asyncio.to_thread(StaticFile, path, _FOR_GOOD))
+        return (await asyncio.shield(self._plotly)).answer(request, _HEADERS)
 
     def _plotly_name(self) -> str:
         return f"plotly-{self._plotly_version}.min.js"
@@ -149,35 +133,6 @@ class Dashboard:
         }
 
 
-class _File:
-    """A file, kept compressed, with a name for its content by which a browser asks whether it has changed."""
-
-    def __init__(self, path: Path, cache_control: str = "no-cache") -> None:
-        content = path.read_bytes()
-        self._compressed = gzip.compress(content, mtime=0)
-        self._etag = hashlib.sha256(content).hexdigest()[:32]
-        self._type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-        self._headers = {**_HEADERS, "Cache-Control": cache_control, "Vary": "Accept-Encoding"}
-
-    def answer(self, request: web.Request) -> web.Response:
-        """The whole file, or that the one that the browser has is good."""
-        asked = request.if_none_match or ()
-        if any(tag.value in (self._etag, "*") for tag in asked):
-            response = web.Response(status=304, headers=self._headers)
-        elif _takes_gzip(request):
-            headers = {**self._headers, "Content-Encoding": "gzip"}
-            response = web.Response(body=self._compressed, content_type=self._type, headers=headers)
-        else:
-            body = gzip.decompress(self._compressed)
-            response = web.Response(body=body, content_type=self._type, headers=self._headers)
-        response.etag = self._etag
-        return response
-
-
-def _takes_gzip(request: web.Request) -> bool:
-    return takes_gzip(",".join(request.headers.getall("Accept-Encoding", ())))
-
-
 def _number(request: web.Request, name: str, default: int) -> int:
     """A parameter of the query; 400 when it is not a number that could be meant."""
     text = request.query.get(name, str(default))
@@ -187,8 +142,8 @@ def _number(request: web.Request, name: str, default: int) -> int:
 
 
 async def _json(request: web.Request, value: Mapping[str, Any]) -> web.Response:
-    body, headers = to_json(value), dict(_HEADERS)
-    if len(body) > _COMPRESS_BYTES and _takes_gzip(request):
+    body, headers = to_json(value), {}
+    if len(body) > _COMPRESS_BYTES and accepts_gzip(request):
         body = await asyncio.to_thread(gzip.compress, body, _COMPRESS_LEVEL)
         headers["Content-Encoding"] = "gzip"
     return web.Response(body=body, content_type="application/json", headers=headers)

@@ -16,20 +16,13 @@ from aiohttp import HttpVersion11, web
 from core.process.settings import PREFIX, ConfigurationError
 from core.wire.codec import to_json
 from router.front.origin import is_ip_literal, is_loopback, split_host
+from router.security_headers import ADMIN, add_missing
 from router.supervisor.listeners import LOCALHOST
 
 #: Seconds that requests have to end when the server stops.
 _STOP_SECONDS: Final = 0.5
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-#: What every answer carries, unless it says something else.
-_HEADERS: Final = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-}
 
 _SETTING: Final = f"{PREFIX}ADMIN_HOSTS"
 _WRONG_HOST: Final = f"This port answers to localhost, to its own address, and to the names in {_SETTING}: the request's Host is another.\n"
@@ -118,7 +111,4 @@ class AdminServer:
 
 
 async def _set_headers(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers["Server"] = "FastChat"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    for name, value in _HEADERS.items():
-        response.headers.setdefault(name, value)
+    add_missing(response, ADMIN)

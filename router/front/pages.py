@@ -19,10 +19,15 @@ from aiohttp import web
 
 from core.events import fields
 from router.front.origin import split_host
-from router.front.web_files import INDEX, WebFile, read_web_files, takes_gzip
+from router.security_headers import ALWAYS, PERMISSIONS, add_missing, page_policy
+from router.static_files import WEB, StaticFile, read_static_files
 
 _log = logging.getLogger("fastchat.front")
 
+#: The file that a browser gets for ``/``.
+_INDEX: Final = "index.html"
+#: The folder of the JavaScript client belongs to the page; the admin port serves the dashboard's.
+_CLIENT: Final = "client"
 #: Seconds that a client has to send the rest of a body that nobody reads.
 _LINGER_SECONDS: Final = 2.0
 #: Seconds that requests have to end when the front stops.
@@ -30,74 +35,22 @@ _STOP_SECONDS: Final = 0.5
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-#: What every answer carries, unless it says something else.
-_HEADERS: Final = {
-    "Server": "FastChat",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
-#: What the page has no use for, so that nothing that gets into it has either.
-_PERMISSIONS: Final = ", ".join(
-    f"{feature}=()"
-    for feature in (
-        "accelerometer",
-        "camera",
-        "display-capture",
-        "geolocation",
-        "gyroscope",
-        "magnetometer",
-        "microphone",
-        "midi",
-        "payment",
-        "serial",
-        "usb",
-    )
-)
-
 
 def content_security_policy(host: str) -> str:
-    """What the chat page may do: load its own files, and talk to the host that it came from, which the client calls `host`.
+    """Say what the chat page may do: load its own files, and talk to the host that it came from, which the client calls `host`.
 
     Newer browsers take `'self'` for the WebSocket of the same host too; older ones want its URL. A `host` that is none is left out.
     """
     own = f" ws://{host} wss://{host}" if split_host(host) is not None else ""
-    return "; ".join(
-        (
-            "default-src 'none'",
-            "script-src 'self'",
-            "style-src 'self'",
-            f"connect-src 'self'{own}",
-            "img-src 'self' data:",
-            "base-uri 'none'",
-            "form-action 'self'",
-            "frame-ancestors 'none'",
-        )
-    )
+    return page_policy(connect=f"'self'{own}", form="'self'")
 
 
-def _serve_file(file: WebFile) -> Handler:
+def _serve_file(file: StaticFile) -> Handler:
     """A handler that answers with `file`, or with 304 to a client that has it."""
 
     async def serve(request: web.Request) -> web.Response:
-        encodings = ",".join(request.headers.getall("Accept-Encoding", ()))
-        gzipped = file.gzipped if takes_gzip(encodings) else None
-        variant = gzipped or file.plain
-        headers = {
-            "Cache-Control": "no-cache",
-            "Content-Security-Policy": content_security_policy(request.headers.get("Host", "")),
-            "ETag": f'"{variant.etag}"',
-            "Permissions-Policy": _PERMISSIONS,
-            "Vary": "Accept-Encoding",
-        }
-        known = request.if_none_match or ()
-        if any(etag.value in (variant.etag, "*") for etag in known):
-            return web.Response(status=304, headers=headers)
-        headers["Content-Type"] = file.content_type
-        if gzipped is not None:
-            headers["Content-Encoding"] = "gzip"
-        return web.Response(body=variant.body, headers=headers)
+        policy = content_security_policy(request.headers.get("Host", ""))
+        return file.answer(request, {"Content-Security-Policy": policy, "Permissions-Policy": PERMISSIONS})
 
     return serve
 
@@ -120,10 +73,7 @@ async def _last_answer(request: web.Request, response: web.StreamResponse) -> No
     """Called for every answer before it is written."""
     response.force_close()
     response.headers["Connection"] = "close"
-    for name, value in _HEADERS.items():
-        # `setdefault` would keep the Server line that aiohttp has put there.
-        if name == "Server" or name not in response.headers:
-            response.headers[name] = value
+    add_missing(response, ALWAYS)
 
 
 class _OneRequest(asyncio.Protocol):
@@ -160,8 +110,8 @@ class PageServer:
 
     def __init__(self) -> None:
         application = web.Application(middlewares=[_say_where])
-        for name, file in read_web_files().items():
-            application.router.add_get("/" if name == INDEX else f"/{name}", _serve_file(file))
+        for name, file in read_static_files(WEB, _CLIENT).items():
+            application.router.add_get("/" if name == _INDEX else f"/{name}", _serve_file(file))
         application.router.add_get("/healthz", _health)
         application.on_response_prepare.append(_last_answer)
         self._runner = web.AppRunner(

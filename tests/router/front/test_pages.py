@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from router.front.web_files import WEB, read_web_files
+from router.static_files import WEB, read_static_files
 from tests.router.front_process import HEAD, FrontProcess
 
 
@@ -162,7 +162,7 @@ def test_only_files_with_a_known_suffix_are_served(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "g.js").write_text("x")
     (tmp_path / "client" / "package.json").write_text("x")
-    assert sorted(read_web_files(tmp_path)) == ["a.js", "b.css", "client/g.js"]
+    assert sorted(read_static_files(tmp_path, "client")) == ["a.js", "b.css", "client/g.js"]
 
 
 def test_health(front: FrontProcess) -> None:
