@@ -1,6 +1,6 @@
 """Files of a page, read once: a request can only ever name one of them, never a path on the disk.
 
-Each carries a strong ETag made from its bytes, by which a browser asks whether it has changed. Where gzip makes it smaller it is kept gzipped.
+Each carries a strong ETag made from its bytes, by which a browser asks whether it has changed, and is kept gzipped where that is smaller.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ _AS_IT_IS: Final = (
     "process/cgroups.py",
     "process/child.py",
     "process/control.py",
+    "process/data_directory.py",
     "process/log_output.py",
     "process/log_throttle.py",
     "process/logs.py",

@@ -1,30 +1,25 @@
 """The data directory: one server at a time, and whether its files are those for the number of workers.
 
-The lock belongs to an open file, not to a process: the supervisor hands that on to all who write below the directory, so it lasts until the
-last of them is gone, also when the supervisor itself was killed. What stands in the directory is described in ``core.process.layout``.
+The rules for the lock and the files are in ``core.process.data_directory``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import stat
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from core.process.layout import LAYOUT_NAME, LOCK_NAME, Layout, LayoutError, generation_of, parse_layout
+from core.process.data_directory import generations, locking, missing_shards, open_lock, read_layout
+from core.process.layout import LAYOUT_NAME, LOCK_NAME, generation_of
 from core.process.settings import PREFIX, ConfigurationError
 from router.supervisor.ownership import foreign, user_name
 
 _SETTING: Final = f"{PREFIX}DATA_DIR"
-#: Seconds in which another server may let go of the directory: a killed supervisor's children live up to one second longer.
-_PATIENCE: Final = 2.0
-_RETRY: Final = 0.05
 
 
 class DataDirectory:
@@ -40,28 +35,14 @@ class DataDirectory:
 
         If not, ``python -m workers.store prepare`` makes it so, or says why it can't.
         """
-        layout = self._layout()
+        with _another_may_do():
+            layout = read_layout(self.path)
         if layout is None or layout.workers != workers:
             return False
         try:
-            left = any(generation_of(name) not in (None, layout.generation) for name in os.listdir(self.path))
-            files = [self.path / name for name in layout.shards()]
-            return not left and all(file.is_file() and file.stat().st_size for file in files)
+            return generations(self.path) == [layout.generation] and not missing_shards(self.path, layout)
         except OSError as error:
             raise ConfigurationError(f"can't read {self.path}: {error.strerror}") from None
-
-    def _layout(self) -> Layout | None:
-        path = self.path / LAYOUT_NAME
-        try:
-            return parse_layout(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except LayoutError as error:
-            raise ConfigurationError(
-                f"{path} can't be used: {error}; restore it from a backup, or choose another directory with {_SETTING}"
-            ) from None
-        except OSError as error:
-            raise ConfigurationError(f"can't read {path}: {error.strerror}") from None
 
     def release(self) -> None:
         """Let others have it."""
@@ -117,33 +98,21 @@ def _files(path: Path) -> Iterator[Path]:
 
 async def lock_data_directory(path: Path) -> DataDirectory:
     """Take the directory, which exists. Raises ConfigurationError when another server has it, or a tool that writes."""
-    try:
-        lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ConfigurationError(
-            f"can't open {path / LOCK_NAME}: {error.strerror}; choose another directory with {_SETTING}"
-        ) from None
-    try:
-        await _wait_for(lock, path)
-        # For whoever is refused.
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, b"%d\n" % os.getpid(), 0)
-    except BaseException:
-        os.close(lock)
-        raise
+    with _another_may_do():
+        lock = open_lock(path)
+        try:
+            for seconds in locking(lock, path):
+                await asyncio.sleep(seconds)
+        except BaseException:
+            os.close(lock)
+            raise
     return DataDirectory(path, lock)
 
 
-async def _wait_for(lock: int, path: Path) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        with suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        if time.monotonic() > deadline:
-            holder = os.pread(lock, 32, 0).strip()
-            known = f" (process {int(holder)})" if holder.isdigit() else ""
-            raise ConfigurationError(
-                f"the data directory {path} is in use by another server{known}: stop that, or choose another directory with {_SETTING}"
-            )
-        await asyncio.sleep(_RETRY)
+@contextmanager
+def _another_may_do() -> Iterator[None]:
+    """Add to a ConfigurationError how another directory is chosen."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error}; or choose another directory with {_SETTING}") from None

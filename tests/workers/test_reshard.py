@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.placement import Placement, slot_of
+from core.process.data_directory import generations
 from core.process.layout import Layout
 from core.process.settings import ConfigurationError
 from tests.workers import store_files
@@ -312,7 +313,7 @@ def directory(tmp_path: Path) -> Iterator[Path]:
     fill(tmp_path, 2, users=10, messages=100)
     yield tmp_path
     assert existing_layout(tmp_path) == Layout(1, 2)
-    assert data_directory.generations(tmp_path) == [1]
+    assert generations(tmp_path) == [1]
 
 
 def refused(directory: Path, workers: int = 3) -> str:
@@ -419,7 +420,7 @@ def test_a_worker_finds_its_file_and_no_other(tmp_path: Path) -> None:
 
 
 def test_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_directory, "_PATIENCE", 0.05)
+    monkeypatch.setattr("core.process.data_directory._PATIENCE", 0.05)
     with locked(tmp_path):
         with (
             pytest.raises(

@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 import pytest
 
+from core.process.data_directory import generations
 from core.process.layout import Layout
 from tests.system.raw_client import PATIENCE
 from tests.workers.process import PROJECT
 from tests.workers.store_files import content, fill, layout_of
 from tests.workers.test_reshard import is_sound
-from workers.store import data_directory, reshard
+from workers.store import reshard
 from workers.store.reshard import prepare
 
 #: How often it is killed, which takes a fifth of a second each time; a thousand times have been tried too.
@@ -140,7 +141,7 @@ def test_killed_after_the_switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         patch.setattr(reshard, "remove_generation", kill)
         with pytest.raises(Kill):
             prepare(tmp_path, 3)
-    assert data_directory.generations(tmp_path) == [1, 2]
+    assert generations(tmp_path) == [1, 2]
     assert prepare(tmp_path, 3) == Layout(2, 3)
     is_sound(tmp_path)
     assert content(tmp_path) == expected

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
+from core.process.data_directory import read_layout
 from core.process.layout import Layout
 from core.process.settings import ConfigurationError
 from tests.workers.store_files import connect, content, layout_of, shards
 from workers.store import backup as module
 from workers.store.__main__ import main
 from workers.store.backup import backup, restore
-from workers.store.data_directory import read_layout
 
 Tool = Callable[[Path, Path, StringIO], int]
 

@@ -18,12 +18,12 @@ import pytest
 
 from core.chat.chat import chat_id
 from core.placement import Placement
+from core.process import data_directory
 from core.process.layout import Layout
 from core.process.settings import ConfigurationError
 from tests.workers.process import PROJECT
 from tests.workers.store_files import Content, connect, content, layout_of, shards
 from tests.workers.store_tools import Damage, change, checked, overwrite, process, tool, truncate
-from workers.store import data_directory
 from workers.store.check import check
 from workers.store.data_directory import locked
 from workers.store.export import export

@@ -1,7 +1,6 @@
 """The data directory as the store's own programs see it: which files hold, and whether a server is using them.
 
-What stands in it is described in ``core.process.layout``. Whoever writes to it holds the lock; a server passes that on to all of its
-processes, so it lasts until the last one that could write is gone.
+The rules for the lock and the files are in ``core.process.data_directory``.
 """
 
 from __future__ import annotations
@@ -12,21 +11,19 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal
 
 from sqlalchemy import Connection, NullPool, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from core.process.layout import LAYOUT_NAME, LOCK_NAME, Layout, LayoutError, generation_of, parse_layout
+from core.process.data_directory import is_there, locking, open_lock, read_layout
+from core.process.layout import LAYOUT_NAME, LOCK_NAME, Layout
 from core.process.settings import ConfigurationError
 
 #: A new layout, until it holds.
 UNFINISHED_NAME: Final = f"{LAYOUT_NAME}.new"
-#: Seconds in which a server that is just ending may let go of the directory.
-_PATIENCE: Final = 2.0
-_RETRY: Final = 0.05
 #: Seconds that a statement waits for another process that has the file to itself for a moment.
 _BUSY_PATIENCE: Final = 10.0
 
@@ -35,19 +32,6 @@ Unreadable: Final = (SQLAlchemyError, UnicodeDecodeError)
 #: ``ro`` may read while a server writes, and sees the file as it was at BEGIN. ``immutable`` is for a file to which nobody writes and that
 #: has no log; it makes no files beside it.
 Mode = Literal["ro", "rw", "immutable"]
-
-
-def read_layout(directory: Path) -> Layout | None:
-    """What ``layout.json`` says; None when there is none. Raises ConfigurationError."""
-    path = directory / LAYOUT_NAME
-    try:
-        return parse_layout(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except LayoutError as error:
-        raise ConfigurationError(f"{path} can't be used: {error}; restore it from a backup") from None
-    except OSError as error:
-        raise ConfigurationError(f"can't read {path}: {error.strerror}") from None
 
 
 def existing_layout(directory: Path) -> Layout:
@@ -82,28 +66,11 @@ def shard_file(directory: Path, worker: int, workers: int) -> Path:
             f"the files in {directory} are for {layout.workers} workers, not for {workers}: start the server again"
         )
     path = directory / layout.shard(worker)
-    if not _is_there(path):
+    if not is_there(path):
         raise ConfigurationError(
             f"{path} is {'empty' if path.exists() else 'missing'}: restore it from a backup"
         )
     return path
-
-
-def missing_shards(directory: Path, layout: Layout) -> list[str]:
-    """The files of this layout that are not there, or that have been emptied: to open one would make a new database of it."""
-    return [name for name in layout.shards() if not _is_there(directory / name)]
-
-
-def _is_there(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > 0
-
-
-def generations(directory: Path) -> list[int]:
-    """The generations whose directories are there, whether they hold or not."""
-    found = (
-        generation_of(entry.name) for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)
-    )
-    return sorted(generation for generation in found if generation is not None)
 
 
 def remove_generation(directory: Path, generation: int) -> None:
@@ -179,32 +146,15 @@ def locked(directory: Path, inherited: int | None = None) -> Iterator[None]:
         return
     check_directory(directory)
     is_new = not path.exists()
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ConfigurationError(f"can't open {path}: {error.strerror}") from None
+    descriptor = open_lock(directory)
     try:
         if is_new:
             give_to_owner(path)
-        _wait_for(descriptor, directory)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        for seconds in locking(descriptor, directory):
+            time.sleep(seconds)
         yield
     finally:
         os.close(descriptor)
-
-
-def _wait_for(descriptor: int, directory: Path) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        with suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        if time.monotonic() > deadline:
-            holder = os.pread(descriptor, 32, 0).strip()
-            known = f" (process {int(holder)})" if holder.isdigit() else ""
-            raise ConfigurationError(f"{directory} is in use by a server or a tool{known}: stop that first")
-        time.sleep(_RETRY)
 
 
 def _private(path: str, flags: int) -> int:

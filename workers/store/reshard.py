@@ -46,6 +46,7 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateIndex, CreateTable, DropIndex
 
 from core.placement import Placement
+from core.process.data_directory import generations, missing_shards, read_layout
 from core.process.layout import LAYOUT_NAME, Layout
 from core.process.settings import ConfigurationError
 from workers.store.data_directory import (
@@ -54,10 +55,7 @@ from workers.store.data_directory import (
     check_directory,
     connected,
     file_uri,
-    generations,
     give_to_owner,
-    missing_shards,
-    read_layout,
     remove_generation,
     switch,
     sync,

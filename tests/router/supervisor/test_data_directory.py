@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from core.process import data_directory
 from core.process.layout import Layout
 from core.process.settings import ConfigurationError
-from router.supervisor import data_directory, ownership
+from router.supervisor import ownership
 from router.supervisor.data_directory import (
     DataDirectory,
     create_data_directory,
@@ -170,7 +171,7 @@ def test_a_second_one_is_refused_until_the_first_has_let_go(tmp_path: Path) -> N
     with pytest.raises(ConfigurationError) as refusal:
         lock(tmp_path)
     assert str(refusal.value) == (
-        f"the data directory {tmp_path} is in use by another server (process {os.getpid()}): stop that,"
+        f"the data directory {tmp_path} is in use by a server or a tool (process {os.getpid()}): stop that first;"
         " or choose another directory with FASTCHAT_DATA_DIR"
     )
     first.release()
@@ -184,7 +185,7 @@ def test_it_lasts_as_long_as_a_process_that_got_it(tmp_path: Path) -> None:
         [sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE, pass_fds=[first.lock]
     )
     first.release()
-    with pytest.raises(ConfigurationError, match="is in use by another server"):
+    with pytest.raises(ConfigurationError, match="is in use by a server or a tool"):
         lock(tmp_path)
     child.communicate()
     lock(tmp_path).release()
@@ -211,7 +212,7 @@ def test_it_waits_for_one_that_is_just_ending(tmp_path: Path, monkeypatch: pytes
 def test_who_holds_it_is_left_out_when_nobody_knows(tmp_path: Path) -> None:
     first = lock(tmp_path)
     (tmp_path / "lock").write_text("rubbish")
-    with pytest.raises(ConfigurationError, match="in use by another server: stop that"):
+    with pytest.raises(ConfigurationError, match="in use by a server or a tool: stop that"):
         lock(tmp_path)
     first.release()
 

@@ -435,7 +435,7 @@ def test_a_second_server_on_the_same_data_is_refused(directory: Path) -> None:
         code, logged = ServerProcess(directory / "second", data_dir=directory / "data").fails()
         assert (code, logged) == (
             2,
-            f"fastchat: the data directory {directory}/data is in use by another server (process {server.process.pid}):"
+            f"fastchat: the data directory {directory}/data is in use by a server or a tool (process {server.process.pid}):"
             " stop that, or choose another directory with FASTCHAT_DATA_DIR\n",
         )
         client.send(text("PING"))
@@ -456,7 +456,7 @@ def test_the_data_is_locked_until_the_last_worker_has_ended(directory: Path) -> 
         code = refused.process.wait(TIMEOUT)
         os.kill(hanging, signal.SIGKILL)
         assert code == 2
-        assert "is in use by another server" in refused.stderr()
+        assert "is in use by a server or a tool" in refused.stderr()
         refused.kill()
     (directory / "third").mkdir()
     with ServerProcess(directory / "third", data_dir=directory / "data"):
