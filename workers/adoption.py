@@ -14,7 +14,7 @@ import asyncio
 import logging
 import socket
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from multidict import CIMultiDict
 from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
@@ -22,10 +22,8 @@ from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-de
 
 from core.chat.shard import BUG_REASON
 from core.events import fields
-from core.wire.protocol import CloseCode
-
-if TYPE_CHECKING:
-    from workers.connection import Connection
+from core.wire.protocol import MESSAGE_MAX_BYTES, CloseCode
+from workers.connection import Connection
 
 _log = logging.getLogger("fastchat.worker")
 
@@ -36,6 +34,9 @@ _READ_BUFFER_BYTES: Final = 2048
 _RECEIVE_BYTES: Final = 64 * 1024
 #: Bytes that the kernel takes for a client beyond what is on its way to it.
 _KERNEL_UNSENT_BYTES: Final = 128 * 1024
+#: In the place of picows' own words, which are not meant for clients.
+_TOO_BIG: Final = f"a message has at most {MESSAGE_MAX_BYTES} bytes"
+_BAD_CLOSE: Final = "the body of a Close frame is a code that may be sent, and a reason in UTF-8"
 #: What picows is told that the client asked for. The key is any 16 bytes: nobody sees the answer.
 _CANNED_REQUEST: Final = (
     b"GET /ws HTTP/1.1\r\nHost: fastchat\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -83,7 +84,12 @@ class _ParserLog:
     def error(self, message: str, *args: Any) -> None:
         """A WSProtocolError: its code and reason come as the only argument."""
         code, reason = args[0][:2]
-        self._connection.parser_failed(int(code), str(reason))
+        is_close = "CLOSE" in reason
+        if code == CloseCode.MESSAGE_TOO_BIG:
+            reason = _TOO_BIG
+        elif is_close:
+            reason = _BAD_CLOSE
+        self._connection.parser_failed(int(code), str(reason), is_close=is_close)
 
     def exception(self, message: str, *args: Any) -> None:
         connection = self._connection

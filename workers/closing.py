@@ -8,29 +8,37 @@ of the code (D28). And a close with unread data would become a reset, which may 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from core.wire.frames import CloseWatch
 
-if TYPE_CHECKING:
-    from workers.connection import Connection
+
+class Closed(Protocol):
+    """A connection that has been told its last frame."""
+
+    def say_fin(self) -> None:
+        """Both sides have sent a Close frame."""
+
+    def gone(self) -> None:
+        """The TCP connection has ended."""
 
 
 class Closing(asyncio.BufferedProtocol):
     """Takes the place of picows on a connection that has been told its last frame."""
 
-    __slots__ = ("_connection", "_watch")
+    __slots__ = ("_connection", "_scrap", "_watch")
 
-    def __init__(self, connection: Connection, answered: bool) -> None:
-        """`answered`: the client's Close frame has come already."""
+    def __init__(self, connection: Closed, scrap: memoryview, answered: bool) -> None:
+        """`scrap` is where bytes go that nobody wants; `answered`: the client's Close frame has come already."""
         self._connection = connection
+        self._scrap = scrap
         self._watch = None if answered else CloseWatch()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._connection.scrap
+        return self._scrap
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._watch is not None and self._watch.feed(self._connection.scrap[:nbytes]):
+        if self._watch is not None and self._watch.feed(self._scrap[:nbytes]):
             self._watch = None
             self._connection.say_fin()
 

@@ -15,12 +15,12 @@ import math
 import os
 import socket
 from time import monotonic
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final, Protocol
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
 from core.chat.session import Session
-from core.chat.shard import BUG_REASON
+from core.chat.shard import BUG_REASON, Shard
 from core.events import close_level, fields
 from core.measures import OTHER
 from core.process.handover import Ticket
@@ -34,12 +34,10 @@ from core.wire.protocol import (
     CloseCode,
 )
 from workers.closing import Closing
-from workers.heartbeat import Ping, beat, is_readable
-from workers.rounds import DIRECT, LENGTH_SHIFT, Meter
-from workers.slow_readers import acknowledged_bytes, queued_bytes
-
-if TYPE_CHECKING:
-    from workers.worker import Worker
+from workers.heartbeat import Ping, TimerWheel, beat, is_readable
+from workers.rounds import DIRECT, LENGTH_SHIFT, Meter, Rounds
+from workers.slow_readers import SlowReaders, acknowledged_bytes, queued_bytes
+from workers.turn import Turn
 
 _log = logging.getLogger("fastchat.worker")
 
@@ -50,7 +48,6 @@ _CLOSE: Final = WSMsgType.CLOSE
 _PING: Final = WSMsgType.PING
 
 _STOPPED_READING: Final = f"you read too slowly: nothing for {SLOW_READER_SECONDS:.0f} seconds; reconnect"
-_TOO_BIG: Final = f"a message has at most {MESSAGE_MAX_BYTES} bytes"
 #: What RFC 6455 calls the end of a connection without a Close frame (7.4.1); and codes with which clients close that are told apart.
 _ABNORMAL: Final = 1006
 _CLIENT_CODES: Final = frozenset(range(1000, 1016))
@@ -58,6 +55,27 @@ _CLIENT_CODES: Final = frozenset(range(1000, 1016))
 _CONTROLS_PER_SECOND: Final = 1000
 #: Seconds that a client has to close its side after our Close frame.
 LINGER_SECONDS: Final = 3.0
+
+
+class Host(Protocol):
+    """What the connections of a worker share (``workers.connections``)."""
+
+    shard: Shard
+    turn: Turn
+    rounds: Rounds
+    wheel: TimerWheel
+    slow_readers: SlowReaders
+    #: Where bytes go that nobody wants.
+    scrap: memoryview
+    #: Writes to clients, and the frames in them.
+    writes: int
+    frames: int
+
+    def entered(self, connection: Connection) -> None:
+        """The event loop has the socket of a connection."""
+
+    def left(self, connection: Connection) -> None:
+        """A connection is gone."""
 
 
 class Connection(WSListener):
@@ -71,11 +89,11 @@ class Connection(WSListener):
         "_fragments",
         "_frames",
         "_frames_size",
+        "_host",
         "_linger_until",
         "_stream",
         "_transport",
         "_turn",
-        "_worker",
         "address",
         "allowance",
         "held_until",
@@ -91,15 +109,13 @@ class Connection(WSListener):
     message_max: ClassVar[int] = MESSAGE_MAX_BYTES
     outbox_max: ClassVar[int] = OUTBOX_MAX_BYTES
 
-    def __init__(self, worker: Worker, ticket: Ticket, now: float) -> None:
-        self._worker = worker
+    def __init__(self, host: Host, ticket: Ticket, now: float) -> None:
+        self._host = host
         #: The client's address, and what the connection is called, for logs.
         self.address = ticket.address
         self.label = ticket.label
         self.last_heard = now
-        self.session: Session = worker.shard.connect(
-            self, ticket.user_id, ticket.strikes, now, ticket.expires
-        )
+        self.session: Session = host.shard.connect(self, ticket.user_id, ticket.strikes, now, ticket.expires)
         # -- Set once the socket is adopted --
         self._transport: WSTransport | None = None
         #: The event loop's own transport, beneath picows.
@@ -140,7 +156,7 @@ class Connection(WSListener):
         self._frames_size += len(frame)
         if not self._dirty:
             self._dirty = True
-            self._worker.turn.dirty(self)
+            self._host.turn.dirty(self)
 
     def ping(self, payload: bytes) -> None:
         """Write a WebSocket ping."""
@@ -157,7 +173,7 @@ class Connection(WSListener):
     def hold(self, until: float) -> None:
         """Don't read until then."""
         self.held_until = until
-        self._worker.rounds.hold(self, until)
+        self._host.rounds.hold(self, until)
 
     def unsent(self) -> int:
         """Bytes that wait here or in the transport."""
@@ -197,9 +213,9 @@ class Connection(WSListener):
         if stream is None or not frames:
             return
         data = frames[0] if len(frames) == 1 else b"".join(frames)
-        worker = self._worker
-        worker.writes += 1
-        worker.frames += len(frames)
+        host = self._host
+        host.writes += 1
+        host.frames += len(frames)
         frames.clear()
         self._frames_size = 0
         if stream.is_closing():
@@ -216,7 +232,7 @@ class Connection(WSListener):
             data = data[written:]
         self.kept += len(data)
         stream.write(data)
-        worker.slow_readers.watch(self)
+        host.slow_readers.watch(self)
 
     # -- For `workers.rounds` --
 
@@ -283,7 +299,7 @@ class Connection(WSListener):
             self._receive_binary(frame, now)
         elif self._may_control(now):
             self.session.pong(frame.get_payload_as_bytes(), now)
-            self._worker.turn.schedule()
+            self._host.turn.schedule()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """The client is gone without a Close of ours."""
@@ -309,7 +325,7 @@ class Connection(WSListener):
                 return None
             return self._linger_until
         if queued_bytes(self._fd) > SLOW_READER_BYTES:
-            self._worker.slow_readers.watch(self)
+            self._host.slow_readers.watch(self)
         return beat(self, now)
 
     @property
@@ -335,13 +351,13 @@ class Connection(WSListener):
 
     def _exhausted(self) -> None:
         """The allowance is used up: in more than one turn, there is another one."""
-        turn = self._worker.turn.number
+        turn = self._host.turn.number
         if turn == self._turn:
-            self._worker.rounds.meter(self)
+            self._host.rounds.meter(self)
         elif self.meter is None:
             self._turn = turn
             self.allowance = DIRECT
-            self._worker.turn.schedule()
+            self._host.turn.schedule()
 
     def _may_control(self, now: float) -> bool:
         """Count a ping or a pong. False, and the connection is closed, when there are too many."""
@@ -370,12 +386,12 @@ class Connection(WSListener):
         answer = close_answer(payload)
         code = int.from_bytes(answer[:2], "big") if answer else CloseCode.NORMAL
         known = int(code) if code in _CLIENT_CODES else None
-        self._worker.shard.count_close("client", OTHER if known is None else known, "")
+        self._host.shard.count_close("client", OTHER if known is None else known, "")
         self.session.note_close("client", int(code), payload[2:].decode(errors="replace"), now)
         self._tell(logging.DEBUG, "a connection was closed by its client", code=known)
         self.session.on_closed(now)
         self._finish(code, answer[2:].decode(), answered=True)
-        self._worker.turn.schedule()
+        self._host.turn.schedule()
 
     def _receive_binary(self, frame: WSFrame, now: float) -> None:
         self.fail(CloseCode.UNSUPPORTED_DATA, "messages are text, not binary")
@@ -388,20 +404,12 @@ class Connection(WSListener):
         except Exception:
             self._tell(logging.ERROR, "bug while handling a message", exc_info=True)
             self.fail(CloseCode.INTERNAL_ERROR, BUG_REASON)
-        self._worker.turn.schedule()
+        self._host.turn.schedule()
 
     # -- Ending --
 
-    def parser_failed(self, code: int, reason: str) -> None:
-        """picows can't read what the client sends; `reason` is in its words, which are not all meant for clients.
-
-        It says so before it hands over the frame in front of the bad one; that frame comes first.
-        """
-        is_close = "CLOSE" in reason
-        if code == CloseCode.MESSAGE_TOO_BIG:
-            reason = _TOO_BIG
-        elif is_close:
-            reason = "the body of a Close frame is a code that may be sent, and a reason in UTF-8"
+    def parser_failed(self, code: int, reason: str, *, is_close: bool = False) -> None:
+        """Give up once picows has handed over what is in front of a frame that it can't read, which is a Close frame if `is_close`."""
         self.hold(math.inf)
         asyncio.get_running_loop().call_soon(self._give_up, code, reason, is_close)
 
@@ -414,7 +422,7 @@ class Connection(WSListener):
     def fail(self, code: int, reason: str) -> None:
         """Close for what the client did, or did not do."""
         self.session.close(code, reason, monotonic())
-        self._worker.turn.schedule()
+        self._host.turn.schedule()
 
     def _finish(self, code: int, reason: str, answered: bool = False) -> None:
         """Write what is waiting and a Close frame; FIN follows when the client's has come, or `answered` it is by ours."""
@@ -432,9 +440,9 @@ class Connection(WSListener):
             return
         if self.meter is not None:
             asyncio.get_running_loop().call_soon(self.meter.give_rest)
-        stream.set_protocol(Closing(self, answered))
+        stream.set_protocol(Closing(self, self._host.scrap, answered))
         stream.resume_reading()
-        self._worker.wheel.watch(self, self._linger_until)
+        self._host.wheel.watch(self, self._linger_until)
         if answered:
             self.say_fin()
 
@@ -455,23 +463,18 @@ class Connection(WSListener):
             except (OSError, RuntimeError):
                 stream.abort()
 
-    @property
-    def scrap(self) -> memoryview:
-        """Where bytes go that nobody wants."""
-        return self._worker.scrap
-
     def gone(self) -> None:
         self._linger_until = self._linger_until or 0.0
         self._stream = None
         self._transport = None
-        self._worker.forget(self)
+        self._host.left(self)
         if not self.session.closed:
             now = monotonic()
             self._tell(logging.DEBUG, "a connection broke")
-            self._worker.shard.count_close("nobody", _ABNORMAL, "")
+            self._host.shard.count_close("nobody", _ABNORMAL, "")
             self.session.note_close("nobody", _ABNORMAL, "", now)
             self.session.on_closed(now)
-            self._worker.turn.schedule()
+            self._host.turn.schedule()
 
     def _tell(self, level: int, event: str, *, exc_info: bool = False, **about: object) -> None:
         """Log something about this connection."""
@@ -486,9 +489,9 @@ class Connection(WSListener):
         raw: socket.socket = stream.get_extra_info("socket")
         self._fd = raw.fileno()
         stream.set_write_buffer_limits(high=REPLAY_WINDOW_BYTES, low=REPLAY_WINDOW_BYTES // 4)
-        self._worker.connections.add(self)
+        self._host.entered(self)
         self._tell(logging.DEBUG, "a client came")
         if self._linger_until is not None:
             stream.abort()
             return
-        self._worker.wheel.watch(self, self.session.hello_deadline)
+        self._host.wheel.watch(self, self.session.hello_deadline)

@@ -13,12 +13,10 @@ from __future__ import annotations
 import logging
 import math
 import select
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
+from core.chat.session import Session
 from core.wire.protocol import HEARTBEAT_IDLE, HEARTBEAT_REPLY, CloseCode
-
-if TYPE_CHECKING:
-    from workers.connection import Connection
 
 _log = logging.getLogger("fastchat.worker")
 
@@ -38,6 +36,31 @@ class Watched(Protocol):
         """Do what is due, and say when to look again; None for never."""
 
 
+class Beating(Protocol):
+    """A connection, as the heartbeat sees it."""
+
+    session: Session
+    #: When the client was heard last.
+    last_heard: float
+    #: The heartbeat's ping, if one was sent since then.
+    unanswered: Ping | None
+    #: Bytes that the kernel did not take at once, all in all.
+    kept: int
+
+    @property
+    def may_be_judged(self) -> bool:
+        """Whether the client is read from, and nothing of it waits in the kernel, not even its FIN."""
+
+    def gone_out(self) -> int:
+        """Return how many of the kept bytes the kernel has taken since."""
+
+    def ping(self, payload: bytes) -> None:
+        """Write a WebSocket ping."""
+
+    def fail(self, code: int, reason: str) -> None:
+        """Close for what the client did, or did not do."""
+
+
 class Ping:
     """A ping of the heartbeat that no sign of life has followed."""
 
@@ -52,7 +75,7 @@ class Ping:
         self._gone = 0
         self._since = 0.0
 
-    def due(self, connection: Connection, now: float) -> float:
+    def due(self, connection: Beating, now: float) -> float:
         """When there must have been an answer; not before a later turn than the one in which it was sent."""
         if self._written is None:
             gone = connection.gone_out()
@@ -73,7 +96,7 @@ class Ping:
             self._written = now
 
 
-def beat(connection: Connection, now: float) -> float | None:
+def beat(connection: Beating, now: float) -> float | None:
     """Ping a client from which nothing has come for long; close one that gives no sign of life, or does not say HELLO in time (D2).
 
     Returns when to look again; None when it was closed.
@@ -93,7 +116,7 @@ def beat(connection: Connection, now: float) -> float | None:
     return None
 
 
-def _next_look(connection: Connection, now: float) -> float:
+def _next_look(connection: Beating, now: float) -> float:
     """When to look again; in the past when the client has had its time."""
     idle = connection.last_heard + HEARTBEAT_IDLE
     if now < idle:

@@ -21,10 +21,7 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from workers.connection import Connection
+from typing import Any, Final, Protocol
 
 #: All shares are in messages: one that is long counts once more for each 256 bytes, as a number of bits to shift by.
 LENGTH_SHIFT: Final = 8
@@ -41,12 +38,33 @@ _SHORTEST: Final = 32
 _CALM: Final = 10.0
 
 
+class Metered(Protocol):
+    """A connection, as it is read."""
+
+    #: What it may send before it is looked at whether that is too much.
+    allowance: int
+    #: Until when it is not to be read from.
+    held_until: float
+    #: What reads for it when it sends too much.
+    meter: Meter | None
+
+    @property
+    def stream(self) -> asyncio.Transport | None:
+        """The event loop's transport, while the client may say something on it."""
+
+    def pause_reading(self) -> None:
+        """Leave what the client sends where it is."""
+
+    def resume_reading(self) -> None:
+        """The opposite."""
+
+
 class Meter(asyncio.BufferedProtocol):
     """Stands between the socket of one connection and `parser`, picows' protocol."""
 
     __slots__ = ("_connection", "_end", "_full", "_raw", "_rounds", "_start", "calm_at", "parser", "waits")
 
-    def __init__(self, connection: Connection, parser: Any, rounds: Rounds, calm_at: float) -> None:
+    def __init__(self, connection: Metered, parser: Any, rounds: Rounds, calm_at: float) -> None:
         self._connection = connection
         self.parser = parser
         self._rounds = rounds
@@ -128,16 +146,16 @@ class Rounds:
         """`schedule` makes sure that `serve` is called at the end of this loop turn."""
         self._loop = loop
         self._schedule = schedule
-        self._line: deque[tuple[Connection, Meter]] = deque()
+        self._line: deque[tuple[Metered, Meter]] = deque()
         #: (until when, a number that makes it unique, who); what has been said otherwise since then does not count.
-        self._held: list[tuple[float, int, Connection]] = []
+        self._held: list[tuple[float, int, Metered]] = []
         self._numbers = count()
         self._timer: asyncio.TimerHandle | None = None
         #: How often a connection was metered, and how often one was held for a moment, its messages having come to nothing.
         self.metered = 0
         self.slowed = 0
 
-    def meter(self, connection: Connection) -> None:
+    def meter(self, connection: Metered) -> None:
         """This one takes too much of a turn."""
         calm_at = monotonic() + _CALM
         stream = connection.stream
@@ -148,7 +166,7 @@ class Rounds:
             connection.meter = Meter(connection, stream.get_protocol(), self, calm_at)
             stream.set_protocol(connection.meter)
 
-    def hold(self, connection: Connection, until: float) -> None:
+    def hold(self, connection: Metered, until: float) -> None:
         """See ``core.chat.ports.Connection``."""
         if until <= monotonic():
             self.go_on(connection)
@@ -160,7 +178,7 @@ class Rounds:
             heappush(self._held, (until, next(self._numbers), connection))
             self._wake_for_first()
 
-    def go_on(self, connection: Connection) -> None:
+    def go_on(self, connection: Metered) -> None:
         """Go on with a connection if it is not held: with what has been read of it, or with reading."""
         if connection.held_until > monotonic():
             return
@@ -186,7 +204,7 @@ class Rounds:
             self.go_on(connection)
         return bool(self._line)
 
-    def _stop_metering(self, connection: Connection, meter: Meter) -> None:
+    def _stop_metering(self, connection: Metered, meter: Meter) -> None:
         stream = connection.stream
         if stream is not None:
             stream.set_protocol(meter.parser)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import resource
 import signal
-import socket
 import time
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +23,6 @@ from core.process.control import (
     ANSWER,
     ASK,
     ENDPOINTS_MISSING,
-    MEMORY_FULL,
     READY,
     RELOAD_KEYS,
     RESTART_REASON,
@@ -34,22 +30,19 @@ from core.process.control import (
     STOP,
     WORKER_GONE,
 )
-from core.process.handover import IN_FLIGHT_MAX, Ticket, endpoint
+from core.process.handover import endpoint
 from core.process.settings import Settings
 from core.wire.protocol import CloseCode
 from core.wire.timestamps import format_timestamp
 from workers.address_counts import AddressCounts, needed
-from workers.adoption import adopt
 from workers.bus import ZmqBus
 from workers.chance import SystemChance
 from workers.connection import Connection
+from workers.connections import Connections
 from workers.endpoints import Endpoints
 from workers.handover import HandoverQueue
-from workers.heartbeat import TimerWheel
 from workers.limits_file import read_limits, write_limits
 from workers.memory import Memory
-from workers.rounds import Rounds
-from workers.slow_readers import SlowReaders
 from workers.store import ShardStore
 from workers.store.data_directory import shard_file
 from workers.store.memory import MemoryStore
@@ -66,8 +59,6 @@ _STATS_INTERVAL: Final = 1.0
 _STOP_PATIENCE: Final = 2.0
 #: Seconds that the store has to commit what the last connections have left. Together with them it is less than the supervisor waits.
 _STORE_PATIENCE: Final = 2.0
-#: Descriptors that a worker keeps for itself and for sockets on their way: several fronts may have their fill in flight at once.
-_SPARE_DESCRIPTORS: Final = 4 * IN_FLIGHT_MAX
 
 
 class SystemClock:
@@ -83,7 +74,7 @@ class SystemClock:
 
 
 class Worker:
-    """The composition root. What `Connection` needs of it is public."""
+    """The composition root."""
 
     def __init__(
         self,
@@ -102,23 +93,8 @@ class Worker:
         run_dir = str(settings.run_dir)
         self._loop = asyncio.get_running_loop()
         self._control = control
-        self._connection_type = connection_type
         self._stopped: asyncio.Future[tuple[int, str]] = self._loop.create_future()
-        #: Set when the last connection has gone after the order to stop.
-        self._empty = asyncio.Event()
-        #: Tasks that hand a socket to the event loop; the loop itself keeps only weak references.
-        self._adopting: set[asyncio.Task[None]] = set()
-        self._connections_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS
-        self.connections: set[Connection] = set()
-        self.slow_readers = SlowReaders(time.monotonic())
-        #: Writes to clients, and the frames in them.
-        self.writes = 0
-        self.frames = 0
-        #: Where bytes go that nobody wants.
-        self.scrap = memoryview(bytearray(64 * 1024))
         self.turn = Turn(self._loop)
-        self.rounds = Rounds(self._loop, self.turn.schedule)
-        self.wheel = TimerWheel(time.monotonic())
         self._bus = ZmqBus(run_dir, index, generation, settings.workers)
         self._store = self._new_store(settings, index)
         self._settings = settings
@@ -137,6 +113,9 @@ class Worker:
         self._store.listen(self.shard.messages.appended, self.shard.users.purged, self.shard.users.strangers)
         self._store.start()
         self.turn.attach(self._end_turn, self.shard.written)
+        capacity = Capacity(usable_memory(), settings.fronts)
+        memory = Memory(settings.worker_memory_mib * MIB or capacity.ceiling(settings.workers))
+        self._connections = Connections(self.shard, self.turn, memory, self._counts, connection_type)
         self._queue_path = endpoint(run_dir, index)
         self._queue: HandoverQueue | None = None
         self._endpoints = Endpoints()
@@ -144,11 +123,6 @@ class Worker:
         self._stalls = Stalls(_TICK)
         #: How many other workers had not been heard when that was reported last.
         self._reported_unheard = -1
-        #: Connections that were refused for want of memory.
-        self._refused = 0
-        capacity = Capacity(usable_memory(), settings.fronts)
-        limit = settings.worker_memory_mib * MIB or capacity.ceiling(settings.workers)
-        self._memory = Memory(limit)
 
     def _new_store(self, settings: Settings, index: int) -> ShardStore:
         if settings.store == "memory":
@@ -176,7 +150,9 @@ class Worker:
         if self._counts is not None:
             await self._counts.start()
             self._endpoints.add(self._counts.path, self._counts.start)
-        self._queue = HandoverQueue(self._queue_path, loop, self._adopt, self._room)
+        self._queue = HandoverQueue(
+            self._queue_path, loop, self._connections.adopt, self._connections.capacity
+        )
         self._endpoints.add(self._queue_path, self._queue.reopen)
         watch = loop.create_task(self._endpoints.watch())
         self._tick()
@@ -187,7 +163,7 @@ class Worker:
 
     def _end_turn(self, now: float) -> bool:
         """See ``workers.turn``."""
-        more = self.rounds.serve(now)
+        more = self._connections.rounds.serve(now)
         more |= self.shard.end_turn(now)
         return more
 
@@ -198,7 +174,7 @@ class Worker:
         if seconds:
             self._stood_still(seconds, now)
         self.shard.tick(now)
-        self.wheel.turn(now)
+        self._connections.wheel.turn(now)
         self.turn.schedule()
         if self._counts is not None:
             self._counts.tick()
@@ -209,7 +185,7 @@ class Worker:
             # The server is not ready before everybody has heard everybody, so that news does not wait.
             self._reported_unheard = unheard
             self._next_stats = now + _STATS_INTERVAL
-            self._look_at_memory(now)
+            self._connections.sample_memory(now)
             self._control.send(STATS, stats=self._stats())
 
     def _stood_still(self, seconds: float, now: float) -> None:
@@ -217,98 +193,24 @@ class Worker:
             "this worker stood still: everybody gets that time back", extra=fields(seconds=round(seconds, 1))
         )
         self.shard.stood_still(seconds, now)
-        for connection in self.connections:
-            connection.stood_still(seconds, now)
-
-    def _look_at_memory(self, now: float) -> None:
-        memory, was_full = self._memory, self._memory.full
-        memory.look(now)
-        if memory.full != was_full:
-            about = fields(used_mib=memory.used >> 20, limit_mib=memory.limit >> 20)
-            if memory.full:
-                _log.error("the memory limit is reached: new connections are refused", extra=about)
-            else:
-                _log.warning("there is memory again: new connections are taken", extra=about)
+        self._connections.stood_still(seconds, now)
 
     def _stats(self) -> dict[str, Any]:
         """All that is measured here, by the names of ``core.process.metrics``."""
         queue = self._queue
         return {
-            "connections": len(self.connections),
             "slots": self.shard.exchange.placement.owners.count(self.shard.index),
             "adopted_total": queue.adopted if queue else 0,
             "handover_truncated_total": queue.truncated if queue else 0,
             "handover_pauses_total": queue.pauses if queue else 0,
             ENDPOINTS_MISSING: self._endpoints.missing,
             "endpoints_reopened_total": self._endpoints.reopened,
-            MEMORY_FULL: int(self._memory.full),
-            "memory_refused_total": self._refused,
-            "outbox_bytes": self.slow_readers.look(time.monotonic()),
-            "metered_total": self.rounds.metered,
-            "slowed_total": self.rounds.slowed,
-            "writes_total": self.writes,
-            "frames_total": self.frames,
+            **self._connections.stats(),
             **self.turn.stats(),
             **self._bus.stats(),
             **self._store.stats(),
             **self.shard.stats(),
         }
-
-    # -- Sockets --
-
-    def _room(self) -> int:
-        return self._connections_max - len(self.connections) - len(self._adopting)
-
-    def _adopt(self, ticket: Ticket, client: socket.socket) -> None:
-        if self._counts is not None:
-            self._counts.enter(ticket)
-        task = self._loop.create_task(self._take(ticket, client))
-        self._adopting.add(task)
-        task.add_done_callback(self._taken)
-
-    def _taken(self, task: asyncio.Task[None]) -> None:
-        self._adopting.discard(task)
-        self._note_empty()
-
-    async def _take(self, ticket: Ticket, client: socket.socket) -> None:
-        client.setblocking(False)
-        now = time.monotonic()
-        connection = self._connection_type(self, ticket, now)
-        refused = self._memory.full
-        if refused:
-            self._refused += 1
-            # So that the HELLO that comes along makes no user of it.
-            connection.session.abandon(now)
-        try:
-            await adopt(connection, client, ticket.carried)
-        except OSError as error:
-            about = fields(
-                connection=ticket.label, user=ticket.user_id, address=ticket.address, reason=error.strerror
-            )
-            _log.info("a client was gone before it could be taken over", extra=about)
-            client.close()
-            if self._counts is not None and connection not in self.connections:
-                self._counts.leave(ticket.address)
-            return
-        if refused:
-            reason = "this server has no memory for more; reconnect later"
-            self.shard.count_close("server", int(CloseCode.TRY_AGAIN_LATER), reason)
-            connection.close(CloseCode.TRY_AGAIN_LATER, reason)
-        elif self._stopped.done() and not connection.session.closed:
-            # It was on its way while all others were told to go.
-            connection.session.close(*self._stopped.result(), time.monotonic())
-
-    def forget(self, connection: Connection) -> None:
-        """A connection is gone."""
-        if self._counts is not None and connection in self.connections:
-            self._counts.leave(connection.address)
-        self.connections.discard(connection)
-        self.slow_readers.forget(connection)
-        self._note_empty()
-
-    def _note_empty(self) -> None:
-        if self._stopped.done() and not self.connections and not self._adopting:
-            self._empty.set()
 
     # -- What others say --
 
@@ -345,13 +247,7 @@ class Worker:
             self._queue.close()
         if self._counts is not None:
             self._counts.close()
-        now = time.monotonic()
-        for connection in list(self.connections):
-            connection.session.close(code, reason, now)
-        self._note_empty()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_STOP_PATIENCE):
-                await self._empty.wait()
+        await self._connections.close_all(code, reason, _STOP_PATIENCE)
         # What it commits at last is still answered to the other shards.
         self._store.close(_STORE_PATIENCE)
         self._bus.close()

@@ -20,8 +20,7 @@ from core.wire.frames import Fragments, Opcode, server_frame
 from core.wire.protocol import CloseCode, Refusal
 from tests.rfc6455.cases_limits import LARGEST, MIB
 from tests.router.server_process import ServerProcess
-from workers.connection import Connection
-from workers.worker import Worker
+from workers.connection import Connection, Host
 
 _PROJECT: Final = Path(__file__).resolve().parents[2]
 #: The program that is started in the place of ``python -m workers``: everything but its first module is found in the real package.
@@ -73,9 +72,9 @@ class EchoConnection(Connection):
 
     session: EchoSession
 
-    def __init__(self, worker: Worker, ticket: Ticket, now: float) -> None:
-        super().__init__(worker, ticket, now)
-        self.session = EchoSession(worker.shard, self, ticket.user_id, ticket.strikes, now)
+    def __init__(self, host: Host, ticket: Ticket, now: float) -> None:
+        super().__init__(host, ticket, now)
+        self.session = EchoSession(host.shard, self, ticket.user_id, ticket.strikes, now)
         self.session.opcode = Opcode.TEXT
 
     def _receive_binary(self, frame: WSFrame, now: float) -> None:

@@ -59,7 +59,7 @@ class Session:
 
 
 class Stage:
-    """Stands for the worker. To be made within an event loop."""
+    """Stands for the connections of a worker. To be made within an event loop."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -70,7 +70,7 @@ class Stage:
         self.log: list[tuple[int, str]] = []
         self.sessions: dict[str, Session] = {}
         self.clients: dict[str, socket.socket] = {}
-        self._worker: Any = SimpleNamespace(
+        self._host: Any = SimpleNamespace(
             turn=self.turn,
             rounds=self.rounds,
             shard=SimpleNamespace(
@@ -80,8 +80,8 @@ class Stage:
             ),
             wheel=SimpleNamespace(watch=lambda watched, due: None),
             slow_readers=SimpleNamespace(watch=lambda connection: None),
-            connections=set(),
-            forget=lambda connection: None,
+            entered=lambda connection: None,
+            left=lambda connection: None,
             writes=0,
             frames=0,
             scrap=memoryview(bytearray(65536)),
@@ -101,7 +101,7 @@ class Stage:
         client.setblocking(False)
         server.setblocking(False)
         self.clients[name] = client
-        connection = Connection(self._worker, Ticket(1, name, "127.0.0.1", 0, b""), monotonic())
+        connection = Connection(self._host, Ticket(1, name, "127.0.0.1", 0, b""), monotonic())
         await adopt(connection, server, b"")
         return self.sessions[name]
 

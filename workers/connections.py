@@ -1,0 +1,174 @@
+"""All connections of a worker: takes their sockets over, knows who is here, refuses for want of memory, and closes all at the end.
+
+`Connections` is also what the connections share (``workers.connection.Host``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
+from typing import Any, Final
+
+from core.chat.shard import Shard
+from core.events import fields
+from core.process.control import MEMORY_FULL
+from core.process.handover import IN_FLIGHT_MAX, Ticket
+from core.wire.protocol import CloseCode
+from workers.address_counts import AddressCounts
+from workers.adoption import adopt
+from workers.connection import Connection, Host
+from workers.heartbeat import TimerWheel
+from workers.memory import Memory
+from workers.rounds import Rounds
+from workers.slow_readers import SlowReaders
+from workers.turn import Turn
+
+_log = logging.getLogger("fastchat.worker")
+
+#: Descriptors that a worker keeps for itself and for sockets on their way: several fronts may have their fill in flight at once.
+_SPARE_DESCRIPTORS: Final = 4 * IN_FLIGHT_MAX
+_NO_MEMORY: Final = "this server has no memory for more; reconnect later"
+
+
+class Connections:
+    """Those of one worker. Make it within its event loop."""
+
+    def __init__(
+        self,
+        shard: Shard,
+        turn: Turn,
+        memory: Memory,
+        counts: AddressCounts | None,
+        make: Callable[[Host, Ticket, float], Connection],
+    ) -> None:
+        """`counts` is where connections are counted by address, when a limit asks for it; `make` makes a connection."""
+        self.shard = shard
+        self.turn = turn
+        self.rounds = Rounds(asyncio.get_running_loop(), turn.schedule)
+        self.wheel = TimerWheel(monotonic())
+        self.slow_readers = SlowReaders(monotonic())
+        self.scrap = memoryview(bytearray(64 * 1024))
+        self.writes = 0
+        self.frames = 0
+        self._memory = memory
+        self._counts = counts
+        self._make = make
+        self._open: set[Connection] = set()
+        #: Tasks that hand a socket to the event loop; the loop itself keeps only weak references.
+        self._adopting: set[asyncio.Task[None]] = set()
+        self._max = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS
+        #: Connections that were refused for want of memory.
+        self._refused = 0
+        #: Code and reason with which all are closed, once they are; and set when the last one has gone after that.
+        self._closing: tuple[int, str] | None = None
+        self._empty = asyncio.Event()
+
+    # -- Coming --
+
+    def capacity(self) -> int:
+        """Return how many more sockets can be taken over now."""
+        return self._max - len(self._open) - len(self._adopting)
+
+    def adopt(self, ticket: Ticket, client: socket.socket) -> None:
+        """Take over a socket that a front has handed over."""
+        if self._counts is not None:
+            self._counts.enter(ticket)
+        task = asyncio.get_running_loop().create_task(self._adopt(ticket, client))
+        self._adopting.add(task)
+        task.add_done_callback(self._adopted)
+
+    def _adopted(self, task: asyncio.Task[None]) -> None:
+        self._adopting.discard(task)
+        self._note_empty()
+
+    async def _adopt(self, ticket: Ticket, client: socket.socket) -> None:
+        client.setblocking(False)
+        now = monotonic()
+        connection = self._make(self, ticket, now)
+        refused = self._memory.full
+        if refused:
+            self._refused += 1
+            # So that the HELLO that comes along makes no user of it.
+            connection.session.abandon(now)
+        try:
+            await adopt(connection, client, ticket.carried)
+        except OSError as error:
+            about = fields(
+                connection=ticket.label, user=ticket.user_id, address=ticket.address, reason=error.strerror
+            )
+            _log.info("a client was gone before it could be taken over", extra=about)
+            client.close()
+            if self._counts is not None and connection not in self._open:
+                self._counts.leave(ticket.address)
+            return
+        if refused:
+            self.shard.count_close("server", int(CloseCode.TRY_AGAIN_LATER), _NO_MEMORY)
+            connection.close(CloseCode.TRY_AGAIN_LATER, _NO_MEMORY)
+        elif self._closing is not None and not connection.session.closed:
+            # It was on its way while all others were told to go.
+            connection.session.close(*self._closing, monotonic())
+
+    def entered(self, connection: Connection) -> None:
+        """See ``workers.connection.Host``."""
+        self._open.add(connection)
+
+    # -- Going --
+
+    def left(self, connection: Connection) -> None:
+        """See ``workers.connection.Host``."""
+        if self._counts is not None and connection in self._open:
+            self._counts.leave(connection.address)
+        self._open.discard(connection)
+        self.slow_readers.forget(connection)
+        self._note_empty()
+
+    async def close_all(self, code: int, reason: str, patience: float) -> None:
+        """Close all, and those that are on their way; return when they have gone, at the latest after `patience` seconds."""
+        self._closing = code, reason
+        now = monotonic()
+        for connection in list(self._open):
+            connection.session.close(code, reason, now)
+        self._note_empty()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._empty.wait()
+
+    def _note_empty(self) -> None:
+        if self._closing is not None and not self._open and not self._adopting:
+            self._empty.set()
+
+    # -- Time --
+
+    def stood_still(self, seconds: float, now: float) -> None:
+        """Give everybody the time back in which the worker stood still, until now."""
+        for connection in self._open:
+            connection.stood_still(seconds, now)
+
+    def sample_memory(self, now: float) -> None:
+        """Find out, once a second, whether there is memory for more connections, and log when that changes."""
+        memory, was_full = self._memory, self._memory.full
+        memory.look(now)
+        if memory.full != was_full:
+            about = fields(used_mib=memory.used >> 20, limit_mib=memory.limit >> 20)
+            if memory.full:
+                _log.error("the memory limit is reached: new connections are refused", extra=about)
+            else:
+                _log.warning("there is memory again: new connections are taken", extra=about)
+
+    def stats(self) -> dict[str, Any]:
+        """Return what is measured here, by the names of ``core.process.metrics``, and close who has stopped reading."""
+        return {
+            "connections": len(self._open),
+            MEMORY_FULL: int(self._memory.full),
+            "memory_refused_total": self._refused,
+            "outbox_bytes": self.slow_readers.look(monotonic()),
+            "metered_total": self.rounds.metered,
+            "slowed_total": self.rounds.slowed,
+            "writes_total": self.writes,
+            "frames_total": self.frames,
+        }
