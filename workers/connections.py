@@ -23,7 +23,7 @@ from workers.address_counts import AddressCounts
 from workers.adoption import adopt
 from workers.connection import Connection, Host
 from workers.heartbeat import TimerWheel
-from workers.memory import Memory
+from workers.memory_ceiling import MemoryCeiling
 from workers.rounds import Rounds
 from workers.slow_readers import SlowReaders
 from workers.turn import Turn
@@ -42,7 +42,7 @@ class Connections:
         self,
         shard: Shard,
         turn: Turn,
-        memory: Memory,
+        memory: MemoryCeiling,
         counts: AddressCounts | None,
         make: Callable[[Host, Ticket, float], Connection],
     ) -> None:
@@ -152,7 +152,7 @@ class Connections:
     def sample_memory(self, now: float) -> None:
         """Find out, once a second, whether there is memory for more connections, and log when that changes."""
         memory, was_full = self._memory, self._memory.full
-        memory.look(now)
+        memory.sample(now)
         if memory.full != was_full:
             about = fields(used_mib=memory.used >> 20, limit_mib=memory.limit >> 20)
             if memory.full:

@@ -34,7 +34,7 @@ _PAUSE: Final = 0.25
 _LOG_INTERVAL: Final = 10.0
 
 
-class HandoverQueue:
+class HandoverListener:
     """Listens for fronts and gives every socket that they hand over to `adopt`."""
 
     def __init__(
@@ -42,13 +42,13 @@ class HandoverQueue:
         path: str,
         loop: asyncio.AbstractEventLoop,
         adopt: Callable[[Ticket, socket.socket], None],
-        room: Callable[[], int],
+        capacity: Callable[[], int],
     ) -> None:
-        """`room` says how many more sockets can be taken now; while it is 0 they wait where they are."""
+        """`capacity` says how many more sockets can be taken now; while it is 0 they wait where they are."""
         self._path = path
         self._loop = loop
         self._adopt = adopt
-        self._room = room
+        self._capacity = capacity
         self._fronts: set[socket.socket] = set()
         self._stopped_reading = False
         self._closed = False
@@ -79,9 +79,9 @@ class HandoverQueue:
         for front in list(self._fronts):
             self._drop(front)
 
-    def room_again(self) -> None:
-        """Go on reading after `room` was 0."""
-        if self._stopped_reading and self._room() > 0:
+    def resume(self) -> None:
+        """Go on reading after `capacity` was 0."""
+        if self._stopped_reading and self._capacity() > 0:
             self._stopped_reading = False
             for front in self._fronts:
                 self._loop.add_reader(front.fileno(), self._read, front)
@@ -114,7 +114,7 @@ class HandoverQueue:
     def _read(self, front: socket.socket) -> None:
         taken: list[tuple[Ticket, socket.socket]] = []
         gone = False
-        for _ in range(min(_BATCH, self._room())):
+        for _ in range(min(_BATCH, self._capacity())):
             try:
                 data, ancillary, flags, _ = front.recvmsg(TICKET_MAX_BYTES, socket.CMSG_SPACE(4))
             except BlockingIOError:
@@ -152,7 +152,7 @@ class HandoverQueue:
         for ticket, client in taken:
             self.adopted += 1
             self._adopt(ticket, client)
-        if self._room() <= 0 and not self._stopped_reading:
+        if self._capacity() <= 0 and not self._stopped_reading:
             self._stopped_reading = True
             for each in self._fronts:
                 self._loop.remove_reader(each.fileno())

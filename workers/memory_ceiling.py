@@ -34,8 +34,8 @@ def release_spare_objects() -> None:
     gc.unfreeze()
 
 
-class Memory:
-    """`look` once a second; `full` says whether the last look found more in use than `limit` bytes."""
+class MemoryCeiling:
+    """`sample` once a second; `full` says whether the last sample found more in use than `limit` bytes."""
 
     def __init__(self, limit: int, allocator: Allocator | None = None) -> None:
         """Make it before there is much in memory."""
@@ -50,7 +50,7 @@ class Memory:
         #: What is in RAM beyond the allocator's memory: the program, above all.
         self._program = max(0, self._resident() - (self._allocator.used_bytes() or 0))
 
-    def look(self, now: float) -> None:
+    def sample(self, now: float) -> None:
         """See how much there is, and give back what is free."""
         self._allocator.give_back(now)
         self.resident = self.used = self._resident()

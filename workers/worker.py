@@ -40,9 +40,9 @@ from workers.chance import SystemChance
 from workers.connection import Connection
 from workers.connections import Connections
 from workers.endpoints import Endpoints
-from workers.handover import HandoverQueue
+from workers.handover_listener import HandoverListener
 from workers.limits_file import read_limits, write_limits
-from workers.memory import Memory
+from workers.memory_ceiling import MemoryCeiling
 from workers.store import ShardStore
 from workers.store.data_directory import shard_file
 from workers.store.memory import MemoryStore
@@ -114,10 +114,10 @@ class Worker:
         self._store.start()
         self.turn.attach(self._end_turn, self.shard.written)
         capacity = Capacity(usable_memory(), settings.fronts)
-        memory = Memory(settings.worker_memory_mib * MIB or capacity.ceiling(settings.workers))
+        memory = MemoryCeiling(settings.worker_memory_mib * MIB or capacity.ceiling(settings.workers))
         self._connections = Connections(self.shard, self.turn, memory, self._counts, connection_type)
-        self._queue_path = endpoint(run_dir, index)
-        self._queue: HandoverQueue | None = None
+        self._handover_path = endpoint(run_dir, index)
+        self._handover: HandoverListener | None = None
         self._endpoints = Endpoints()
         self._next_stats = 0.0
         self._stalls = Stalls(_TICK)
@@ -150,10 +150,10 @@ class Worker:
         if self._counts is not None:
             await self._counts.start()
             self._endpoints.add(self._counts.path, self._counts.start)
-        self._queue = HandoverQueue(
-            self._queue_path, loop, self._connections.adopt, self._connections.capacity
+        self._handover = HandoverListener(
+            self._handover_path, loop, self._connections.adopt, self._connections.capacity
         )
-        self._endpoints.add(self._queue_path, self._queue.reopen)
+        self._endpoints.add(self._handover_path, self._handover.reopen)
         watch = loop.create_task(self._endpoints.watch())
         self._tick()
         self._control.send(READY)
@@ -178,8 +178,8 @@ class Worker:
         self.turn.schedule()
         if self._counts is not None:
             self._counts.tick()
-        if self._queue is not None:
-            self._queue.room_again()
+        if self._handover is not None:
+            self._handover.resume()
         unheard = self.shard.presence.unheard
         if now >= self._next_stats or unheard != self._reported_unheard:
             # The server is not ready before everybody has heard everybody, so that news does not wait.
@@ -197,12 +197,12 @@ class Worker:
 
     def _stats(self) -> dict[str, Any]:
         """All that is measured here, by the names of ``core.process.metrics``."""
-        queue = self._queue
+        handover = self._handover
         return {
             "slots": self.shard.exchange.placement.owners.count(self.shard.index),
-            "adopted_total": queue.adopted if queue else 0,
-            "handover_truncated_total": queue.truncated if queue else 0,
-            "handover_pauses_total": queue.pauses if queue else 0,
+            "adopted_total": handover.adopted if handover else 0,
+            "handover_truncated_total": handover.truncated if handover else 0,
+            "handover_pauses_total": handover.pauses if handover else 0,
             ENDPOINTS_MISSING: self._endpoints.missing,
             "endpoints_reopened_total": self._endpoints.reopened,
             **self._connections.stats(),
@@ -243,8 +243,8 @@ class Worker:
             self._stopped.set_result((code, reason))
 
     async def _close_all(self, code: int, reason: str) -> None:
-        if self._queue is not None:
-            self._queue.close()
+        if self._handover is not None:
+            self._handover.close()
         if self._counts is not None:
             self._counts.close()
         await self._connections.close_all(code, reason, _STOP_PATIENCE)

@@ -1,4 +1,4 @@
-"""workers.handover, alone and in a real worker: sockets arrive once, whole, and only if the worker can hold them."""
+"""workers.handover_listener, alone and in a real worker: sockets arrive once, whole, and only if the worker can hold them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from core.process.handover import Ticket, decode_adopted, encode_ticket, endpoin
 from tests.system.harness import wait_until
 from tests.system.raw_client import PING, TEXT, client_frame, message, text
 from tests.workers.process import WorkerProcess
-from workers.handover import HandoverQueue
+from workers.handover_listener import HandoverListener
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ class Host:
         self.said_before_taken: list[int] = []
         self.loop = asyncio.new_event_loop()
         self.path = endpoint(run_dir, 0)
-        self.queue = HandoverQueue(self.path, self.loop, self._adopt, room)
+        self.queue = HandoverListener(self.path, self.loop, self._adopt, room)
         self.front = self.connect()
 
     def _adopt(self, ticket: Ticket, client: socket.socket) -> None:
@@ -135,11 +135,11 @@ def test_sockets_wait_while_there_is_no_room(host: Host, room: list[int]) -> Non
     host.step()
     assert [ticket.number for ticket, _ in host.taken] == [0, 1]
     assert host.queue.pauses == 1
-    host.queue.room_again()
+    host.queue.resume()
     host.step()
     assert len(host.taken) == 2
     room[0] = 10
-    host.queue.room_again()
+    host.queue.resume()
     host.step()
     assert [ticket.number for ticket, _ in host.taken] == [0, 1, 2, 3]
 
@@ -153,7 +153,7 @@ def test_a_front_that_comes_while_there_is_no_room_is_heard_later(host: Host, ro
         host.step()
         assert len(host.taken) == 1
         room[0] = 10
-        host.queue.room_again()
+        host.queue.resume()
         host.step()
         assert [ticket.number for ticket, _ in host.taken] == [0, 1]
 

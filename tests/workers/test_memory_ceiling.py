@@ -1,4 +1,4 @@
-"""workers.memory and core.process.allocator: the ceiling of a worker, and giving back what a crowd has left."""
+"""workers.memory_ceiling and core.process.allocator: the ceiling of a worker, and giving back what a crowd has left."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from core.process.allocator import Allocator, environment_of_children
-from workers.memory import Memory
+from workers.memory_ceiling import MemoryCeiling
 
 MIB = 2**20
 PROJECT = Path(__file__).resolve().parents[2]
@@ -36,26 +36,26 @@ class FakeAllocator(Allocator):
 def resident(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """What the process has in memory: the last of the list."""
     values = [0]
-    monkeypatch.setattr(Memory, "_resident", staticmethod(lambda: values[-1]))
+    monkeypatch.setattr(MemoryCeiling, "_resident", staticmethod(lambda: values[-1]))
     return values
 
 
 def test_it_sees_its_own_size() -> None:
-    looked = Memory(2**50)
-    looked.look(0.0)
+    looked = MemoryCeiling(2**50)
+    looked.sample(0.0)
     assert 5 * MIB < looked.resident < 2**40
     assert not looked.full
 
 
 def test_it_sees_more_when_there_is_more_and_needs_no_descriptor_for_it() -> None:
-    looked = Memory(2**50)
-    looked.look(0.0)
+    looked = MemoryCeiling(2**50)
+    looked.sample(0.0)
     before = looked.resident
     held = bytearray(b"x") * (64 * MIB)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
     try:
-        looked.look(1.0)
+        looked.sample(1.0)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert looked.resident >= before + len(held) / 2
@@ -63,11 +63,11 @@ def test_it_sees_more_when_there_is_more_and_needs_no_descriptor_for_it() -> Non
 
 def test_full_until_there_is_some_room_again(resident: list[int]) -> None:
     """A little below the ceiling it is still full, or it would open and close all the time."""
-    looked = Memory(100 * MIB, FakeAllocator())
+    looked = MemoryCeiling(100 * MIB, FakeAllocator())
     states = []
     for size in (90, 100, 101, 99, 96, 94, 99, 101):
         resident.append(size * MIB)
-        looked.look(0.0)
+        looked.sample(0.0)
         states.append(looked.full)
     assert states == [False, False, True, True, True, False, False, True]
 
@@ -76,12 +76,12 @@ def test_what_is_free_but_can_not_be_given_back_does_not_count(resident: list[in
     """Newcomers have room in it: a worker that counted it would refuse them for ever."""
     allocator = FakeAllocator(20 * MIB)
     resident.append(50 * MIB)
-    looked = Memory(100 * MIB, allocator)
+    looked = MemoryCeiling(100 * MIB, allocator)
     states = []
     resident.append(140 * MIB)
     for used in (60, 71, 66, 64, 70):
         allocator.used = used * MIB
-        looked.look(0.0)
+        looked.sample(0.0)
         states.append(looked.full)
     assert states == [False, True, True, False, False], "30 MiB are the program"
 
@@ -89,9 +89,9 @@ def test_what_is_free_but_can_not_be_given_back_does_not_count(resident: list[in
 def test_free_memory_is_given_back_at_every_look(resident: list[int]) -> None:
     """The allocator says when that pays."""
     allocator = FakeAllocator()
-    looked = Memory(100 * MIB, allocator)
+    looked = MemoryCeiling(100 * MIB, allocator)
     for now in (1.0, 2.0):
-        looked.look(now)
+        looked.sample(now)
     assert allocator.asked == [1.0, 2.0]
 
 
@@ -156,7 +156,7 @@ def test_an_operators_own_choice_of_allocator_stays() -> None:
 SPARE_OBJECTS = """
 import gc, sys, weakref
 from core.process.allocator import Allocator
-from workers.memory import release_spare_objects
+from workers.memory_ceiling import release_spare_objects
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096

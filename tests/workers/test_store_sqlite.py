@@ -24,7 +24,7 @@ from core.placement import slot_of
 from tests.workers.process import PROJECT
 from tests.workers.store_driver import DAY, NOON, StoreDriver
 from workers.store import reads, rows, statements, writes
-from workers.store.delivery import SLICE
+from workers.store.results import SLICE
 from workers.store.sqlite import BATCH_MAX, COMMIT_INTERVAL, ENOUGH
 from workers.store.writes import Batch
 

@@ -18,8 +18,8 @@ from core.chat.store import Done, Found
 from core.chat.user import Message, User
 from core.process.settings import Settings
 from core.wire.protocol import FORGET_AFTER, REPLAY_WINDOW_BYTES
-from workers.store.delivery import EXPIRED
 from workers.store.listeners import Appended, Listeners, Purged, Strangers
+from workers.store.results import EXPIRED
 
 T = TypeVar("T")
 

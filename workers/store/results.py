@@ -60,7 +60,7 @@ class Commit(Job):
         return len(self.entries) if self.batch else 0
 
 
-class Delivery:
+class Results:
     """The callbacks of one job at a time: writes first, then reads."""
 
     __slots__ = (

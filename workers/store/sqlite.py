@@ -35,10 +35,10 @@ from core.process.settings import ConfigurationError, Settings
 from core.wire import codec
 from workers.store import statements
 from workers.store.database import open_database, reason
-from workers.store.delivery import Commit, Delivery, Entry, Expired
 from workers.store.jobs import DatabaseThread, Job
 from workers.store.listeners import Appended, Listeners, Purged, Strangers
 from workers.store.reads import READS_WEIGHT, Find, History, Load, Question, Read, Senders
+from workers.store.results import Commit, Entry, Expired, Results
 from workers.store.retention import Bite, Sweep, Upkeep
 from workers.store.retention_clock import ClockState
 from workers.store.writes import (
@@ -94,7 +94,7 @@ class SqliteStore:
         self.failure: str | None = None
         # -- From `listen` and `start` on --
         self._listeners: Listeners
-        self._delivery: Delivery
+        self._results: Results
         self._thread: DatabaseThread
         self._numbers: Numbers
         self._upkeep: Upkeep
@@ -128,7 +128,7 @@ class SqliteStore:
     def listen(self, appended: Appended, purged: Purged, strangers: Strangers) -> None:
         """Say who is told."""
         self._listeners = Listeners(appended, purged, strangers)
-        self._delivery = Delivery(appended, self._settings)
+        self._results = Results(appended, self._settings)
 
     def start(self) -> None:
         """Open the file, bringing it up to date; blocks while that lasts. Raises ConfigurationError.
@@ -234,7 +234,7 @@ class SqliteStore:
             if job is None:
                 return False
             self._finish(job, now)
-        if self._delivery.deliver(now) or self._deliver_after(now):
+        if self._results.deliver(now) or self._deliver_after(now):
             return True
         if self._upkeep.looks(now):
             self._advance(now)
@@ -259,8 +259,8 @@ class SqliteStore:
         if not entries:
             return False
         self._gathered += len(entries)
-        self._delivery.start(entries)
-        return self._delivery.deliver(now)
+        self._results.start(entries)
+        return self._results.deliver(now)
 
     def _due(self, now: float) -> Job | None:
         """The next job with writes or reads, if it is time for one."""
@@ -329,7 +329,7 @@ class SqliteStore:
     def _give(self, job: Job) -> bool:
         if isinstance(job, Commit) and not job.batch and not job.reads.questions:
             # All of its messages were too late.
-            self._delivery.start(job.entries)
+            self._results.start(job.entries)
             return True
         self._busy = True
         self._thread.give(job)
@@ -378,7 +378,7 @@ class SqliteStore:
                 if isinstance(entry, SaveAcknowledged) and entry.user is not None:
                     entry.user.pins += 1
                     self._save_again(entry.user, now)
-        self._delivery.start(job.entries, job.failure, job.reads.questions, job.reads.failure)
+        self._results.start(job.entries, job.failure, job.reads.questions, job.reads.failure)
 
     def _save_again(self, user: User, now: float) -> None:
         """The acknowledgements of a pinned user could not be saved: try again later."""
@@ -438,7 +438,7 @@ class SqliteStore:
                 if job is None:
                     return
                 self._finish(job, now)
-            while self._delivery.deliver(now) or self._deliver_after(now):
+            while self._results.deliver(now) or self._deliver_after(now):
                 pass
             if self.failure is not None or not (self._waiting or self._unsaved or self._questions):
                 return
