@@ -1,6 +1,6 @@
-"""No module of core imports itself by way of others, for types either: each can be read, and tested, before those that use it.
+"""No module of core or workers imports itself by way of others, for types either: each can be read, and tested, before those that use it.
 
-The circles that router and workers still have are listed here. They may lose modules, or go; a new one fails.
+The circle that router still has is listed here. It may lose modules, or go; a new one fails.
 """
 
 from __future__ import annotations
@@ -22,16 +22,6 @@ CIRCLES: Final = (
             "router.front.lobby_socket",
             "router.front.peeked_socket",
             "router.front.reception",
-        }
-    ),
-    frozenset(
-        {
-            "workers.adoption",
-            "workers.closing",
-            "workers.connection",
-            "workers.heartbeat",
-            "workers.rounds",
-            "workers.worker",
         }
     ),
 )
