@@ -9,7 +9,7 @@ socket to the worker that owns the user. A connection goes through these stages,
                 origin)             v
                   |            (lingering): an answer or a Close frame, and FIN in its time
                   v
-               (pages): the socket goes to aiohttp
+        (page_loader, pages): the socket goes to aiohttp
 
 Nothing is read before it is known who has to read it (`router.front.peeked_socket`), no stage lasts longer than its deadline
 (`router.front.deadlines`), and there is neither a task nor a timer for a connection. `router.front.reception` holds it all
@@ -40,7 +40,7 @@ from core.process.control import READY, RELOAD_KEYS, RESTART_REASON, STATS, STOP
 from core.process.settings import Settings
 from core.wire.protocol import CloseCode
 from router.front.acceptor import Acceptor
-from router.front.pages import PageServer
+from router.front.page_loader import PageLoader
 from router.front.peeked_socket import now
 from router.front.reception import DEFAULT_LIMITS, Limits, Reception
 from router.front.worker_counts import WorkerCounts
@@ -66,7 +66,7 @@ class Front:
         self._loop = asyncio.get_running_loop()
         self._control = control
         self._allocator = Allocator()
-        self._pages = PageServer()
+        self._pages = PageLoader()
         self._reception = Reception(settings, self._loop, self._pages, limits)
         self._counts: WorkerCounts | None = None
         if settings.connections_per_ip or settings.max_connections:
@@ -86,7 +86,6 @@ class Front:
                 RELOAD_KEYS: lambda _: reload_keys(self._reception.reload_keys, _log),
             },
         )
-        await self._pages.start()
         if self._counts is not None:
             self._counts.start()
         self._acceptor.start()

@@ -31,7 +31,7 @@ from router.front.handshake import Handshake, too_many
 from router.front.lingering import Lingering
 from router.front.lobby_socket import LobbySocket
 from router.front.origin import OriginPolicy
-from router.front.pages import PageServer
+from router.front.page_loader import PageLoader
 from router.front.peeked_socket import PeekedSocket, format_address, now, reset
 from router.front.trusted_proxies import TrustedProxies
 
@@ -64,7 +64,7 @@ class Reception:
         self,
         settings: Settings,
         loop: asyncio.AbstractEventLoop,
-        pages: PageServer,
+        pages: PageLoader,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         assert settings.run_dir is not None, "the supervisor fills it in"
