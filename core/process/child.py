@@ -17,7 +17,7 @@ import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import setproctitle
 
@@ -31,8 +31,11 @@ from core.process.control import (
     decode_control,
     encode_control,
 )
+from core.process.environment import ConfigurationError
 from core.process.logs import configure_logging, set_log_level
-from core.process.settings import ConfigurationError, Settings, load_settings
+
+if TYPE_CHECKING:
+    from core.process.settings import Settings
 
 #: op -> what a child does about it, given the whole message.
 Handlers = Mapping[str, Callable[[dict[str, Any]], None]]
@@ -108,6 +111,9 @@ def run_child(
     `parser` has the program's own arguments; ``--index`` and ``--control`` are added here. `arguments` are those of the process if None.
     `serve` raises ConfigurationError for what the operator has to change (exit code 2), and OSError for what the system refuses (3).
     """
+    # Only here, since the preparation of the data directory, which has a control pipe too, needs no pydantic.
+    from core.process.settings import load_settings
+
     for number in _TERMINAL_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     parser.add_argument("--index", type=int, required=True, help=f"which {kind} this is, from 0")

@@ -23,9 +23,10 @@ from pydantic_settings import (
 
 from core.placement import WORKERS_MAX
 from core.process.capacity import default_workers
+from core.process.environment import PREFIX as PREFIX
+from core.process.environment import ConfigurationError as ConfigurationError
 from core.process.service_links import service_links
 
-PREFIX: Final = "FASTCHAT_"
 #: The ``json_schema_extra`` of a setting whose value nobody may read: what is shown in its place is `HIDDEN`.
 SECRET: Final[dict[str, JsonValue]] = {"secret": True}
 HIDDEN: Final = "***"
@@ -34,10 +35,6 @@ HIDDEN: Final = "***"
 def _default(words: str) -> dict[str, JsonValue]:
     """Make the ``json_schema_extra`` of a setting whose default is worked out when the server starts: how, in words."""
     return {"default": words}
-
-
-class ConfigurationError(Exception):
-    """Something the operator has to change before the server can start; the message is a sentence that says what."""
 
 
 class Settings(BaseSettings):

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from core.placement import Placement, slot_of
 from core.process.layout import Layout, parse_layout
-from workers.store.reshard import prepare
+from workers.store.prepare import prepare
 from workers.store.rows import id_hash
 
 #: 2026-01-01, in milliseconds since 1970.

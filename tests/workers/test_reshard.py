@@ -1,4 +1,4 @@
-"""Tests of workers.store.reshard and workers.store.data_directory: what holds is what was there, whatever happens in between.
+"""workers.store.prepare, reshard and data_directory: what holds is what was there, whatever happens in between.
 
 For how long a million messages take: ``python -m tests.workers.test_reshard 1000000``.
 """
@@ -29,9 +29,10 @@ from tests.workers import store_files
 from tests.workers.process import PROJECT
 from tests.workers.store_files import DAY_MS, START, connect, content, fill, layout_of, shards, times
 from workers.store import data_directory, database, old_files, reshard
+from workers.store import prepare as preparing
 from workers.store.check import check
 from workers.store.data_directory import existing_layout, locked, shard_file
-from workers.store.reshard import prepare
+from workers.store.prepare import prepare
 
 #: What `store_files.fill` has as the greatest distance between a message and one that comes later in a file and was sent before.
 DISORDER_MS = 2
@@ -126,6 +127,7 @@ def test_other_things_in_the_directory_are_left_alone(tmp_path: Path) -> None:
 # -- Another number of workers --
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(
     st.lists(st.integers(1, 6), min_size=2, max_size=3),
@@ -178,6 +180,7 @@ def test_1_3_8_2(tmp_path: Path) -> None:
             assert owners == {worker}
 
 
+@pytest.mark.slow
 def test_64_files_are_merged_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than SQLite can have attached at once."""
     monkeypatch.setattr(old_files, "SLICE_ROWS", 100)
@@ -301,7 +304,7 @@ def test_old_tables_are_upgraded_first(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(reshard, "upgrade", upgrade)
     prepare(tmp_path, 3)
-    assert {"shards-1/shard-0.db", "shards-1/shard-1.db"} < set(upgraded)
+    assert upgraded == ["shards-1/shard-0.db", "shards-1/shard-1.db"]
 
 
 # -- What can't be done leaves everything as it was --
@@ -341,7 +344,7 @@ def test_a_disk_that_gets_full_meanwhile(directory: Path, monkeypatch: pytest.Mo
         raise OSError(28, "No space left on device")
 
     before = content(directory)
-    monkeypatch.setattr(reshard, "sync", full)
+    monkeypatch.setattr(preparing, "sync", full)
     assert "for 3 workers: No space left on device" in refused(directory)
     assert content(directory) == before
 

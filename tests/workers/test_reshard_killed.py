@@ -1,4 +1,4 @@
-"""workers.store.reshard, killed at any moment: what holds is all of the old or all of the new."""
+"""workers.store.prepare, killed at any moment: what holds is all of the old or all of the new."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.system.raw_client import PATIENCE
 from tests.workers.process import PROJECT
 from tests.workers.store_files import content, fill, layout_of
 from tests.workers.test_reshard import is_sound
-from workers.store import reshard
-from workers.store.reshard import prepare
+from workers.store import prepare as preparing
+from workers.store.prepare import prepare
 
 #: How often it is killed, which takes a fifth of a second each time; a thousand times have been tried too.
 ROUNDS = 25
@@ -28,13 +28,14 @@ ZYGOTE = """
 import os, select, signal, sys, time
 from pathlib import Path
 from workers.store import reshard
-import alembic.command, sqlalchemy.dialects.sqlite
+from workers.store.prepare import prepare
+import sqlalchemy.dialects.sqlite
 for line in sys.stdin:
     directory, workers, patience = line.rsplit(maxsplit=2)
     before = time.monotonic()
     pid = os.fork()
     if not pid:
-        reshard.prepare(Path(directory), int(workers))
+        prepare(Path(directory), int(workers))
         os._exit(0)
     descriptor = os.pidfd_open(pid)
     if not select.select([descriptor], [], [], float(patience))[0]:
@@ -138,7 +139,7 @@ def test_killed_after_the_switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise Kill
 
     with monkeypatch.context() as patch:
-        patch.setattr(reshard, "remove_generation", kill)
+        patch.setattr(preparing, "remove_generation", kill)
         with pytest.raises(Kill):
             prepare(tmp_path, 3)
     assert generations(tmp_path) == [1, 2]

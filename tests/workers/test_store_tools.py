@@ -27,8 +27,8 @@ from tests.workers.store_tools import Damage, change, checked, overwrite, proces
 from workers.store.check import check
 from workers.store.data_directory import locked
 from workers.store.export import export
+from workers.store.prepare import prepare
 from workers.store.purge import purge
-from workers.store.reshard import prepare
 
 #: Somebody who has never been here.
 STRANGER = "00000000-0000-4000-8000-000000000000"

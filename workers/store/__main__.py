@@ -16,8 +16,8 @@ import setproctitle
 from core.placement import WORKERS_MAX
 from core.process.child import ControlPipe
 from core.process.control import EXIT_CONFIGURATION, REFUSED
+from core.process.environment import PREFIX, ConfigurationError
 from core.process.logs import configure_logging
-from core.process.settings import PREFIX, ConfigurationError
 
 #: `check`, or what `backup` and `restore` do last, has found damage.
 EXIT_DAMAGED: Final = 1
@@ -155,7 +155,7 @@ def _prepare(directory: Path, workers: int, lock: int | None, control: int | Non
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
     from workers.store.data_directory import locked
-    from workers.store.reshard import prepare
+    from workers.store.prepare import prepare
 
     try:
         with locked(directory, lock):

@@ -17,8 +17,8 @@ from core.placement import Placement, slot_of
 from core.process.data_directory import generations
 from core.process.layout import Layout
 from core.process.settings import ConfigurationError
-from workers.store.data_directory import Unreadable, connected, existing_layout
-from workers.store.database import reason
+from workers.store.data_directory import existing_layout
+from workers.store.database import Unreadable, connected, reason
 from workers.store.migrations import REVISION
 from workers.store.schema import NO_CHAT, acknowledged, chats, clock, marks, messages, metadata, users
 

@@ -8,30 +8,22 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal
 
-from sqlalchemy import Connection, NullPool, create_engine
-from sqlalchemy.exc import SQLAlchemyError
-
 from core.process.data_directory import is_there, locking, open_lock, read_layout
+from core.process.environment import ConfigurationError
 from core.process.layout import LAYOUT_NAME, LOCK_NAME, Layout
-from core.process.settings import ConfigurationError
 
 #: A new layout, until it holds.
 UNFINISHED_NAME: Final = f"{LAYOUT_NAME}.new"
-#: Seconds that a statement waits for another process that has the file to itself for a moment.
-_BUSY_PATIENCE: Final = 10.0
 
-#: What reading a damaged file may raise: SQLite's word for it, or that a text is none.
-Unreadable: Final = (SQLAlchemyError, UnicodeDecodeError)
 #: ``ro`` may read while a server writes, and sees the file as it was at BEGIN. ``immutable`` is for a file to which nobody writes and that
-#: has no log; it makes no files beside it.
-Mode = Literal["ro", "rw", "immutable"]
+#: has no log; it makes no files beside it. ``rwc`` makes the file if there is none.
+Mode = Literal["ro", "rw", "rwc", "immutable"]
 
 
 def existing_layout(directory: Path) -> Layout:
@@ -108,19 +100,6 @@ def give_to_owner(path: Path) -> None:
     if os.geteuid() == 0:
         owner = path.parent.stat()
         os.chown(path, owner.st_uid, owner.st_gid)
-
-
-@contextmanager
-def connected(path: Path, mode: Mode) -> Iterator[Connection]:
-    """A connection to a file that exists, where each statement is a transaction until BEGIN is said. Raises SQLAlchemyError."""
-    uri = file_uri(path, mode)
-
-    def connect() -> sqlite3.Connection:
-        return sqlite3.connect(uri, uri=True, timeout=_BUSY_PATIENCE, check_same_thread=False)
-
-    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        yield connection
 
 
 def file_uri(path: Path, mode: Mode) -> str:

@@ -1,4 +1,4 @@
-"""One shard's database file: opening it, bringing it up to date, and the one connection to it.
+"""One shard's database file: opening it, bringing it up to date, and the one connection to it; and how tools open one.
 
 Everything that SQLite must be told about files, synching and transactions is here. The connection is in autocommit mode: a statement by
 itself is a transaction, which needs one call into SQLite from BEGIN to fsync; `Database.transaction` puts several into one.
@@ -10,20 +10,27 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sqlalchemy import Connection, CursorResult, Engine, NullPool, create_engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from core.process.settings import ConfigurationError
+from core.process.environment import ConfigurationError
+from workers.store.data_directory import Mode, file_uri
 from workers.store.migrations import REVISION
+from workers.store.new_file import create
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 Durability = Literal["fsync", "os"]
 
-#: Bytes of a page of a new file.
-PAGE_SIZE: Final = 4096
+#: What reading a damaged file may raise: SQLite's word for it, or that a text is none.
+Unreadable: Final = (SQLAlchemyError, UnicodeDecodeError)
 #: Seconds that a statement waits for somebody else's lock, such as that of an operator's tool.
 _LOCK_PATIENCE: Final = 1.0
+#: Seconds that a tool's statement waits for another process that has the file to itself for a moment.
+_BUSY_PATIENCE: Final = 10.0
 #: Memory for pages, in KiB.
 _CACHE_KIB: Final = 16 * 1024
 #: What a log that grew while it could not be moved into the file is cut to, in bytes; see ``workers.store.write_ahead_log``.
@@ -124,7 +131,7 @@ def open_database(path: Path, durability: Durability) -> Database:
 
 
 def upgrade(path: Path) -> None:
-    """Create the file, or bring its tables up to date, in one transaction: a file is as it was before until all is done.
+    """Create the tables, or bring them up to date, in one transaction: a file is as it was before until all is done.
 
     Costs one look at a file that is up to date. Raises ConfigurationError for a file that can't be used, that has tables of somebody
     else, or that a newer FastChat has written.
@@ -133,12 +140,28 @@ def upgrade(path: Path) -> None:
     try:
         with engine.connect() as connection:
             revision = _revision(connection)
-            if revision != REVISION:
-                _migrate(connection, path, revision)
-    except SQLAlchemyError as error:
+            if revision is None:
+                create(path)
+            elif revision != REVISION:
+                _check_known(revision, path)
+                migrate(connection)
+    except (SQLAlchemyError, sqlite3.Error) as error:
         raise ConfigurationError(f"the database {path} can't be used: {reason(error)}") from error
     finally:
         engine.dispose()
+
+
+@contextmanager
+def connected(path: Path, mode: Mode) -> Iterator[Connection]:
+    """A tool's connection to a file that exists, where each statement is a transaction until BEGIN is said. Raises SQLAlchemyError."""
+    uri = file_uri(path, mode)
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(uri, uri=True, timeout=_BUSY_PATIENCE, check_same_thread=False)
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        yield connection
 
 
 def reason(error: Exception) -> str:
@@ -167,31 +190,38 @@ def _revision(connection: Connection) -> str | None:
     return revision
 
 
-def _migrate(connection: Connection, path: Path, revision: str | None) -> None:
-    # Only here, since most starts have nothing to do and these take longer to import than all the rest.
-    from alembic import command
-    from alembic.config import Config
+def _check_known(revision: str, path: Path) -> None:
+    # Only here, since most starts have nothing to do and Alembic takes longer to import than all the rest.
     from alembic.script import ScriptDirectory
     from alembic.util import CommandError
 
-    config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    if revision is not None:
-        try:
-            ScriptDirectory.from_config(config).get_revision(revision)
-        except CommandError:
-            raise ConfigurationError(
-                f"the database {path} has been written by a newer FastChat: its tables are of revision {revision}, "
-                f"and this one knows them up to {REVISION}; start the newer one, or use another data directory"
-            ) from None
-    else:
-        # Both have to be said before there are tables, and are kept in the file.
-        connection.exec_driver_sql(f"PRAGMA page_size = {PAGE_SIZE}")
-        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+    try:
+        ScriptDirectory.from_config(_migrations()).get_revision(revision)
+    except CommandError:
+        raise ConfigurationError(
+            f"the database {path} has been written by a newer FastChat: its tables are of revision {revision}, "
+            f"and this one knows them up to {REVISION}; start the newer one, or use another data directory"
+        ) from None
+
+
+def migrate(connection: Connection, target: str = "head") -> None:
+    """Run the migrations up to `target`, in one transaction. Raises SQLAlchemyError."""
+    from alembic import command
+
+    config = _migrations()
+    config.attributes["connection"] = connection
     connection.exec_driver_sql("BEGIN IMMEDIATE")
     try:
-        command.upgrade(config, "head")
+        command.upgrade(config, target)
         connection.exec_driver_sql("COMMIT")
     except BaseException:
         connection.exec_driver_sql("ROLLBACK")
         raise
+
+
+def _migrations() -> Config:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    return config

@@ -23,8 +23,8 @@ from core.placement import Placement
 from core.process.settings import ConfigurationError
 from core.wire.codec import to_json
 from core.wire.timestamps import format_timestamp
-from workers.store.data_directory import Unreadable, connected, existing_layout
-from workers.store.database import reason
+from workers.store.data_directory import existing_layout
+from workers.store.database import Unreadable, connected, reason
 from workers.store.migrations import REVISION
 from workers.store.schema import acknowledged, chats, messages, users
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import func, select
 
 from core.process.settings import ConfigurationError
-from workers.store.data_directory import connected
+from workers.store.database import connected
 from workers.store.retention_clock import ClockState
 from workers.store.schema import acknowledged, chats, marks, messages, users
 from workers.store.schema import clock as clock_table

@@ -1,9 +1,6 @@
-"""Preparing a data directory for a number of workers: making its first files, and new ones when that number has changed.
+"""Filling new files from those for another number of workers; ``workers.store.prepare`` makes them, and lets them hold.
 
-    upgrade the old files, move their logs into them --> copy, index, count --> sync --> switch layout.json --> remove the old files
-                                                                                           |
-                    killed before: the old files hold, and the new ones are removed at     +-- after: the new files hold
-                    the next start
+    upgrade the old files, move their logs into them --> copy, index, count
 
 The new files are filled side by side, one thread each, since SQLite does the work in long statements during which other threads run.
 Users, chats and messages get new numbers in each file, 1, 2, 3 ..., so numbers never grow beyond what there is. What a client may have
@@ -21,9 +18,9 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,21 +43,10 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateIndex, CreateTable, DropIndex
 
 from core.placement import Placement
-from core.process.data_directory import generations, missing_shards, read_layout
-from core.process.layout import LAYOUT_NAME, Layout
-from core.process.settings import ConfigurationError
-from workers.store.data_directory import (
-    UNFINISHED_NAME,
-    Unreadable,
-    check_directory,
-    connected,
-    file_uri,
-    give_to_owner,
-    remove_generation,
-    switch,
-    sync,
-)
-from workers.store.database import reason, upgrade
+from core.process.environment import ConfigurationError
+from core.process.layout import Layout
+from workers.store.data_directory import file_uri
+from workers.store.database import Unreadable, connected, reason, upgrade
 from workers.store.old_files import TABLES, Counts, Source, count, log_of, settle, slices
 from workers.store.retention_clock import ClockState
 from workers.store.schema import NO_CHAT, acknowledged, chats, marks, messages, users
@@ -84,101 +70,15 @@ _old_users, _old_chats, _old_messages, _old_acknowledged = (
 _old_marks: Final = marks.to_metadata(_old, schema="old")
 
 
-def prepare(directory: Path, workers: int) -> Layout:
-    """Make the directory hold files for this number of workers; what holds afterwards. The caller has locked it.
-
-    Raises ConfigurationError when that can't be done; what held before does then hold still.
-    """
-    check_directory(directory)
-    held = read_layout(directory)
+def reshard(directory: Path, held: Layout, new: Layout) -> None:
+    """Fill the files of `new`, which are there and empty, from those of `held`. Raises ConfigurationError and OSError."""
     try:
-        if held is None:
-            _check_unused(directory)
-        elif missing := missing_shards(directory, held):
-            raise ConfigurationError(
-                f"{directory / missing[0]} is {'empty' if (directory / missing[0]).exists() else 'missing'}"
-                + (f", and {len(missing) - 1} more" if len(missing) > 1 else "")
-                + ": restore the data directory from a backup, all of it at once"
-            )
-        (directory / UNFINISHED_NAME).unlink(missing_ok=True)
-        for left in directory.glob("etilqs_*"):
-            # SQLite removes its temporary files as soon as it has opened them; a kill may come in between.
-            left.unlink(missing_ok=True)
-        for generation in generations(directory):
-            if held is None or generation != held.generation:
-                remove_generation(directory, generation)
-        if held is None:
-            return _make(directory, Layout(1, workers), lambda layout: None)
-        if held.workers == workers:
-            return held
-        new = Layout(held.generation + 1, workers)
-        made = _make(directory, new, lambda layout: _Reshard(directory, held, new).run())
-        # Nothing depends on it any more: if it fails, it is done at the next start.
-        with suppress(OSError):
-            remove_generation(directory, held.generation)
-        return made
-    except OSError as error:
-        raise ConfigurationError(
-            f"can't prepare the data directory {directory} for {workers} workers: {error.strerror}"
-        ) from error
+        _Reshard(directory, held, new).run()
     except Unreadable as error:
         raise ConfigurationError(
-            f"can't prepare the data directory {directory} for {workers} workers: {reason(error)};"
+            f"can't prepare the data directory {directory} for {new.workers} workers: {reason(error)};"
             f" what holds is untouched: `python -m workers.store check {directory}` tells whether it is damaged"
         ) from error
-
-
-def _check_unused(directory: Path) -> None:
-    """Without a layout nothing must be there that a server has used: it would be removed."""
-    for generation in generations(directory):
-        files = sorted((directory / Layout(generation, 1).directory).glob("*.db"))
-        if any(map(_has_users, files)):
-            # As it must have been, for the operator to write it again.
-            expected = Layout(generation, len(files)).encode().decode().strip()
-            raise ConfigurationError(
-                f"{directory / LAYOUT_NAME} is missing, and there are users in {files[0].parent}: restore it from a backup;"
-                f" if no other file is missing, it says {expected}"
-            )
-
-
-def _has_users(path: Path) -> bool:
-    """Whether there may be something in this file that anybody would miss."""
-    if path.stat().st_size == 0:
-        return False
-    try:
-        with connected(path, "rw") as connection:
-            if not connection.dialect.has_table(connection, users.name):
-                return False
-            return connection.scalar(select(users.c.number).limit(1)) is not None
-    except Unreadable:
-        return True
-
-
-def _make(directory: Path, layout: Layout, fill: Callable[[Layout], None]) -> Layout:
-    """Make a generation of empty files, fill it, and let it hold."""
-    place = directory / layout.directory
-    try:
-        place.mkdir(mode=0o700)
-        give_to_owner(place)
-        paths = [directory / name for name in layout.shards()]
-        # One by way of all migrations; the others are like it.
-        upgrade(paths[0])
-        for path in paths[1:]:
-            shutil.copyfile(paths[0], path)
-        for path in paths:
-            path.chmod(0o600)
-            give_to_owner(path)
-        fill(layout)
-        for path in paths:
-            sync(path)
-        sync(place)
-        switch(directory, layout)
-    except BaseException:
-        # What a crash leaves is removed at the next start; what a refusal leaves must not fill the disk until then.
-        if read_layout(directory) != layout:
-            shutil.rmtree(place, ignore_errors=True)
-        raise
-    return layout
 
 
 class _Map:

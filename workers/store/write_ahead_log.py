@@ -14,7 +14,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from workers.store.data_directory import file_uri
-from workers.store.database import LOG_BYTES, PAGE_SIZE, Database
+from workers.store.database import LOG_BYTES, Database
+from workers.store.new_file import PAGE_SIZE
 
 
 class WriteAheadLog:

@@ -1,6 +1,7 @@
 """The history of the schema, as Alembic revisions; ``workers.store.database.upgrade`` runs them.
 
-To change the schema: change ``workers/store/schema.py``, add a file in ``versions``, and name it here. A test compares the two ways.
+To change the schema: change ``workers/store/schema.py``, add a file in ``versions`` and name it here, and change
+``workers/store/new_file.py``, of which new files are made. Tests compare the three.
 """
 
 from __future__ import annotations
