@@ -30,11 +30,11 @@ from core.wire.protocol import (
     OUTBOX_MAX_BYTES,
     REPLAY_WINDOW_BYTES,
     SLOW_READER_BYTES,
-    SLOW_READER_SECONDS,
     CloseCode,
 )
 from workers.closing import Closing
 from workers.heartbeat import Ping, TimerWheel, beat, is_readable
+from workers.limits import DEFAULT_LIMITS, Limits
 from workers.rounds import DIRECT, LENGTH_SHIFT, Meter, Rounds
 from workers.slow_readers import SlowReaders, acknowledged_bytes, queued_bytes
 from workers.turn import Turn
@@ -47,14 +47,11 @@ _BINARY: Final = WSMsgType.BINARY
 _CLOSE: Final = WSMsgType.CLOSE
 _PING: Final = WSMsgType.PING
 
-_STOPPED_READING: Final = f"you read too slowly: nothing for {SLOW_READER_SECONDS:.0f} seconds; reconnect"
 #: What RFC 6455 calls the end of a connection without a Close frame (7.4.1); and codes with which clients close that are told apart.
 _ABNORMAL: Final = 1006
 _CLIENT_CODES: Final = frozenset(range(1000, 1016))
 #: Pings and pongs within a second; a client that sends more keeps the worker from its other clients.
 _CONTROLS_PER_SECOND: Final = 1000
-#: Seconds that a client has to close its side after our Close frame.
-LINGER_SECONDS: Final = 3.0
 
 
 class Host(Protocol):
@@ -108,6 +105,8 @@ class Connection(WSListener):
     #: Bytes of a message, and bytes that may wait for a client (D25, D29). Only the tests of RFC 6455 have others.
     message_max: ClassVar[int] = MESSAGE_MAX_BYTES
     outbox_max: ClassVar[int] = OUTBOX_MAX_BYTES
+    #: How long it is waited for a client. Only tests have others.
+    limits: ClassVar[Limits] = DEFAULT_LIMITS
 
     def __init__(self, host: Host, ticket: Ticket, now: float) -> None:
         self._host = host
@@ -191,7 +190,8 @@ class Connection(WSListener):
         return acknowledged_bytes(self._stream.get_extra_info("socket"))
 
     def stopped_reading(self, now: float) -> None:
-        self.session.close(CloseCode.TRY_AGAIN_LATER, _STOPPED_READING, now)
+        reason = f"you read too slowly: nothing for {self.limits.slow_reader:.0f} seconds; reconnect"
+        self.session.close(CloseCode.TRY_AGAIN_LATER, reason, now)
 
     # -- The end of a loop turn --
 
@@ -434,7 +434,7 @@ class Connection(WSListener):
             return
         self._frames.append(close_frame(code, reason))
         self._write_frames()
-        self._linger_until = monotonic() + LINGER_SECONDS
+        self._linger_until = monotonic() + self.limits.linger
         self._fragments = None
         if stream.is_closing():
             return
@@ -494,4 +494,5 @@ class Connection(WSListener):
         if self._linger_until is not None:
             stream.abort()
             return
-        self._host.wheel.watch(self, self.session.hello_deadline)
+        first_look = min(self.session.hello_deadline, self.last_heard + self.limits.idle)
+        self._host.wheel.watch(self, first_look)

@@ -16,7 +16,8 @@ import select
 from typing import Final, Protocol
 
 from core.chat.session import Session
-from core.wire.protocol import HEARTBEAT_IDLE, HEARTBEAT_REPLY, CloseCode
+from core.wire.protocol import CloseCode
+from workers.limits import Limits
 
 _log = logging.getLogger("fastchat.worker")
 
@@ -46,6 +47,10 @@ class Beating(Protocol):
     unanswered: Ping | None
     #: Bytes that the kernel did not take at once, all in all.
     kept: int
+
+    @property
+    def limits(self) -> Limits:
+        """How long it may be silent."""
 
     @property
     def may_be_judged(self) -> bool:
@@ -87,7 +92,7 @@ class Ping:
             if gone < self._ahead:
                 return self._since + _STUCK
             self._written = now
-        return self._written + HEARTBEAT_REPLY
+        return self._written + connection.limits.reply
 
     def begin_again(self, now: float) -> None:
         """The worker stood still: the client has its whole time from now on."""
@@ -118,7 +123,7 @@ def beat(connection: Beating, now: float) -> float | None:
 
 def _next_look(connection: Beating, now: float) -> float:
     """When to look again; in the past when the client has had its time."""
-    idle = connection.last_heard + HEARTBEAT_IDLE
+    idle = connection.last_heard + connection.limits.idle
     if now < idle:
         return idle
     ping = connection.unanswered

@@ -2,7 +2,7 @@
 
 What waits for a client costs memory here as long as the client leaves it there, and a heartbeat does not find that out: such a client may
 go on sending. So whoever has more than `SLOW_READER_BYTES` unread is looked at once a second, and closed when the kernel has not got rid
-of a single byte for `SLOW_READER_SECONDS`.
+of a single byte for as long as ``workers.limits`` says.
 
 Only those are looked at for whom a write did not get through at once (`watch`), so that the others cost nothing; the heartbeat adds those
 whose unread bytes are all in the kernel.
@@ -15,7 +15,8 @@ import socket
 import struct
 from typing import Final, Protocol
 
-from core.wire.protocol import SLOW_READER_BYTES, SLOW_READER_SECONDS
+from core.wire.protocol import SLOW_READER_BYTES
+from workers.limits import Limits
 
 #: The most seconds that one look counts for. While this process stood still nobody could be sent anything, so that time is nobody's fault.
 _LOOK_SECONDS_MAX: Final = 2.0
@@ -46,6 +47,10 @@ def acknowledged_bytes(sock: socket.socket) -> int:
 
 class Reader(Protocol):
     """The connection of a client."""
+
+    @property
+    def limits(self) -> Limits:
+        """How long it may take nothing."""
 
     def unsent(self) -> int:
         """Bytes that wait in this process."""
@@ -113,4 +118,4 @@ class SlowReaders:
             stall.taken, stall.seconds = taken, 0.0
             return False
         stall.seconds += passed
-        return stall.seconds >= SLOW_READER_SECONDS
+        return stall.seconds >= reader.limits.slow_reader

@@ -22,14 +22,34 @@ from core.process.allocator import environment_of_children
 from core.process.control import PACKET_MAX_BYTES, READY, STATS, decode_control, encode_control
 from core.process.handover import Ticket, decode_adopted, encode_ticket, endpoint
 from tests.system.raw_client import PATIENCE, RawClient
+from workers.limits import DEFAULT_LIMITS, Limits
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
+#: ``python -m workers`` with limits that a test chooses.
+PROGRAM: Final = """
+from workers.__main__ import main
+from workers.connection import Connection
+from workers.limits import Limits
+
+class Limited(Connection):
+    __slots__ = ()
+    limits = Limits(*{})
+
+raise SystemExit(main(Limited))
+"""
 
 
 class WorkerProcess:
     """Worker 0 of `workers`, in a run directory of its own; a context manager. Keywords are settings, in lower case."""
 
-    def __init__(self, *, workers: int = 1, generation: int = 1, **settings: object) -> None:
+    def __init__(
+        self,
+        *,
+        workers: int = 1,
+        generation: int = 1,
+        limits: Limits = DEFAULT_LIMITS,
+        **settings: object,
+    ) -> None:
         # Not below pytest's directory: the path of a Unix socket ends at 107 bytes.
         self.run_dir = tempfile.mkdtemp(prefix="fastchat-test-")
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -40,7 +60,7 @@ class WorkerProcess:
         inherited |= environment_of_children(inherited)
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "workers", "--index", "0"),
+                *(sys.executable, "-c", PROGRAM.format(tuple(limits)), "--index", "0"),
                 *("--generation", str(generation), "--control", str(theirs.fileno())),
             ],
             cwd=PROJECT,

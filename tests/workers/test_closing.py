@@ -10,7 +10,10 @@ import pytest
 from core.process.control import ASK
 from tests.system.raw_client import BINARY, CLOSE, CONTINUATION, TEXT, RawClient, client_frame, text
 from tests.workers.process import WorkerProcess
-from workers.connection import LINGER_SECONDS
+from workers.limits import DEFAULT_LIMITS
+
+#: Seconds that a client has to close its side after our Close frame.
+LINGER_SECONDS = DEFAULT_LIMITS.linger
 
 
 @pytest.fixture(scope="module")

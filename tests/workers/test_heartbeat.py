@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from core.wire.protocol import HEARTBEAT_IDLE, HEARTBEAT_REPLY
+from tests.system.raw_client import PONG, TEXT, client_frame
+from tests.workers.process import WorkerProcess
 from workers.heartbeat import SLOT_SECONDS, Ping, TimerWheel, beat
+from workers.limits import DEFAULT_LIMITS, Limits
 
 #: A clock value as a machine that has run for a day shows it.
 START = 86_400.1
@@ -116,6 +121,7 @@ class Client:
         self.pings: list[float] = []
         self.given_up: float | None = None
         self.may_be_judged = True
+        self.limits = DEFAULT_LIMITS
         self.session = SimpleNamespace(awaits_hello=False, hello_deadline=START + 10.0)
         #: Bytes that were kept for the client, and how many of them the kernel does not take.
         self.kept = 0
@@ -262,3 +268,27 @@ def test_d27_a_client_to_which_not_a_byte_goes_out_for_a_minute_is_given_up() ->
     assert client.given_up is None
     client.pass_time(10.0)
     assert client.given_up is not None
+
+
+def test_d27_a_real_worker_pings_who_is_silent_and_closes_who_does_not_answer() -> None:
+    """With limits that do not take as long; who answers, and who says something, stays."""
+    with (
+        WorkerProcess(limits=Limits(idle=2.0, reply=1.0), pings_per_second=0) as worker,
+        worker.chatter() as silent,
+        worker.chatter() as answering,
+        worker.chatter() as pinging,
+    ):
+        began = time.monotonic()
+        for _ in range(6):
+            pinging.say("PING")
+            pinging.receive("PONG")
+            with suppress(TimeoutError):
+                answering.send(client_frame(PONG, answering.ping(timeout=0.7)))
+        assert silent.ping()
+        code, reason = silent.closed()
+        assert (code, bool(reason)) == (4002, True)
+        assert time.monotonic() - began >= 3.0
+        assert all(frame.opcode == TEXT for frame in pinging.inbox), "it was never pinged"
+        for client in (answering, pinging):
+            client.say("PING")
+            client.receive("PONG")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -50,7 +50,7 @@ def _write_history(worker: WorkerProcess, sender: RawClient) -> list[str]:
 def test_d29_a_worker_takes_newcomers_again_when_who_left_answers_unread_has_left() -> None:
     """Hundreds of clients ask for much and read nothing of it: nothing has to be restarted for that."""
     limit = _empty_mib() + _ROOM_MIB
-    generous = {"history_per_minute": 0, "hellos_per_minute": 0, "open_chats_per_minute": 0}
+    generous: dict[str, Any] = {"history_per_minute": 0, "hellos_per_minute": 0, "open_chats_per_minute": 0}
     with WorkerProcess(worker_memory_mib=limit, **generous) as worker, worker.chatter() as sender:
         users = _write_history(worker, sender)
         assert worker.stats()["memory_full"] == 0
