@@ -14,13 +14,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import NullPool, create_engine
+from sqlalchemy import create_engine
 
 from core.process.settings import ConfigurationError
 from tests.workers.process import PROJECT
 from workers.store import database as module
+from workers.store import queries, statements
 from workers.store.database import open_database, upgrade
-from workers.store.migrations import REVISION
+from workers.store.migrations import REVISION, migrate
 from workers.store.retention import Bite, Probe
 from workers.store.schema import metadata
 
@@ -33,12 +34,9 @@ def path(tmp_path: Path) -> Path:
 
 def old_file(path: Path, revision: str) -> None:
     """Make a file with the tables that a FastChat of that revision made."""
-    engine = create_engine(
-        "sqlite://", creator=lambda: sqlite3.connect(path), poolclass=NullPool, isolation_level="AUTOCOMMIT"
-    )
-    with engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-        module.migrate(connection, revision)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    migrate(path, None, revision)
 
 
 def described(path: Path) -> list[tuple[object, ...]]:
@@ -50,7 +48,7 @@ def described(path: Path) -> list[tuple[object, ...]]:
                 "SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_master ORDER BY rowid"
             )
         ]
-        for name in (*metadata.tables, "alembic_version"):
+        for name in sorted({str(row[2]) for row in rows}):
             rows += [(name, *row) for row in connection.execute(f"SELECT * FROM {name}")]  # noqa: S608
         for pragma in ("page_size", "journal_mode", "user_version", "encoding", "auto_vacuum"):
             rows += [(pragma, *row) for row in connection.execute(f"PRAGMA {pragma}")]
@@ -95,11 +93,16 @@ def test_the_newest_revision_is_known_without_alembic() -> None:
     assert ScriptDirectory.from_config(config).get_heads() == [REVISION]
 
 
+def test_the_statements_are_those_that_the_queries_make() -> None:
+    """`python -m workers.store.queries` writes them."""
+    assert Path(statements.__file__).read_text() == queries.source()
+
+
 def test_a_file_that_is_up_to_date_needs_no_alembic(path: Path) -> None:
     upgrade(path)
     script = (
         "import sys; from pathlib import Path; from workers.store.database import open_database; "
-        "open_database(Path(sys.argv[1]), 'os').close(); sys.exit('alembic' in sys.modules)"
+        "open_database(Path(sys.argv[1]), 'os').close(); sys.exit('alembic' in sys.modules or 'sqlalchemy' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script, str(path)], check=True, cwd=PROJECT)
 

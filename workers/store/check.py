@@ -18,9 +18,9 @@ from core.process.data_directory import generations
 from core.process.layout import Layout
 from core.process.settings import ConfigurationError
 from workers.store.data_directory import existing_layout
-from workers.store.database import Unreadable, connected, reason
 from workers.store.migrations import REVISION
 from workers.store.schema import NO_CHAT, acknowledged, chats, clock, marks, messages, metadata, users
+from workers.store.tools import Unreadable, connected, reason
 
 #: Lines about one kind of problem in one file; more of them would not tell more.
 _SHOWN: Final = 10

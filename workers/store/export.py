@@ -24,9 +24,9 @@ from core.process.settings import ConfigurationError
 from core.wire.codec import to_json
 from core.wire.timestamps import format_timestamp
 from workers.store.data_directory import existing_layout
-from workers.store.database import Unreadable, connected, reason
 from workers.store.migrations import REVISION
 from workers.store.schema import acknowledged, chats, messages, users
+from workers.store.tools import Unreadable, connected, reason
 
 #: Messages of one file that are in memory at once.
 _BATCH: Final = 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,9 +12,7 @@ from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Final
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from workers.store.database import Database, reason
+from workers.store.database import Database
 from workers.store.write_ahead_log import WriteAheadLog
 
 _log = logging.getLogger("fastchat.store")
@@ -38,7 +37,7 @@ class Job:
         self.failure = attempt(self.run, database)
 
     def run(self, database: Database) -> None:
-        """Do it. Raises SQLAlchemyError."""
+        """Do it. Raises sqlite3.Error."""
         raise NotImplementedError
 
     @property
@@ -51,8 +50,8 @@ def attempt(action: Callable[[Database], None], database: Database) -> str | Non
     """None, or a sentence that says why not. Whatever goes wrong, the thread goes on, and everybody gets an answer."""
     try:
         action(database)
-    except SQLAlchemyError as error:
-        return f"the storage of the server fails: {reason(error)}"
+    except sqlite3.Error as error:
+        return f"the storage of the server fails: {error}"
     except Exception:
         _log.exception("bug in the store")
         return "the storage of the server fails: a bug"

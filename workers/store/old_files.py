@@ -9,10 +9,10 @@ from typing import Final, NamedTuple
 from sqlalchemy import func, select
 
 from core.process.settings import ConfigurationError
-from workers.store.database import connected
 from workers.store.retention_clock import ClockState
 from workers.store.schema import acknowledged, chats, marks, messages, users
 from workers.store.schema import clock as clock_table
+from workers.store.tools import connected
 
 #: Rows of a slice, about: what attaching a file costs must not matter beside it.
 SLICE_ROWS: Final = 50_000

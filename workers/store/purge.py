@@ -20,10 +20,10 @@ from sqlalchemy import Connection, delete, func, insert, literal, select, update
 from core.placement import Placement
 from core.process.settings import ConfigurationError
 from workers.store.data_directory import existing_layout, locked
-from workers.store.database import Unreadable, connected, reason
 from workers.store.export import check_revision, reading
 from workers.store.schema import NO_CHAT, acknowledged, chats, messages, users
 from workers.store.statements import TRIM_MARKS
+from workers.store.tools import Unreadable, connected, reason
 
 
 def purge(directory: Path, user_id: str) -> str:

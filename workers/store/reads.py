@@ -192,7 +192,7 @@ class Reads:
         self._histories = [question for question in questions if isinstance(question, History)]
 
     def read(self, database: Database) -> None:
-        """Answer all. Raises SQLAlchemyError. In the thread."""
+        """Answer all. Raises sqlite3.Error. In the thread."""
         if self._loads:
             rows = _ask(database, statements.LOAD, [load.user_id for load in self._loads])
             known = {row[1]: row for row in rows}

@@ -46,11 +46,12 @@ from core.placement import Placement
 from core.process.environment import ConfigurationError
 from core.process.layout import Layout
 from workers.store.data_directory import file_uri
-from workers.store.database import Unreadable, connected, reason, upgrade
+from workers.store.database import upgrade
 from workers.store.old_files import TABLES, Counts, Source, count, log_of, settle, slices
 from workers.store.retention_clock import ClockState
 from workers.store.schema import NO_CHAT, acknowledged, chats, marks, messages, users
 from workers.store.schema import clock as clock_table
+from workers.store.tools import Unreadable, connected, reason
 
 _log = logging.getLogger("fastchat.store")
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import sys
 import time
 from collections import deque
@@ -24,8 +25,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from core.chat.chat import Chat
 from core.chat.store import Done, Found
 from core.chat.user import Message, User
@@ -34,7 +33,7 @@ from core.measures import SECONDS, SIZES, Histogram
 from core.process.settings import ConfigurationError, Settings
 from core.wire import codec
 from workers.store import statements
-from workers.store.database import open_database, reason
+from workers.store.database import open_database
 from workers.store.jobs import DatabaseThread, Job
 from workers.store.listeners import Appended, Listeners, Purged, Strangers
 from workers.store.reads import READS_WEIGHT, Find, History, Load, Question, Read, Senders
@@ -139,9 +138,9 @@ class SqliteStore:
         try:
             users, chats = database.value(statements.HIGHEST_USER), database.value(statements.HIGHEST_CHAT)
             state = ClockState(*codec.from_json(database.value(statements.LOAD_CLOCK)))
-        except SQLAlchemyError as error:
+        except sqlite3.Error as error:
             raise ConfigurationError(
-                f"the database {self._path} is damaged ({reason(error)}): restore it from a backup"
+                f"the database {self._path} is damaged ({error}): restore it from a backup"
             ) from error
         self._numbers = Numbers(users or 0, chats or 0)
         self._upkeep = Upkeep(self._settings.retention_days, state)

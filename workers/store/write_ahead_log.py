@@ -31,7 +31,7 @@ class WriteAheadLog:
         self._is_short = False
 
     def checkpoint(self, database: Database) -> None:
-        """Move what has been committed into the file, or have it moved. Raises SQLAlchemyError."""
+        """Move what has been committed into the file, or have it moved. Raises sqlite3.Error."""
         with suppress(OSError):
             self.bytes = self._log.stat().st_size
         if self._mover is not None and self._mover.is_alive():

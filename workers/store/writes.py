@@ -6,7 +6,7 @@ must all have been called, and have committed their messages, before the next is
 
 from __future__ import annotations
 
-from sqlalchemy.exc import IntegrityError
+import sqlite3
 
 from core.chat.chat import Chat
 from core.chat.store import Done
@@ -209,14 +209,14 @@ class Batch:
     # -- In the thread --
 
     def write(self, database: Database) -> None:
-        """Commit everything, or raise SQLAlchemyError and leave nothing."""
+        """Commit everything, or raise sqlite3.Error and leave nothing."""
         database.settle()
         if not self.has_others:
             try:
                 # Alone it is a transaction: from BEGIN to fsync it is one call, during which the loop can run.
                 database.execute(statements.APPEND, joined(self._rows))
                 return
-            except IntegrityError:
+            except sqlite3.IntegrityError:
                 pass
         with database.transaction():
             self._write_all(database)
@@ -237,7 +237,7 @@ class Batch:
         if self.messages:
             try:
                 database.execute(statements.APPEND, joined(self._rows))
-            except IntegrityError:
+            except sqlite3.IntegrityError:
                 self._append_without_repeats(database)
         if self._through:
             self._write_acknowledged(database)

@@ -1,4 +1,4 @@
-"""The history of the schema, as Alembic revisions; ``workers.store.database.upgrade`` runs them.
+"""The history of the schema, as Alembic revisions.
 
 To change the schema: change ``workers/store/schema.py``, add a file in ``versions`` and name it here, and change
 ``workers/store/new_file.py``, of which new files are made. Tests compare the three.
@@ -6,7 +6,69 @@ To change the schema: change ``workers/store/schema.py``, add a file in ``versio
 
 from __future__ import annotations
 
-from typing import Final
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from core.process.environment import ConfigurationError
+from workers.store.data_directory import file_uri
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 #: The newest revision, which the tables in ``workers.store.schema`` describe. Alembic knows it too, but takes 0.3 s to import.
 REVISION: Final = "0004"
+
+
+def migrate(path: Path, revision: str | None, target: str = "head") -> None:
+    """Bring the tables of a file from `revision` to `target`, in one transaction.
+
+    Raises ConfigurationError for a revision that only a newer FastChat knows, and sqlite3.Error.
+    """
+    # Only here, since most starts have nothing to do and these take longer to import than all the rest.
+    from alembic import command
+    from sqlalchemy import NullPool, create_engine
+    from sqlalchemy.exc import DBAPIError
+
+    config = _config()
+    if revision is not None:
+        _check_known(config, path, revision)
+    engine = create_engine(
+        "sqlite://",
+        creator=lambda: sqlite3.connect(file_uri(path, "rwc"), uri=True, check_same_thread=False),
+        poolclass=NullPool,
+        isolation_level="AUTOCOMMIT",
+    )
+    try:
+        with engine.connect() as connection:
+            config.attributes["connection"] = connection
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                command.upgrade(config, target)
+                connection.exec_driver_sql("COMMIT")
+            except BaseException:
+                connection.exec_driver_sql("ROLLBACK")
+                raise
+    except DBAPIError as error:
+        raise sqlite3.OperationalError(str(error.orig)) from error
+
+
+def _config() -> Config:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    return config
+
+
+def _check_known(config: Config, path: Path, revision: str) -> None:
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+
+    try:
+        ScriptDirectory.from_config(config).get_revision(revision)
+    except CommandError:
+        raise ConfigurationError(
+            f"the database {path} has been written by a newer FastChat: its tables are of revision {revision}, "
+            f"and this one knows them up to {REVISION}; start the newer one, or use another data directory"
+        ) from None

@@ -1,4 +1,4 @@
-"""Alembic runs this file. The connection comes from ``workers.store.database.upgrade``, in a transaction that ends there."""
+"""Alembic runs this file. The connection comes from ``workers.store.migrations.migrate``, in a transaction that ends there."""
 
 from __future__ import annotations
 
