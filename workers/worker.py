@@ -43,9 +43,9 @@ from workers.endpoints import Endpoints
 from workers.handover_listener import HandoverListener
 from workers.limits_file import read_limits, write_limits
 from workers.memory_ceiling import MemoryCeiling
-from workers.store import ShardStore
 from workers.store.data_directory import shard_file
 from workers.store.memory import MemoryStore
+from workers.store.shard_store import ShardStore
 from workers.store.sqlite import SqliteStore
 from workers.turn import Turn
 

@@ -20,8 +20,8 @@ from core.process.settings import Settings
 from core.wire import codec
 from core.wire.timestamps import format_timestamp
 from workers.chance import SystemChance
-from workers.store import ShardStore
 from workers.store.memory import MemoryStore
+from workers.store.shard_store import ShardStore
 from workers.store.sqlite import SqliteStore
 
 Kind = Literal["memory", "sqlite"]

@@ -28,7 +28,7 @@ from core.process.settings import ConfigurationError
 from tests.workers import store_files
 from tests.workers.process import PROJECT
 from tests.workers.store_files import DAY_MS, START, connect, content, fill, layout_of, shards, times
-from workers.store import data_directory, database, old_files, reshard
+from workers.store import database, old_files, reshard, tools
 from workers.store import prepare as preparing
 from workers.store.check import check
 from workers.store.data_directory import existing_layout, locked, shard_file
@@ -397,7 +397,7 @@ def test_tables_of_a_newer_version(directory: Path) -> None:
 
 def test_a_file_that_somebody_has_open(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A person with sqlite3, who reads: the log can't be moved, and what is only in there would be lost."""
-    monkeypatch.setattr(data_directory, "_BUSY_PATIENCE", 0.05)
+    monkeypatch.setattr(tools, "_BUSY_PATIENCE", 0.05)
     path = shards(directory)[0]
     with closing(connect(path)) as reader, closing(connect(path)) as writer:
         writer.execute("UPDATE users SET seen_at = 1")

@@ -60,7 +60,7 @@ class _Record:
 
 
 class MemoryStore:
-    """Implements ``core.chat.store.Store`` and ``workers.store.ShardStore``. `listen` comes before everything else."""
+    """Implements ``core.chat.store.Store`` and ``workers.store.shard_store.ShardStore``. `listen` comes before everything else."""
 
     failure: str | None = None
 

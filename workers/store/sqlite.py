@@ -73,7 +73,7 @@ ACKNOWLEDGED_MAX: Final = 256
 
 
 class SqliteStore:
-    """Implements ``core.chat.store.Store`` and ``workers.store.ShardStore``. `listen` and `start` come before everything else."""
+    """Implements ``core.chat.store.Store`` and ``workers.store.shard_store.ShardStore``. `listen` and `start` come first."""
 
     def __init__(
         self,

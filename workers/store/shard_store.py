@@ -1,0 +1,28 @@
+"""Where users, chats and messages are kept; every implementation keeps the promises of ``core.chat.store.Store``, and these."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from core.chat import store
+from workers.store.listeners import Appended, Purged, Strangers
+
+
+class ShardStore(store.Store, Protocol):
+    """A store as a worker drives it: `listen`, `start`, then `core.chat.store.Store.flush` at the end of each loop turn, and `close`."""
+
+    #: The sentence that writes and reads fail with at present; None when all is well.
+    failure: str | None
+
+    def listen(self, appended: Appended, purged: Purged, strangers: Strangers) -> None:
+        """Say who is told what the store has done. All calls come from `flush`, or `close`."""
+
+    def start(self) -> None:
+        """Open what there is. Raises ``core.process.settings.ConfigurationError``."""
+
+    def stats(self) -> dict[str, Any]:
+        """Its part of what the worker reports, by the names of ``core.process.metrics``."""
+        ...
+
+    def close(self, patience: float = 5.0) -> None:
+        """Commit what was called, for at most so many seconds, and close."""
