@@ -26,6 +26,7 @@ _AS_IT_IS: Final = (
     "process/child.py",
     "process/control.py",
     "process/data_directory.py",
+    "process/environment.py",
     "process/log_output.py",
     "process/log_throttle.py",
     "process/logs.py",
