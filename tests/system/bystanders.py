@@ -34,7 +34,11 @@ class Bystanders:
         self._server = server
         self._pause = PAUSE_WITH_LIMITS if server.limits else PAUSE
         self._alice = self._client(0)
-        self._bob = self._client(server.workers - 1)
+        try:
+            self._bob = self._client(server.workers - 1)
+        except BaseException:
+            self._alice.socket.close()
+            raise
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bystanders")
         self._error: Exception | None = None
@@ -69,12 +73,23 @@ class Bystanders:
         assert self.slowest < NOTICEABLE, f"the bystanders waited for {self.slowest:.1f} s"
 
     def _client(self, worker: int) -> RawClient:
+        """Connect; where few may come from one address, the pair before this may still count for a moment."""
         user_id = user_on_worker(worker, self._server.workers)
-        client = RawClient.to(self._server.port, user_id, source=ADDRESS)
-        client.send(upgrade_request())
-        status, _ = client.response()
-        assert status == 101, f"the upgrade was answered with {status}"
-        return client
+        clients: list[RawClient] = []
+
+        def is_let_in() -> bool:
+            client = RawClient.to(self._server.port, user_id, source=ADDRESS)
+            client.send(upgrade_request())
+            status, _ = client.response()
+            if status == 503:
+                client.socket.close()
+                return False
+            clients.append(client)
+            assert status == 101, f"the upgrade was answered with {status}"
+            return True
+
+        wait_until(is_let_in, "the bystanders to be let in")
+        return clients[0]
 
     def _proof(self, user_id: str) -> dict[str, str]:
         """What HELLO needs beside the user id."""

@@ -436,7 +436,7 @@ def test_a_second_server_on_the_same_data_is_refused(directory: Path) -> None:
         assert (code, logged) == (
             2,
             f"fastchat: the data directory {directory}/data is in use by a server or a tool (process {server.process.pid}):"
-            " stop that, or choose another directory with FASTCHAT_DATA_DIR\n",
+            " stop that first; or choose another directory with FASTCHAT_DATA_DIR\n",
         )
         client.send(text("PING"))
         assert client.json()["type"] == "PONG"
