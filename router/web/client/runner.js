@@ -14,6 +14,10 @@
  * @property {() => void} ended is called when the client has ended for good
  */
 
+/** States of a WebSocket on which nothing more can be sent. */
+const CLOSING = 2;
+const CLOSED = 3;
+
 /**
  * Runs one machine, which it has made.
  * @implements {Outside}
@@ -68,9 +72,10 @@ export class Runner {
     return null;
   }
 
-  /** Send text on the connection. @param {string} text */
+  /** Send text on the connection, unless it is just closing: a browser complains then, and `onclose` follows. @param {string} text */
   write(text) {
-    this.#socket?.send(text);
+    const socket = this.#socket;
+    if (socket && socket.readyState !== CLOSING && socket.readyState !== CLOSED) socket.send(text);
   }
 
   /** End the connection in good order, or give up connecting. */
