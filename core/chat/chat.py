@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final
 from uuid import UUID, uuid5
 
@@ -17,7 +18,17 @@ _FIRST_ALPHABET: Final = re.compile(r"[A-Za-z0-9._-]{1,64}:[A-Za-z0-9._-]{1,64}"
 class Chat:
     """One side's record of an open chat."""
 
-    __slots__ = ("confirmed", "heard_at", "key", "noting", "peer", "peer_name", "saved", "written")
+    __slots__ = (
+        "_behind",
+        "confirmed",
+        "heard_at",
+        "key",
+        "noting",
+        "peer",
+        "peer_name",
+        "saved",
+        "written",
+    )
 
     def __init__(self, peer: str, peer_name: str) -> None:
         self.peer = peer
@@ -28,12 +39,27 @@ class Chat:
         #: Whether this side has ever written to the peer, who then is no stranger (D20); and whether the store is being told just now.
         self.written = False
         self.noting = False
+        #: What waits for that.
+        self._behind: list[Callable[[float], None]] | None = None
         #: The timestamp of the last message from the peer that was shown: an answer to it must be later, also within one millisecond.
         self.heard_at = b""
         # -- The store's notes --
         #: Its number for this record, 0 until it has given one; and whether the record has ever been committed.
         self.key = 0
         self.saved = False
+
+    def wait(self, then: Callable[[float], None]) -> None:
+        """Call `then` once the store has been told that this side has written, or has failed; in the order of the calls."""
+        if self._behind is None:
+            self._behind = []
+        self._behind.append(then)
+
+    def noted(self, now: float) -> None:
+        """The store has been told, or has failed: nothing has to wait any more."""
+        self.noting = False
+        behind, self._behind = self._behind, None
+        for then in behind or ():
+            then(now)
 
 
 def chat_id(user: str, peer: str) -> str:

@@ -150,10 +150,10 @@ class Chats:
         self._exchange.reply(asked, outcome, user.stored_name, now)
 
     def _noted(self, user: User, chat: Chat, failure: str | None, now: float) -> None:
-        chat.noting = False
         if failure is None and not chat.written:
             chat.written = True
             user.mailbox.befriend(chat)
+        chat.noted(now)
 
     def _opened(self, request: Request, chat: Chat, failure: str | None, now: float) -> None:
         user, session = request.user, request.session

@@ -261,7 +261,7 @@ class Messages:
         user, session = request.user, request.session
         chat = user.chats.get(request.peer)
         if chat is not None and chat.noting and outcome in _PLAIN_STATUS:
-            self._store.after_writes(partial(self._settled_behind, request, outcome, name))
+            chat.wait(partial(self._settled, request, outcome, name))
             return
         user.in_flight -= 1
         if outcome not in _PLAIN_STATUS:
@@ -292,12 +292,6 @@ class Messages:
             for parked in user.parked:
                 parked.continue_later(EVERYTHING)
             user.parked = []
-
-    def _settled_behind(
-        self, request: Request, outcome: int, name: str, failure: str | None, now: float
-    ) -> None:
-        """The store has been told that the sender has written in this chat, or has failed."""
-        self._settled(request, outcome, name, now)
 
     def _answer_repeat(self, record: Record, message: Message, now: float) -> None:
         """`record` has the sender and id of a committed message."""

@@ -145,14 +145,10 @@ class Receipts:
             return
         chat = user.chats.get(recipient)
         if chat is not None and chat.noting:
-            # The answer to the message itself waits for the store (`Messages.settled`), and comes first.
-            self._store.after_writes(partial(self._came_behind, texts, flag))
+            # The answer to the message itself waits for the store (`Messages._settled`), and comes first.
+            chat.wait(partial(self._came, texts, flag))
             return
         frame = codec.receipt(message_id, _STATUS[flag], recipient)
         for session in user.sessions:
             if session.receipts:
                 session.connection.send(frame)
-
-    def _came_behind(self, texts: tuple[str, ...], flag: int, failure: str | None, now: float) -> None:
-        """The store has been told that the sender has written in this chat, or has failed."""
-        self._came(texts, flag, now)

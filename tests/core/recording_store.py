@@ -200,6 +200,14 @@ class RecordingStore:
         """Whether there is something to do."""
         return bool(self._queue)
 
+    def commit_one(self, now: float) -> None:
+        """Do only the first thing that was asked for, as the batch of a store ends anywhere."""
+        rest, self._queue = self._queue[1:], self._queue[:1]
+        slow, self.slow = self.slow, False
+        self.flush(now)
+        self.slow = slow
+        self._queue += rest
+
     def flush(self, now: float) -> bool:
         """Do, or fail, what was asked for; whether there was anything that could be done."""
         assert self._shard is not None, "listen() comes first"

@@ -418,3 +418,21 @@ def test_d18_what_waits_for_the_limit_is_not_overtaken(far: bool) -> None:
     assert bob.contents() == ["0", "1", "2"]
     assert [message_id for message_id, _ in ann.statuses()] == ["0", "0", "1", "2"]
     assert bob.typists()[-1:] == [(pair.ann, True)], "and the message does not end what was typed behind it"
+
+
+def test_d18_acknowledgements_come_in_the_order_of_the_messages(far: bool) -> None:
+    """Also the first ones, which wait until the store knows that there is a writer (D20), and those that need not wait any more."""
+    pair = Pair(far)
+    ann, _ = pair.chatting()
+    store = pair.world.store_of(pair.ann)
+    ann.take()
+    store.slow = True
+    for number in range(3):
+        ann.msg(pair.bob, message_id=f"{number}")
+    store.commit_one(pair.world.now)
+    if far:
+        ann.msg(pair.bob, message_id="3")
+    store.slow = False
+    pair.world.settle()
+    acknowledged = [ack["message_id"] for ack in ann.take("MSG_ACK")]
+    assert acknowledged == [f"{number}" for number in range(4 if far else 3)]
