@@ -242,7 +242,10 @@ def _canonical(settings: Settings, subject: Any) -> str | None:
     if type(subject) is not str:
         return None
     if settings.user_ids == "any":
-        return subject if re.fullmatch("[A-Za-z0-9._-]{1,64}", subject, re.ASCII) else None
+        said = re.fullmatch("[A-Za-z0-9._|@:+=-]{1,128}", subject, re.ASCII) and re.search(
+            "[A-Za-z0-9]", subject
+        )
+        return subject if said else None
     return subject.lower() if subject.isascii() and _UUID4.fullmatch(subject.lower()) else None
 
 
