@@ -131,6 +131,25 @@ class _Tags:
             return -1
         return following[bisect_left(following, (position, 0))][1]
 
+    def end_of(self, start: int, end: int, name: str, is_bare: bool, is_ended: bool) -> int:
+        """The end of what goes with a tag, matched from `start` to `end`; -1 when it is text. `name` is as in `_TAG`, in lower case."""
+        element = name[1:] if name[0] == "/" else name
+        if element not in ELEMENTS:
+            return -1
+        if not is_bare and not is_ended:
+            end = self.end(end)
+        if not 0 <= end <= start + TAG_MAX:
+            return -1
+        if element is not name or name in VOID:
+            return end
+        if name in RAW:
+            closed = self.end_tag(name, end)
+            if closed >= 0:
+                return closed
+        if is_bare and self._text[start - 1 : start].isalnum() and self.end_tag(name, end) < 0:
+            return -1  # `List<Object>`
+        return end
+
 
 def without_markup(text: str) -> str:
     """`text` without its markup. C0 controls must be gone before; what is left may still need `space_out`."""
@@ -141,7 +160,7 @@ def without_markup(text: str) -> str:
         start, end = match.span()
         name, bare, ended, instruction = match.groups()
         if name is not None:
-            end = _end_of_tag(text, start, end, name.lower(), bare is not None, ended is not None, tags)
+            end = tags.end_of(start, end, name.lower(), bare is not None, ended is not None)
         elif instruction is not None:
             end = instructions.end_behind(end)
         elif text[end - 1] == "-":
@@ -156,28 +175,6 @@ def without_markup(text: str) -> str:
         return text
     kept.append(text[through:])
     return "".join(kept)
-
-
-def _end_of_tag(
-    text: str, start: int, end: int, name: str, is_bare: bool, is_ended: bool, tags: _Tags
-) -> int:
-    """The end of what goes with a tag, matched from `start` to `end`; -1 when it is text. `name` is as in `_TAG`, in lower case."""
-    element = name[1:] if name[0] == "/" else name
-    if element not in ELEMENTS:
-        return -1
-    if not is_bare and not is_ended:
-        end = tags.end(end)
-    if not 0 <= end <= start + TAG_MAX:
-        return -1
-    if element is not name or name in VOID:
-        return end
-    if name in RAW:
-        closed = tags.end_tag(name, end)
-        if closed >= 0:
-            return closed
-    if is_bare and text[start - 1 : start].isalnum() and tags.end_tag(name, end) < 0:
-        return -1  # `List<Object>`
-    return end
 
 
 def space_out(text: str) -> str:

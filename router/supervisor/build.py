@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
+from core.wire import codec
+
 
 def fastchat_version() -> str:
     """The version that is installed."""
@@ -11,3 +13,8 @@ def fastchat_version() -> str:
         return version("fastchat")
     except PackageNotFoundError:
         return "not installed"
+
+
+def core_kind() -> str:
+    """Whether the core is ``compiled`` to machine code, or ``python`` as it stands in the sources."""
+    return "python" if codec.__file__.endswith(".py") else "compiled"

@@ -42,7 +42,6 @@ from core.process.control import (
 )
 from core.process.logs import set_log_level
 from core.process.settings import PREFIX, ConfigurationError, Settings
-from core.wire import codec
 from core.wire.protocol import CloseCode
 from router.admin.dashboard import Dashboard
 from router.admin.metrics import MetricsCollector, MetricsPage
@@ -51,7 +50,7 @@ from router.admin.recorder import Recorder
 from router.operator.operations import Operations
 from router.operator.socket import OperatorSocket
 from router.supervisor import listeners, preflight
-from router.supervisor.build import fastchat_version
+from router.supervisor.build import core_kind, fastchat_version
 from router.supervisor.children import Child
 from router.supervisor.data_directory import (
     DataDirectory,
@@ -441,7 +440,7 @@ class Supervisor:
     # -- What there is to tell --
 
     def _collector(self) -> MetricsCollector:
-        build = {"version": fastchat_version(), "python": platform.python_version(), "core": _core()}
+        build = {"version": fastchat_version(), "python": platform.python_version(), "core": core_kind()}
         return MetricsCollector(self._roles, self._usage, self._health.is_ready, build)
 
     def set_log_level(self, level: str) -> None:
@@ -480,7 +479,7 @@ class Supervisor:
             "status": self._health.status,
             "reasons": self._health.reasons(),
             "version": fastchat_version(),
-            "core": _core(),
+            "core": core_kind(),
             "pid": os.getpid(),
             "uptime": round(time.monotonic() - self._started_at, 1),
             "settings": shown,
@@ -499,7 +498,3 @@ def _ignore(child: Child) -> None:
 
 def _url_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _core() -> str:
-    return "python" if codec.__file__.endswith(".py") else "compiled"

@@ -157,8 +157,8 @@ def _shorten(connection: Connection, what: str, rows: Select[Any]) -> Iterator[s
         yield f"{found - _SHOWN} more problems like the last one"
 
 
-def _problems() -> dict[str, Select[Any]]:
-    """What a row is called in a sentence -> the rows that should not be."""
+def _problems_of_positions() -> dict[str, Select[Any]]:
+    """What a row is called in a sentence -> the rows that should not be: positions in mailboxes, and what is acknowledged of them."""
     last = select(func.max(messages.c.seq)).where(messages.c.mailbox == users.c.number).scalar_subquery()
     head = func.max(func.coalesce(last, 0), users.c.purged_through)
     kept = (
@@ -175,12 +175,6 @@ def _problems() -> dict[str, Select[Any]]:
         .subquery()
     )
     missing = (kept.c.last - kept.c.first + 1 - kept.c.positions).label("missing")
-    newest = select(func.coalesce(func.max(messages.c.number), 0)).scalar_subquery()
-    their_chat = and_(chats.c.number == messages.c.chat, chats.c.user == messages.c.mailbox)
-    is_acknowledged = or_(
-        messages.c.seq <= users.c.acknowledged_through,
-        exists().where(acknowledged.c.mailbox == messages.c.mailbox, acknowledged.c.seq == messages.c.seq),
-    )
     return {
         "{missing} of the positions {first} to {last} are missing in the mailbox of user {user_id}": select(
             kept, missing
@@ -196,6 +190,17 @@ def _problems() -> dict[str, Select[Any]]:
         )
         .join(acknowledged, acknowledged.c.mailbox == users.c.number)
         .where(acknowledged.c.seq > head),
+    }
+
+
+def _problems_of_owners() -> dict[str, Select[Any]]:
+    """The same: rows of a user or chat that is not there, or is purged."""
+    their_chat = and_(chats.c.number == messages.c.chat, chats.c.user == messages.c.mailbox)
+    is_acknowledged = or_(
+        messages.c.seq <= users.c.acknowledged_through,
+        exists().where(acknowledged.c.mailbox == messages.c.mailbox, acknowledged.c.seq == messages.c.seq),
+    )
+    return {
         "{count} acknowledged positions are of mailbox {mailbox}, whose user does not exist": select(
             func.count().label("count"), acknowledged.c.mailbox
         )
@@ -227,6 +232,13 @@ def _problems() -> dict[str, Select[Any]]:
         )
         .join(messages, messages.c.mailbox == users.c.number)
         .where(_TOMBSTONE, ~is_acknowledged),
+    }
+
+
+def _problems_of_times() -> dict[str, Select[Any]]:
+    """The same: what retention goes by."""
+    newest = select(func.coalesce(func.max(messages.c.number), 0)).scalar_subquery()
+    return {
         "the age of messages up to number {number} is known, and there are {newest}: later ones would be deleted too early": select(
             func.max(marks.c.number).label("number"), newest.label("newest")
         ).having(func.max(marks.c.number) > newest),
@@ -238,4 +250,4 @@ def _problems() -> dict[str, Select[Any]]:
     }
 
 
-_PROBLEMS: Final = _problems()
+_PROBLEMS: Final = _problems_of_positions() | _problems_of_owners() | _problems_of_times()
