@@ -64,6 +64,8 @@ class Connections:
         self._max = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS
         #: Connections that were refused for want of memory.
         self._refused = 0
+        #: Bytes that waited for clients to read them, at the last sample.
+        self._outbox = 0
         #: Code and reason with which all are closed, once they are; and set when the last one has gone after that.
         self._closing: tuple[int, str] | None = None
         self._empty = asyncio.Event()
@@ -149,8 +151,9 @@ class Connections:
         for connection in self._open:
             connection.stood_still(seconds, now)
 
-    def sample_memory(self, now: float) -> None:
-        """Find out, once a second, whether there is memory for more connections, and log when that changes."""
+    def sample(self, now: float) -> None:
+        """Look, once a second, who has stopped reading and is to be closed, and whether there is memory for more connections."""
+        self._outbox = self.slow_readers.look(now)
         memory, was_full = self._memory, self._memory.full
         memory.sample(now)
         if memory.full != was_full:
@@ -161,12 +164,12 @@ class Connections:
                 _log.warning("there is memory again: new connections are taken", extra=about)
 
     def stats(self) -> dict[str, Any]:
-        """Return what is measured here, by the names of ``core.process.metrics``, and close who has stopped reading."""
+        """Return what is measured here, by the names of ``core.process.metrics``."""
         return {
             "connections": len(self._open),
             MEMORY_FULL: int(self._memory.full),
             "memory_refused_total": self._refused,
-            "outbox_bytes": self.slow_readers.look(monotonic()),
+            "outbox_bytes": self._outbox,
             "metered_total": self.rounds.metered,
             "slowed_total": self.rounds.slowed,
             "writes_total": self.writes,

@@ -185,7 +185,7 @@ class Worker:
             # The server is not ready before everybody has heard everybody, so that news does not wait.
             self._reported_unheard = unheard
             self._next_stats = now + _STATS_INTERVAL
-            self._connections.sample_memory(now)
+            self._connections.sample(now)
             self._control.send(STATS, stats=self._stats())
 
     def _stood_still(self, seconds: float, now: float) -> None:

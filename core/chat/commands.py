@@ -132,10 +132,9 @@ class Commands:
     def _msg(self, session: Session, data: dict[str, Any], now: float) -> None:
         recipient = self._user_id(data.get("to"), "to")
         text = data.get("content")
-        long = (
-            type(text) is str and len(text) > CONTENT_MAX
-        )  # asked here too, since the call would be 1 % of a message
-        if long and self._long_texts.must_wait(session, MessageType.MSG, data, text, now):
+        # Asked here too, since the call would be 1 % of a message.
+        is_long = type(text) is str and len(text) > CONTENT_MAX
+        if is_long and self._long_texts.must_wait(session, MessageType.MSG, data, text, now):
             return
         content = validation.content(text)
         message_id = data.get("message_id")
