@@ -9,10 +9,9 @@ Writes docs/protocol.md, one page for people, and docs/protocol.schema.json, a J
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 from typing import Any, Final
@@ -30,6 +29,7 @@ from core.wire import protocol  # noqa: E402
 from scripts import protocol_connecting as connecting  # noqa: E402
 from scripts import protocol_examples  # noqa: E402
 from scripts.protocol_transcripts import NAMES, TRANSCRIPTS, WAITS, Line, Transcript  # noqa: E402
+from scripts.written import table, write  # noqa: E402
 
 PAGE: Final = _PROJECT / "docs" / "protocol.md"
 SCHEMA: Final = _PROJECT / "docs" / "protocol.schema.json"
@@ -109,26 +109,26 @@ def page() -> str:
 def _tables() -> dict[str, str]:
     """What the prose calls by the name of a table."""
     return {
-        "capabilities": _table(
+        "capabilities": table(
             ("capability", "what it changes"), ((f"`{name}`", about) for name, about in CAPABILITIES)
         ),
         "from_client": _messages(FROM_CLIENT, protocol_examples.FROM_CLIENT),
         "from_server": _messages(FROM_SERVER, protocol_examples.FROM_SERVER),
         "details": _fields(ERROR_DETAILS, optional=False),
-        "texts": _table(("sent", "stored"), ((f"`{row.sent}`", f"`{row.stored}`") for row in TEXTS)),
-        "errors": _table(
+        "texts": table(("sent", "stored"), ((f"`{row.sent}`", f"`{row.stored}`") for row in TEXTS)),
+        "errors": table(
             ("code", "when", "what to do"), ((f"`{row.code}`", row.when, row.then) for row in ERRORS)
         ),
-        "closes": _table(
+        "closes": table(
             ("code", "when", "come back?"), ((str(row.code.value), row.when, row.back) for row in CLOSES)
         ),
-        "limits": _table(("what", "limit", "beyond it"), LIMITS),
-        "refused": _table(
+        "limits": table(("what", "limit", "beyond it"), LIMITS),
+        "refused": table(
             ("status", "when", "body", "what to do"),
             ((str(row.status), row.when, f"`{row.body}`", row.then) for row in connecting.REFUSED),
         ),
-        "back_off": _table(("after", "wait"), connecting.BACK_OFF),
-        "acknowledges": _table(("message", "what it says"), connecting.ACKNOWLEDGES),
+        "back_off": table(("after", "wait"), connecting.BACK_OFF),
+        "acknowledges": table(("message", "what it says"), connecting.ACKNOWLEDGES),
     }
 
 
@@ -203,12 +203,7 @@ def _fields(fields: Sequence[Field], optional: bool = True) -> str:
         elif optional and not field.required:
             notes.append("*optional*")
         rows.append((f"`{field.name}`", field.type.words, "; ".join(notes)))
-    return _table(("field", "type", "meaning"), rows)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return table(("field", "type", "meaning"), rows)
 
 
 # -- The files --
@@ -221,22 +216,7 @@ def contents() -> dict[Path, str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write, or check; the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing, and fail when something is out of date"
-    )
-    check: bool = parser.parse_args(arguments).check
-    stale = [path for path, text in contents().items() if not path.exists() or path.read_text() != text]
-    for path in stale:
-        if check:
-            print(f"{path.relative_to(_PROJECT)} is out of date: make docs", file=sys.stderr)
-        else:
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(contents()[path])
-            print(f"wrote {path.relative_to(_PROJECT)}")
-    return 1 if check and stale else 0
+    return write(contents(), __doc__, arguments)
 
 
 if __name__ == "__main__":

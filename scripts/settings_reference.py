@@ -5,7 +5,6 @@ Writes docs/settings.md. With ``--check`` it writes nothing, and ends with 1 whe
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ if str(_PROJECT) not in sys.path:  # it is, unless this runs as a script
     sys.path.insert(0, str(_PROJECT))
 
 from core.process.settings import PREFIX, Settings, describe_default  # noqa: E402
+from scripts.written import table, write  # noqa: E402
 
 PAGE: Final = _PROJECT / "docs" / "settings.md"
 
@@ -45,46 +45,29 @@ default, the environment, or a flag. Both take the flags of `fastchat serve`.
 
 def page() -> str:
     """Make the page as Markdown."""
-    lines = ["| `make run` | environment | flag | default | meaning |", "| --- | --- | --- | --- | --- |"]
-    lines += [_row(name) for name in Settings.model_fields]
-    return _INTRODUCTION + "\n" + "\n".join(lines) + "\n"
+    head = ("`make run`", "environment", "flag", "default", "meaning")
+    return f"{_INTRODUCTION}\n{table(head, map(_cells, Settings.model_fields))}\n"
 
 
-def _row(name: str) -> str:
+def _cells(name: str) -> tuple[str, ...]:
     field = Settings.model_fields[name]
     parameter = "DATA" if name == "data_dir" else name.upper()
     default = describe_default(name)
     in_words = default is None or (
         isinstance(field.json_schema_extra, dict) and "default" in field.json_schema_extra
     )
-    cells = (
+    return (
         f"`{parameter}`",
         f"`{PREFIX}{name.upper()}`",
         f"`--{name.replace('_', '-')}`",
         (default or "not set") if in_words else f"`{default}`",
         field.description or "",
     )
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write, or check; return the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing, and fail when the page is out of date"
-    )
-    check: bool = parser.parse_args(arguments).check
-    if PAGE.exists() and PAGE.read_text() == page():
-        return 0
-    if check:
-        print(f"{PAGE.relative_to(_PROJECT)} is out of date: make docs", file=sys.stderr)
-        return 1
-    PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(page())
-    print(f"wrote {PAGE.relative_to(_PROJECT)}")
-    return 0
+    return write({PAGE: page()}, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,6 @@ def test_check_tells_what_is_out_of_date(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 1 and the name; written, it is up to date."""
-    monkeypatch.setattr(protocol_reference, "_PROJECT", tmp_path)
     monkeypatch.setattr(protocol_reference, "PAGE", tmp_path / "docs" / "protocol.md")
     monkeypatch.setattr(protocol_reference, "SCHEMA", tmp_path / "docs" / "protocol.schema.json")
     assert protocol_reference.main(["--check"]) == 1

@@ -26,7 +26,6 @@ def test_check_tells_that_it_is_out_of_date(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 1 and the name; written, it is up to date."""
-    monkeypatch.setattr(settings_reference, "_PROJECT", tmp_path)
     monkeypatch.setattr(settings_reference, "PAGE", tmp_path / "docs" / "settings.md")
     assert settings_reference.main(["--check"]) == 1
     assert "docs/settings.md is out of date" in capsys.readouterr().err
