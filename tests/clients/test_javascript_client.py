@@ -49,6 +49,11 @@ def test_scenario(name: str, played: dict[str, str | None]) -> None:
     assert played[name] is None, played[name]
 
 
+def test_nothing_is_sent_on_a_connection_that_is_closing(client: Path) -> None:
+    """It would be lost anyhow, and a browser complains of it in its console."""
+    assert json.loads(run("closing.mjs", client)) == ["open"]
+
+
 # -- How the clients of a restarted server come back --
 
 
