@@ -20,8 +20,8 @@ from fastchat_client import (
     StateChange,
     Typing,
 )
-from tests.clients import misbehaving
-from tests.clients.misbehaving import Data, Link, Network, VirtualLoop
+from tests.clients import network as memory
+from tests.clients.network import Data, Link, Network, VirtualLoop
 
 URL = "ws://server.invalid/ws"
 
@@ -40,7 +40,7 @@ class MemoryTransport:
     async def receive(self) -> str:
         try:
             return await self._link.recv()
-        except misbehaving.Closed as closed:
+        except memory.Closed as closed:
             raise ConnectionEnded(closed.code, closed.reason) from None
 
     async def close(self, code: int, reason: str) -> None:
@@ -56,7 +56,7 @@ class MemoryTransport:
         try:
             while (text := await self._unsent.get()) is not None:
                 await self._link.send(text)
-        except misbehaving.Closed:
+        except memory.Closed:
             pass  # who receives is told
 
 
@@ -70,7 +70,7 @@ class PythonSubject:
             assert url == URL
             try:
                 return MemoryTransport(await network.connect(url))
-            except misbehaving.Refused as refused:
+            except memory.Refused as refused:
                 reason = f"the server answers HTTP {refused.status}" if refused.status else str(refused)
                 raise ConnectionEnded(1006, reason, refused.status) from None
 

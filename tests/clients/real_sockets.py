@@ -20,7 +20,9 @@ from websockets.http11 import Request, Response
 from fastchat_client import Connector, Transport
 from fastchat_client._transport import connect_websocket
 from tests.clients import misbehaving
-from tests.clients.misbehaving import Closed, Data, Link, Network, Scenario, VirtualLoop
+from tests.clients import network as memory
+from tests.clients.misbehaving import Scenario
+from tests.clients.network import Closed, Data, Link, Network, Refused, VirtualLoop
 from tests.clients.python_subject import PythonSubject
 
 #: How often in a row the sockets must have nothing to say, and the real seconds between two looks: on the loopback interface bytes arrive
@@ -124,7 +126,7 @@ class Bridge:
             attempt.cancel()
         try:
             link = await attempt
-        except misbehaving.Refused as refused:
+        except Refused as refused:
             if refused.status is not None:
                 return connection.respond(refused.status, "")
             connection.transport.abort()
@@ -189,7 +191,7 @@ class _Watched:
 def play(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     """Play one scenario over real sockets."""
     monkeypatch.setattr(misbehaving, "VirtualLoop", SocketLoop)
-    monkeypatch.setattr(misbehaving, "Link", WatchedLink)
+    monkeypatch.setattr(memory, "Link", WatchedLink)
 
     def make_subject(loop: VirtualLoop, network: Network, options: Data) -> PythonSubject:
         assert isinstance(loop, SocketLoop)

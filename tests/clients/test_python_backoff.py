@@ -13,7 +13,8 @@ import pytest
 
 from fastchat_client import ConnectionEnded, FastChat
 from fastchat_client._codes import CloseCode
-from tests.clients.misbehaving import CAPABILITIES, Link, Network, VirtualLoop
+from tests.clients.misbehaving import CAPABILITIES
+from tests.clients.network import Link, Network, VirtualLoop
 from tests.clients.python_subject import URL, MemoryTransport
 
 CLIENTS: Final = 1000

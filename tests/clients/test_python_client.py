@@ -9,7 +9,8 @@ from typing import Final
 import pytest
 
 from tests.clients import real_sockets
-from tests.clients.misbehaving import Data, Network, Scenario, VirtualLoop, play, scenarios
+from tests.clients.misbehaving import Scenario, play, scenarios
+from tests.clients.network import Data, Network, VirtualLoop
 from tests.clients.python_subject import PythonSubject
 from tests.protocol_schema import strange
 

@@ -11,7 +11,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from fastchat_client import FastChat, FastChatError, Token
-from tests.clients.misbehaving import Link, Network, VirtualLoop
+from tests.clients.network import Link, Network, VirtualLoop
 from tests.clients.python_subject import URL, MemoryTransport
 
 ME: Final = "11111111-1111-4111-8111-aaaaaaaaaaaa"
