@@ -165,6 +165,7 @@ def test_request_lines(server: Server, path: str, column: int) -> None:
     assert statuses(server, requests) == {name: [line[column]] for name, line in LINES.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.attack("request smuggling")
 def test_other_protocols(server: Server) -> None:
     """And lines that end with LF alone: they are no head, for which the server waits; it ends the wait."""
@@ -232,6 +233,7 @@ def test_refusals_show_nothing_of_what_is_inside(server: Server) -> None:
 # -- Slowly --
 
 
+@pytest.mark.slow
 @pytest.mark.attack("slow handshake")
 def test_who_goes_on_dribbling_has_10_seconds_all_the_same(server: Server) -> None:
     """A byte now and then is no reason to wait longer; and it is answered."""
@@ -283,6 +285,7 @@ def count_answers(connections: Sequence[socket.socket]) -> list[int]:
     return [len(re.findall(rb"HTTP/1\.1 (?!100)\d{3} ", data)) for data in received]
 
 
+@pytest.mark.slow
 @pytest.mark.attack("request smuggling")
 @pytest.mark.skipif(find_nginx() is None, reason="nginx is not installed (apt-get install nginx)")
 @pytest.mark.parametrize("what", ["page", "upgrade"])

@@ -68,6 +68,7 @@ class Issuer:
 # -- Python --
 
 
+@pytest.mark.slow
 @run_async
 async def test_python_renews_on_the_same_connection(server: Server) -> None:
     """Several times, while both write to each other; nothing else happens, and nothing is lost."""
@@ -130,6 +131,7 @@ async def test_python_when_a_token_runs_out(server: Server) -> None:
 # -- JavaScript --
 
 
+@pytest.mark.slow
 def test_javascript_renews_on_the_same_connection(command: list[str], server: Server) -> None:
     """The same."""
     first, second = user_on_worker(0, 2), user_on_worker(1, 2)

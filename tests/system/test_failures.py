@@ -86,6 +86,7 @@ async def test_d26_a_late_answer_is_no_second_answer(start_server: StartServer) 
         ]
 
 
+@pytest.mark.slow
 @run_async
 async def test_a_killed_worker(start_server: StartServer) -> None:
     """Its users are back within 2 s, everybody else keeps chatting, a chat works again, and nobody stays a ghost (D22).

@@ -223,6 +223,7 @@ def test_a_flood_before_hello_is_not_free(server: Server) -> None:
         client.hello()
 
 
+@pytest.mark.slow
 @pytest.mark.attack("never-reading client")
 def test_who_never_reads_the_answers_is_ended(server: Server) -> None:
     """A client that sends and sends before HELLO, and reads nothing, must not fill the front's memory."""
@@ -294,6 +295,7 @@ def test_leaving_right_behind_hello(server: Server, how: str) -> None:
                 client.until_end()
 
 
+@pytest.mark.slow
 @pytest.mark.attack("slow handshake", "slow HELLO", "silent socket")
 @pytest.mark.parametrize(
     "name", ["nothing", "half a request", "half a HELLO", "half a fragmented HELLO with a ping"]

@@ -105,6 +105,7 @@ async def test_d2_before_hello_only_ping_is_answered(server: Server) -> None:
         await client.receive("PRESENCE")
 
 
+@pytest.mark.slow
 @pytest.mark.attack("slow HELLO")
 @pytest.mark.parametrize("chatty", [False, True], ids=["silent", "with PINGs"])
 @run_async

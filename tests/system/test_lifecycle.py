@@ -50,6 +50,7 @@ def test_one_ready_line(start_server: StartServer, workers: int, fronts: int) ->
     assert {process["state"] for process in status(server)["processes"]} == {"ready"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopping(tmp_path: Path, number: signal.Signals) -> None:
     """D28: clients are told 1001, greeted or not; exit 0; no process, no socket file, no run directory is left."""

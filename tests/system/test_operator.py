@@ -191,6 +191,7 @@ async def test_who_does_not_read_is_kicked_too(server: Server) -> None:
 # -- The server --
 
 
+@pytest.mark.slow
 def test_the_status_while_a_worker_is_away_and_when_it_is_back(start_server: StartServer) -> None:
     server = start_server(workers=2)
     assert ready(server) == (True, [])

@@ -282,6 +282,7 @@ def test_another_user_than_the_ticket_says_is_a_bug_and_closes_1011(worker: Work
         right.receive("HELLO_ACK")
 
 
+@pytest.mark.slow
 def test_no_hello_in_time_closes_1008(worker: WorkerProcess) -> None:
     """D2: 10 s, also for a client whose HELLO ends after the hand-over or never."""
     with worker.connect(first=b"") as client:
