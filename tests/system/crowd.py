@@ -6,7 +6,8 @@ import errno
 import resource
 import select
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final, Self
 
 import pytest
@@ -34,11 +35,21 @@ def as_many_as(wanted: int, least: int) -> int:
 
 
 class Crowd:
-    """`count` connections to a port on 127.0.0.1, from addresses that begin with `network`; a context manager."""
+    """`count` connections to a port on 127.0.0.1, from addresses that begin with `network`; a context manager.
+
+    Each sends what `words` has for its index as soon as it is connected: who is many takes long to come, and must not have been silent
+    for so long.
+    """
 
     def __init__(
-        self, port: int, count: int, network: str = "127.0.4", per_address: int = PER_ADDRESS
+        self,
+        port: int,
+        count: int,
+        words: Callable[[int], bytes] = lambda _: b"",
+        network: str = "127.0.4",
+        per_address: int = PER_ADDRESS,
     ) -> None:
+        self._words = words
         self._poll = select.epoll()
         self._by_descriptor: dict[int, int] = {}
         self.sockets: list[socket.socket] = []
@@ -55,7 +66,9 @@ class Crowd:
             error = sock.connect_ex(("127.0.0.1", port))
             assert error in (0, errno.EINPROGRESS), errno.errorcode[error]
             self._by_descriptor[sock.fileno()] = index
-            self._poll.register(sock, select.EPOLLIN)
+            if error == 0:
+                self._connected(index)
+            self._poll.register(sock, select.EPOLLIN if error == 0 else select.EPOLLOUT)
 
     def __enter__(self) -> Self:
         return self
@@ -65,21 +78,22 @@ class Crowd:
         for sock in self.sockets:
             sock.close()
 
-    def say(self, indices: Iterable[int], data: bytes) -> None:
-        """Send from these; less than a socket takes at once. Who is not connected yet, or not any more, says nothing."""
-        for index in indices:
-            if index not in self.ended:
-                try:
-                    self.sockets[index].send(data)
-                except (BlockingIOError, ConnectionError):
-                    continue
+    def _connected(self, index: int) -> None:
+        """It sends its words, which a new socket takes at once; that the server has ended it already is seen at the next look."""
+        if words := self._words(index):
+            with suppress(ConnectionError):
+                self.sockets[index].send(words)
 
     def look(self) -> None:
         """Take in what has come."""
-        for descriptor, _ in self._poll.poll(0, len(self.sockets)):
+        for descriptor, events in self._poll.poll(0, len(self.sockets)):
             index = self._by_descriptor[descriptor]
             sock = self.sockets[index]
             try:
+                if events == select.EPOLLOUT:
+                    self._poll.modify(sock, select.EPOLLIN)
+                    self._connected(index)
+                    continue
                 data = sock.recv(65536)
             except BlockingIOError:
                 continue

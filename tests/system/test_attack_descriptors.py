@@ -67,8 +67,7 @@ def test_a_front_without_descriptors(start_server: StartServer) -> None:
     server = start_server(descriptors=DESCRIPTORS, host="127.0.0.1")
     with RawClient.upgraded(server.port) as early:
         before = descriptors(server)["fastchat: front 0"]
-        with Crowd(server.port, size) as crowd:
-            crowd.say(range(0, size, 2), upgrade_request())
+        with Crowd(server.port, size, lambda index: b"" if index % 2 else upgrade_request()) as crowd:
             wait_until(
                 lambda: figure(server, "front", "front_accept_pauses_total") > 1, "the front to be full"
             )
@@ -111,9 +110,8 @@ def test_a_full_front_finds_a_worker_that_was_started_again(start_server: StartS
     server = start_server(descriptors=DESCRIPTORS, host="127.0.0.1", workers=3)
     with (
         RawClient.upgraded(server.port, user_on_worker(1, 3)) as early,
-        Crowd(server.port, size) as crowd,
+        Crowd(server.port, size, lambda _: b"G") as crowd,
     ):
-        crowd.say(range(size), b"G")
         wait_until(lambda: figure(server, "front", "front_accept_pauses_total") > 1, "the front to be full")
         os.kill(server.child("worker 1"), signal.SIGKILL)
         early.hello()
@@ -127,12 +125,11 @@ def test_a_worker_without_descriptors(start_server: StartServer) -> None:
     """It takes no more than it has room for: the others wait for 10 s, then they are told 1013; who leaves makes room."""
     size = as_many_as(DESCRIPTORS // 2 + 100, DESCRIPTORS // 2 + 100)
     server = start_server(descriptors=DESCRIPTORS, host="127.0.0.1")
-    with Crowd(server.port, size) as crowd:
-        for index in range(size):
-            crowd.say(
-                [index], upgrade_request() + text("HELLO", user_id=user_on_worker(0, 2), display_name="One")
-            )
 
+    def words(_: int) -> bytes:
+        return upgrade_request() + text("HELLO", user_id=user_on_worker(0, 2), display_name="One")
+
+    with Crowd(server.port, size, words) as crowd:
         def full() -> bool:
             return greeted(crowd) > size - 150 and figure(server, "worker", "handover_pauses_total") > 0
 

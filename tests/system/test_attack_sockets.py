@@ -53,9 +53,8 @@ def wave(server: Server, size: int) -> int:
     """They come, half of them ask for the upgrade, and the server ends them; the most memory that the front had, in bytes."""
     accepted = figure(server, "front", "front_accepted_total")
     at_once, most = 0, 0
-    with Crowd(server.port, size) as crowd:
-        chatty = range(0, size, 2)
-        crowd.say(chatty, upgrade_request())
+    chatty = range(0, size, 2)
+    with Crowd(server.port, size, lambda index: upgrade_request() if index in chatty else b"") as crowd:
 
         def all_in() -> bool:
             nonlocal at_once, most
