@@ -25,8 +25,9 @@ from typing import Any, Final, Protocol
 
 #: All shares are in messages: one that is long counts once more for each 256 bytes, as a number of bits to shift by.
 LENGTH_SHIFT: Final = 8
-#: What a connection may send in a turn before it is metered: as much as half of the messages of a client that is as fast as D29 lets it be.
-DIRECT: Final = 64
+#: What a connection may send in a turn before it is metered: eight messages and as many acknowledgements. A crowd that begins to flood in
+#: one moment has that much in the first turn, and others wait for it.
+DIRECT: Final = 16
 #: What a metered connection gets when it has its turn, and what all of them get in one turn of the loop: about a millisecond.
 _SHARE: Final = 16
 _TURN: Final = 64
@@ -56,7 +57,7 @@ class Metered(Protocol):
         """Leave what the client sends where it is."""
 
     def resume_reading(self) -> None:
-        """The opposite."""
+        """Read again."""
 
 
 class Meter(asyncio.BufferedProtocol):
@@ -112,7 +113,7 @@ class Meter(asyncio.BufferedProtocol):
         self.parser.buffer_updated(size)
 
     def may_go(self, now: float) -> bool:
-        """Whether the connection has been calm for long enough to be read without it."""
+        """Return whether the connection has been calm for long enough to be read without it."""
         return not self._full and not self.has_bytes and now >= self.calm_at
 
     # -- From the event loop --
@@ -156,7 +157,7 @@ class Rounds:
         self.slowed = 0
 
     def meter(self, connection: Metered) -> None:
-        """This one takes too much of a turn."""
+        """Meter one that takes too much of a turn."""
         calm_at = monotonic() + _CALM
         stream = connection.stream
         if connection.meter is not None:
@@ -191,7 +192,7 @@ class Rounds:
             self._schedule()
 
     def serve(self, now: float) -> bool:
-        """One turn's share for those in the line, in order; whether somebody is left."""
+        """Return one turn's share for those in the line, in order; whether somebody is left."""
         left = _TURN
         for _ in range(len(self._line)):
             if left <= 0:
