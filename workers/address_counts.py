@@ -1,6 +1,6 @@
 """How many connections this worker has from where, told to the fronts (``core.process.counting``).
 
-Only with a limit that needs it. A connection costs a line in a table of places, and nothing while it lives.
+Only with a limit that needs it. A connection costs a line in a table of sources, and nothing while it lives.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Final, cast
 
 from core.events import fields
-from core.process.addresses import host_of, place_of
+from core.process.addresses import host_of, source_of
 from core.process.counting import counts_endpoint, encode_counts
 from core.process.handover import Ticket
 from core.process.settings import Settings
@@ -22,7 +22,7 @@ _log = logging.getLogger("fastchat.worker")
 #: Bytes that wait for a front which does not read. It is stuck, and gets everything anew when it connects again.
 _UNSENT_MAX: Final = 16 * 1024 * 1024
 #: Bytes that a front says.
-_GREETING_MAX: Final = 32
+_NAME_MAX: Final = 32
 
 
 class AddressCounts:
@@ -33,8 +33,8 @@ class AddressCounts:
         self._server: asyncio.Server | None = None
         self._fronts: set[_Front] = set()
         self._total = 0
-        self._places: dict[str, int] = {}
-        #: Places whose number was not told yet; and whether anything was not.
+        self._sources: dict[str, int] = {}
+        #: Sources whose number was not told yet; and whether anything was not.
         self._changed: set[str] = set()
         self._news = False
         #: Front -> number of the last ticket.
@@ -58,44 +58,44 @@ class AddressCounts:
             front.end()
 
     def enter(self, ticket: Ticket) -> None:
-        """A connection was taken from a front."""
+        """Count a connection that was taken from a front."""
         self._last[ticket.label.partition("-")[0]] = ticket.number
         self._count(ticket.address, 1)
 
     def leave(self, address: str) -> None:
-        """A connection that was taken has ended."""
+        """Count out a connection that has ended."""
         self._count(address, -1)
 
     def tick(self) -> None:
         """Tell what has changed."""
         if not self._news:
             return
-        changes = {place: self._places.get(place, 0) for place in self._changed}
+        changes = {source: self._sources.get(source, 0) for source in self._changed}
         self._changed.clear()
         self._news = False
         for front in list(self._fronts):
-            front.tell(self._total, changes, self._last.get(front.name))
+            front.send(self._total, changes, self._last.get(front.name))
 
     def joined(self, front: _Front) -> None:
-        """A front has said who it is."""
+        """Note that a front has said who it is."""
         self._fronts.add(front)
-        front.tell(self._total, self._places, self._last.get(front.name))
+        front.send(self._total, self._sources, self._last.get(front.name))
 
     def left(self, front: _Front) -> None:
-        """A front has gone."""
+        """Note that a front has gone."""
         self._fronts.discard(front)
         if not any(other.name == front.name for other in self._fronts):
             self._last.pop(front.name, None)
 
     def _count(self, address: str, step: int) -> None:
-        place = place_of(host_of(address))
-        number = self._places.get(place, 0) + step
+        source = source_of(host_of(address))
+        number = self._sources.get(source, 0) + step
         if number > 0:
-            self._places[place] = number
+            self._sources[source] = number
         else:
-            self._places.pop(place, None)
+            self._sources.pop(source, None)
         self._total += step
-        self._changed.add(place)
+        self._changed.add(source)
         self._news = True
 
 
@@ -104,7 +104,7 @@ class _Front(asyncio.Protocol):
 
     def __init__(self, counts: AddressCounts) -> None:
         self._counts = counts
-        self._greeting = b""
+        self._name_line = b""
         self._transport: asyncio.Transport | None = None
         #: As labels of its connections begin.
         self.name = ""
@@ -116,23 +116,23 @@ class _Front(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.name:
             return
-        self._greeting += data
-        if b"\n" in self._greeting:
-            self.name = self._greeting.partition(b"\n")[0].decode(errors="replace")
+        self._name_line += data
+        if b"\n" in self._name_line:
+            self.name = self._name_line.partition(b"\n")[0].decode(errors="replace")
             self._counts.joined(self)
-        elif len(self._greeting) > _GREETING_MAX:
+        elif len(self._name_line) > _NAME_MAX:
             self.end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._counts.left(self)
 
-    def tell(self, total: int, places: dict[str, int], last: int | None) -> None:
+    def send(self, total: int, sources: dict[str, int], last: int | None) -> None:
         """Write how many there are."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        transport.writelines(list(encode_counts(total, places, last)))
+        transport.writelines(list(encode_counts(total, sources, last)))
         waiting = transport.get_write_buffer_size()
         if waiting > _UNSENT_MAX:
             _log.error("a front does not listen to the counts", extra=fields(count=waiting))
@@ -145,5 +145,5 @@ class _Front(asyncio.Protocol):
 
 
 def needed(settings: Settings) -> bool:
-    """Whether there is a limit for which workers have to count."""
+    """Return whether there is a limit for which workers have to count."""
     return bool(settings.connections_per_ip or settings.max_connections)

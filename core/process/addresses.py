@@ -1,4 +1,4 @@
-"""Clients' addresses, as text: how they are written, and what limits take for one place."""
+"""Clients' addresses, as text: how they are written, and what limits take for one source."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _REST_BITS: Final = 128 - _PREFIX_BITS
 
 
 def parse_address(text: str) -> IPv4Address | IPv6Address | None:
-    """An address; an IPv4 address that is written as IPv6 (``::ffff:192.0.2.1``) as what it is. None when it is none, or has a scope."""
+    """Parse an address, an IPv4 one that is written as IPv6 (``::ffff:192.0.2.1``) too. None when it is none, or has a scope."""
     if "%" in text:
         return None
     try:
@@ -24,21 +24,21 @@ def parse_address(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def format_address(host: str, port: int) -> str:
-    """``192.0.2.1:40000`` or ``[2001:db8::1]:40000``; without the port when it is 0, which is to say not known."""
+    """Return ``192.0.2.1:40000`` or ``[2001:db8::1]:40000``; without the port when it is 0, which is to say not known."""
     shown = f"[{host}]" if ":" in host else host
     return f"{shown}:{port}" if port else shown
 
 
 def host_of(address: str) -> str:
-    """The address that `format_address` has written, without port and brackets."""
+    """Return the address that `format_address` has written, without port and brackets."""
     if address.startswith("["):
         return address[1:].partition("]")[0]
     host, colon, port = address.rpartition(":")
     return host if colon and port.isdecimal() and ":" not in host else address
 
 
-def place_of(host: str) -> str:
-    """What limits count as one place: an IPv4 address, or the first 64 bits of an IPv6 address. What is no address stands for itself."""
+def source_of(host: str) -> str:
+    """Return the source of `host`: an IPv4 address, or the first 64 bits of an IPv6 address. What is no address stands for itself."""
     if ":" not in host:
         return host
     address = parse_address(host.partition("%")[0])
@@ -50,6 +50,6 @@ def place_of(host: str) -> str:
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether it is an address of loopback: somebody on this machine, such as a proxy."""
+    """Return whether it is an address of loopback: somebody on this machine, such as a proxy."""
     address = parse_address(host)
     return address is not None and address.is_loopback

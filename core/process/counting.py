@@ -7,7 +7,7 @@ has changed, up to ten times a second: one JSON object a line.
 | field | meaning |
 |---|---|
 | total | connections of the worker |
-| places | place (``core.process.addresses``) -> connections from there; those that did not change are left out, 0 is gone |
+| sources | source (``core.process.addresses``) -> connections from there; those that did not change are left out, 0 is gone |
 | last | the number of the last ticket that it took from this front; null when it has taken none |
 
 By `last` the front knows which of the sockets that were adopted are counted here, and need not be counted by itself any more. The
@@ -21,34 +21,34 @@ from typing import Any, Final, NamedTuple
 
 from core.wire.codec import from_json, to_json
 
-#: Places in one line.
-_PLACES_MAX: Final = 500
+#: Sources in one line.
+_SOURCES_MAX: Final = 500
 
 
 class Counted(NamedTuple):
     """One line of a worker."""
 
     total: int
-    places: dict[str, int]
+    sources: dict[str, int]
     last: int | None
 
 
 def counts_endpoint(run_dir: str, worker: int) -> str:
-    """The path of the stream socket on which a worker tells its counts."""
+    """Return the path of the stream socket on which a worker tells its counts."""
     return f"{run_dir}/counts-{worker}"
 
 
-def encode_counts(total: int, places: Mapping[str, int], last: int | None) -> Iterator[bytes]:
-    """The lines, one at least."""
-    names = list(places)
-    for start in range(0, max(len(names), 1), _PLACES_MAX):
-        part: dict[str, Any] = {name: places[name] for name in names[start : start + _PLACES_MAX]}
-        yield to_json({"total": total, "places": part, "last": last}) + b"\n"
+def encode_counts(total: int, sources: Mapping[str, int], last: int | None) -> Iterator[bytes]:
+    """Return the lines, one at least."""
+    names = list(sources)
+    for start in range(0, max(len(names), 1), _SOURCES_MAX):
+        part: dict[str, Any] = {name: sources[name] for name in names[start : start + _SOURCES_MAX]}
+        yield to_json({"total": total, "sources": part, "last": last}) + b"\n"
 
 
 def decode_counts(line: bytes) -> Counted:
-    """The inverse of `encode_counts`, for one line. Raises ValueError for what is none."""
+    """Undo `encode_counts`, for one line. Raises ValueError for what is none."""
     told = from_json(line)
-    if not isinstance(told, dict) or not told.keys() >= {"total", "places", "last"}:
+    if not isinstance(told, dict) or not told.keys() >= {"total", "sources", "last"}:
         raise ValueError("not the counts of a worker")
-    return Counted(told["total"], told["places"], told["last"])
+    return Counted(told["total"], told["sources"], told["last"])

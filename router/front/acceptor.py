@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from core.events import fields
-from router.front.peeked_socket import now
+from router.front.sockets import now
 
 _log = logging.getLogger("fastchat.front")
 
@@ -39,7 +39,7 @@ class Acceptor:
         welcome: Callable[[socket.socket, Any], None],
         count: Callable[[str], None],
     ) -> None:
-        """`listeners` belong to the acceptor from now on."""
+        """Take over `listeners`, which belong to the acceptor from now on."""
         self._loop = loop
         self._listeners = listeners
         self._welcome = welcome

@@ -1,4 +1,4 @@
-"""How many connections may come from one place, an IPv4 address or an IPv6 /64 (``core.process.addresses``), and in all.
+"""How many connections may come from one source, an IPv4 address or an IPv6 /64 (``core.process.addresses``), and in all.
 
 | limit | setting | counts |
 |---|---|---|
@@ -21,14 +21,14 @@ from collections import OrderedDict, deque
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from core.process.addresses import is_this_machine, place_of
+from core.process.addresses import is_this_machine, source_of
 from core.process.counting import Counted
 from core.process.settings import Settings
 
-#: What a place may have half open unless the operator says otherwise; each is there for as long as a round trip or two takes, so it is
+#: What a source may have half open unless the operator says otherwise; each is there for as long as a round trip or two takes, so it is
 #: enough for thousands of users behind one address. Loopback has no such limit, since a proxy there may stand for everybody.
 HALF_OPEN_DEFAULT: Final = 256
-#: Seconds of its rate that a place may use at once.
+#: Seconds of its rate that a source may use at once.
 _BURST_SECONDS: Final = 3.0
 #: Buckets; more addresses than this within `_BURST_SECONDS` would be an attack that no limit per address stops.
 BUCKETS_MAX: Final = 100_000
@@ -56,7 +56,7 @@ _BY_SERVER: Final = Denial("server", "The server has as many connections as it m
 DENIALS: Final = (_BY_ADDRESS, _BY_RATE, _BY_HALF_OPEN, _BY_SERVER)
 
 
-class Place:
+class Slot:
     """What one connection takes up, from `AddressLimits.enter` to `leave`."""
 
     __slots__ = ("half_open", "name")
@@ -71,95 +71,95 @@ class AddressLimits:
     """The counts of one front, and what the workers have told it."""
 
     def __init__(self, settings: Settings) -> None:
-        self._per_place = settings.connections_per_ip
+        self._per_source = settings.connections_per_ip
         self._in_all = settings.max_connections
         self._half_open_max = settings.half_open_per_ip
         self._buckets = _Buckets(settings.connection_rate_per_ip)
-        #: Connections of this front: by place, those of them that have not said HELLO, and in all.
+        #: Connections of this front: by source, those of them that have not said HELLO, and in all.
         self._own: dict[str, int] = {}
         self._half_open: dict[str, int] = {}
         self._own_total = 0
-        #: What each worker has told, and the sum by place.
+        #: What each worker has told, and the sum by source.
         self._workers = [_Told() for _ in range(settings.workers)]
         self._far: dict[str, int] = {}
 
     # -- A connection --
 
-    def enter(self, host: str, now: float) -> Place | Denial:
-        """A connection from `host` came. A place must be given back with `leave`, once."""
-        name = place_of(host)
+    def enter(self, host: str, now: float) -> Slot | Denial:
+        """Take in a connection from `host`, or deny it. A slot must be given back with `leave`, once."""
+        name = source_of(host)
         if not self._buckets.take(name, now):
             return _BY_RATE
-        if self._per_place and self._count(name) >= self._per_place:
+        if self._per_source and self._count(name) >= self._per_source:
             return _BY_ADDRESS
         half_open_max = self._half_open_max
         if half_open_max is None:
             half_open_max = 0 if is_this_machine(host) else HALF_OPEN_DEFAULT
         if half_open_max and self._half_open.get(name, 0) >= half_open_max:
             return _BY_HALF_OPEN
-        place = Place(name)
+        slot = Slot(name)
         self._own_total += 1
         _add(self._own, name, 1)
         _add(self._half_open, name, 1)
-        return place
+        return slot
 
     def is_full(self) -> Denial | None:
-        """Whether the server has no room for one more than it has, this front's own connections included."""
+        """Return whether the server has no room for one more than it has, this front's own connections included."""
         if self._in_all and self._total() > self._in_all:
             return _BY_SERVER
         return None
 
-    def said_hello(self, place: Place) -> Denial | None:
-        """It is half open no more. Other fronts may have let in others meanwhile: then it is too much after all."""
-        self._opened(place)
-        if self._per_place and self._count(place.name) > self._per_place:
+    def said_hello(self, slot: Slot) -> Denial | None:
+        """Count it as half open no more. Other fronts may have let in others meanwhile: then it is too much after all."""
+        self._opened(slot)
+        if self._per_source and self._count(slot.name) > self._per_source:
             return _BY_ADDRESS
         return self.is_full()
 
-    def leave(self, place: Place) -> None:
-        """It has ended, or is no longer this front's."""
-        self._opened(place)
+    def leave(self, slot: Slot) -> None:
+        """Count out one that has ended, or is no longer this front's."""
+        self._opened(slot)
         self._own_total -= 1
-        _add(self._own, place.name, -1)
+        _add(self._own, slot.name, -1)
 
-    def handed_over(self, place: Place, worker: int, number: int) -> None:
-        """`worker` has adopted it under the number of this ticket: it counts here until the worker counts it."""
+    def handed_over(self, slot: Slot, worker: int, number: int) -> None:
+        """Note that `worker` has adopted it under the number of this ticket: it counts here until the worker counts it."""
         told = self._workers[worker]
         if told.counts and not _includes(told.last, number):
-            told.adopted.append((number, place))
+            told.adopted.append((number, slot))
         else:
-            self.leave(place)
+            self.leave(slot)
 
     # -- What workers tell --
 
     def heard(self, worker: int, counted: Counted) -> None:
-        """A worker told how many it has."""
+        """Take what a worker told: how many it has."""
         told = self._workers[worker]
         told.counts = True
         told.total = counted.total
         told.last = counted.last
-        for name, number in counted.places.items():
-            _add(self._far, name, number - told.places.get(name, 0))
+        for name, number in counted.sources.items():
+            _add(self._far, name, number - told.sources.get(name, 0))
             if number:
-                told.places[name] = number
+                told.sources[name] = number
             else:
-                told.places.pop(name, None)
+                told.sources.pop(name, None)
         while told.adopted and _includes(counted.last, told.adopted[0][0]):
             self.leave(told.adopted.popleft()[1])
 
     def worker_gone(self, worker: int) -> None:
-        """A worker does not exist any more, and neither do its connections."""
+        """Note that a worker does not exist any more, and neither do its connections."""
         told = self._workers[worker]
-        for name, number in told.places.items():
+        for name, number in told.sources.items():
             _add(self._far, name, -number)
-        for _, place in told.adopted:
-            self.leave(place)
+        for _, slot in told.adopted:
+            self.leave(slot)
         self._workers[worker] = _Told()
 
     # -- What there is to tell --
 
     def sizes(self) -> Mapping[str, int]:
-        """How large each table is."""
+        """Return how large each table is."""
         return {
             "own": len(self._own),
             "half_open": len(self._half_open),
@@ -173,16 +173,16 @@ class AddressLimits:
     def _total(self) -> int:
         return self._own_total + sum(told.total for told in self._workers)
 
-    def _opened(self, place: Place) -> None:
-        if place.half_open:
-            place.half_open = False
-            _add(self._half_open, place.name, -1)
+    def _opened(self, slot: Slot) -> None:
+        if slot.half_open:
+            slot.half_open = False
+            _add(self._half_open, slot.name, -1)
 
 
 class _Told:
     """What is known of a worker's connections."""
 
-    __slots__ = ("adopted", "counts", "last", "places", "total")
+    __slots__ = ("adopted", "counts", "last", "sources", "total")
 
     def __init__(self) -> None:
         #: Whether it has told anything.
@@ -190,18 +190,18 @@ class _Told:
         self.total = 0
         #: The number of the last ticket that it counts.
         self.last: int | None = None
-        self.places: dict[str, int] = {}
-        #: Number of the ticket and place of what it has adopted and may not have told yet, in order.
-        self.adopted: deque[tuple[int, Place]] = deque()
+        self.sources: dict[str, int] = {}
+        #: Number of the ticket and slot of what it has adopted and may not have told yet, in order.
+        self.adopted: deque[tuple[int, Slot]] = deque()
 
 
 class _Buckets:
-    """A token bucket for each place; one that is full again is forgotten."""
+    """A token bucket for each source; one that is full again is forgotten."""
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
         self._burst = rate * _BURST_SECONDS
-        #: place -> (tokens, when that was so); those used last are last.
+        #: source -> (tokens, when that was so); those used last are last.
         self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -233,5 +233,5 @@ def _add(counts: dict[str, int], name: str, step: int) -> None:
 
 
 def _includes(last: int | None, number: int) -> bool:
-    """Whether a worker whose last ticket is `last`, None for none, counts this one too."""
+    """Return whether a worker whose last ticket is `last`, None for none, counts this one too."""
     return last is not None and (last - number) % _NUMBERS < _NUMBERS // 2

@@ -37,12 +37,12 @@ class Deadlines(Generic[Connection]):
         self._due.pop(connection, None)
 
     def stood_still(self, seconds: float, now: float) -> None:
-        """The process stood still for so long, until now (``core.chat.stalls``)."""
+        """Note that the process stood still for so long, until now (``core.chat.stalls``)."""
         for connection, due in self._due.items():
             self._due[connection] = later(due, seconds, now + self.seconds)
 
     def expire(self, now: float) -> None:
-        """To be called regularly: everything whose time is up."""
+        """Expire everything whose time is up; to be called regularly."""
         late = []
         for connection, due in self._due.items():
             if due > now:
@@ -58,7 +58,7 @@ class Deadlines(Generic[Connection]):
         return len(self._due)
 
     def __iter__(self) -> Iterator[Connection]:
-        """All connections with a running deadline, as of now: what happens to them meanwhile does no harm."""
+        """Return all connections with a running deadline, as of now: what happens to them meanwhile does no harm."""
         return iter(list(self._due))
 
     def __contains__(self, connection: Connection) -> bool:

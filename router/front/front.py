@@ -3,17 +3,16 @@
 Accepts clients on the listeners that it is given, answers what is not for the chat, upgrades the rest, waits for HELLO and hands each
 socket to the worker that owns the user. A connection goes through these stages, each with a module that says how:
 
-    accept ---> Handshake ---> LobbySocket ---> HandoverQueue ---> the worker
-  (acceptor)   (handshake,    (lobby_socket)   (handover_queue)
-                upgrade,            |
-                origin)             v
-                  |            (lingering): an answer or a Close frame, and FIN in its time
-                  v
-        (page_loader, pages): the socket goes to aiohttp
+    Acceptor ---> Handshakes ---> LobbySockets ---> Handover ---> the worker
+    (acceptor)    (handshake,     (lobby_socket)   (handover,
+                   upgrade,            |          handover_queue)
+                   origin)             v
+                     |              (lingering): an answer or a Close frame, and FIN in its time
+                     v
+           (page_loader, pages): the socket goes to aiohttp
 
-Nothing is read before it is known who has to read it (`router.front.peeked_socket`), no stage lasts longer than its deadline
-(`router.front.deadlines`), and there is neither a task nor a timer for a connection. `router.front.reception` holds it all
-together.
+Nothing is read before it is known who has to read it (`router.front.sockets`), no stage lasts longer than its deadline
+(`router.front.deadlines`), and there is neither a task nor a timer for a connection. `router.front.reception` wires the stages.
 
 The process ends when the supervisor says `stop`, on SIGTERM (with 1012: another front takes over), and at once when the supervisor is
 gone.
@@ -41,8 +40,8 @@ from core.process.settings import Settings
 from core.wire.protocol import CloseCode
 from router.front.acceptor import Acceptor
 from router.front.page_loader import PageLoader
-from router.front.peeked_socket import now
 from router.front.reception import DEFAULT_LIMITS, Limits, Reception
+from router.front.sockets import now
 from router.front.worker_counts import WorkerCounts
 
 _log = logging.getLogger("fastchat.front")
@@ -70,8 +69,12 @@ class Front:
         self._reception = Reception(settings, self._loop, self._pages, limits)
         self._counts: WorkerCounts | None = None
         if settings.connections_per_ip or settings.max_connections:
-            self._counts = WorkerCounts(str(settings.run_dir), settings.workers, self._reception.addresses)
-        self._acceptor = Acceptor(self._loop, listeners, self._reception.welcome, self._reception.count)
+            self._counts = WorkerCounts(
+                str(settings.run_dir), settings.workers, self._reception.sockets.addresses
+            )
+        self._acceptor = Acceptor(
+            self._loop, listeners, self._reception.handshakes.welcome, self._reception.sockets.count
+        )
         self._stopped: asyncio.Future[tuple[int, str]] = self._loop.create_future()
         self._next_stats = 0.0
         self._stalls = Stalls(_TICK)
@@ -83,7 +86,7 @@ class Front:
             self._loop.add_reader,
             {
                 STOP: lambda message: self._stop(message["code"], message["reason"]),
-                RELOAD_KEYS: lambda _: reload_keys(self._reception.reload_keys, _log),
+                RELOAD_KEYS: lambda _: reload_keys(self._reception.lobby.reload_keys, _log),
             },
         )
         if self._counts is not None:

@@ -1,11 +1,11 @@
-"""The way of sockets from a front to one worker (``core.process.handover`` says what is said on it).
+"""The queue of sockets from a front to one worker (``core.process.handover`` says what is said on it).
 
 A SEQPACKET connection to the endpoint that the worker opens once it has booted. It is made when the first socket wants to go there, and
 tried again as long as sockets wait: the worker may be restarting. At most `IN_FLIGHT_MAX` sockets are under way at once, which neither
 fills the queue in the kernel nor the worker's descriptor table; the others wait here, first come, first served.
 
 When the queue breaks, the worker's last `adopted` may still be in it, and they count: those sockets have been read from. All others come
-back (`LobbySocket.returned`) and wait for the worker's next process.
+back (`Waiting.returned`) and wait for the worker's next process.
 """
 
 from __future__ import annotations
@@ -16,13 +16,10 @@ import logging
 import socket
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from core.events import fields
-from core.process.handover import IN_FLIGHT_MAX, decode_adopted, encode_ticket, endpoint
-
-if TYPE_CHECKING:
-    from router.front.lobby_socket import LobbySocket
+from core.process.handover import IN_FLIGHT_MAX, Ticket, decode_adopted, encode_ticket, endpoint
 
 _log = logging.getLogger("fastchat.front")
 
@@ -38,6 +35,27 @@ _ANSWER_BYTES: Final = 4096
 _NUMBER_MASK: Final = 0xFFFFFFFF
 
 
+class Waiting(Protocol):
+    """A socket that is to go to a worker, as its queue knows it."""
+
+    descriptor: int
+    label: str
+    #: Its number while it is in flight.
+    number: int | None
+
+    def ticket(self, number: int) -> Ticket:
+        """Describe what goes to the worker with the socket."""
+
+    def adopted(self) -> None:
+        """Give up this process's copy: the worker has the socket."""
+
+    def returned(self) -> bool:
+        """Take the socket back from a worker that ended before it said `adopted`; whether it may wait for the next one."""
+
+    def fail(self) -> None:
+        """Tell the client that this is our fault."""
+
+
 class HandoverQueue:
     """The sockets of one front that are to go, or are under way, to worker `worker`."""
 
@@ -49,9 +67,9 @@ class HandoverQueue:
         self._path = endpoint(run_dir, worker)
         self._count = count
         #: Who waits, in order.
-        self._waiting: OrderedDict[LobbySocket, None] = OrderedDict()
+        self._waiting: OrderedDict[Waiting, None] = OrderedDict()
         #: number -> who is under way; None when that one was ended meanwhile, and only the worker's word is outstanding.
-        self._in_flight: dict[int, LobbySocket | None] = {}
+        self._in_flight: dict[int, Waiting | None] = {}
         self._number = 0
         #: The connection to the worker, when there is one.
         self._socket: socket.socket | None = None
@@ -62,20 +80,16 @@ class HandoverQueue:
 
     # -- What a front asks --
 
-    def put(self, client: LobbySocket) -> None:
+    def put(self, client: Waiting) -> None:
         """Hand `client` over as soon as may be. Nobody may read from its socket from now on."""
         self._waiting[client] = None
         self._pump()
 
-    def forget(self, client: LobbySocket) -> None:
-        """`client` came to its end here, whether it waits, is under way or is not known."""
+    def forget(self, client: Waiting) -> None:
+        """Forget `client`, which came to its end here, whether it waits, is under way or is not known."""
         self._waiting.pop(client, None)
         if client.number is not None:
             self._in_flight[client.number] = None
-
-    def waiting(self) -> list[LobbySocket]:
-        """Who waits now."""
-        return list(self._waiting)
 
     @property
     def waiting_count(self) -> int:
@@ -86,7 +100,7 @@ class HandoverQueue:
         return len(self._in_flight)
 
     def close(self) -> None:
-        """No more sockets go over; those that are under way are the worker's or nobody's."""
+        """Hand over no more sockets; those that are under way are the worker's or nobody's."""
         if self._socket is not None:
             self._disconnect(self._socket)
 
@@ -119,7 +133,7 @@ class HandoverQueue:
             self._count("front_handed_over_total")
 
     def _refused(self, queue: socket.socket, error: OSError) -> None:
-        """The kernel did not take a message."""
+        """Note that the kernel did not take a message."""
         if isinstance(error, BlockingIOError):
             self._blocked = True
             self._loop.add_writer(queue.fileno(), self._unblock)
@@ -208,7 +222,7 @@ class HandoverQueue:
         self._count("front_adopted_total")
 
     def _broken(self, queue: socket.socket) -> None:
-        """The worker is gone, or wants no more from this connection: who was under way comes back."""
+        """Take back who was under way: the worker is gone, or wants no more from this connection."""
         self._disconnect(queue)
         under_way = [client for client in self._in_flight.values() if client is not None]
         self._in_flight.clear()

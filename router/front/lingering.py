@@ -13,17 +13,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from contextlib import suppress
 from typing import Final
 
 from core.wire.frames import CloseWatch
 from router.front.deadlines import Deadlines
-from router.front.peeked_socket import reset
 
 #: Bytes of one connection that are thrown away before it is closed the hard way.
 _BYTES_MAX: Final = 1024 * 1024
 #: Seconds that a client has to read its answer and close.
 LINGER_SECONDS: Final = 2.0
+#: SO_LINGER, switched on, with a time of 0.
+_NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
 class _Ending:
@@ -80,7 +82,7 @@ class Lingering:
         self._deadlines.expire(now)
 
     def stood_still(self, seconds: float, now: float) -> None:
-        """The front stood still (``core.chat.stalls``)."""
+        """Note that the front stood still (``core.chat.stalls``)."""
         self._deadlines.stood_still(seconds, now)
 
     def cut_short(self) -> None:
@@ -94,7 +96,7 @@ class Lingering:
     def _start(self, client: socket.socket, ending: _Ending, now: float) -> None:
         self._endings[client] = ending
         self._deadlines.start(client, now)
-        read = self._look if ending.is_shared else self._discard
+        read = self._peek if ending.is_shared else self._discard
         self._loop.add_reader(client.fileno(), read, client, ending)
 
     def _discard(self, client: socket.socket, ending: _Ending) -> None:
@@ -112,8 +114,8 @@ class Lingering:
             with suppress(OSError):  # it is broken, which the next look will find
                 client.shutdown(socket.SHUT_WR)
 
-    def _look(self, client: socket.socket, ending: _Ending) -> None:
-        """The same without taking anything from who has the socket too."""
+    def _peek(self, client: socket.socket, ending: _Ending) -> None:
+        """Do the same without taking anything from who has the socket too."""
         try:
             size = client.recv_into(self._scrap, 0, socket.MSG_PEEK)
         except BlockingIOError:
@@ -135,3 +137,10 @@ class Lingering:
             with suppress(OSError):
                 client.shutdown(socket.SHUT_RDWR)
         client.close()
+
+
+def reset(client: socket.socket) -> None:
+    """Close with RST: the kernel keeps nothing of what the client has not read."""
+    with suppress(OSError):
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    client.close()

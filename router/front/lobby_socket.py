@@ -1,46 +1,31 @@
-"""A connection between the upgrade and its worker: the state machine of the lobby (D2).
+"""A connection between the upgrade and HELLO (D2).
 
-    LOBBY ------ HELLO ------> WAITING ----- sent -----> IN FLIGHT ----- adopted -----> (the worker's)
-      |                          |  ^                        |
-      | Close, a broken rule,    |  |   the worker is gone,  |
-      | 10 s without HELLO       |  +-- and HELLO is there --+
-      v                          v                           v
-    (lingering)        10 s without a worker:      the worker is gone, and so is HELLO,
-                          Close 1013               or 10 s without its word: shut down
-
-LOBBY      The socket is watched. Whole frames are dealt with in the order in which they came: what is answered here is taken out of
-           the kernel, a HELLO stays where it is, with everything behind it. Only a fragmented message has to be taken out piece by
-           piece, since a ping between the fragments wants its pong now; when it turns out to be the HELLO, it travels with the socket
-           (`carried`).
-WAITING    Nobody reads: the socket is in the queue for the worker that owns the user, which may be restarting.
-IN FLIGHT  The worker has a copy of the socket, or is about to get it; ours stays open until the worker says `adopted`, which it does
-           before it reads. So when the worker dies first, the socket is as it was, and waits again. To be sure, HELLO is looked for: if
-           it isn't there, two processes may have read from this connection, and it is shut down, which ends it in both.
+The socket is watched. Whole frames are dealt with in the order in which they came: what is answered here is taken out of the kernel, a
+HELLO stays where it is, with everything behind it, and the connection goes to ``router.front.handover``. Only a fragmented message has to
+be taken out piece by piece, since a ping between the fragments wants its pong now; when it turns out to be the HELLO, it travels with the
+socket.
 """
 
 from __future__ import annotations
 
 import logging
-import socket
+import os
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import Final
 
-from core.auth.tokens import TRIES_REASON
+from core.auth.tokens import REASONS, TRIES_REASON, TokenVerifier
 from core.chat.lobby import Lobby
-from core.events import close_level, fields
+from core.chat.pace import shared_credit
 from core.measures import series
-from core.process.handover import Ticket
 from core.wire import frames
 from core.wire.frames import PEEK_BYTES, Fragments, Frame, FrameError, NeedMore, Opcode, parse_frame
 from core.wire.protocol import CloseCode
 from core.wire.timestamps import format_timestamp
-from core.wire.validation import Hello
-from router.front.peeked_socket import PeekedSocket, format_address, is_connected, now
-
-if TYPE_CHECKING:
-    from router.front.handover_queue import HandoverQueue
-    from router.front.reception import Reception
+from core.wire.validation import Hello, Validator
+from router.front.deadlines import Deadlines
+from router.front.handover import Handover
+from router.front.sockets import Connection, PeekedSocket, Sockets, now
 
 _log = logging.getLogger("fastchat.front")
 
@@ -50,45 +35,74 @@ _FRAMES_PER_WAKE: Final = 8
 _LEAST: Final = 2
 
 
-class LobbySocket(PeekedSocket):
-    """One connection that has been upgraded and has no worker yet."""
+class LobbySockets:
+    """The stage of the connections that have not said HELLO, for which they have `seconds`.
 
-    __slots__ = ("_assembled", "_carried", "_hello_at", "_lobby", "_queue", "label", "number", "user_id")
+    `load_tokens` loads what proves who a client is, None where nothing has to; it raises ConfigurationError for keys that can't be used.
+    """
 
     def __init__(
         self,
-        reception: Reception,
-        client: socket.socket,
-        address: Any,
-        mark: int,
-        label: str,
-        bearer: str | None = None,
+        sockets: Sockets,
+        handover: Handover,
+        validator: Validator,
+        pings_per_second: float,
+        load_tokens: Callable[[], TokenVerifier | None],
+        seconds: float,
     ) -> None:
-        """`bearer` is the token that came with the upgrade."""
-        super().__init__(reception, client, address, mark)
-        #: What the connection is called in logs, also by its worker.
-        self.label = label
-        self._lobby = Lobby(
-            reception.validator, now(), reception.pings_per_second, reception.tokens, bearer, reception.spare
+        self.handover = handover
+        self.deadlines: Deadlines[LobbySocket] = Deadlines(seconds, LobbySocket.expire)
+        self.sockets = sockets
+        self._validator = validator
+        self._pings_per_second = pings_per_second
+        self._load_tokens = load_tokens
+        self._tokens = load_tokens()
+        #: What messages may come to nothing before HELLO, of all connections together.
+        self._spare = shared_credit()
+        self._pid = os.getpid()
+        sockets.counters |= {series("front_tokens_refused_total", reason=reason): 0 for reason in REASONS}
+
+    def enter(self, connection: Connection, bearer: str | None) -> None:
+        """Take in a client that was upgraded, with the token `bearer`."""
+        self.sockets.count("front_upgrades_total")
+        # Unique among all processes that run at the same time; the client keeps it for as long as the connection lasts.
+        label = f"{self._pid}-{self.sockets.counters['front_upgrades_total']}"
+        lobby = Lobby(
+            self._validator,
+            now(),
+            self._pings_per_second,
+            self._tokens,
+            None if self._tokens is None else bearer,
+            self._spare,
         )
+        visitor = LobbySocket(self, connection._replace(label=label), lobby)
+        self.deadlines.start(visitor, now())
+        visitor.watch()
+        visitor.set_mark(1)
+
+    def reload_keys(self) -> None:
+        """Read the keys of tokens again. Raises ConfigurationError, and keeps those that it has, when the new ones are no good."""
+        self._tokens = self._load_tokens()
+
+    def stop(self, code: int, reason: str) -> None:
+        """Close all connections here."""
+        for visitor in self.deadlines:
+            visitor.end(code, reason)
+
+
+class LobbySocket(PeekedSocket):
+    """One connection that has been upgraded and has not said HELLO."""
+
+    __slots__ = ("_assembled", "_lobby", "_stage")
+
+    def __init__(self, stage: LobbySockets, connection: Connection, lobby: Lobby) -> None:
+        super().__init__(stage.sockets, connection)
+        self._stage = stage
+        self._lobby = lobby
         #: The fragments so far of a message whose last fragment has not come.
         self._assembled: Fragments | None = None
 
-        # -- From HELLO on --
-        #: As HELLO said.
-        self.user_id = ""
-        #: When it came.
-        self._hello_at = 0.0
-        #: HELLO itself as a client frame, if it could not stay in the kernel.
-        self._carried = b""
-        #: The queue of the worker that owns the user.
-        self._queue: HandoverQueue | None = None
-        #: Its number there while it is in flight.
-        self.number: int | None = None
-
-    # -- The lobby --
-
-    def look(self) -> None:
+    def handle_input(self) -> None:
         if self._lobby.held_until > now():
             self.park()
             return
@@ -122,21 +136,21 @@ class LobbySocket(PeekedSocket):
             self.consume(consumed)
             self.set_mark(_LEAST)
             if self._lobby.held_until > now():
-                self.reception.count("front_slowed_total")
+                self.sockets.count("front_slowed_total")
                 self.park()
         except FrameError as error:
             self.end(error.code, error.reason)
 
     def _special(self, frame: Frame, consumed: int) -> bool:
-        """Anything but a whole text message. `consumed` bytes are to be taken out when the lobby ends here; then it returns False."""
+        """Handle anything but a whole text message. `consumed` bytes are to be taken out when the lobby ends here; then returns False."""
         match frame.opcode:
             case Opcode.PING:
                 return self.write(frames.server_frame(Opcode.PONG, frame.payload))
             case Opcode.PONG:
                 return True
             case Opcode.CLOSE:
-                self.reception.count("front_closes_received_total")
-                self._tell(logging.DEBUG, "a connection was closed by its client before HELLO")
+                self.sockets.count("front_closes_received_total")
+                self.log(logging.DEBUG, "a connection was closed by its client before HELLO")
                 self.finish(frames.server_frame(Opcode.CLOSE, frames.close_answer(frame.payload)))
                 return False
             case Opcode.BINARY:
@@ -176,118 +190,34 @@ class LobbySocket(PeekedSocket):
         timestamp = format_timestamp(wall // 1_000_000)
         outcome = self._lobby.receive(message, now(), timestamp, wall / 1_000_000_000)
         if self._lobby.refused is not None:
-            self.reception.count(series("front_errors_total", code=self._lobby.refused))
+            self.sockets.count(series("front_errors_total", code=self._lobby.refused))
             if self._lobby.refused_token is not None:
-                self.reception.count(series("front_tokens_refused_total", reason=self._lobby.refused_token))
+                self.sockets.count(series("front_tokens_refused_total", reason=self._lobby.refused_token))
             if _log.isEnabledFor(logging.DEBUG):
                 wrong, kind = self._lobby.refused_field, self._lobby.refused_type
                 error, why = self._lobby.refused, self._lobby.refused_token
-                self._tell(
+                self.log(
                     logging.DEBUG, "a message was refused", type=kind, error=error, field=wrong, reason=why
                 )
         return outcome
 
     def _said_hello(self, hello: Hello, carried: bytes) -> None:
-        self.release()
+        self.unwatch()
         self.set_mark(1)
         self.user_id = hello.user_id
-        denial = None if self.place is None else self.reception.addresses.said_hello(self.place)
+        denial = None if self.slot is None else self.sockets.addresses.said_hello(self.slot)
         if denial is not None:
-            self.reception.count_denial(denial, self.address)
+            self.sockets.count_denial(denial, self.address)
             self.end(CloseCode.TRY_AGAIN_LATER, denial.sentence)
             return
-        self._carried = carried
-        self._queue = self.reception.queue_of(hello.user_id)
-        self._hello_at = now()
-        self.reception.waits.start(self, self._hello_at)
-        self._queue.put(self)
+        self._stage.handover.enter(self.hand_on(), hello.user_id, self._lobby, carried)
 
-    # -- From HELLO to the worker; `HandoverQueue` calls these --
-
-    def ticket(self, number: int) -> Ticket:
-        """What goes to the worker with the socket."""
-        address, strikes = format_address(self.address), self._lobby.strikes(now())
-        return Ticket(number, self.user_id, address, strikes, self._carried, self.label, self._lobby.expires)
-
-    def adopted(self) -> None:
-        """The worker has it: our copy goes, and only ours."""
-        self.reception.waits.cancel(self)
-        place, self.place = self.place, None
-        if place is not None and self._queue is not None and self.number is not None:
-            self.reception.addresses.handed_over(place, self._queue.worker, self.number)
-        self.reception.handover_seconds.record(now() - self._hello_at)
-        self.socket.close()
-
-    def returned(self) -> bool:
-        """The worker died before it said `adopted`. True when the socket may wait for the next one; else it is at its end."""
-        self.number = None
-        if self.reception.stopping is not None:
-            self.end(*self.reception.stopping)
-        elif self._carried or self._hello_is_there():
-            return True
-        else:
-            self.reception.count("front_lost_total")
-            self._tell(logging.INFO, "a hand-over failed: the worker ended in the middle of it")
-            self.cut()
-        return False
-
-    def is_gone(self) -> bool:
-        """Whether the client went away; nobody reads from the socket while it waits, so this has to be asked."""
-        return not is_connected(self.socket)
-
-    def _hello_is_there(self) -> bool:
-        """Whether the first thing to read is still this user's HELLO."""
-        try:
-            frame = parse_frame(self.socket.recv(PEEK_BYTES, socket.MSG_PEEK))
-            if isinstance(frame, NeedMore) or frame.opcode != Opcode.TEXT or not frame.final:
-                return False
-            outcome = self._receive(frame.payload)
-        except (OSError, FrameError):
-            return False
-        return isinstance(outcome, Hello) and outcome.user_id == self.user_id
-
-    # -- The end --
-
-    def end(self, code: int, reason: str) -> None:
-        """Close with a Close frame."""
-        self.reception.count(series("front_closed_total", code=str(int(code))))
-        self._tell(close_level(code), "a connection was closed by the server", code=int(code), reason=reason)
-        last_words = frames.close_frame(code, reason)
-        if self.number is None:
-            self.finish(last_words, awaits_close=True)
-        elif self.write(last_words):
-            # In flight: the worker may have a copy.
-            self.release()
-            self.leave()
-            self.reception.linger_shared(self.socket)
-
-    def _tell(self, level: int, event: str, **about: object) -> None:
-        """Log something about this connection."""
-        if _log.isEnabledFor(level):
-            user, address = self.user_id or None, format_address(self.address)
-            _log.log(level, event, extra=fields(connection=self.label, user=user, address=address, **about))
-
-    def cut(self) -> None:
-        """End the connection in all processes that have a copy of the socket."""
-        with suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
-        self.close()
-
-    def expire_lobby(self) -> None:
-        """HELLO did not come in time."""
-        self.look_now()
-        if self in self.reception.hellos:
-            self.end(CloseCode.POLICY_VIOLATION, f"no HELLO within {self.reception.limits.hello:g} s")
-
-    def expire_wait(self) -> None:
-        """No worker took it in time."""
-        self.end(CloseCode.TRY_AGAIN_LATER, "this part of the server is not available; try again later")
+    def expire(self) -> None:
+        """Close a connection whose HELLO did not come in time."""
+        self.on_readable()
+        deadlines = self._stage.deadlines
+        if self in deadlines:
+            self.end(CloseCode.POLICY_VIOLATION, f"no HELLO within {deadlines.seconds:g} s")
 
     def forget(self) -> None:
-        self.reception.hellos.cancel(self)
-        self.reception.waits.cancel(self)
-        if self._queue is not None:
-            self._queue.forget(self)
-
-    def fail(self) -> None:
-        self.end(CloseCode.INTERNAL_ERROR, "the server failed; its log says why")
+        self._stage.deadlines.cancel(self)

@@ -39,7 +39,7 @@ class Origin(NamedTuple):
 
 
 def split_host(value: str) -> tuple[str, int | None] | None:
-    """Host and port of a Host header or an authority: lower case, no brackets. None when it is not one."""
+    """Split a Host header or an authority in host and port: lower case, no brackets. None when it is not one."""
     match = _HOST_AND_PORT.fullmatch(value)
     if match is None:
         return None
@@ -53,7 +53,7 @@ def split_host(value: str) -> tuple[str, int | None] | None:
 
 
 def is_ip_literal(host: str) -> bool:
-    """Whether `host`, without brackets, is an address and not a name."""
+    """Return whether `host`, without brackets, is an address and not a name."""
     try:
         ip_address(host)
     except ValueError:
@@ -62,12 +62,12 @@ def is_ip_literal(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` is this machine by its own name or address: localhost, 127.0.0.0/8, ::1."""
+    """Return whether `host` is this machine by its own name or address: localhost, 127.0.0.0/8, ::1."""
     return host == "localhost" or (is_ip_literal(host) and ip_address(host).is_loopback)
 
 
 def parse_origin(value: str) -> Origin | None:
-    """An origin as a browser writes it; None for ``null`` and for what is not an origin."""
+    """Parse an origin as a browser writes it; None for ``null`` and for what is not an origin."""
     match = _ORIGIN.fullmatch(value)
     split = None if match is None else split_host(match["rest"])
     if match is None or split is None:
@@ -95,7 +95,7 @@ class OriginPolicy:
             self._add(entry)
 
     def allows(self, origin: str, host: str) -> bool:
-        """Whether a request with this Origin header, sent to this Host, may connect."""
+        """Return whether a request with this Origin header, sent to this Host, may connect."""
         if self._any:
             return True
         if origin in self._without_host:
@@ -137,7 +137,7 @@ class OriginPolicy:
         return any(page.port == suffix.port and _is_below(page, suffix) for suffix in self._subdomains)
 
     def _is_own(self, page: Origin, host_header: str) -> bool:
-        """Whether the page comes from where the request goes, and that is a host which can't be someone else's."""
+        """Return whether the page comes from where the request goes, and that is a host which can't be someone else's."""
         split = split_host(host_header)
         if split is None:
             return False
@@ -150,5 +150,5 @@ class OriginPolicy:
 
 
 def _is_below(page: Origin, suffix: Origin) -> bool:
-    """Whether `page` is of a subdomain, with the scheme of the entry; its port is not looked at."""
+    """Return whether `page` is of a subdomain, with the scheme of the entry; its port is not looked at."""
     return page.scheme == suffix.scheme and page.host.endswith(suffix.host)

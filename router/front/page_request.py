@@ -17,7 +17,7 @@ _METHODS: Final = ("GET", "HEAD")
 
 
 def check(head: bytes) -> Answer | None:
-    """The answer to a request that the page server must not see, None for one that it may; `head` is complete, blank line included."""
+    """Return the answer to a request that the page server must not see, or None; `head` is complete, blank line included."""
     try:
         request = parse_head(head)
     except Malformed as error:

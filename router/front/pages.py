@@ -46,7 +46,7 @@ def content_security_policy(host: str) -> str:
 
 
 def _serve_file(file: StaticFile) -> Handler:
-    """A handler that answers with `file`, or with 304 to a client that has it."""
+    """Make a handler that answers with `file`, or with 304 to a client that has it."""
 
     async def serve(request: web.Request) -> web.Response:
         policy = content_security_policy(request.headers.get("Host", ""))
@@ -70,7 +70,7 @@ async def _say_where(request: web.Request, handler: Handler) -> web.StreamRespon
 
 
 async def _last_answer(request: web.Request, response: web.StreamResponse) -> None:
-    """Called for every answer before it is written."""
+    """Change every answer before it is written."""
     response.force_close()
     response.headers["Connection"] = "close"
     add_missing(response, ALWAYS)

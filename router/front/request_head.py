@@ -42,14 +42,14 @@ class RequestHead(NamedTuple):
 
 
 def path_of(target: bytes) -> bytes:
-    """The path that a request's target names, in the origin form (``/path?query``) or the absolute form (``http://host/path?query``)."""
+    """Return the path of a request's target, in the origin form (``/path?query``) or the absolute form (``http://host/path?query``)."""
     absolute = None if target.startswith(b"/") else _ABSOLUTE.fullmatch(target)
     rest = target if absolute is None else absolute["rest"]
     return rest.partition(b"?")[0] or b"/"
 
 
 def parse_head(head: bytes) -> RequestHead:
-    """What `head` says, which is complete, blank line included. Raises Malformed."""
+    """Parse `head`, which is complete, blank line included. Raises Malformed."""
     match = _HEAD.fullmatch(head)
     if match is None:
         raise Malformed("This is not an HTTP/1.1 request.")

@@ -35,14 +35,14 @@ class TrustedProxies:
         return bool(self._addresses or self._networks)
 
     def trusts(self, host: str) -> bool:
-        """Whether the word of whoever has this address is believed."""
+        """Return whether the word of whoever has this address is believed."""
         if not self:
             return False
         address = parse_address(host)
         return address is not None and self._trusts(address)
 
     def client(self, peer: str, forwarded: Sequence[str]) -> str:
-        """The address of the client, as text.
+        """Return the address of the client, as text.
 
         `peer` is who is connected to us, `forwarded` all X-Forwarded-For of the request, in their order. When a proxy's word makes no
         sense, the client is somewhere behind that proxy, and the proxy's address is the answer: nobody gains anything by writing nonsense.
@@ -87,7 +87,7 @@ def _from_the_right(forwarded: Sequence[str]) -> list[str]:
 
 
 def _parse(entry: str) -> IPv4Address | IPv6Address | None:
-    """An entry of X-Forwarded-For; some proxies add a port."""
+    """Parse an entry of X-Forwarded-For; some proxies add a port."""
     entry = entry.strip(" \t")
     address = parse_address(entry)
     return parse_address(host_of(entry)) if address is None else address

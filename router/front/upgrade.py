@@ -64,7 +64,7 @@ class Answer(NamedTuple):
 
 
 def route(data: bytes, head_end: int) -> Route:
-    """Where the request goes that starts with `data`: the first bytes of a connection, at least one, at most `HEAD_MAX_BYTES`.
+    """Return where the request goes that starts with `data`: the first bytes of a connection, at least one, at most `HEAD_MAX_BYTES`.
 
     `head_end` is ``data.find(HEAD_END)``, -1 when it is not there.
     """
@@ -80,7 +80,7 @@ def route(data: bytes, head_end: int) -> Route:
 
 
 def answer(head: bytes, origins: OriginPolicy) -> Answer:
-    """The answer to a handshake whose complete head, blank line included, is `head`."""
+    """Answer a handshake whose complete head, blank line included, is `head`."""
     if head[: head.index(b" ")] != b"GET":
         return refusal(HTTPStatus.METHOD_NOT_ALLOWED, "A WebSocket is opened with GET.", Allow="GET")
     try:
@@ -106,7 +106,7 @@ def answer(head: bytes, origins: OriginPolicy) -> Answer:
 
 
 def refusal(status: HTTPStatus, sentence: str, **headers: str) -> Answer:
-    """An answer that is not an upgrade. ``Connection: close``, or a proxy would keep the connection for other requests."""
+    """Return an answer that is not an upgrade. ``Connection: close``, or a proxy would keep the connection for other requests."""
     body = f"{sentence}\n".encode()
     fields = {
         **{name.replace("_", "-"): value for name, value in headers.items()},
@@ -123,7 +123,7 @@ def refusal(status: HTTPStatus, sentence: str, **headers: str) -> Answer:
 
 
 def _check(request: RequestHead, headers: Headers, origins: OriginPolicy) -> Answer | None:
-    """What websockets leaves to others: the version of HTTP, a body, Origin, and telling the version that would be right."""
+    """Check what websockets leaves to others: the version of HTTP, a body, Origin, and telling the version that would be right."""
     if request.minor == 0 or request.host is None:
         return refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "A WebSocket is opened with HTTP/1.1.")
     if request.has_body:
@@ -148,12 +148,12 @@ def _check(request: RequestHead, headers: Headers, origins: OriginPolicy) -> Ans
 
 
 def _offered(headers: Headers) -> set[str]:
-    """The protocols that the client would like to speak instead of HTTP, in lower case."""
+    """Return the protocols that the client would like to speak instead of HTTP, in lower case."""
     return {name.strip().lower() for value in headers.get_all("Upgrade") for name in value.split(",")}
 
 
 def _bearer(headers: Headers) -> str | None:
-    """The token of the one Authorization header, if it has one (RFC 6750, 2.1)."""
+    """Return the token of the one Authorization header, if it has one (RFC 6750, 2.1)."""
     values = headers.get_all("Authorization")
     if len(values) != 1:
         return None
@@ -171,7 +171,7 @@ def _not_accepted(response: Response, error: Exception | None) -> Answer:
 
 
 def _cause(error: BaseException | None) -> str:
-    """The innermost reason, in visible ASCII and not at any length: some of it is what the client sent."""
+    """Return the innermost reason, in visible ASCII and not at any length: some of it is what the client sent."""
     while error is not None and error.__cause__ is not None:
         error = error.__cause__
     reason = ascii(str(error))[1:-1]

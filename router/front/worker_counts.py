@@ -45,8 +45,8 @@ class WorkerCounts:
             await asyncio.sleep(_RETRY)
 
     async def _listen(self, worker: int) -> None:
-        """Until the worker ends."""
-        # A line has 500 places at most, which is far less than this.
+        """Listen until the worker ends."""
+        # A line has 500 sources at most, which is far less than this.
         reader, writer = await asyncio.open_unix_connection(self._paths[worker], limit=1 << 20)
         try:
             writer.write(f"{os.getpid()}\n".encode())

@@ -13,8 +13,8 @@ import uvloop
 
 from core.process.settings import Settings
 from fastchat_client import _backoff, _conversation, _machine, _requests
-from router.front.peeked_socket import now
 from router.front.reception import Reception
+from router.front.sockets import now
 from scripts import protocol_connecting as connecting
 from scripts.protocol_connecting import REFUSED, Refused
 
@@ -74,9 +74,9 @@ class Door:
         server.setblocking(False)
         client.sendall(request)
         self._sockets += [client, server]
-        self.reception.welcome(server, address)
-        for handshake in self.reception.heads:
-            handshake.look_now()
+        self.reception.handshakes.welcome(server, address)
+        for handshake in self.reception.handshakes.deadlines:
+            handshake.on_readable()
         return client
 
     def close(self) -> None:
@@ -98,7 +98,7 @@ def answer_to(row: Refused, directory: Path) -> bytes:
         else:
             client = door.knock(b"GET /ws")
             if row.status == 408:
-                door.reception.heads.expire(now() + LATER)
+                door.reception.handshakes.deadlines.expire(now() + LATER)
             else:
                 door.reception.stop(1001, "the server stops")
         return client.recv(65536)

@@ -1,4 +1,4 @@
-"""core.process.addresses: what an address is, and which addresses are one place."""
+"""core.process.addresses: what an address is, and which addresses are one source."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.process.addresses import format_address, host_of, is_this_machine, parse_address, place_of
+from core.process.addresses import format_address, host_of, is_this_machine, parse_address, source_of
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from core.process.addresses import format_address, host_of, is_this_machine, par
     ],
 )
 def test_an_ipv4_address_or_an_ipv6_64_is_one_place(one: str, other: str, same: bool) -> None:
-    assert (place_of(one) == place_of(other)) is same
+    assert (source_of(one) == source_of(other)) is same
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
@@ -35,7 +35,7 @@ def test_who_changes_the_lower_half_of_an_ipv6_address_stays_where_he_is(
 ) -> None:
     first, second = (IPv6Address((upper << 64) | rest) for rest in (lower, other))
     if first.ipv4_mapped is None and second.ipv4_mapped is None:
-        assert place_of(str(first)) == place_of(str(second)) == f"{IPv6Address(upper << 64)}/64"
+        assert source_of(str(first)) == source_of(str(second)) == f"{IPv6Address(upper << 64)}/64"
 
 
 @given(st.ip_addresses(), st.integers(1, 65535))
@@ -47,7 +47,7 @@ def test_an_address_comes_out_of_its_text_again(address: IPv4Address | IPv6Addre
 @given(st.text(max_size=60))
 def test_any_text_has_a_host_and_a_place(text: str) -> None:
     """They may make no sense, but nothing breaks."""
-    assert isinstance(place_of(host_of(text)), str)
+    assert isinstance(source_of(host_of(text)), str)
     parse_address(text)
 
 

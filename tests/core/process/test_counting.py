@@ -16,23 +16,23 @@ from core.process.counting import counts_endpoint, decode_counts, encode_counts
     st.dictionaries(st.text("0123456789.:/abcdef", max_size=20), st.integers(0, 10**6)),
     st.none() | st.integers(0, 2**32 - 1),
 )
-def test_counts_come_out_as_they_went_in(total: int, places: dict[str, int], last: int | None) -> None:
-    lines = list(encode_counts(total, places, last))
+def test_counts_come_out_as_they_went_in(total: int, sources: dict[str, int], last: int | None) -> None:
+    lines = list(encode_counts(total, sources, last))
     assert lines, "also nothing is told"
     assert all(line.endswith(b"\n") and line.count(b"\n") == 1 for line in lines)
     told: dict[str, int] = {}
     for line in lines:
         counted = decode_counts(line)
         assert (counted.total, counted.last) == (total, last)
-        told |= counted.places
-    assert told == places
+        told |= counted.sources
+    assert told == sources
 
 
 def test_many_places_take_many_short_lines() -> None:
-    places = {f"2001:db8:{number:x}::/64": 1 for number in range(20_000)}
-    lines = list(encode_counts(20_000, places, None))
+    sources = {f"2001:db8:{number:x}::/64": 1 for number in range(20_000)}
+    lines = list(encode_counts(20_000, sources, None))
     assert max(map(len, lines)) < 64 * 1024
-    assert sum(len(decode_counts(line).places) for line in lines) == 20_000
+    assert sum(len(decode_counts(line).sources) for line in lines) == 20_000
 
 
 @pytest.mark.parametrize("line", [b"", b"{", b"[]", b"{}", b'{"total":1}', b"\xff"])

@@ -1,4 +1,4 @@
-"""router.front.address_limits: how many connections one place may have, exactly, whatever becomes of them; and in bounded memory."""
+"""router.front.address_limits: how many connections one source may have, exactly, whatever becomes of them; and in bounded memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from core.process.counting import Counted, decode_counts, encode_counts
 from core.process.settings import Settings
-from router.front.address_limits import BUCKETS_MAX, HALF_OPEN_DEFAULT, AddressLimits, Denial, Place
+from router.front.address_limits import BUCKETS_MAX, HALF_OPEN_DEFAULT, AddressLimits, Denial, Slot
 
 ADDRESS = "192.0.2.1"
 
@@ -22,9 +22,9 @@ def limits(workers: int = 2, **settings: Any) -> AddressLimits:
     return AddressLimits(Settings(workers=workers, **settings))
 
 
-def let_in(limits: AddressLimits, host: str = ADDRESS, now: float = 0.0) -> Place:
+def let_in(limits: AddressLimits, host: str = ADDRESS, now: float = 0.0) -> Slot:
     entered = limits.enter(host, now)
-    assert isinstance(entered, Place), entered
+    assert isinstance(entered, Slot), entered
     return entered
 
 
@@ -38,11 +38,11 @@ def denied(limits: AddressLimits, host: str = ADDRESS, now: float = 0.0) -> str:
 
 def test_a_place_has_so_many_connections_and_another_place_its_own() -> None:
     per_ip = limits(connections_per_ip=3, half_open_per_ip=0)
-    places = [let_in(per_ip) for _ in range(3)]
+    slots = [let_in(per_ip) for _ in range(3)]
     assert denied(per_ip) == "address"
     assert denied(per_ip, "::ffff:192.0.2.1") == "address"
     let_in(per_ip, "192.0.2.2")
-    per_ip.leave(places.pop())
+    per_ip.leave(slots.pop())
     let_in(per_ip)
     assert denied(per_ip) == "address"
 
@@ -97,7 +97,7 @@ def test_new_connections_are_limited_by_time() -> None:
 
 def test_over_any_time_no_more_than_rate_and_burst() -> None:
     rate = limits(connection_rate_per_ip=5, half_open_per_ip=0)
-    let = sum(isinstance(rate.enter(ADDRESS, step / 100), Place) for step in range(6000))
+    let = sum(isinstance(rate.enter(ADDRESS, step / 100), Slot) for step in range(6000))
     assert 5 * 60 <= let <= 5 * 60 + 15
 
 
@@ -120,9 +120,9 @@ def test_what_is_handed_over_counts_on_without_a_gap() -> None:
     per_ip = limits(connections_per_ip=2, half_open_per_ip=0)
     per_ip.heard(0, Counted(0, {}, None))
     first, second = let_in(per_ip), let_in(per_ip)
-    for number, place in enumerate((first, second), start=1):
-        assert per_ip.said_hello(place) is None
-        per_ip.handed_over(place, 0, number)
+    for number, slot in enumerate((first, second), start=1):
+        assert per_ip.said_hello(slot) is None
+        per_ip.handed_over(slot, 0, number)
         assert denied(per_ip) == "address"
     per_ip.heard(0, Counted(1, {ADDRESS: 1}, 1))
     assert denied(per_ip) == "address"
@@ -164,9 +164,9 @@ def test_a_killed_worker_takes_its_connections_along() -> None:
 def test_two_fronts_may_both_let_somebody_in_but_not_to_a_worker() -> None:
     """What the other one has handed over meanwhile is seen at HELLO."""
     one = limits(connections_per_ip=1, half_open_per_ip=0)
-    place = let_in(one)
+    slot = let_in(one)
     one.heard(0, Counted(1, {ADDRESS: 1}, None))
-    denial = one.said_hello(place)
+    denial = one.said_hello(slot)
     assert denial is not None
     assert denial.limit == "address"
 
@@ -175,13 +175,13 @@ def test_the_server_has_so_many_in_all() -> None:
     whole = limits(max_connections=3, half_open_per_ip=0)
     whole.heard(0, Counted(1, {"192.0.2.9": 1}, None))
     whole.heard(1, Counted(1, {"192.0.2.8": 1}, None))
-    place = let_in(whole)
+    slot = let_in(whole)
     assert whole.is_full() is None
     let_in(whole, "192.0.2.2")
     denial = whole.is_full()
     assert denial is not None
     assert denial.limit == "server"
-    whole.leave(place)
+    whole.leave(slot)
     assert whole.is_full() is None
 
 
@@ -196,7 +196,7 @@ class Bookkeeping(RuleBasedStateMachine):
         self.limits = limits(connections_per_ip=self.LIMIT, half_open_per_ip=0)
         self.numbers = count(2**32 - 10)
         #: In the front, by host.
-        self.here: list[tuple[str, Place]] = []
+        self.here: list[tuple[str, Slot]] = []
         #: In a worker: hosts; what it told last, the last ticket, and whether it has told anything.
         self.there: list[Counter[str]] = [Counter(), Counter()]
         self.told: list[Counter[str]] = [Counter(), Counter()]
@@ -205,7 +205,7 @@ class Bookkeeping(RuleBasedStateMachine):
         self.last: list[int | None] = [None, None]
 
     @staticmethod
-    def place(host: str) -> str:
+    def source(host: str) -> str:
         return "2001:db8::/64" if ":" in host else host
 
     def alive(self, host: str) -> int:
@@ -219,7 +219,7 @@ class Bookkeeping(RuleBasedStateMachine):
     @rule(host=st.sampled_from(HOSTS))
     def connect(self, host: str) -> None:
         entered = self.limits.enter(host, 0.0)
-        if isinstance(entered, Place):
+        if isinstance(entered, Slot):
             assert self.alive(host) < self.LIMIT, "one too many was let in"
             self.here.append((host, entered))
         else:
@@ -228,21 +228,21 @@ class Bookkeeping(RuleBasedStateMachine):
     @precondition(lambda self: self.here)
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
-        _, place = self.here.pop(data.draw(st.integers(0, len(self.here) - 1)))
-        self.limits.leave(place)
+        _, slot = self.here.pop(data.draw(st.integers(0, len(self.here) - 1)))
+        self.limits.leave(slot)
 
     @precondition(lambda self: self.here)
     @rule(data=st.data(), worker=st.integers(0, 1))
     def hand_over(self, data: st.DataObject, worker: int) -> None:
-        host, place = self.here.pop(data.draw(st.integers(0, len(self.here) - 1)))
-        assert self.limits.said_hello(place) is None
+        host, slot = self.here.pop(data.draw(st.integers(0, len(self.here) - 1)))
+        assert self.limits.said_hello(slot) is None
         number = next(self.numbers) % 2**32
         self.there[worker][host] += 1
         self.fresh[worker][host] += 1
         self.last[worker] = number
         if not self.limits._workers[worker].counts:
             self.report(worker)  # a worker tells as soon as it is asked
-        self.limits.handed_over(place, worker, number)
+        self.limits.handed_over(slot, worker, number)
         if data.draw(st.booleans()):
             self.report(worker)
 
@@ -255,8 +255,8 @@ class Bookkeeping(RuleBasedStateMachine):
     @rule(worker=st.integers(0, 1))
     def report(self, worker: int) -> None:
         there = self.there[worker]
-        places = {self.place(host): there[host] for host in self.HOSTS}
-        for line in encode_counts(there.total(), places, self.last[worker]):
+        sources = {self.source(host): there[host] for host in self.HOSTS}
+        for line in encode_counts(there.total(), sources, self.last[worker]):
             self.limits.heard(worker, decode_counts(line))
         self.told[worker], self.fresh[worker] = there.copy(), Counter()
 
@@ -271,8 +271,8 @@ class Bookkeeping(RuleBasedStateMachine):
         assert all(self.alive(host) <= self.LIMIT for host in self.HOSTS)
 
     def teardown(self) -> None:
-        for _, place in self.here:
-            self.limits.leave(place)
+        for _, slot in self.here:
+            self.limits.leave(slot)
         for worker in (0, 1):
             self.limits.worker_gone(worker)
         assert not any(self.limits.sizes().values()), "something was left"

@@ -11,14 +11,13 @@ import socket
 import threading
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from core.process.handover import IN_FLIGHT_MAX, Ticket, endpoint
 from router.front.handover_queue import HandoverQueue
-from router.front.lobby_socket import LobbySocket
 from tests.router.front_process import (
     HEAD,
     TIMEOUT,
@@ -322,7 +321,7 @@ def test_a_storm_of_clients_is_handed_over_whole(run_dir: Path) -> None:
 
 
 class Stub:
-    """What a queue needs of a LobbySocket."""
+    """What a queue needs of a connection."""
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -338,6 +337,9 @@ class Stub:
     def adopted(self) -> None:
         self.done.set()
 
+    def returned(self) -> bool:
+        return True
+
     def fail(self) -> None:
         self.has_failed = True
         self.done.set()
@@ -348,10 +350,10 @@ async def hand_over(run_dir: Path, stubs: list[Stub]) -> None:
     queue = HandoverQueue(asyncio.get_running_loop(), str(run_dir), 0, lambda name: None)
     try:
         for stub in stubs:
-            queue.put(cast("LobbySocket", stub))
+            queue.put(stub)
         async with asyncio.timeout(TIMEOUT):
             await asyncio.gather(*(stub.done.wait() for stub in stubs))
-        assert queue.waiting() == []
+        assert queue.waiting_count == 0
         assert queue.in_flight_count == 0
     finally:
         queue.close()

@@ -13,8 +13,8 @@ import pytest
 import uvloop
 
 from core.process.settings import Settings
-from router.front.peeked_socket import now
 from router.front.reception import Reception
+from router.front.sockets import now
 from tests.router.front_process import HEAD, client_frame, hello
 
 #: Later than any deadline.
@@ -36,7 +36,7 @@ def client(reception: Reception) -> Iterator[socket.socket]:
         server, address = listener.accept()
     server.setblocking(False)
     with client, server:
-        reception.welcome(server, address)
+        reception.handshakes.welcome(server, address)
         yield client
 
 
@@ -44,40 +44,40 @@ def test_a_head_that_waits_in_the_socket_has_come_in_time(
     reception: Reception, client: socket.socket
 ) -> None:
     client.sendall(HEAD)
-    reception.heads.expire(now() + MUCH_LATER)
+    reception.handshakes.deadlines.expire(now() + MUCH_LATER)
     assert client.recv(4096).startswith(b"HTTP/1.1 101 ")
-    assert (len(reception.heads), len(reception.hellos)) == (0, 1)
+    assert (len(reception.handshakes.deadlines), len(reception.lobby.deadlines)) == (0, 1)
 
 
 @pytest.mark.parametrize("came", [b"", HEAD[:-2]], ids=["nothing", "half of it"])
 def test_a_head_that_is_not_there_has_not(reception: Reception, client: socket.socket, came: bytes) -> None:
     client.sendall(came)
-    reception.heads.expire(now() + MUCH_LATER)
+    reception.handshakes.deadlines.expire(now() + MUCH_LATER)
     assert client.recv(4096).startswith(b"HTTP/1.1 408 ")
-    assert (len(reception.heads), len(reception.hellos)) == (0, 0)
+    assert (len(reception.handshakes.deadlines), len(reception.lobby.deadlines)) == (0, 0)
 
 
 def test_d2_a_hello_that_waits_in_the_socket_has_come_in_time(
     reception: Reception, client: socket.socket
 ) -> None:
     client.sendall(HEAD + hello(str(uuid4())))
-    reception.heads.expire(now() + MUCH_LATER)
-    reception.hellos.expire(now() + MUCH_LATER)
-    assert (len(reception.hellos), len(reception.waits)) == (0, 1)
+    reception.handshakes.deadlines.expire(now() + MUCH_LATER)
+    reception.lobby.deadlines.expire(now() + MUCH_LATER)
+    assert (len(reception.lobby.deadlines), len(reception.handover.deadlines)) == (0, 1)
 
 
 def test_d2_whatever_else_waits_is_answered_before_the_end(
     reception: Reception, client: socket.socket
 ) -> None:
     client.sendall(HEAD)
-    reception.heads.expire(now() + MUCH_LATER)
+    reception.handshakes.deadlines.expire(now() + MUCH_LATER)
     client.recv(4096)
     client.sendall(client_frame(0x1, b'{"type": "PING", "data": {}}') + hello(str(uuid4()))[:-1])
-    reception.hellos.expire(now() + MUCH_LATER)
+    reception.lobby.deadlines.expire(now() + MUCH_LATER)
     received = b""
     while b"\x03\xf0no HELLO within" not in received:
         more = client.recv(4096)
         assert more, received
         received += more
     assert b"PONG" in received
-    assert (len(reception.hellos), len(reception.waits)) == (0, 0)
+    assert (len(reception.lobby.deadlines), len(reception.handover.deadlines)) == (0, 0)
