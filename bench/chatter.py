@@ -34,7 +34,7 @@ _LONGEST: Final = 60_000_000
 
 
 def new_histogram() -> HdrHistogram:
-    """An empty histogram of microseconds, exact to a thousandth."""
+    """Return an empty histogram of microseconds, exact to a thousandth."""
     return HdrHistogram(1, _LONGEST, 3)
 
 

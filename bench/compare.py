@@ -203,7 +203,7 @@ _COLUMNS: Final = (
 
 
 def markdown(rows: list[Result], yardstick: str) -> str:
-    """The table as text; `ratio` is that of CPU to the yardstick's."""
+    """Return the table as text; `ratio` is that of CPU to the yardstick's."""
     lines = [[column if column != "ratio" else f"x {yardstick}" for column in _COLUMNS]]
     for row in rows:
         cpu, ratio = row["cpu_us"], row.get("ratio")
@@ -227,7 +227,7 @@ def markdown(rows: list[Result], yardstick: str) -> str:
 
 
 def machine() -> str:
-    """What it was measured on."""
+    """Return what it was measured on."""
     model = "an unknown processor"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

@@ -32,7 +32,7 @@ _TAIL: Final = 32
 
 
 def text_frame(kind: str, **data: object) -> bytes:
-    """A message as a client sends it: masked."""
+    """Return a message as a client sends it: masked."""
     payload = json.dumps({"type": kind, "data": data}).encode()
     size = len(payload)
     head = bytes([0x81, 0x80 | size]) if size < 126 else b"\x81\xfe" + struct.pack("!H", size)
@@ -128,7 +128,7 @@ class Crowd:
 
     @staticmethod
     def _read(sock: socket.socket) -> bytes:
-        """What has come to one client, which answers a heartbeat in it."""
+        """Read what has come to one client, and answer a heartbeat in it."""
         data = sock.recv(65536)
         if _HEARTBEAT in data:
             sock.sendall(_ALIVE)
@@ -166,7 +166,7 @@ class Crowd:
 
 
 def upgrade() -> bytes:
-    """The request for an upgrade."""
+    """Return the request for an upgrade."""
     key = b64encode(os.urandom(16)).decode()
     return (
         "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -85,7 +85,7 @@ class Reports:
         self._thread.join()
 
     def summary(self) -> Result:
-        """The longest turns of the event loop in each second: the median and the longest; and how long commits took."""
+        """Return the longest turns of the event loop in each second: the median and the longest; and how long commits took."""
         turns = [report["longest_turn_seconds"] * 1000 for report in self._reports[1:] or self._reports]
         commits = self._total("store_commits_total")
         return {
@@ -145,7 +145,7 @@ def chat(
 
 
 def _closed_as_too_slow(server: Server) -> int:
-    """Connections of the first worker that were closed with 1013."""
+    """Return connections of the first worker that were closed with 1013."""
     return sum(
         count
         for name, count in server.stats().items()
@@ -154,7 +154,7 @@ def _closed_as_too_slow(server: Server) -> int:
 
 
 def summary(load: str, outcome: Outcome, cpu: float) -> Result:
-    """What a load came to, for which a server computed `cpu` seconds."""
+    """Return what a load came to, for which a server computed `cpu` seconds."""
     return {
         "load": load,
         "messages": outcome.messages,
@@ -169,7 +169,7 @@ def summary(load: str, outcome: Outcome, cpu: float) -> Result:
 def idle(
     connections: int = 10_000, workers: int = 2, store: str = "memory", patience: float = _SETTLING
 ) -> Result:
-    """Connections that have said HELLO; and `patience` seconds after they have left."""
+    """Measure connections that have said HELLO; and `patience` seconds after they have left."""
     with serving(store, workers) as server:
         crowd = Crowd(server.url, [str(uuid4()) for _ in range(connections)])
         empty = server.resident()
@@ -291,7 +291,7 @@ def fan_in(
     seconds: float = 10.0,
     store: str = "memory",
 ) -> Result:
-    """A user who never reads and gets `rate` messages a second, and pairs who chat beside that: what these notice."""
+    """Measure a user who never reads and gets `rate` messages a second, and what pairs who chat beside that notice."""
     result: Result = {"store": store, "senders": senders, "written_rate": rate}
     with serving(store) as server, crew(server.url, pairs) as members:
         load = f"rate {pairs_rate:g}"

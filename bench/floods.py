@@ -155,7 +155,7 @@ def _again(view: memoryview) -> memoryview:
 
 
 def _prepared(kind: str, port: int, pair: Pair) -> socket.socket:
-    """A connection that may do what it is going to do too often."""
+    """Open a connection that may do what it is going to do too often."""
     sock = _arrive(kind, port, pair)
     if kind not in _BEFORE_HELLO:
         sock.sendall(_open(pair, 0))
@@ -177,7 +177,7 @@ def _arrive(kind: str, port: int, pair: Pair) -> socket.socket:
 
 
 def _connected(port: int, user: str) -> socket.socket:
-    """A connection that has said HELLO."""
+    """Open a connection that has said HELLO."""
     sock = socket.create_connection(("127.0.0.1", port), _PATIENCE)
     sock.sendall(upgrade() + text_frame("HELLO", user_id=user, display_name="Flood", **_HELLO_EXTRA))
     with suppress(TimeoutError):

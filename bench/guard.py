@@ -109,7 +109,7 @@ def count(names: Sequence[str], turns: int = TURNS, program: Sequence[str] = _PR
 
 
 def _at_fixed_addresses() -> list[str]:
-    """What to put before a command so that its addresses are the same in every run; nothing where that is forbidden."""
+    """Return what to put before a command so that its addresses are the same in every run; nothing where that is forbidden."""
     prefix = ["setarch", platform.machine(), "--addr-no-randomize"]
     try:
         works = subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0
@@ -119,7 +119,7 @@ def _at_fixed_addresses() -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """That of this process, without what may change how Python, valgrind or the server's settings behave."""
+    """Return that of this process, without what may change how Python, valgrind or the server's settings behave."""
     ours = ("PYTHON", "FASTCHAT_", "VALGRIND", "COVERAGE")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     # The second lets the program be a file elsewhere.
@@ -144,7 +144,7 @@ def _counted(path: Path) -> int:
 
 
 def load_budget(path: Path) -> Budget | None:
-    """The committed budget; None when there is none."""
+    """Load the committed budget; None when there is none."""
     return Budget(**json.loads(path.read_text())) if path.exists() else None
 
 
@@ -154,7 +154,7 @@ def in_units(counted: Mapping[str, float]) -> dict[str, float]:
 
 
 def python_version() -> str:
-    """That of this interpreter, as a budget has it."""
+    """Return that of this interpreter, as a budget has it."""
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -192,7 +192,7 @@ def compare(
 
 
 def table(counted: Mapping[str, float], budget: Mapping[str, float]) -> str:
-    """What was measured, a line for each scenario."""
+    """Return what was measured, a line for each scenario."""
     lines = [f"{'scenario':12} {'instructions/message':>20} {'units':>8} {'budget':>8} {'difference':>10}"]
     for name, cost in in_units(counted).items():
         allowed = budget.get(name)
@@ -203,7 +203,7 @@ def table(counted: Mapping[str, float], budget: Mapping[str, float]) -> str:
 
 
 def updated(budget: Budget | None, counted: Mapping[str, float], python: str) -> Budget:
-    """The budget to commit. One scenario alone can be updated on the build only that the others were measured with: ValueError."""
+    """Return the budget to commit. One scenario alone can be updated on the build only that the others were measured with: ValueError."""
     unit, units = counted[REFERENCE], {name: round(cost, 4) for name, cost in in_units(counted).items()}
     if units.keys() < SCENARIOS.keys():
         if budget is None or not is_same_build(budget, python, unit):

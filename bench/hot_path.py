@@ -86,7 +86,7 @@ class Wire:
         self._frames.append(frame)
 
     def flush(self) -> None:
-        """The turn is over."""
+        """Note that the turn is over."""
         self.written += len(self._frames)
         if self.kept is not None:
             self.kept += self._frames
@@ -103,7 +103,7 @@ class Wire:
         """Nobody reads."""
 
     def unsent(self) -> int:
-        """It is as fast as can be."""
+        """Return 0: this client reads as fast as can be."""
         return 0
 
 
@@ -126,7 +126,7 @@ class Bus:
             records.append(record)
 
     def flush(self) -> list[tuple[int, list[bytes]]]:
-        """The turn is over; nothing is ever refused."""
+        """End the turn; nothing is ever refused."""
         self.turn, self._records = self._records, {}
         return []
 
@@ -138,11 +138,11 @@ class TurnClock:
         self.milliseconds = _NOON
 
     def timestamp(self) -> bytes:
-        """Formatted anew for each caller, as the worker's clock does."""
+        """Format it anew for each caller, as the worker's clock does."""
         return format_timestamp(self.milliseconds)
 
     def seconds(self) -> float:
-        """The same in seconds since 1970."""
+        """Return the same in seconds since 1970."""
         return self.milliseconds / 1000
 
 
@@ -158,7 +158,7 @@ class Client:
         self.session: Session = cast.shard_of(user_id).connect(self.wire, user_id, 0, cast.now)
 
     def say(self, payload: bytes) -> None:
-        """What a worker does with the text of a message."""
+        """Do what a worker does with the text of a message."""
         now = self._cast.now
         self.wire.last_heard = now
         self.session.receive(payload, now)
@@ -251,7 +251,7 @@ class Cast:
 
 
 def said(kind: str, **data: Any) -> bytes:
-    """What a client sends."""
+    """Return what a client sends."""
     return json.dumps({"type": kind, "data": data}).encode()
 
 
@@ -308,7 +308,7 @@ def same_shard(turns: int) -> Workload:
 
 
 def other_shard(turns: int) -> Workload:
-    """The message and its outcome travel in envelopes."""
+    """Send the message and its outcome in envelopes."""
     return _Chat(turns, workers=2)
 
 

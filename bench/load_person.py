@@ -78,7 +78,7 @@ class Expectation:
         self._result.set(answer)
 
     def fail(self, failure: Failure) -> None:
-        """It will not come; what has come before stays so."""
+        """Note that it will not come; what has come before stays so."""
         if not self.over:
             self._result.set_exception(failure)
 
@@ -88,7 +88,7 @@ class Expectation:
         return self.over
 
     def miss(self) -> None:
-        """It has not come in time."""
+        """Note that it has not come in time."""
         self.fail(Missing(f"no {self._kind} as expected within {ANSWER_TIMEOUT:g} s"))
 
     def answer(self) -> Answer:
@@ -241,7 +241,7 @@ class Person:
                     self._lose(connection, Lost("connection lost: no PONG"))
 
     def _lose(self, connection: Connection, loss: Lost) -> None:
-        """The connection is no more. Does nothing for one that has been left or given up before."""
+        """Note that the connection is no more. Does nothing for one that has been left or given up before."""
         if connection is not self._connection:
             return
         self._connection = None
@@ -252,7 +252,7 @@ class Person:
             self._come_back(time.perf_counter())
 
     def _forsake(self, loss: Lost) -> None:
-        """What hangs on the connection that was lost does not come any more."""
+        """Give up what hangs on the connection that was lost."""
         for expectation in [
             *self._expected,
             *(cause for causes in self._caused.values() for cause in causes),

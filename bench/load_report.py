@@ -23,7 +23,7 @@ class Report(Protocol):
 
 
 def report_to(environment: Environment) -> Report:
-    """The `Report` that goes into locust's figures."""
+    """Return the `Report` that goes into locust's figures."""
 
     def report(
         name: str, started: float, finished: float | None = None, error: Failure | None = None

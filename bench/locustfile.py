@@ -116,7 +116,7 @@ def tell_report(report: Path) -> None:
 
 
 def conclude(environment: Environment, **_: Any) -> None:
-    """A run that never came to one kind of request has not shown that it works."""
+    """Fail a run that never came to one kind of request: it has not shown that it works."""
     if environment.runner is not None:
         environment.runner.quit()  # where somebody interrupted it, people have not left yet
     require(environment, KINDS)

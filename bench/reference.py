@@ -211,7 +211,7 @@ class Reference:
         self._receive(token, now)
 
     def _look_around(self, number: int, now: float) -> None:
-        """Calls of small methods, which the interpreter does itself: much of what the core does."""
+        """Call small methods, which the interpreter does itself: much of what the core does."""
         open_desks = 0
         for _ in range(_ROUNDS):
             for desk in self._desks.values():

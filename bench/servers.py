@@ -49,7 +49,7 @@ class Server:
         self.pids["supervisor"] = int(status["pid"])
 
     def stats(self, worker: int = 0) -> dict[str, Any]:
-        """What a worker reported last, at most a second ago; by the names of ``core.process.metrics``."""
+        """Return what a worker reported last, at most a second ago; by the names of ``core.process.metrics``."""
         reports = self._status()["processes"]
         found = (each for each in reports if each["kind"] == "worker" and each["index"] == worker)
         return dict(next(found)["stats"])
@@ -63,7 +63,7 @@ class Server:
         return resident_bytes(self.pids.values())
 
     def get(self, path: str) -> bytes:
-        """What the admin port answers."""
+        """Return what the admin port answers."""
         with urllib.request.urlopen(f"{self._admin}{path}") as answer:  # noqa: S310 - our own server
             body: bytes = answer.read()
         return body

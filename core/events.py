@@ -16,12 +16,12 @@ _ORDINARY_CLOSES: Final = frozenset(
 
 
 def fields(**values: object) -> dict[str, Any]:
-    """For `extra=` of a log call: what the event is about. None is left out."""
+    """Return `extra` of a log call: what the event is about. None is left out."""
     return {"fields": values}
 
 
 def close_level(code: int) -> int:
-    """How severe it is that the server closes a connection with this code."""
+    """Return how severe it is that the server closes a connection with this code."""
     if code == CloseCode.INTERNAL_ERROR:
         return logging.ERROR
     return logging.DEBUG if code in _ORDINARY_CLOSES else logging.INFO

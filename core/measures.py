@@ -28,14 +28,14 @@ _LABEL: Final = re.compile(r'([a-z_]+)="([^"]*)"(?:,|$)')
 
 
 def series(name: str, **labels: str) -> str:
-    """The name under which a metric is reported for these values of its labels, which must not contain a double quote."""
+    """Return the name under which a metric is reported for these values of its labels, which must not contain a double quote."""
     if not labels:
         return name
     return name + "{" + ",".join(f'{label}="{value}"' for label, value in labels.items()) + "}"
 
 
 def split_series(text: str) -> tuple[str, dict[str, str]]:
-    """The inverse of `series`. Raises ValueError for what it does not make."""
+    """Undo `series`. Raises ValueError for what it does not make."""
     match = _SERIES.fullmatch(text)
     if match is None:
         raise ValueError(f"not the name of a series: {text[:80]!r}")
@@ -74,7 +74,7 @@ class Histogram:
             self._count()
 
     def report(self) -> dict[str, Any]:
-        """As the supervisor gets it: ``{"counts": [...], "sum": ...}``."""
+        """Return it as the supervisor gets it: ``{"counts": [...], "sum": ...}``."""
         self._count()
         return {"counts": self._counts.copy(), "sum": self._sum}
 
@@ -96,7 +96,7 @@ class Histogram:
 
 
 def quantile(bounds: tuple[float, ...], counts: list[int], share: float) -> float:
-    """The value below which that share of all lie, evenly spread within a range, as Prometheus reckons; 0 when there are none.
+    """Return the value below which that share of all lie, evenly spread within a range, as Prometheus reckons; 0 when there are none.
 
     `counts` are those of one `Histogram`, or the difference between two reports of it. What lies above all bounds counts as the last one.
     """

@@ -17,7 +17,7 @@ WORKERS_MAX: Final = 64
 
 
 def slot_of(user_id: str) -> int:
-    """The slot of a user, 0 to 1,023. `user_id` is in its canonical (lower-case) form."""
+    """Return the slot of a user, 0 to 1,023. `user_id` is in its canonical (lower-case) form."""
     return crc32(user_id.encode()) & _MASK
 
 
@@ -34,7 +34,7 @@ class Placement:
         self.owners: tuple[int, ...] = _owners(workers)
 
     def worker_of(self, user_id: str) -> int:
-        """The worker that owns this user."""
+        """Return the worker that owns this user."""
         return self.owners[crc32(user_id.encode()) & _MASK]  # `slot_of`, without the call
 
 

@@ -45,7 +45,7 @@ class Counts:
 
 
 def main() -> None:
-    """Does not return."""
+    """Fuzz; does not return."""
     with atheris.instrument_imports(include=["core", "router"], enable_loader_override=False):
         target = load(sys.argv[1])
     counts = Counts(Path(os.environ["FUZZ_COUNTS"]) / "counts.json")

@@ -187,7 +187,7 @@ def mutate_json(data: bytes, rng: Random) -> bytes:
 
 
 def _change_token(data: bytes, rng: Random) -> bytes | None:
-    """`data` with one value, or key, written anew, which is quicker than to read and write it all; None where there is none."""
+    """Write one value, or key, of `data` anew, which is quicker than to read and write it all; None where there is none."""
     spans = [match.span() for match in _TOKEN.finditer(data)]
     if not spans:
         return None

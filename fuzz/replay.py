@@ -9,7 +9,7 @@ from fuzz.target import load
 
 
 def main() -> None:
-    """The first that fails ends it."""
+    """Replay the inputs; the first that fails ends it."""
     name, *paths = sys.argv[1:]
     target = load(name)
     for path in map(Path, paths):

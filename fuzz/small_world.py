@@ -121,7 +121,7 @@ def new_world(limits: bool) -> World:
 
 
 def come(world: World, user_id: str, name: str, **data: Any) -> Client:
-    """A connection that has said HELLO."""
+    """Open a connection that has said HELLO."""
     client = Client(world, user_id)
     client.hello(name, **data)
     client.read()

@@ -31,11 +31,11 @@ class Target(NamedTuple):
 
 
 def load(name: str) -> Target:
-    """The target of this name."""
+    """Load the target of this name."""
     target: Target = importlib.import_module(f"fuzz.targets.{name}").TARGET
     return target
 
 
 def seeds(name: str) -> list[bytes]:
-    """The inputs in the repository, in the order of their file names."""
+    """List the inputs in the repository, in the order of their file names."""
     return [path.read_bytes() for path in sorted((CORPUS / name).iterdir())]

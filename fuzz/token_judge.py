@@ -63,7 +63,7 @@ class Verdict(NamedTuple):
 
 
 def _issuer(algorithm: str, names: tuple[str | None, ...], **settings: Any) -> Issuer:
-    """A verifier and its keys; with names it is a Key Set, which has keys for other things beside them."""
+    """Make a verifier and its keys; with names it is a Key Set, which has keys for other things beside them."""
     content: dict[Path, bytes] = {}
     keys: dict[str | None, SigningKey] = {
         name: SECRET + str(which) if algorithm == "HS256" else private_key(algorithm, which)
@@ -145,7 +145,7 @@ def _refused(reason: str) -> Verdict:
 
 
 def _decoded(part: str, canonical: bool = True) -> bytes | None:
-    """A part of a token; None when it is not base64url, or, of a `canonical` one, when there is another way to write the same."""
+    """Decode a part of a token; None when it is not base64url, or, of a `canonical` one, when there is another way to write the same."""
     try:
         decoded = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
     except binascii.Error:

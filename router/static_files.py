@@ -37,7 +37,7 @@ class StaticFile:
     """One file, as it is sent."""
 
     def __init__(self, path: Path, cache_control: str = "no-cache") -> None:
-        """Raises OSError when it cannot be read, and KeyError when nothing of that suffix is served."""
+        """Read the file. Raises OSError when that can't be, and KeyError when nothing of that suffix is served."""
         body = path.read_bytes()
         self._etag = hashlib.sha256(body).hexdigest()[:_DIGEST_LENGTH]
         # mtime=0: the same file is the same bytes in every process.

@@ -36,7 +36,7 @@ class Unknown(Exception):
 
 
 def install() -> Path:
-    """The program, installed now if it is not yet. Raises Unknown."""
+    """Install the program, if it is not yet. Raises Unknown."""
     program = ENVIRONMENT / "bin" / "pip-audit"
     if not program.exists():
         venv.create(ENVIRONMENT, with_pip=True, clear=True)
@@ -52,7 +52,7 @@ def install() -> Path:
 
 
 def ask(program: Path, lock: Path) -> list[dict[str, Any]]:
-    """What pip-audit says about each package. Raises Unknown."""
+    """Ask pip-audit about each package. Raises Unknown."""
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory) / "report.json"
         words = ["--requirement", str(lock), "--no-deps", "--disable-pip", "--progress-spinner", "off"]
@@ -66,7 +66,7 @@ def ask(program: Path, lock: Path) -> list[dict[str, Any]]:
 
 
 def weaknesses(packages: list[dict[str, Any]]) -> list[str]:
-    """A line for each that is known."""
+    """List the weaknesses that are known, a line for each."""
     return [
         f"{package['name']} {package['version']}: {found['id']}"
         + (f", mended in {', '.join(found['fix_versions'])}" if found["fix_versions"] else ", not mended yet")
@@ -76,7 +76,7 @@ def weaknesses(packages: list[dict[str, Any]]) -> list[str]:
 
 
 def check_all_known(packages: list[dict[str, Any]]) -> None:
-    """Raises Unknown when a package could not be asked about: some mirrors of PyPI have the packages, but not what is known of them."""
+    """Check that all could be asked about: some mirrors of PyPI have the packages, but not what is known of them. Raises Unknown."""
     skipped = [package for package in packages if "skip_reason" in package]
     if skipped:
         raise Unknown(
@@ -118,7 +118,7 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _end_of(said: str) -> str:
-    """The last words of a program."""
+    """Return the last words of a program."""
     return " ".join(said.split())[-_LAST_WORDS:]
 
 

@@ -97,7 +97,7 @@ class Person:
             raise Different(f"the connection was closed: {closed}") from None
 
     async def expect(self, kind: str, **expected: Any) -> Message:
-        """The data of the next message of this type, which has to contain what is expected. Raises Different if not."""
+        """Wait for the next message of this type, which has to contain what is expected, and return its data. Raises Different if not."""
         show("expected", f"{self.name} gets {kind} {as_json(expected)}")
         message = await self._next(kind, lambda data: True)
         show("came", message)
@@ -130,7 +130,7 @@ class Person:
         show("came", f"PRESENCE with {len(message['data']['users'])} users, these as expected")
 
     async def ping_frame(self) -> None:
-        """A WebSocket ping, answered below the messages."""
+        """Send a WebSocket ping, answered below the messages."""
         show("do", f"{self.name} sends a WebSocket ping frame")
         show("expected", "a pong frame")
         pong = await self._socket.ping()
@@ -142,7 +142,7 @@ class Person:
         show("came", f"the pong, after {latency * 1000:.1f} ms")
 
     async def _next(self, kind: str, where: Callable[[Message], bool]) -> Message:
-        """The next message of this type whose data satisfies `where`, or else an ERROR. Raises Different when none comes."""
+        """Wait for the next message of this type whose data satisfies `where`, or else an ERROR. Raises Different when none comes."""
 
         def wanted(message: Message) -> bool:
             return bool(message["type"] == kind and where(message["data"]))
@@ -177,7 +177,7 @@ class Person:
         return message_id
 
     async def expect_message(self, peer: Person, content: str, message_id: str) -> None:
-        """The message comes, with everything that the protocol says, and is acknowledged."""
+        """Expect the message, with everything that the protocol says, and acknowledge it."""
         fields = {"from": peer.user_id, "to": self.user_id, "content": content, "message_id": message_id}
         await self.expect("MSG", **fields, timestamp=...)
         await self.send("MSG_ACK", message_id=message_id)
@@ -265,7 +265,7 @@ async def messages(alice: Person, bob: Person) -> None:
 
 
 async def bad_messages(alice: Person, bob: Person) -> None:
-    """What breaks a rule is answered with VALIDATION, and the connection stays"""
+    """Messages that break a rule are answered with VALIDATION, and the connection stays"""
     await alice.message(bob, "")
     await alice.expect_error("VALIDATION")
     await alice.message(bob, "x" * 1001)
@@ -345,7 +345,7 @@ async def walk(url: str) -> None:
 
 
 def main() -> int:
-    """The exit code."""
+    """Run the test; the exit code."""
     arguments = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -40,7 +40,7 @@ _PROSE: Final = _PROJECT / "scripts" / "protocol_page.md"
 
 
 def schema() -> Schema:
-    """The JSON Schema: any message; `$defs/fromClient` and `$defs/fromServer` are those of one direction."""
+    """Make the JSON Schema: any message; `$defs/fromClient` and `$defs/fromServer` are those of one direction."""
     definitions: Schema = {}
     for side, messages in (("fromClient", FROM_CLIENT), ("fromServer", FROM_SERVER)):
         names = [f"{side}.{message.type}" for message in messages]
@@ -88,7 +88,7 @@ def _field_schema(field: Field, taken: bool) -> Schema:
 
 
 def _only_with(field: Field) -> Schema:
-    """The rule of a field that is looked at only when the same message asks for the capability."""
+    """Make the rule of a field that is looked at only when the same message asks for the capability."""
     asked = {"type": "array", "contains": {"const": field.capability}}
     return {
         "if": {"properties": {"capabilities": asked}, "required": ["capabilities"]},
@@ -100,14 +100,14 @@ def _only_with(field: Field) -> Schema:
 
 
 def page() -> str:
-    """The reference as Markdown: the prose of `_PROSE` with the tables in it."""
+    """Make the reference as Markdown: the prose of `_PROSE` with the tables in it."""
     prose = Template(_PROSE.read_text())
     transcripts = {transcript.name: _transcript(transcript) for transcript in TRANSCRIPTS}
     return prose.substitute(_tables(), **_numbers(), **transcripts)
 
 
 def _tables() -> dict[str, str]:
-    """What the prose calls by the name of a table."""
+    """Make what the prose calls by the name of a table."""
     return {
         "capabilities": table(
             ("capability", "what it changes"), ((f"`{name}`", about) for name, about in CAPABILITIES)
@@ -133,7 +133,7 @@ def _tables() -> dict[str, str]:
 
 
 def _numbers() -> dict[str, str]:
-    """What the prose calls by the name of a number."""
+    """List what the prose calls by the name of a number."""
     numbers = {
         "announce": ANNOUNCE_SECONDS,
         "answer_timeout": connecting.ANSWER_TIMEOUT,
@@ -190,7 +190,7 @@ def _event(line: Line) -> str:
 
 
 def _json(kind: str, data: dict[str, Any]) -> str:
-    """A message as it is on the wire."""
+    """Return a message as it is on the wire."""
     return json.dumps({"type": kind, "data": data}, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -210,7 +210,7 @@ def _fields(fields: Sequence[Field], optional: bool = True) -> str:
 
 
 def contents() -> dict[Path, str]:
-    """What each file is to hold."""
+    """Return what each file is to hold."""
     return {PAGE: page(), SCHEMA: json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"}
 
 

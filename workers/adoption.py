@@ -53,18 +53,18 @@ class _Underlay:
         self._stream = stream
 
     def get_extra_info(self, name: str) -> Any:
-        """The socket; picows asks for the two addresses only to log them, and the event loop would keep them."""
+        """Return the socket; picows asks for the two addresses only to log them, and the event loop would keep them."""
         return self._stream.get_extra_info(name) if name == "socket" else None
 
     def get_write_buffer_size(self) -> int:
-        """Not 0, or picows would write to the socket itself."""
+        """Return what is not 0, or picows would write to the socket itself."""
         return 1
 
     def write(self, data: bytes) -> None:
-        """The answer to the canned request, which is empty; and a Close frame after a parse error, which comes too early."""
+        """Drop the answer to the canned request, which is empty; and a Close frame after a parse error, which comes too early."""
 
     def close(self) -> None:
-        """picows does this 10 ms after a parse error; `Connection._finish` has seen to it already."""
+        """Do nothing: picows calls this 10 ms after a parse error, and `Connection._finish` has seen to it already."""
 
     def abort(self) -> None:
         self._stream.abort()
@@ -82,7 +82,7 @@ class _ParserLog:
         return False
 
     def error(self, message: str, *args: Any) -> None:
-        """A WSProtocolError: its code and reason come as the only argument."""
+        """Take a WSProtocolError: its code and reason come as the only argument."""
         code, reason = args[0][:2]
         is_close = "CLOSE" in reason
         if code == CloseCode.MESSAGE_TOO_BIG:

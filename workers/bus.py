@@ -37,7 +37,7 @@ class ZmqBus:
     """Implements ``core.chat.ports.Bus``. `listen` must be called once, before anything comes."""
 
     def __init__(self, run_dir: str, index: int, generation: int, workers: int) -> None:
-        """Raises OSError when the run directory can't be used."""
+        """Make the sockets. Raises OSError when the run directory can't be used."""
         self._index = index
         self._generation = generation
         self._context = zmq.Context(io_threads=1)
@@ -86,7 +86,7 @@ class ZmqBus:
             records.append(record)
 
     def stats(self) -> dict[str, Any]:
-        """For the worker's report."""
+        """Return the worker's report."""
         return {
             "bus_sent_total": self._sent,
             "bus_records_total": self._records_sent,

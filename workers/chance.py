@@ -11,9 +11,9 @@ class SystemChance:
     """Implements ``core.chat.ports.Chance``."""
 
     def message_id(self) -> str:
-        """A UUID v4, at a quarter of what `uuid4` costs, which is unguessable too."""
+        """Return a UUID v4, at a quarter of what `uuid4` costs, which is unguessable too."""
         return str(UUID(int=random.getrandbits(128), version=4))
 
     def epoch(self) -> str:
-        """12 hexadecimal digits."""
+        """Return 12 hexadecimal digits."""
         return secrets.token_hex(6)

@@ -16,11 +16,11 @@ from core.wire.frames import CloseWatch
 class Closed(Protocol):
     """A connection that has been told its last frame."""
 
-    def say_fin(self) -> None:
-        """Both sides have sent a Close frame."""
+    def send_fin(self) -> None:
+        """Send FIN: both sides have sent a Close frame."""
 
     def gone(self) -> None:
-        """The TCP connection has ended."""
+        """Note that the TCP connection has ended."""
 
 
 class Closing(asyncio.BufferedProtocol):
@@ -40,7 +40,7 @@ class Closing(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._watch is not None and self._watch.feed(self._scrap[:nbytes]):
             self._watch = None
-            self._connection.say_fin()
+            self._connection.send_fin()
 
     def eof_received(self) -> bool:
         return False

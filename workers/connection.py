@@ -69,10 +69,10 @@ class Host(Protocol):
     frames: int
 
     def entered(self, connection: Connection) -> None:
-        """The event loop has the socket of a connection."""
+        """Note that the event loop has the socket of a connection."""
 
     def left(self, connection: Connection) -> None:
-        """A connection is gone."""
+        """Note that a connection is gone."""
 
 
 class Connection(WSListener):
@@ -164,7 +164,7 @@ class Connection(WSListener):
     def close(self, code: int, reason: str) -> None:
         """Write what is waiting, then a Close frame, and end the connection."""
         if self._linger_until is None:
-            self._tell(
+            self._log_event(
                 close_level(code), "a connection was closed by the server", code=int(code), reason=reason
             )
         self._finish(code, reason)
@@ -175,7 +175,7 @@ class Connection(WSListener):
         self._host.rounds.hold(self, until)
 
     def unsent(self) -> int:
-        """Bytes that wait here or in the transport."""
+        """Return bytes that wait here or in the transport."""
         waiting = self._stream.get_write_buffer_size() if self._stream is not None else 0
         return self._frames_size + waiting
 
@@ -251,7 +251,7 @@ class Connection(WSListener):
             stream.pause_reading()
 
     def resume_reading(self) -> None:
-        """The opposite."""
+        """Read again."""
         stream = self.stream
         if stream is not None and not stream.is_reading():
             stream.resume_reading()
@@ -259,14 +259,14 @@ class Connection(WSListener):
     # -- From picows --
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        """The canned upgrade is through."""
+        """Note that the canned upgrade is through."""
         self._transport = transport
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """A whole frame, unmasked; picows has checked opcode, mask, length and the form of control frames."""
+        """Take a whole frame, unmasked; picows has checked opcode, mask, length and the form of control frames."""
         if self._linger_until is not None:
             if frame.msg_type == _CLOSE:  # it came in one go with what made us close
-                self.say_fin()
+                self.send_fin()
             return
         self.allowance -= 1 + (frame.payload_size >> LENGTH_SHIFT)
         if self.allowance <= 0:
@@ -302,21 +302,21 @@ class Connection(WSListener):
             self._host.turn.schedule()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        """The client is gone without a Close of ours."""
+        """Note that the client is gone without a Close of ours."""
         self.gone()
 
     def pause_writing(self) -> None:
-        """More waits than the transport's high-water mark; `flush` looks at the amount itself."""
+        """Do nothing: `flush` looks at the amount itself that waits."""
 
     def resume_writing(self) -> None:
-        """The client has read: go on with what it missed."""
+        """Go on with what the client missed, which has read."""
         if self._linger_until is None:
             self.session.writable(monotonic())
 
     # -- From the timer wheel --
 
-    def look(self, now: float) -> float | None:
-        """The heartbeat: ping a silent client, give up on one that stays silent (D27); and the deadlines of HELLO and of closing."""
+    def on_timer(self, now: float) -> float | None:
+        """Ping a silent client, give up on one that stays silent (D27); and judge the deadlines of HELLO and of closing."""
         if self._stream is None:
             return None
         if self._linger_until is not None:
@@ -334,12 +334,12 @@ class Connection(WSListener):
         return self._stream is not None and self._stream.is_reading() and not is_readable(self._fd)
 
     def gone_out(self) -> int:
-        """Bytes that the transport has had to keep for a while, and the kernel has taken since."""
+        """Return bytes that the transport has had to keep for a while, and the kernel has taken since."""
         waiting = self._stream.get_write_buffer_size() if self._stream is not None else 0
         return self.kept - waiting
 
     def stood_still(self, seconds: float, now: float) -> None:
-        """The worker stood still for so long, until now: what did not happen meanwhile is not the client's doing (D27)."""
+        """Note that the worker stood still for so long, until now: what did not happen meanwhile is not the client's doing (D27)."""
         self.last_heard = min(self.last_heard + seconds, now)
         self.session.hello_deadline += seconds
         if self.unanswered is not None:
@@ -350,7 +350,7 @@ class Connection(WSListener):
     # -- Receiving --
 
     def _exhausted(self) -> None:
-        """The allowance is used up: in more than one turn, there is another one."""
+        """Go on in another turn, since the allowance is used up."""
         turn = self._host.turn.number
         if turn == self._turn:
             self._host.rounds.meter(self)
@@ -388,7 +388,7 @@ class Connection(WSListener):
         known = int(code) if code in _CLIENT_CODES else None
         self._host.shard.count_close("client", OTHER if known is None else known, "")
         self.session.note_close("client", int(code), payload[2:].decode(errors="replace"), now)
-        self._tell(logging.DEBUG, "a connection was closed by its client", code=known)
+        self._log_event(logging.DEBUG, "a connection was closed by its client", code=known)
         self.session.on_closed(now)
         self._finish(code, answer[2:].decode(), answered=True)
         self._host.turn.schedule()
@@ -402,7 +402,7 @@ class Connection(WSListener):
         except FrameError as error:
             self.fail(error.code, error.reason)
         except Exception:
-            self._tell(logging.ERROR, "bug while handling a message", exc_info=True)
+            self._log_event(logging.ERROR, "bug while handling a message", exc_info=True)
             self.fail(CloseCode.INTERNAL_ERROR, BUG_REASON)
         self._host.turn.schedule()
 
@@ -417,7 +417,7 @@ class Connection(WSListener):
         if self._linger_until is None:
             self.fail(code, reason)
         if is_close:
-            self.say_fin()
+            self.send_fin()
 
     def fail(self, code: int, reason: str) -> None:
         """Close for what the client did, or did not do."""
@@ -444,18 +444,18 @@ class Connection(WSListener):
         stream.resume_reading()
         self._host.wheel.watch(self, self._linger_until)
         if answered:
-            self.say_fin()
+            self.send_fin()
 
     def _end(self) -> None:
-        """The linger time is over: FIN, unless the client does not even read what is there."""
+        """Send FIN once the linger time is over, unless the client does not even read what is there."""
         assert self._stream is not None, "else nobody would look"
         if self._stream.get_write_buffer_size():
             self._stream.abort()
         else:
             self._stream.close()
 
-    def say_fin(self) -> None:
-        """Both sides have sent a Close frame: nothing follows from here. The client closes too, or the linger time ends."""
+    def send_fin(self) -> None:
+        """Send FIN: both sides have sent a Close frame, and nothing follows. The client closes too, or the linger time ends."""
         stream = self._stream
         if stream is not None and not stream.is_closing():
             try:
@@ -470,13 +470,13 @@ class Connection(WSListener):
         self._host.left(self)
         if not self.session.closed:
             now = monotonic()
-            self._tell(logging.DEBUG, "a connection broke")
+            self._log_event(logging.DEBUG, "a connection broke")
             self._host.shard.count_close("nobody", _ABNORMAL, "")
             self.session.note_close("nobody", _ABNORMAL, "", now)
             self.session.on_closed(now)
             self._host.turn.schedule()
 
-    def _tell(self, level: int, event: str, *, exc_info: bool = False, **about: object) -> None:
+    def _log_event(self, level: int, event: str, *, exc_info: bool = False, **about: object) -> None:
         """Log something about this connection."""
         who = fields(connection=self.label, user=self.session.claimed, address=self.address, **about)
         _log.log(level, event, exc_info=exc_info, extra=who)
@@ -484,13 +484,13 @@ class Connection(WSListener):
     # -- Adopting --
 
     def adopted(self, stream: asyncio.Transport) -> None:
-        """The event loop has the socket; called before anything is read from it."""
+        """Note that the event loop has the socket; called before anything is read from it."""
         self._stream = stream
         raw: socket.socket = stream.get_extra_info("socket")
         self._fd = raw.fileno()
         stream.set_write_buffer_limits(high=REPLAY_WINDOW_BYTES, low=REPLAY_WINDOW_BYTES // 4)
         self._host.entered(self)
-        self._tell(logging.DEBUG, "a client came")
+        self._log_event(logging.DEBUG, "a client came")
         if self._linger_until is not None:
             stream.abort()
             return

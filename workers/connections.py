@@ -46,7 +46,7 @@ class Connections:
         counts: AddressCounts | None,
         make: Callable[[Host, Ticket, float], Connection],
     ) -> None:
-        """`counts` is where connections are counted by address, when a limit asks for it; `make` makes a connection."""
+        """Start without any. `counts` is where connections are counted by address, when a limit asks for it; `make` makes a connection."""
         self.shard = shard
         self.turn = turn
         self.rounds = Rounds(asyncio.get_running_loop(), turn.schedule)
@@ -153,7 +153,7 @@ class Connections:
 
     def sample(self, now: float) -> None:
         """Look, once a second, who has stopped reading and is to be closed, and whether there is memory for more connections."""
-        self._outbox = self.slow_readers.look(now)
+        self._outbox = self.slow_readers.sample(now)
         memory, was_full = self._memory, self._memory.full
         memory.sample(now)
         if memory.full != was_full:

@@ -49,9 +49,9 @@ class Endpoints:
         """Look again and again, until cancelled."""
         while True:
             await asyncio.sleep(_INTERVAL)
-            await self.look()
+            await self.check()
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Open again what is gone."""
         self.missing = 0
         for endpoint in self._endpoints:

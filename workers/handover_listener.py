@@ -166,7 +166,7 @@ class HandoverListener:
 
 
 def _open_listener(path: str) -> socket.socket:
-    """A socket that listens at `path`, in place of whatever has that name."""
+    """Open a socket that listens at `path`, in place of whatever has that name."""
     with suppress(FileNotFoundError):
         os.unlink(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)

@@ -33,7 +33,7 @@ _STUCK: Final = 60.0
 class Watched(Protocol):
     """What sits on the wheel."""
 
-    def look(self, now: float) -> float | None:
+    def on_timer(self, now: float) -> float | None:
         """Do what is due, and say when to look again; None for never."""
 
 
@@ -81,7 +81,7 @@ class Ping:
         self._since = 0.0
 
     def due(self, connection: Beating, now: float) -> float:
-        """When there must have been an answer; not before a later turn than the one in which it was sent."""
+        """Return when there must have been an answer; not before a later turn than the one in which it was sent."""
         if self._written is None:
             gone = connection.gone_out()
             if self._ahead is None:
@@ -95,7 +95,7 @@ class Ping:
         return self._written + connection.limits.reply
 
     def begin_again(self, now: float) -> None:
-        """The worker stood still: the client has its whole time from now on."""
+        """Give the client its whole time from now on: the worker stood still."""
         self._since = now
         if self._written is not None:
             self._written = now
@@ -122,7 +122,7 @@ def beat(connection: Beating, now: float) -> float | None:
 
 
 def _next_look(connection: Beating, now: float) -> float:
-    """When to look again; in the past when the client has had its time."""
+    """Return when to look again; in the past when the client has had its time."""
     idle = connection.last_heard + connection.limits.idle
     if now < idle:
         return idle
@@ -136,7 +136,7 @@ def _next_look(connection: Beating, now: float) -> float:
 
 
 def is_readable(descriptor: int) -> bool:
-    """Whether bytes, or the other side's FIN, wait in a socket."""
+    """Return whether bytes, or the other side's FIN, wait in a socket."""
     waiting = select.poll()
     waiting.register(descriptor, select.POLLIN)
     return bool(waiting.poll(0))
@@ -162,7 +162,7 @@ class TimerWheel:
         self._next = max(self._next, current + 1)
         for watched in (watched for slot in slots for watched in slot):
             try:
-                due = watched.look(now)
+                due = watched.on_timer(now)
             except Exception:
                 _log.exception("bug in the heartbeat of a connection; the others are not affected")
                 continue

@@ -25,7 +25,7 @@ _MAX_BYTES: Final = 64 * 2**20
 
 
 def moment() -> Moment:
-    """Now."""
+    """Return the time now."""
     boot = ""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -33,7 +33,7 @@ def moment() -> Moment:
 
 
 def read_limits(directory: Path) -> dict[str, Ages]:
-    """What counts now of what workers have left here; files that no longer matter are removed."""
+    """Read what counts now of what workers have left here; files that no longer matter are removed."""
     now = moment()
     files = []
     for path in sorted(directory.glob(_PATTERN)):

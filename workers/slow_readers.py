@@ -27,7 +27,7 @@ _BYTES_ACKED: Final = 120
 
 
 def queued_bytes(descriptor: int) -> int:
-    """What the kernel holds of a TCP socket's output, sent or not, until the other side acknowledges it; 0 when it has been closed."""
+    """Return what the kernel holds of a TCP socket's output until the other side acknowledges it; 0 when it has been closed."""
     try:
         answer = fcntl.ioctl(descriptor, _SIOCOUTQ, b"\0\0\0\0")
     except OSError:
@@ -38,7 +38,7 @@ def queued_bytes(descriptor: int) -> int:
 
 
 def acknowledged_bytes(sock: socket.socket) -> int:
-    """What the other side of a TCP connection has acknowledged since it began."""
+    """Return what the other side of a TCP connection has acknowledged since it began."""
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED + 8)
     acknowledged: int
     (acknowledged,) = struct.unpack_from("Q", info, _BYTES_ACKED)
@@ -53,13 +53,13 @@ class Reader(Protocol):
         """How long it may take nothing."""
 
     def unsent(self) -> int:
-        """Bytes that wait in this process."""
+        """Return bytes that wait in this process."""
 
     def unread(self) -> int:
-        """The same and what the kernel holds of its output; 0 for a connection that is ending."""
+        """Return the same and what the kernel holds of its output; 0 for a connection that is ending."""
 
     def taken(self) -> int:
-        """Bytes that the client's side has taken since the connection began. Raises OSError when it is broken."""
+        """Return bytes that the client's side has taken since the connection began. Raises OSError when it is broken."""
 
     def stopped_reading(self, now: float) -> None:
         """Close it."""
@@ -84,15 +84,15 @@ class SlowReaders:
         self._stalls: dict[Reader, _Stall] = {}
 
     def watch(self, reader: Reader) -> None:
-        """From now on, until nothing is unread."""
+        """Watch it from now on, until nothing is unread."""
         if reader not in self._stalls:
             self._stalls[reader] = _Stall()
 
     def forget(self, reader: Reader) -> None:
-        """A connection has ended."""
+        """Note that a connection has ended."""
         self._stalls.pop(reader, None)
 
-    def look(self, now: float) -> int:
+    def sample(self, now: float) -> int:
         """Close who has stopped reading. Returns the bytes that wait in this process for all clients together."""
         passed = min(now - self._looked_at, _LOOK_SECONDS_MAX)
         self._looked_at = now

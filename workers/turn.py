@@ -54,7 +54,7 @@ class Turn:
         self._written: Callable[[float], None] | None = None
 
     def attach(self, work: Callable[[float], bool], written: Callable[[float], None]) -> None:
-        """`work` is done before the connections are flushed, and says whether there is more to do in another turn; `written` after that."""
+        """Attach `work`, done before the connections are flushed; it says whether more is to do in another turn; `written` after that."""
         self._work = work
         self._written = written
 
@@ -66,13 +66,13 @@ class Turn:
             self._loop.call_soon(self._end)
 
     def dirty(self, connection: Flushed) -> None:
-        """This connection has output; to be called once until it is flushed."""
+        """Note that this connection has output; to be called once until it is flushed."""
         self._dirty.append(connection)
         if not self._scheduled:
             self.schedule()
 
     def stats(self) -> dict[str, Any]:
-        """For the worker's report; the longest turn is that since this was asked last."""
+        """Return the worker's report; the longest turn is that since this was asked last."""
         longest, self._longest = self._longest, 0.0
         return {"turn_seconds": self._durations.report(), "longest_turn_seconds": longest}
 

@@ -65,11 +65,11 @@ class SystemClock:
     """Implements ``core.chat.ports.Clock``."""
 
     def timestamp(self) -> bytes:
-        """UTC in ISO 8601 with milliseconds and Z, 24 bytes."""
+        """Return UTC in ISO 8601 with milliseconds and Z, 24 bytes."""
         return format_timestamp(time.time_ns() // 1_000_000)
 
     def seconds(self) -> float:
-        """The same in seconds since 1970."""
+        """Return the same in seconds since 1970."""
         return time.time()
 
 
@@ -85,7 +85,7 @@ class Worker:
         connection_type: type[Connection] = Connection,
         keep: Path | None = None,
     ) -> None:
-        """Opens the store and the bus. `keep` is where to leave what counts against limits, None for nowhere.
+        """Open the store and the bus. `keep` is where to leave what counts against limits, None for nowhere.
 
         Raises ConfigurationError or OSError when what they need can't be used.
         """
@@ -140,7 +140,7 @@ class Worker:
                 STOP: lambda message: self._stop(message["code"], message["reason"]),
                 RELOAD_KEYS: lambda _: reload_keys(self._load_keys, _log),
                 WORKER_GONE: self._worker_gone,
-                ASK: self._asked,
+                ASK: self._answer_operator,
             },
         )
         self._bus.listen(loop, self._receive_envelope)
@@ -196,7 +196,7 @@ class Worker:
         self._connections.stood_still(seconds, now)
 
     def _stats(self) -> dict[str, Any]:
-        """All that is measured here, by the names of ``core.process.metrics``."""
+        """Return all that is measured here, by the names of ``core.process.metrics``."""
         handover = self._handover
         return {
             "slots": self.shard.exchange.placement.owners.count(self.shard.index),
@@ -225,7 +225,7 @@ class Worker:
     def _worker_gone(self, message: dict[str, Any]) -> None:
         self.shard.worker_gone(message["worker"], message["generation"], time.monotonic())
 
-    def _asked(self, message: dict[str, Any]) -> None:
+    def _answer_operator(self, message: dict[str, Any]) -> None:
         tell = partial(self._answer, message["id"])
         answer(self.shard.users, message["what"], message["user"], tell, time.monotonic())
         self.turn.schedule()

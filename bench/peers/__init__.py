@@ -100,7 +100,7 @@ def start(name: str, port: int = 0) -> Iterator[Peer]:
 
 
 def _first_line(stdout: IO[bytes]) -> bytes:
-    """The first line, or as much of it as came before the end or the time limit."""
+    """Return the first line, or as much of it as came before the end or the time limit."""
     line = b""
     deadline = time.monotonic() + _START_TIMEOUT
     with selectors.DefaultSelector() as selector:
@@ -122,7 +122,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _until_death() -> list[str]:
-    """What goes before a command so that it ends when its parent does, even at SIGKILL; nothing where util-linux is missing."""
+    """Return what goes before a command so that it ends when its parent does, even at SIGKILL; nothing where util-linux is missing."""
     return ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
 
 

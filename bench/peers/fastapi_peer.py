@@ -82,7 +82,7 @@ def _now() -> str:
 
 
 def create_app() -> FastAPI:
-    """The application, with users of its own."""
+    """Create the application, with users of its own."""
     app = FastAPI()
     users: Users = {}
     handlers = {"MSG": _on_msg, "HELLO": _on_hello, "OPEN_CHAT": _on_open_chat, "PING": _on_ping}

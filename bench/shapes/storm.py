@@ -71,7 +71,7 @@ class Storm(LoadTestShape):
         return options.num_users or 1, options.spawn_rate or 1
 
     def back(self, msg: Message, **_: Any) -> None:
-        """A process answered."""
+        """Note that a process answered."""
         if self._began is None:
             return  # too late
         self._awaited -= 1
@@ -126,7 +126,7 @@ def break_off(environment: Environment, **_: Any) -> None:
 
 
 def conclude(environment: Environment, **_: Any) -> None:
-    """A run in which no storm came about has shown nothing."""
+    """Fail a run in which no storm came about."""
     if environment.runner is not None:
         environment.runner.quit()
     require(environment, KINDS)

@@ -60,7 +60,7 @@ class Keys:
         self._by_name = {key.name: key for key in keys if key.name is not None}
 
     def find(self, name: Any) -> Key | None:
-        """The key that a token means whose header has this `kid`, of whatever type; None when that is none of ours."""
+        """Return the key that a token means whose header has this `kid`, of whatever type; None when that is none of ours."""
         if not self._from_set:
             return self.all[0]
         if name is None:
@@ -71,7 +71,7 @@ class Keys:
 
 
 def load_keys(settings: Settings, read: Callable[[Path], bytes]) -> Keys:
-    """The keys that the settings name. `read` gives the content of a file.
+    """Load the keys that the settings name. `read` gives the content of a file.
 
     Raises ConfigurationError when there is none, more than one source, or what is there is not a key for the algorithm.
     """
@@ -150,7 +150,7 @@ def _from_pem(content: bytes, setting: str) -> Any:
 
 
 def _pair(algorithm: str, key: Any, setting: str, needs: str) -> tuple[Any, Any]:
-    """The public key and, if it is there, the private one."""
+    """Return the public key and, if it is there, the private one."""
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
     public = key.public_key() if hasattr(key, "private_bytes") else key
@@ -191,7 +191,7 @@ def _key_set(algorithm: str, content: bytes, setting: str) -> list[Key]:
 
 
 def _is_meant(algorithm: str, member: Any) -> bool:
-    """Whether this key of a set is for signatures of this algorithm; providers list others beside it."""
+    """Return whether this key of a set is for signatures of this algorithm; providers list others beside it."""
     if not isinstance(member, dict):
         return False
     kind, curve = _KINDS[algorithm]

@@ -68,7 +68,7 @@ class TokenVerifier:
         self._validator = Validator(settings.user_ids)
 
     def prove(self, token: Any, user_id: str, now: float) -> float:
-        """Until when this token proves that its bearer is `user_id`: like `now`, in seconds since 1970; the leeway is in it.
+        """Return until when this token proves that its bearer is `user_id`: like `now`, in seconds since 1970; the leeway is in it.
 
         `token` is anything that a client sent, None for nothing. Raises Refusal: VALIDATION for what is not a string, else UNAUTHORIZED
         with one of REASONS.
@@ -88,7 +88,7 @@ class TokenVerifier:
         return expires
 
     def _claims(self, token: str) -> dict[str, Any]:
-        """What the token claims, its signature being right."""
+        """Return what the token claims, its signature being right."""
         form = _FORM.fullmatch(token) if len(token) <= TOKEN_MAX else None
         if form is None or len(form[1]) > _HEADER_MAX:
             _refuse("malformed", f"this is not a JSON Web Token of at most {TOKEN_MAX} characters")
@@ -151,7 +151,7 @@ class TokenVerifier:
 
 
 def load_verifier(settings: Settings, read: Callable[[Path], bytes]) -> TokenVerifier | None:
-    """What checks tokens with these settings; None when nothing proves who a client is. `read` gives the content of a file.
+    """Make what checks tokens with these settings; None when nothing proves who a client is. `read` gives the content of a file.
 
     Raises ConfigurationError for keys that are no good (``core.auth.keys``).
     """
@@ -161,7 +161,7 @@ def load_verifier(settings: Settings, read: Callable[[Path], bytes]) -> TokenVer
 
 
 def expiry_notice(seconds: float) -> Refusal:
-    """What a client is told whose token expires in so many seconds."""
+    """Return what a client is told whose token expires in so many seconds."""
     return Refusal(
         ErrorCode.UNAUTHORIZED,
         "the token expires soon: say HELLO with a new one, or this connection will be closed",
@@ -174,7 +174,7 @@ def expiry_notice(seconds: float) -> Refusal:
 def make_token(
     keys: Keys, settings: Settings, user_id: str, name: str | None, now: float, seconds: float
 ) -> str | None:
-    """A token for development, valid from `now` on for so long; None when none of the keys can sign."""
+    """Make a token for development, valid from `now` on for so long; None when none of the keys can sign."""
     import jwt
 
     key = next((key for key in keys.all if key.sign is not None), None)
@@ -207,7 +207,7 @@ def _header(encoded: str) -> dict[str, Any]:
 
 
 def _time(claims: dict[str, Any], claim: str) -> float | None:
-    """A claim that is a time, in seconds since 1970."""
+    """Return a claim that is a time, in seconds since 1970."""
     value = claims.get(claim)
     if value is None:
         return None

@@ -30,7 +30,7 @@ class Announcements:
         self.asked: dict[Chat, int] = {}
 
     def __contains__(self, chat: Chat) -> bool:
-        """Whether the connection has been told, or will be."""
+        """Return whether the connection has been told, or will be."""
         return chat in self.written or chat in self.asked or chat in self.pending
 
     @property
@@ -43,16 +43,16 @@ class Announcements:
         return self.pending.popitem(last=False)[0]
 
     def ask(self) -> None:
-        """A ping is sent behind all that has been written."""
+        """Note that a ping is sent behind all that has been written."""
         self.asked, self.written = self.written, {}
 
     def answered(self) -> list[Chat]:
-        """The pong has come: take those that it confirms."""
+        """Take those that the pong confirms, which has come."""
         chats, self.asked = list(self.asked), {}
         return chats
 
     def before(self, seq: int) -> list[Chat]:
-        """The client has the message at this position: take those that were written before it."""
+        """Take those that were written before this position, whose message the client has."""
         chats: list[Chat] = []
         for written in (self.asked, self.written):
             earlier = [chat for chat, position in written.items() if position < seq]

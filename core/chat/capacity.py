@@ -28,14 +28,14 @@ class Capacity:
         self.counting: dict[User, list[Done]] = {}
 
     def must_wait(self, user: User) -> bool:
-        """Whether it is not known yet if there is capacity. After this, `wait` must be called."""
+        """Return whether it is not known yet if there is capacity. After this, `wait` must be called."""
         mailbox = user.mailbox
         if user in self.counting:
             return True
         return mailbox.shares is None and self._of_sender <= mailbox.waiting < self._whole
 
     def refusal(self, user: User, chat: Chat) -> Outcome | None:
-        """Why a message of this chat is not taken; None if it is."""
+        """Return why a message of this chat is not taken; None if it is."""
         mailbox = user.mailbox
         if mailbox.waiting >= self._whole:
             return Outcome.MAILBOX_FULL

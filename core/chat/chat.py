@@ -55,7 +55,7 @@ class Chat:
         self._behind.append(then)
 
     def noted(self, now: float) -> None:
-        """The store has been told, or has failed: nothing has to wait any more."""
+        """Note that the store has been told, or has failed: nothing has to wait any more."""
         self.noting = False
         behind, self._behind = self._behind, None
         for then in behind or ():
@@ -63,7 +63,7 @@ class Chat:
 
 
 def chat_id(user: str, peer: str) -> str:
-    """The id of the chat between two users: the same from both sides, without anybody having to agree on it (D7)."""
+    """Return the id of the chat between two users: the same from both sides, without anybody having to agree on it (D7)."""
     first, second = sorted((user, peer))
     name = f"{first}:{second}"
     if _FIRST_ALPHABET.fullmatch(name) is None:
@@ -73,6 +73,6 @@ def chat_id(user: str, peer: str) -> str:
 
 
 def chat_opened_frame(user_id: str, chat: Chat) -> bytes:
-    """CHAT_OPENED as a user sees it; `chat` is that user's record."""
+    """Encode CHAT_OPENED as a user sees it; `chat` is that user's record."""
     first, second = sorted((user_id, chat.peer))
     return codec.chat_opened(chat_id(first, second), (first, second), chat.peer, chat.peer_name)

@@ -52,7 +52,7 @@ class Chats:
         exchange.on_outcome(MessageType.OPEN_CHAT, self._settled)
 
     def open(self, session: Session, user: User, target: str, now: float) -> None:
-        """OPEN_CHAT. What the client sends for this chat waits until it is open on both sides, or refused."""
+        """Handle OPEN_CHAT. What the client sends for this chat waits until it is open on both sides, or refused."""
         if target == user.user_id:
             raise Refusal(ErrorCode.VALIDATION, "a chat is with somebody else", field="target_user_id")
         wait = user.open_chats.retry_after(now)
@@ -66,7 +66,7 @@ class Chats:
         self._exchange.ask(RecordKind.OPEN_CHAT, 0, request, texts, b"", now)
 
     def _accept(self, asked: Record, now: float) -> None:
-        """At the target's shard: keep the chat here first."""
+        """Keep the chat first at the target's shard."""
         self._users.find(asked.texts[1], partial(self._accept_for, asked), now)
 
     def _accept_for(self, asked: Record, user: User | None, failure: str | None, now: float) -> None:
@@ -80,7 +80,7 @@ class Chats:
         self._store.save_chat(user, chat, partial(self._accepted, asked, user, chat))
 
     def _settled(self, request: Request, outcome: int, name: str, now: float) -> None:
-        """Back at the opener's shard: keep the chat here too; or say why not."""
+        """Keep the chat at the opener's shard too; or say why not."""
         user = request.user
         if outcome == Outcome.OPENED:
             chat = user.chats.get(request.peer) or self.add(user, request.peer, name)
@@ -91,7 +91,7 @@ class Chats:
             request.session.continue_later(request.peer)
 
     def _opened_elsewhere(self, texts: tuple[str, ...], flags: int, now: float) -> None:
-        """At the target's shard again: both sides have it, so the target may know. Who is not in memory is told at the next HELLO."""
+        """Tell the target, at its shard again: both sides have it. Who is not in memory is told at the next HELLO."""
         opener, target = texts
         user = self._users.known.get(target)
         chat = user.chats.get(opener) if user is not None else None
@@ -99,13 +99,13 @@ class Chats:
             self._delivery.announce(user, chat, now)
 
     def used(self, user: User, peer: str) -> None:
-        """`user` does something in the chat with `peer`, and so knows of it (D7)."""
+        """Note that `user` does something in the chat with `peer`, and so knows of it (D7)."""
         chat = user.chats.get(peer)
         if chat is not None and chat.saved and not chat.confirmed:
             self._delivery.confirm(user, [chat])
 
     def wrote(self, session: Session, user: User, chat: Chat) -> None:
-        """`user` writes to the peer, who then is no stranger (D20). The first MSG_ACK waits until the store knows that."""
+        """Note that `user` writes to the peer, who then is no stranger (D20). The first MSG_ACK waits until the store knows that."""
         if not session.closed:
             self.used(user, chat.peer)
         if not (chat.written or chat.noting):
@@ -113,24 +113,24 @@ class Chats:
             self._store.save_chat(user, chat, partial(self._noted, user, chat))
 
     def add(self, user: User, peer: str, name: str) -> Chat:
-        """A new record at one side. After this, it must be given to the store."""
+        """Make a new record at one side. After this, it must be given to the store."""
         chat = user.chats[peer] = Chat(peer, name)
         return chat
 
     def repair(self, user: User, peer: str, name: str) -> Chat:
-        """The other side has proof that this chat is open: keep it here again."""
+        """Keep this chat here again: the other side has proof that it is open."""
         chat = user.chats.get(peer) or self.add(user, peer, name)
         self._store.save_chat(user, chat, nobody_waits)
         self._presence.chat_opened(user, peer)
         return chat
 
-    def tell_new_name(self, user: User, now: float) -> None:
-        """`user` has a new name: everybody who has a chat with `user` keeps it."""
+    def send_new_name(self, user: User, now: float) -> None:
+        """Send the new name of `user` to everybody who has a chat with `user`, and keeps it."""
         for peer in user.chats:
-            self._exchange.tell(peer, RecordKind.RENAMED, 0, (user.user_id, peer, user.stored_name), now)
+            self._exchange.notify(peer, RecordKind.RENAMED, 0, (user.user_id, peer, user.stored_name), now)
 
     def _renamed(self, texts: tuple[str, ...], flags: int, now: float) -> None:
-        """At the peer's shard: keep the new name."""
+        """Keep the new name, at the peer's shard."""
         user_id, peer, name = texts
         self._users.find(peer, partial(self._rename, user_id, name), now)
 
@@ -167,4 +167,4 @@ class Chats:
         if not session.closed:
             self._delivery.answer_opened(user, session, chat, now)
         session.choose(chat.peer, request.ticket)
-        self._exchange.tell(chat.peer, RecordKind.CHAT_OPENED, 0, (user.user_id, chat.peer), now)
+        self._exchange.notify(chat.peer, RecordKind.CHAT_OPENED, 0, (user.user_id, chat.peer), now)

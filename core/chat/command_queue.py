@@ -16,8 +16,8 @@ EVERYTHING: Final = "*"
 _NOTHING: Final[frozenset[str]] = frozenset()
 
 
-class WaitingLine:
-    """The line of one connection."""
+class CommandQueue:
+    """The commands of one connection that wait."""
 
     __slots__ = ("_held", "_waiting")
 
@@ -27,7 +27,7 @@ class WaitingLine:
         self._waiting: list[tuple[str, dict[str, Any]]] = []
 
     def __len__(self) -> int:
-        """How many commands wait."""
+        """Return how many commands wait."""
         return len(self._waiting)
 
     @property
@@ -40,11 +40,11 @@ class WaitingLine:
         self._held |= {key}
 
     def holds_everything(self) -> bool:
-        """Whether no command may begin."""
+        """Return whether no command may begin."""
         return EVERYTHING in self._held
 
     def holds_peer(self, peer: Any) -> bool:
-        """Whether a command about `peer`, as the client wrote it, must wait; without a peer it may be about any of them."""
+        """Return whether a command about `peer`, as the client wrote it, must wait; without a peer it may be about any of them."""
         if EVERYTHING in self._held or peer is None:
             return bool(self._held)
         return type(peer) is str and (peer in self._held or peer.lower() in self._held)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from core.chat.chats import Chats
     from core.chat.delivery import Delivery
     from core.chat.expiry import Expiries
-    from core.chat.hello import Greetings
+    from core.chat.hello import Hellos
     from core.chat.history import Histories
     from core.chat.long_texts import LongTexts
     from core.chat.messages import Messages
@@ -45,7 +45,7 @@ class Commands:
         "_clock",
         "_delivery",
         "_expiries",
-        "_greetings",
+        "_hellos",
         "_histories",
         "_long_texts",
         "_messages",
@@ -62,7 +62,7 @@ class Commands:
         settings: Settings,
         clock: Clock,
         long_texts: LongTexts,
-        greetings: Greetings,
+        hellos: Hellos,
         expiries: Expiries,
         chats: Chats,
         messages: Messages,
@@ -77,7 +77,7 @@ class Commands:
         self._user_id = self._validator.user_id
         self._clock = clock
         self._long_texts = long_texts
-        self._greetings = greetings
+        self._hellos = hellos
         self._expiries = expiries
         self._chats = chats
         self._messages = messages
@@ -88,7 +88,7 @@ class Commands:
         self._typing_indicators = typing
 
     def table(self) -> dict[str, Command]:
-        """Message type -> command."""
+        """Return message type -> command."""
         return {
             MessageType.HELLO: Command(self._hello, needs_hello=False),
             MessageType.OPEN_CHAT: Command(self._open_chat, about="target_user_id"),
@@ -118,7 +118,7 @@ class Commands:
         if not first:
             # The front has looked at the first one, before it handed the connection over.
             self._expiries.renew(session, data.get("token"), now)
-        self._greetings.hello(session, hello, now)
+        self._hellos.hello(session, hello, now)
 
     def _open_chat(self, session: Session, data: dict[str, Any], now: float) -> None:
         target = self._user_id(data.get("target_user_id"), "target_user_id")

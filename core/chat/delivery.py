@@ -59,7 +59,7 @@ class Delivery:
         self.written = 0
 
     def start(self, user: User, session: Device, cursor: str | None) -> str:
-        """Where a new session goes on: sets its cursor, and says what that is to the client (D13). After this, `pump`."""
+        """Return where a new session goes on: sets its cursor, and says what that is to the client (D13). After this, `pump`."""
         mailbox = user.mailbox
         session.furthest = max(session.furthest, session.cursor)
         position = None if cursor is None else mailbox.position(cursor)
@@ -89,7 +89,7 @@ class Delivery:
         while told is not None and told.pending:
             if connection.unsent() >= REPLAY_WINDOW_BYTES:
                 return
-            self._tell(user, session, told.next(), now)
+            self._show_chat(user, session, told.next(), now)
         while session.cursor < mailbox.head and connection.unsent() < REPLAY_WINDOW_BYTES:
             message = self._next(user, session, mailbox)
             if message is None:
@@ -105,13 +105,13 @@ class Delivery:
     # -- Chats to be told about (D7) --
 
     def announce_missed(self, user: User, session: Device) -> None:
-        """A new session is to be told about the chats that no device has confirmed. After this, `pump`."""
+        """Tell a new session about the chats that no device has confirmed. After this, `pump`."""
         missed = [chat for chat in user.chats.values() if not chat.confirmed and chat.saved]
         if missed:
             session.announcements = Announcements(missed)
 
     def announce(self, user: User, chat: Chat, now: float, asking: Device | None = None) -> None:
-        """CHAT_OPENED to all devices of `user` but the one that gets it as an answer. No connection is told twice."""
+        """Send CHAT_OPENED to all devices of `user` but the one that gets it as an answer. No connection is told twice."""
         for session in user.sessions:
             told = session.announcements
             if session is asking or (told is not None and chat in told):
@@ -121,17 +121,17 @@ class Delivery:
                     told = session.announcements = Announcements()
                 told.pending[chat] = None
             else:
-                self._tell(user, session, chat, now)
+                self._show_chat(user, session, chat, now)
 
     def answer_opened(self, user: User, session: Device, chat: Chat, now: float) -> None:
-        """CHAT_OPENED to the device that has asked for it, whether it knows already or not."""
+        """Send CHAT_OPENED to the device that has asked for it, whether it knows already or not."""
         if chat.confirmed:
             session.connection.send(chat_opened_frame(user.user_id, chat))
         else:
-            self._tell(user, session, chat, now)
+            self._show_chat(user, session, chat, now)
 
     def confirm(self, user: User, chats: list[Chat]) -> None:
-        """A device of `user` has shown that it knows of these chats."""
+        """Note that a device of `user` has shown that it knows of these chats."""
         news = [chat for chat in chats if not chat.confirmed]
         for chat in news:
             chat.confirmed = True
@@ -142,7 +142,7 @@ class Delivery:
     # -- Acknowledgements --
 
     def acknowledge(self, session: Session, user: User, message_id: str, sender: str | None) -> None:
-        """MSG_ACK from a device. One that names nothing that waits is ignored: another device may have been first."""
+        """Handle MSG_ACK from a device. Unknown or already acknowledged ids are ignored: another device may have been first."""
         if not user.acknowledges:
             user.acknowledges = True
             self._store.save_user(user, nobody_waits)
@@ -174,13 +174,13 @@ class Delivery:
         self._store.find(user, sender, message_id, partial(self._found, session, user, session.cursor))
 
     def arrived(self, user: User, session: Device, message: Message) -> None:
-        """This device of `user` has this message, and what was written to it before."""
+        """Note that this device of `user` has this message, and what was written to it before."""
         if session.announcements is not None:
             self._confirm(user, session, session.announcements.before(message.seq))
         self._receipts.acknowledged(user, message)
 
     def pong(self, session: Device, payload: bytes, now: float) -> None:
-        """A pong: if it answers the confirming ping, everything written before that ping has arrived."""
+        """Take a pong: if it answers the confirming ping, everything written before that ping has arrived."""
         asked, user = session.confirm_asked, session.user
         if asked < 0 or user is None or payload != _ping_payload(asked):
             return
@@ -198,7 +198,7 @@ class Delivery:
             self._to_ask[session] = now
 
     def disconnected(self, user: User, session: Device) -> None:
-        """The session ended: what its pongs have confirmed counts now."""
+        """Note that the session ended: what its pongs have confirmed counts now."""
         self._to_ask.pop(session, None)
         session.page = []
         session.announcements = None
@@ -206,7 +206,7 @@ class Delivery:
             self._settle_through(user, session.confirm_seq)
 
     def stood_still(self, seconds: float, now: float) -> None:
-        """The worker stood still: a MSG_ACK that overrules a confirmation may wait to be read (``core.chat.stalls``)."""
+        """Note that the worker stood still: a MSG_ACK that overrules a confirmation may wait to be read (``core.chat.stalls``)."""
         latest = now + IMPLICIT_ACK_DELAY
         self._confirmed = deque(
             (later(due, seconds, latest), session, seq) for due, session, seq in self._confirmed
@@ -233,7 +233,7 @@ class Delivery:
     # -- Inside --
 
     def _next(self, user: User, session: Device, mailbox: Mailbox[Message]) -> Message | None:
-        """What comes next for a session that is behind; None if there is nothing, or nothing yet."""
+        """Return what comes next for a session that is behind; None if there is nothing, or nothing yet."""
         while session.cursor < mailbox.head:
             page = session.page
             seq = session.cursor + 1
@@ -280,7 +280,7 @@ class Delivery:
         failure: str | None,
         now: float,
     ) -> None:
-        """The messages with the id that was acknowledged: the oldest one that waits is meant."""
+        """Acknowledge one of the messages with the id that was acknowledged: the oldest one that waits is meant."""
         for message in found:
             if message.seq <= cursor and not user.mailbox.is_acknowledged(message.seq):
                 self.arrived(user, session, message)
@@ -307,7 +307,7 @@ class Delivery:
             if session.confirm_asked < 0:
                 self._to_ask[session] = now
 
-    def _tell(self, user: User, session: Device, chat: Chat, now: float) -> None:
+    def _show_chat(self, user: User, session: Device, chat: Chat, now: float) -> None:
         """Write CHAT_OPENED, and wait for it to be confirmed."""
         told = session.announcements
         if told is None:
@@ -321,7 +321,7 @@ class Delivery:
             self._to_ask.setdefault(session, now + CONFIRM_PING_INTERVAL)
 
     def _confirm(self, user: User, session: Device, chats: list[Chat]) -> None:
-        """What was written to this session has been read so far."""
+        """Note that what was written to this session has been read so far."""
         self.confirm(user, chats)
         if session.announcements is not None and session.announcements.done:
             session.announcements = None

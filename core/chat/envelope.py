@@ -140,14 +140,14 @@ new_record: Final[Callable[[tuple[int, int, int, int, float, tuple[str, ...], by
 
 
 def pack_record(kind: int, flags: int, ticket: int, deadline: float, *fields: bytes) -> bytes:
-    """One record; only the last field may contain a NUL."""
+    """Return one record; only the last field may contain a NUL."""
     return _RECORD.pack(kind, flags, ticket, deadline) + b"\0".join(fields)
 
 
 def pack_texts(
     kind: int, flags: int, ticket: int, deadline: float, texts: tuple[str, ...], body: bytes = b""
 ) -> bytes:
-    """One record whose fields are text, and one more of bytes unless it is empty."""
+    """Return one record whose fields are text, and one more of bytes unless it is empty."""
     head = _RECORD.pack(kind, flags, ticket, deadline)
     joined = "\0".join(texts).encode()
     return b"%b%b\0%b" % (head, joined, body) if body else head + joined
@@ -158,12 +158,12 @@ unpack_head: Final[Callable[[bytes], tuple[int, int, int, float]]] = _RECORD.unp
 
 
 def record_head(record: bytes) -> RecordHead:
-    """The fixed part of a record."""
+    """Return the fixed part of a record."""
     return RecordHead._make(_RECORD.unpack_from(record))
 
 
 def record_fields(record: bytes, count: int) -> list[bytes]:
-    """The `count` fields of a record. Raises ValueError when it has fewer."""
+    """Return the `count` fields of a record. Raises ValueError when it has fewer."""
     fields = record[_RECORD.size :].split(b"\0", count - 1)
     if len(fields) != count:
         raise ValueError(f"a record of kind {record[0]} has {count} fields, this one has {len(fields)}")
@@ -171,7 +171,7 @@ def record_fields(record: bytes, count: int) -> list[bytes]:
 
 
 def pack_envelope(worker: int, generation: int, sent_at: float, records: list[bytes]) -> bytes:
-    """One envelope with all records that one loop turn produced for one destination, at `sent_at` on the machine's monotonic clock."""
+    """Encode all records that one loop turn produced for one destination, at `sent_at` on the machine's monotonic clock."""
     parts = [_ENVELOPE.pack(_VERSION, worker, generation, sent_at)]
     for record in records:
         parts.append(_LENGTH.pack(len(record)))
@@ -180,7 +180,7 @@ def pack_envelope(worker: int, generation: int, sent_at: float, records: list[by
 
 
 def unpack_envelope(envelope: bytes) -> tuple[int, int, float, Iterator[bytes]]:
-    """The sender's worker number and generation, when it was sent, and the records.
+    """Return the sender's worker number and generation, when it was sent, and the records.
 
     Raises ValueError for what is no envelope of this version.
     """

@@ -1,6 +1,6 @@
 """The route from one user's shard to another's, and back (D26).
 
-`ask` and `tell` reach the shard that owns a user: by a plain call when that is this one, else by a record over the bus. The room that
+`ask` and `notify` reach the shard that owns a user: by a plain call when that is this one, else by a record over the bus. The room that
 handles a kind of record registers for it (`on`), so the order of its fields stands in one file, where they are written and read.
 
 A request gets a ticket, and its Outcome comes back to the room that registered for it (`on_outcome`). A request without an answer within
@@ -123,7 +123,7 @@ class Exchange:
         self.on(RecordKind.RESULT, 1, self._result)
 
     def __len__(self) -> int:
-        """How many requests are open."""
+        """Return how many requests are open."""
         return len(self._open)
 
     def on(
@@ -141,7 +141,7 @@ class Exchange:
         self._handlers[kind] = handler
 
     def on_told(self, kind: RecordKind, texts: int, handler: Told) -> None:
-        """Give what others `tell` this shard by records of a kind to `handler`."""
+        """Give what others `notify` this shard by records of a kind to `handler`."""
         self._told[kind] = (texts, handler)
 
     def on_outcome(self, kind: str, settled: Settled) -> None:
@@ -174,7 +174,7 @@ class Exchange:
         self._bus.send(owner, pack_texts(kind, flags, request.ticket, request.deadline, texts, body))
         return True
 
-    def tell(self, user_id: str, kind: RecordKind, flags: int, texts: tuple[str, ...], now: float) -> bool:
+    def notify(self, user_id: str, kind: RecordKind, flags: int, texts: tuple[str, ...], now: float) -> bool:
         """Send the shard of a user what needs no answer; whether that is another one."""
         owner = self._worker_of(user_id)
         if owner == self.index:
@@ -231,7 +231,7 @@ class Exchange:
             raise problem
 
     def undeliverable(self, worker: int, records: list[bytes], now: float) -> None:
-        """The bus could not take these records: what waits for an answer fails now rather than in 5 s."""
+        """Fail what waits for an answer to these records, which the bus could not take, now rather than in 5 s."""
         for record in records:
             head = record_head(record)
             self._counters["bus_undeliverable_total"] += 1
@@ -247,7 +247,7 @@ class Exchange:
         number, flags, ticket, deadline = unpack_head(record)
         kind = self._kinds.get(number)
         if kind is None:
-            self._hear(number, flags, record, now)
+            self._receive(number, flags, record, now)
             return
         handler, texts, body, asks, _ = kind
         if asks and deadline <= now:
@@ -259,7 +259,7 @@ class Exchange:
         decoded = tuple(map(bytes.decode, fields))
         handler(new_record((worker, generation, flags, ticket, deadline, decoded, last)), now)
 
-    def _hear(self, number: int, flags: int, record: bytes, now: float) -> None:
+    def _receive(self, number: int, flags: int, record: bytes, now: float) -> None:
         told = self._told.get(number)
         if told is None:
             raise ValueError(f"unknown kind of record {number}")
@@ -272,7 +272,7 @@ class Exchange:
     # -- What becomes of requests --
 
     def settle(self, ticket: int, outcome: int, name: str, now: float) -> None:
-        """A request has come to an end."""
+        """Note that a request has come to an end."""
         request = self._open.pop(ticket, None)
         if request is None:
             self._counters["late_results_total"] += 1
@@ -296,7 +296,7 @@ class Exchange:
             session.charge(now)
 
     def stood_still(self, seconds: float, now: float) -> None:
-        """The worker stood still: an answer may wait to be read (``core.chat.stalls``)."""
+        """Note that the worker stood still: an answer may wait to be read (``core.chat.stalls``)."""
         for request in self._open.values():
             request.deadline = later(request.deadline, seconds, now + CONFIRM_TIMEOUT)
 
@@ -326,7 +326,7 @@ _SHARES: Final[dict[int, tuple[str, Callable[[int], int], str]]] = {
 
 
 def refusal(request: Request, outcome: int, settings: Settings, now: float) -> Refusal:
-    """What the client is told about a request that did not succeed."""
+    """Return what the client is told about a request that did not succeed."""
     field = _FIELD[request.kind]
     if outcome == Outcome.USER_NOT_FOUND:
         return Refusal(ErrorCode.USER_NOT_FOUND, "no such user has ever been here", field=field)

@@ -46,7 +46,7 @@ class Expiries:
         self._times: list[int] = []
 
     def renew(self, session: Session, token: Any, now: float) -> None:
-        """HELLO came with another token. Raises Refusal when it is no good, and FrameError(1008) after three such in a row."""
+        """Take the token of another HELLO. Raises Refusal when it is no good, and FrameError(1008) after three such in a row."""
         if self.tokens is None or token is None:
             return
         try:
@@ -63,13 +63,13 @@ class Expiries:
             self.watch(session)
 
     def watch(self, session: Session) -> None:
-        """`session.expires` was set or changed."""
+        """Watch the session, whose `expires` was set or changed."""
         self.forget(session)
         left = session.expires - self.clock.seconds()
         self._put(session, session.expires - min(ANNOUNCE_SECONDS, left / 2.0))
 
     def forget(self, session: Session) -> None:
-        """The session has ended, or is to be watched anew."""
+        """Note that the session has ended, or is to be watched anew."""
         bucket = self._buckets.get(session.expiry_due)
         if bucket is not None:
             bucket.discard(session)

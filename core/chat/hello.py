@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from core.process.settings import Settings
 
 
-class Greetings:
+class Hellos:
     """The HELLOs of one shard."""
 
     __slots__ = ("_chance", "_chats", "_delivery", "_presence", "_settings", "_store", "_users")
@@ -52,7 +52,7 @@ class Greetings:
         self._presence = presence
 
     def hello(self, session: Session, hello: Hello, now: float) -> None:
-        """A valid HELLO, of the user whom the connection belongs to."""
+        """Handle a valid HELLO, of the user whom the connection belongs to."""
         session.hold(EVERYTHING)
         self._users.find(hello.user_id, partial(self._found, session, hello), now)
 
@@ -94,7 +94,7 @@ class Greetings:
         failure: str | None,
         now: float,
     ) -> None:
-        """The user is known durably: greet the device, tell it what it missed."""
+        """Greet the device of a user who is known durably, and tell it what it missed."""
         if failure is not None:
             if user.display_name == hello.display_name:
                 user.display_name = user.stored_name
@@ -107,7 +107,7 @@ class Greetings:
         # Another HELLO may be on its way with another name.
         user.durable = user.display_name == hello.display_name
         if renamed:
-            self._chats.tell_new_name(user, now)
+            self._chats.send_new_name(user, now)
         if session.closed:
             # Too late to greet, but what the client sent is still done, if it was the client who left.
             session.user = user
@@ -144,7 +144,7 @@ class Greetings:
         session.continue_later(EVERYTHING)
 
     def _fail(self, session: Session, reason: str, now: float) -> None:
-        """The store has failed, and without it nobody can be greeted."""
+        """Note that the store has failed, and without it nobody can be greeted."""
         if not session.closed:
             session.close(CloseCode.TRY_AGAIN_LATER, reason, now)
 

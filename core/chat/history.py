@@ -73,7 +73,7 @@ class Histories:
         limit: int,
         now: float,
     ) -> None:
-        """HISTORY: `before` is a position in the mailbox of `user` and one in that of `peer`."""
+        """Handle HISTORY: `before` is a position in the mailbox of `user` and one in that of `peer`."""
         if not user.has_chat(peer):
             raise Refusal(ErrorCode.CHAT_NOT_OPENED, "there is no chat with this user", field="with")
         self._chats.used(user, peer)
@@ -93,13 +93,13 @@ class Histories:
         self._exchange.ask(RecordKind.HISTORY, 0, request, texts, b"", now)
 
     def _settled(self, request: Request, outcome: int, name: str, now: float) -> None:
-        """It could not be answered."""
+        """Note that it could not be answered."""
         self._asked.pop(request.ticket, None)
         self._exchange.refuse(request, outcome, now)
         request.session.decided()
 
     def _page_came(self, record: Record, now: float) -> None:
-        """The page from the peer's shard; `flags` is 1 when it can't be read."""
+        """Take the page from the peer's shard; `flags` is 1 when it can't be read."""
         asked = self._asked.get(record.ticket)
         if asked is None:
             return
@@ -133,7 +133,7 @@ class Histories:
     # -- At the peer's shard --
 
     def _answer(self, asked: Record, now: float) -> None:
-        """What the asker has written to a user who lives here."""
+        """Answer with what the asker has written to a user who lives here."""
         asker, user_id, position, limit = asked.texts
         before = int(position) or None
         user = self._users.known.get(user_id)
@@ -148,7 +148,7 @@ class Histories:
 
 
 def _page(found: Page) -> Page:
-    """As much as can be shown at once, and one more; `found` has frames in place of their `data`."""
+    """Return as much as can be shown at once, and one more; `found` has frames in place of their `data`."""
     page: Page = []
     size = 0
     for seq, lamport, frame in found:
@@ -161,7 +161,7 @@ def _page(found: Page) -> Page:
 
 
 def _merge(mine: Page, theirs: Page, limit: int) -> tuple[list[bytes], str | None]:
-    """The newest of both, as JSON, and the cursor to what comes behind them."""
+    """Return the newest of both, as JSON, and the cursor to what comes behind them."""
     messages: list[bytes] = []
     room = HISTORY_MAX_BYTES - _AROUND_BYTES
     first = second = 0
@@ -187,5 +187,5 @@ def _merge(mine: Page, theirs: Page, limit: int) -> tuple[list[bytes], str | Non
 
 
 def _order(entry: tuple[int, int, bytes]) -> tuple[int, bytes]:
-    """What messages of both are ordered by: two that crossed stand in the same order for both sides, by sender."""
+    """Return what messages of both are ordered by: two that crossed stand in the same order for both sides, by sender."""
     return entry[1:]

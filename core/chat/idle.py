@@ -35,18 +35,18 @@ class IdleUsers:
         self._renewed_at = 0.0
 
     def enter(self, user: User) -> None:
-        """A user comes into memory: new, or as the store has it."""
+        """Take in a user who comes into memory: new, or as the store has it."""
         self._users[user.user_id] = user
         counted = self._counted.pop(user.user_id) or self._counted_before.pop(user.user_id)
         if counted is not None:
             user.count_again(counted)
 
     def remember(self, user_id: str, counted: list[list[float]]) -> None:
-        """Another process has counted this for a user, before this one began."""
+        """Remember what another process has counted for a user, before this one began."""
         self._counted[user_id] = counted
 
     def counted(self, now: float) -> Iterator[tuple[str, list[list[float]]]]:
-        """What counts at present for everybody, in memory or not, for another process; who has nothing is left out."""
+        """Return what counts at present for everybody, in memory or not, for another process; who has nothing is left out."""
         for packed in (self._counted_before, self._counted):
             for block in packed.blocks():
                 for user_id, counted in block:
@@ -58,7 +58,7 @@ class IdleUsers:
                 yield user_id, counted
 
     def note(self, user: User, now: float) -> None:
-        """A connection of `user` has ended, or none came of it."""
+        """Note that a connection of `user` has ended, or none came of it."""
         if user.sessions:
             return
         self._others.pop(user.user_id, None)

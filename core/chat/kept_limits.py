@@ -30,19 +30,19 @@ class Moment(NamedTuple):
     wall: float
 
     def seconds_since(self, earlier: Moment) -> float:
-        """How long ago `earlier` was, as far as can be known; never less than 0."""
+        """Return how long ago `earlier` was, as far as can be known; never less than 0."""
         if self.boot and self.boot == earlier.boot and self.uptime >= earlier.uptime:
             return self.uptime - earlier.uptime
         return max(0.0, self.wall - earlier.wall)
 
 
 def encode(users: dict[str, Ages], at: Moment) -> bytes:
-    """What is written down at that moment."""
+    """Return what is written down at that moment."""
     return to_json({"format": _FORMAT, **at._asdict(), "users": users})
 
 
 def decode(content: bytes) -> tuple[Moment, dict[str, Ages]]:
-    """The inverse of `encode`. Raises ValueError for what is none."""
+    """Undo `encode`. Raises ValueError for what is none."""
     kept = from_json(content)
     if not isinstance(kept, dict) or kept.get("format") != _FORMAT:
         raise ValueError("it is of another format")
@@ -59,7 +59,7 @@ def decode(content: bytes) -> tuple[Moment, dict[str, Ages]]:
 
 
 def merge(files: Iterable[tuple[Moment, dict[str, Ages]]], now: Moment) -> dict[str, Ages]:
-    """What counts now, of what several processes wrote down; of each user what was written last, which includes what was known before."""
+    """Merge what several processes wrote down: of each user what was written last, which includes what was known before."""
     merged: dict[str, Ages] = {}
     for at, users in sorted(files, key=lambda file: -now.seconds_since(file[0])):
         passed = now.seconds_since(at)
@@ -72,12 +72,12 @@ def merge(files: Iterable[tuple[Moment, dict[str, Ages]]], now: Moment) -> dict[
 
 
 def ages_of(times: list[list[float]], now: float) -> Ages:
-    """`User.counted`, which are times on the monotonic clock, as it is kept; what counts no more is left out."""
+    """Return `User.counted`, which are times on the monotonic clock, as it is kept; what counts no more is left out."""
     return [[round(now - time, 3) for time in each if now - time < RATE_WINDOW] for each in times]
 
 
 def times_of(ages: Ages, now: float) -> list[list[float]]:
-    """The inverse of `ages_of`, in another process."""
+    """Undo `ages_of`, in another process."""
     return [[now - age for age in each] for each in ages]
 
 

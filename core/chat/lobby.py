@@ -94,11 +94,11 @@ class Lobby:
         return self._tries >= TRIES
 
     def strikes(self, now: float) -> int:
-        """Invalid messages of the last minute, which count on after the hand-over (D25)."""
+        """Count the invalid messages of the last minute, which count on after the hand-over (D25)."""
         return self._strikes.recent(now)
 
     def receive(self, payload: bytes, now: float, timestamp: bytes, wall: float = math.inf) -> Hello | bytes:
-        """What the text message `payload` means: a valid HELLO, or the frame to answer with.
+        """Decide what the text message `payload` means: a valid HELLO, or the frame to answer with.
 
         `timestamp` is the time of day for PONG, `wall` the same in seconds since 1970. Raises FrameError when the connection is to be
         closed: invalid UTF-8 (1007), or too many messages that break the rules (1008).

@@ -31,11 +31,11 @@ class LongTexts:
         self._turn: Session | None = None
 
     def __bool__(self) -> bool:
-        """Whether somebody waits."""
+        """Return whether somebody waits."""
         return bool(self._line)
 
     def must_wait(self, session: Session, kind: str, data: dict[str, Any], text: Any, now: float) -> bool:
-        """Whether a command is to be left for later, since its `text` is a long one; it is kept then."""
+        """Return whether a command is to be left for later, since its `text` is a long one; it is kept then."""
         if type(text) is not str or len(text) <= CONTENT_MAX:
             return False
         if self._turn is session:
@@ -47,7 +47,7 @@ class LongTexts:
         return True
 
     def next(self) -> tuple[Session, str] | None:
-        """Who may go on now, and the key that is to be released."""
+        """Return who may go on now, and the key that is to be released."""
         if not self._line:
             return None
         self._turn = self._line.popleft()

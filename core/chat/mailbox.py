@@ -90,7 +90,7 @@ class Mailbox(Generic[AnEntry]):
     # -- Entering --
 
     def find(self, sender: str, message_id: str) -> AnEntry | None:
-        """The message in memory that this sender gave this id, committed or not."""
+        """Return the message in memory that this sender gave this id, committed or not."""
         return self._index.get((sender, message_id))
 
     @property
@@ -132,7 +132,7 @@ class Mailbox(Generic[AnEntry]):
     # -- Memory --
 
     def cached(self, seq: int) -> AnEntry | None:
-        """The message at a position, if it is in memory."""
+        """Return the message at a position, if it is in memory."""
         return self._cached.get(seq)
 
     def cache(self, message: AnEntry) -> AnEntry:
@@ -161,18 +161,18 @@ class Mailbox(Generic[AnEntry]):
     # -- Leaving --
 
     def is_acknowledged(self, seq: int) -> bool:
-        """Whether a device has the message at this position."""
+        """Return whether a device has the message at this position."""
         return seq <= self.acknowledged_through or seq in self._ahead
 
     def next_unacknowledged(self, cursor: int) -> int | None:
-        """The first position behind `cursor` that waits for an acknowledgement."""
+        """Return the first position behind `cursor` that waits for an acknowledgement."""
         seq = max(cursor, self.acknowledged_through) + 1
         while seq in self._ahead:
             seq += 1
         return seq if seq <= self.head else None
 
     def acknowledge(self, seq: int) -> bool:
-        """A device has the message at this position; whether that is news."""
+        """Acknowledge the message at this position, which a device has; whether that is news."""
         if self.is_acknowledged(seq):
             return False
         if self.shares is not None:
@@ -187,7 +187,7 @@ class Mailbox(Generic[AnEntry]):
         return True
 
     def acknowledge_through(self, seq: int) -> None:
-        """A device has everything up to this position."""
+        """Acknowledge everything up to this position, which a device has."""
         if seq > self.acknowledged_through:
             if self.shares is not None:
                 self.shares.acknowledged_through(seq)
@@ -197,7 +197,7 @@ class Mailbox(Generic[AnEntry]):
                 self._catch_up()
 
     def befriend(self, chat: Chat) -> None:
-        """The user has written to the peer of this chat for the first time."""
+        """Note that the user has written to the peer of this chat for the first time."""
         if self.shares is not None:
             self.shares.befriended(chat)
 
@@ -210,7 +210,7 @@ class Mailbox(Generic[AnEntry]):
         self.purge(purged)
 
     def purge(self, through: int) -> None:
-        """Everything up to this position is gone, acknowledged or not."""
+        """Note that everything up to this position is gone, acknowledged or not."""
         self.purged_through = max(self.purged_through, through)
         self.acknowledge_through(through)
         for seq in [seq for seq in self._cached if seq <= through]:
@@ -226,11 +226,11 @@ class Mailbox(Generic[AnEntry]):
     # -- Cursors (D13) --
 
     def cursor(self, seq: int) -> str:
-        """A position, as clients get it."""
+        """Return a position, as clients get it."""
         return f"{self.epoch}.{seq}"
 
     def position(self, cursor: str) -> int | None:
-        """The position that a cursor of this mailbox names; None for any other text, and for one beyond the head."""
+        """Return the position that a cursor of this mailbox names; None for any other text, and for one beyond the head."""
         match = _CURSOR.fullmatch(cursor)
         if match is None or match[1] != self.epoch or int(match[2]) > self.head:
             return None

@@ -124,7 +124,7 @@ class Messages:
         data: dict[str, Any],
         now: float,
     ) -> None:
-        """A valid MSG. `data` is what the client sent, kept when it can't be decided yet whether one more is allowed; `content` is its
+        """Send a valid MSG. `data` is what the client sent, kept when it can't be decided yet whether one more is allowed; `content` is its
         text, sanitised.
         """
         user = session.user
@@ -165,7 +165,7 @@ class Messages:
             self.sent_far += 1
 
     def _came(self, record: Record, now: float) -> None:
-        """At the recipient's shard: refuse it, recognise it, or give it to the store."""
+        """Refuse it at the recipient's shard, recognise it, or give it to the store."""
         recipient = record.texts[1]
         user = self._known.get(recipient)
         if user is not None:
@@ -217,7 +217,7 @@ class Messages:
         self._store.find(user, sender, message_id, partial(self._answer_old, record, refusal))
 
     def appended(self, messages: list[Message], failure: str | None, now: float) -> None:
-        """The store has committed these, or could not: show and acknowledge them, or say so."""
+        """Show and acknowledge these messages, which the store has committed; or say that it could not."""
         for message in messages:
             try:
                 self._appended(message, failure, now)
@@ -249,7 +249,7 @@ class Messages:
             outcome = repeat
 
     def written(self, now: float) -> None:
-        """What was shown in this loop turn has been written to the clients."""
+        """Note that what was shown in this loop turn has been written to the clients."""
         for route, deadlines in self._shown.items():
             if deadlines:
                 latest = now + CONFIRM_TIMEOUT
@@ -257,7 +257,7 @@ class Messages:
                 deadlines.clear()
 
     def _settled(self, request: Request, outcome: int, name: str, now: float) -> None:
-        """Back at the sender's shard: MSG_ACK, or why not. `name` is the recipient's, if the message was accepted."""
+        """Answer at the sender's shard: MSG_ACK, or why not. `name` is the recipient's, if the message was accepted."""
         user, session = request.user, request.session
         chat = user.chats.get(request.peer)
         if chat is not None and chat.noting and outcome in _PLAIN_STATUS:
@@ -294,7 +294,7 @@ class Messages:
             user.parked = []
 
     def _answer_repeat(self, record: Record, message: Message, now: float) -> None:
-        """`record` has the sender and id of a committed message."""
+        """Answer `record`, which has the sender and id of a committed message."""
         user = message.user
         if not codec.same_message(message.frame, record.body):
             outcome = Outcome.CONFLICT
@@ -319,7 +319,7 @@ class Messages:
     def _answer_old(
         self, record: Record, refusal: Outcome, found: list[Message], failure: str | None, now: float
     ) -> None:
-        """The store has looked for the message that this would be a repeat of."""
+        """Answer what would be a repeat: the store has looked for the message."""
         if found:
             self._answer_repeat(record, found[0], now)
         else:
@@ -332,14 +332,14 @@ class Messages:
         return self._delivery.deliver(user, message, now)
 
     def _send_carbons(self, user: User, sender: Session, frame: bytes) -> None:
-        """What one device of `user` has sent goes to the others that want to see it (D15)."""
+        """Send what one device of `user` has sent to the others that want to see it (D15)."""
         for session in user.sessions:
             if session.carbons and session is not sender:
                 session.connection.send(frame)
 
 
 def _stored_text(request: Request) -> bytes:
-    """The content of a message as JSON, for a sender who wrote something else (D11).
+    """Return the content of a message as JSON, for a sender who wrote something else (D11).
 
     The answer to a repeat has it whatever the status is by then, since the first answer may have been lost.
     """

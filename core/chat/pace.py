@@ -30,7 +30,7 @@ _MINUTES: Final = 3
 
 
 def shared_credit() -> TokenBucket:
-    """What the connections of one shard have in common, all of it at first."""
+    """Return what the connections of one shard have in common, all of it at first."""
     return TokenBucket(SHARED_RATE, SHARED_BURST, 0.0)
 
 

@@ -39,7 +39,7 @@ class Packed:
         self._count += 1
 
     def get(self, key: str) -> Any:
-        """The value, None if there is none."""
+        """Return the value, None if there is none."""
         found = self._find(key)
         if found is None:
             return None
@@ -47,7 +47,7 @@ class Packed:
         return codec.from_json(block[block.index(b"\t", start) + 1 : end])
 
     def pop(self, key: str) -> Any:
-        """The same, which is removed."""
+        """Remove the value and return it, None if there is none."""
         found = self._find(key)
         if found is None:
             return None
@@ -58,7 +58,7 @@ class Packed:
         return value
 
     def blocks(self) -> Iterator[list[tuple[str, Any]]]:
-        """All records, a few at a time; what is changed meanwhile may or may not be among them."""
+        """Iterate over all records, a few at a time; what is changed meanwhile may or may not be among them."""
         for index in range(_BLOCKS):
             lines = bytes(self._blocks[index] or b"").split(b"\n")[1:]
             if not lines:
@@ -68,7 +68,7 @@ class Packed:
             ]
 
     def _find(self, key: str) -> tuple[bytearray, int, int] | None:
-        """The block, and from where to where in it."""
+        """Return the block, and from where to where in it."""
         block = self._blocks[hash(key) % _BLOCKS]
         start = -1 if block is None else block.find(b"\n%b\t" % key.encode())
         if block is None or start < 0:

@@ -35,7 +35,7 @@ class Connection(Protocol):
         """
 
     def unsent(self) -> int:
-        """Bytes that wait to be taken by the kernel."""
+        """Return bytes that wait to be taken by the kernel."""
 
 
 class Bus(Protocol):
@@ -57,17 +57,17 @@ class Clock(Protocol):
     """The time of day, which the core never asks the system for."""
 
     def timestamp(self) -> bytes:
-        """UTC in ISO 8601 with milliseconds and Z, 24 bytes (D19)."""
+        """Return UTC in ISO 8601 with milliseconds and Z, 24 bytes (D19)."""
 
     def seconds(self) -> float:
-        """The same in seconds since 1970, as tokens have it."""
+        """Return the same in seconds since 1970, as tokens have it."""
 
 
 class Chance(Protocol):
     """What must not be the same twice, which the core never makes by itself."""
 
     def message_id(self) -> str:
-        """A UUID v4, for a message that came without an id. It is unique, and need not be unguessable."""
+        """Return a UUID v4, for a message that came without an id. It is unique, and need not be unguessable."""
 
     def epoch(self) -> str:
-        """12 hexadecimal digits that name a new mailbox (D13)."""
+        """Return 12 hexadecimal digits that name a new mailbox (D13)."""

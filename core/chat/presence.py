@@ -119,7 +119,7 @@ class Presence:
     # -- What the shard tells --
 
     def attach(self, user: User, session: Device, now: float) -> None:
-        """A device of `user` has said HELLO (again): tell it who is online, and the others if that is news."""
+        """Note that a device of `user` has said HELLO (again): tell it who is online, and the others if that is news."""
         self._leaving.pop(user.user_id, None)
         if user.user_id not in self._local:
             self._local[user.user_id] = user
@@ -129,7 +129,7 @@ class Presence:
         self.named(user)
         if session not in self._sessions:
             self._sessions[session] = None
-            self._tell(session, now, full=True)
+            self._send(session, now, full=True)
         else:
             self._dirty[session] = None
             session.presence_full = True
@@ -140,21 +140,21 @@ class Presence:
         return sum(replica.version == _NOTHING_KNOWN for replica in self._replicas.values())
 
     def named(self, user: User) -> None:
-        """`user`, who has a connection, may have a new name."""
+        """Note that `user`, who has a connection, may have a new name."""
         if self._online.get(user.user_id) != user.display_name:
             self._joined[user.user_id] = user.display_name
             self._left.discard(user.user_id)
             self._came(user.user_id, user.display_name)
 
     def detach(self, user: User, session: Device, now: float) -> None:
-        """A device of `user` is gone; with the last one the grace begins."""
+        """Note that a device of `user` is gone; with the last one the grace begins."""
         self._sessions.pop(session, None)
         self._dirty.pop(session, None)
         if not user.sessions and user.user_id in self._local:
             self._leaving[user.user_id] = now + PRESENCE_GRACE
 
     def chat_opened(self, user: User, peer: str) -> None:
-        """A chat of `user` is durable, which may mean one contact more."""
+        """Note that a chat of `user` is durable, which may mean one contact more."""
         if user.user_id not in self._local:
             return
         watchers = self._watchers.setdefault(peer, set())
@@ -170,7 +170,7 @@ class Presence:
         return Scope.EVERYONE if self._everyone else Scope.CONTACTS
 
     def ask(self, session: Device, user: User, user_ids: list[str], now: float) -> None:
-        """PRESENCE from a client: tell this session at once who of these is online, of those with whom `user` has a chat (D21).
+        """Handle PRESENCE from a client: tell it at once who of these is online, of those with whom `user` has a chat (D21).
 
         Of others it does not even learn whether they have ever been here. Raises Refusal beyond the limit of a minute (D23).
         """
@@ -186,7 +186,7 @@ class Presence:
         session.connection.send(codec.presence(entries, delta=True, scope=self.scope))
 
     def name_of(self, user_id: str) -> str | None:
-        """The name of a user who is online."""
+        """Return the name of a user who is online."""
         return self._online.get(user_id)
 
     @property
@@ -200,7 +200,7 @@ class Presence:
     # -- What the other workers tell --
 
     def _changes(self, record: Record, now: float) -> None:
-        """A PRESENCE record: joins and leaves."""
+        """Take a PRESENCE record: joins and leaves."""
         replica, version = self._replicas[record.worker], record.ticket
         if record.generation != replica.generation or version != replica.version + 1:
             self._exchange.post(record.worker, RecordKind.PRESENCE_REQUEST)
@@ -215,7 +215,7 @@ class Presence:
             self._gone(user_id)
 
     def _snapshot(self, record: Record, now: float) -> None:
-        """A PRESENCE_SNAPSHOT record: everyone online there. Those not in it are gone, after the grace if the process is a new one."""
+        """Take a PRESENCE_SNAPSHOT record: everyone online there. Those not in it are gone, after the grace if the process is a new one."""
         replica = self._replicas[record.worker]
         same = record.generation == replica.generation
         replica.generation, replica.version = record.generation, record.ticket
@@ -231,7 +231,7 @@ class Presence:
             self._replica_joined(replica, user_id, name)
 
     def _requested(self, record: Record, now: float) -> None:
-        """A PRESENCE_REQUEST record."""
+        """Take a PRESENCE_REQUEST record."""
         self.send_snapshot(record.worker)
 
     def send_snapshot(self, worker: int) -> None:
@@ -241,7 +241,7 @@ class Presence:
         self._exchange.post(worker, RecordKind.PRESENCE_SNAPSHOT, self._version, codec.to_json(users))
 
     def worker_gone(self, worker: int, generation: int, now: float) -> None:
-        """That process is dead: its users have the grace to come back to the next one."""
+        """Note that that process is dead: its users have the grace to come back to the next one."""
         replica = self._replicas[worker]
         if replica.generation == generation:
             replica.version = _NOTHING_KNOWN
@@ -260,7 +260,7 @@ class Presence:
     # -- Time --
 
     def stood_still(self, seconds: float, now: float) -> None:
-        """The worker stood still: who left may be back already, and wait to be read (``core.chat.stalls``)."""
+        """Note that the worker stood still: who left may be back already, and wait to be read (``core.chat.stalls``)."""
         for user_id, due in self._leaving.items():
             self._leaving[user_id] = later(due, seconds, now + PRESENCE_GRACE)
 
@@ -295,7 +295,7 @@ class Presence:
                 self._hold(session, now)
             else:
                 del self._dirty[session]
-                self._tell(session, now, full=session.presence_full)
+                self._send(session, now, full=session.presence_full)
         while self._owed:
             self._introduce(self._owed.pop())
 
@@ -307,7 +307,7 @@ class Presence:
         self._exchange.post(worker, RecordKind.PRESENCE_REQUEST)
 
     def _hold(self, session: Device, now: float) -> None:
-        """A session that does not keep up is told later, and then how things are by then (D29)."""
+        """Tell a session that does not keep up later, and then how things are by then (D29)."""
         self.shed += 1
         session.presence_told = now
         changes = session.presence_changes
@@ -350,7 +350,7 @@ class Presence:
             self._note(user_id, name)
 
     def _note(self, user_id: str, name: str) -> None:
-        """Somebody came, went or changed the name: find out who must be told."""
+        """Find out who must be told that somebody came, went or changed the name."""
         self._frames.clear()
         self._revision += 1
         if self._everyone:
@@ -380,7 +380,7 @@ class Presence:
                 self._dirty[session] = None
                 session.presence_full = True
 
-    def _tell(self, session: Device, now: float, full: bool) -> None:
+    def _send(self, session: Device, now: float, full: bool) -> None:
         """Send PRESENCE: the whole list, or what changed to a session that asked for that (D22)."""
         changes = session.presence_changes
         scope = None if changes is None else self.scope

@@ -30,7 +30,7 @@ class SlidingWindow:
         self._oldest = 0
 
     def retry_after(self, now: float, pending: int = 0) -> float:
-        """Seconds until one more event is allowed, 0.0 when it is now; `pending` events count as if they had just happened."""
+        """Return seconds until one more event is allowed, 0.0 when it is now; `pending` events count as if they had just happened."""
         limit = self._limit
         if not limit or len(self._times) + pending < limit:
             return 0.0
@@ -58,11 +58,11 @@ class SlidingWindow:
         self._oldest = (self._oldest + 1) % limit
 
     def recent(self, now: float) -> int:
-        """How many events of the last `window` seconds have been counted."""
+        """Return how many events of the last `window` seconds have been counted."""
         return len(self.recent_times(now))
 
     def recent_times(self, now: float) -> list[float]:
-        """When the events of the last `window` seconds were, oldest first."""
+        """Return when the events of the last `window` seconds were, oldest first."""
         start = now - self._window
         times = self._times
         return [time for time in (*times[self._oldest :], *times[: self._oldest]) if time > start]
@@ -100,7 +100,7 @@ class TokenBucket:
 
 
 def rate_limited(what: str, limit: int, wait: float) -> Refusal:
-    """RATE_LIMITED for a per-minute limit; waiting `retry_after` seconds is enough (D23)."""
+    """Make the RATE_LIMITED of a per-minute limit; waiting `retry_after` seconds is enough (D23)."""
     return Refusal(
         ErrorCode.RATE_LIMITED,
         f"at most {limit} {what} in {RATE_WINDOW:.0f} seconds",
@@ -111,7 +111,7 @@ def rate_limited(what: str, limit: int, wait: float) -> Refusal:
 
 
 def ping_limited(rate: float, wait: float) -> Refusal:
-    """RATE_LIMITED for PING; waiting `retry_after` seconds is enough (D23)."""
+    """Make the RATE_LIMITED of PING; waiting `retry_after` seconds is enough (D23)."""
     return Refusal(
         ErrorCode.RATE_LIMITED,
         f"at most {rate:g} PING a second",

@@ -50,7 +50,7 @@ class Receipts:
     # -- At the recipient's shard --
 
     def read(self, session: Session, user: User, message_id: str, sender: str) -> None:
-        """READ: `user` has read this message. One that names nothing is ignored, like an acknowledgement."""
+        """Handle READ: `user` has read this message. Unknown ids are ignored, as by MSG_ACK."""
         message = user.mailbox.find(sender, message_id)
         if message is None or not message.seq:
             session.asked()
@@ -60,7 +60,7 @@ class Receipts:
             self._read(user, message)
 
     def acknowledged(self, user: User, message: Message) -> None:
-        """A device of `user` has this message."""
+        """Note that a device of `user` has this message."""
         mailbox = user.mailbox
         if mailbox.acknowledge(message.seq):
             mailbox.receipts_due.pop(message.seq, None)
@@ -73,13 +73,13 @@ class Receipts:
     def delivered(
         self, recipient: str, messages: list[tuple[str, str]], failure: str | None, now: float
     ) -> None:
-        """Acknowledgements of these (sender, message id) are durable; or could not be saved, and are to be saved again."""
+        """Note that acknowledgements of these (sender, message id) are durable; or could not be saved, and are to be saved again."""
         if failure is not None:
             self._again.append((now + _AGAIN, recipient, messages))
             self._owed.update((recipient, *message) for message in messages)
             return
         for sender, message_id in messages:
-            self._tell(sender, recipient, message_id, ReceiptFlag.DELIVERED, now)
+            self._notify(sender, recipient, message_id, ReceiptFlag.DELIVERED, now)
 
     def tick(self, now: float) -> None:
         """Try again to save what could not be saved. Who is no longer in memory will acknowledge again."""
@@ -95,7 +95,7 @@ class Receipts:
     def _delivered_at_last(
         self, recipient: str, messages: list[tuple[str, str]], failure: str | None, now: float
     ) -> None:
-        """What has been read meanwhile is past being delivered, and its sender knows."""
+        """Note that what has been read meanwhile is past being delivered, and its sender knows."""
         owed = [message for message in messages if (recipient, *message) in self._owed]
         self._owed.difference_update((recipient, *message) for message in owed)
         self.delivered(recipient, owed, failure, now)
@@ -130,10 +130,10 @@ class Receipts:
         elif message.receipts:
             recipient = message.user.user_id
             self._owed.discard((recipient, message.sender, message.message_id))
-            self._tell(message.sender, recipient, message.message_id, ReceiptFlag.READ, now)
+            self._notify(message.sender, recipient, message.message_id, ReceiptFlag.READ, now)
 
-    def _tell(self, sender: str, recipient: str, message_id: str, flag: ReceiptFlag, now: float) -> None:
-        self._exchange.tell(sender, RecordKind.RECEIPT, flag, (sender, recipient, message_id), now)
+    def _notify(self, sender: str, recipient: str, message_id: str, flag: ReceiptFlag, now: float) -> None:
+        self._exchange.notify(sender, RecordKind.RECEIPT, flag, (sender, recipient, message_id), now)
 
     # -- At the sender's shard --
 

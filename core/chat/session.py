@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from core.chat.command_queue import EVERYTHING, WaitingLine
+from core.chat.command_queue import EVERYTHING, CommandQueue
 from core.chat.pace import Pace
 from core.chat.ports import Connection
 from core.chat.ratelimit import SlidingWindow, TokenBucket
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("fastchat.core")
 
 #: Messages that queue behind a held command before the client is not read from any more.
-_LINE_PAUSE: Final = 32
+_QUEUE_PAUSE: Final = 32
 
 
 class Command:
@@ -107,19 +107,19 @@ class _Gone:
     last_heard = -math.inf
 
     def send(self, frame: bytes) -> None:
-        """Nobody is there."""
+        """Drop it: nobody is there."""
 
     def ping(self, payload: bytes) -> None:
-        """Nobody is there."""
+        """Drop it: nobody is there."""
 
     def close(self, code: int, reason: str) -> None:
-        """It is closed."""
+        """Close it."""
 
     def hold(self, until: float) -> None:
-        """Nothing comes."""
+        """Do nothing: nothing comes."""
 
     def unsent(self) -> int:
-        """Nothing waits."""
+        """Return nothing waits."""
         return 0
 
 
@@ -133,8 +133,8 @@ class Session(Device):
         "_commands",
         "_hold",
         "_host",
-        "_line",
         "_pace",
+        "_queue",
         "_slow_until",
         "_strikes",
         "claimed",
@@ -179,7 +179,7 @@ class Session(Device):
             for _ in range(strikes):
                 self._strikes.count(now)
         # -- Order --
-        self._line = WaitingLine()
+        self._queue = CommandQueue()
         #: Until when the client is not read from, as the connection was told last; 0.0: it is.
         self._hold = 0.0
         #: The same, because of what came to nothing; may be over. And how that is counted, once something has.
@@ -191,7 +191,7 @@ class Session(Device):
     # -- From the connection --
 
     def receive(self, payload: bytes, now: float) -> None:
-        """The text of one message. Raises FrameError when the connection must be closed for it."""
+        """Take the text of one message. Raises FrameError when the connection must be closed for it."""
         if self.closed:
             return
         kind: str | None = None
@@ -203,7 +203,7 @@ class Session(Device):
                 raise self._unknown(kind)
             command.received += 1
             if self._must_wait(command, data):
-                self._line.put(kind, data)
+                self._queue.put(kind, data)
                 self.adjust_reading()
             else:
                 self._run(kind, command, data, now)
@@ -211,16 +211,16 @@ class Session(Device):
             self.refuse(refusal, kind, data, now)
 
     def pong(self, payload: bytes, now: float) -> None:
-        """A WebSocket pong came."""
+        """Take a WebSocket pong."""
         self._host.pong(self, payload, now)
 
     def writable(self, now: float) -> None:
-        """The connection has room again."""
+        """Note that the connection has room again."""
         if self.user is not None and not self.closed:
             self._host.writable(self, now)
 
     def on_closed(self, now: float) -> None:
-        """The connection is gone, or going. What the client had sent before and still waits in line is done all the same."""
+        """Note that the connection is gone, or going. What the client had sent before and still waits in line is done all the same."""
         if not self.closed:
             self.closed = True
             self._host.detach(self, now)
@@ -236,8 +236,8 @@ class Session(Device):
         connection.close(code, reason)
 
     def abandon(self, now: float) -> None:
-        """The server ends the connection: nothing that waits in line is done any more."""
-        self._line.clear()
+        """Note that the server ends the connection: nothing that waits in line is done any more."""
+        self._queue.clear()
         self.on_closed(now)
 
     # -- Order --
@@ -251,7 +251,7 @@ class Session(Device):
     @property
     def awaits_hello(self) -> bool:
         """Whether HELLO has not come; one that came and is not through, since the store takes its time, has come (D2)."""
-        return self.user is None and not self._line.held
+        return self.user is None and not self._queue.held
 
     @property
     def behind(self) -> bool:
@@ -263,21 +263,21 @@ class Session(Device):
         return self.cursor < user.mailbox.head or (told is not None and bool(told.pending))
 
     def hold(self, key: str) -> None:
-        """Let what depends on `key` wait, until `release`."""
-        self._line.hold(key)
+        """Do nothing: nothing comes."""
+        self._queue.hold(key)
 
     def hold_back(self, kind: str, data: dict[str, Any]) -> None:
         """Let a command wait that can't be decided yet, and all that comes behind it."""
-        self._line.hold(EVERYTHING)
-        self._line.put(kind, data)
+        self._queue.hold(EVERYTHING)
+        self._queue.put(kind, data)
 
     def release(self, key: str, now: float) -> None:
         """Hold `key` no longer, and go on with what waited for it. Called by the shard between two messages."""
         try:
-            for kind, data in self._line.release(key):
+            for kind, data in self._queue.release(key):
                 command = self._commands[kind]
                 if self._must_wait(command, data):
-                    self._line.put(kind, data)
+                    self._queue.put(kind, data)
                     continue
                 try:
                     self._run(kind, command, data, now)
@@ -298,21 +298,21 @@ class Session(Device):
             self.adjust_reading()
 
     def decided(self) -> None:
-        """Something that was `asked` is decided."""
+        """Note that something that was `asked` is decided."""
         self.in_flight -= 1
         if self._hold != self._slow_until:  # else it is read from as it should be
             self.adjust_reading()
 
     def adjust_reading(self) -> None:
         """Don't read from a client that is too far ahead of what is decided (D29), or whose messages come to nothing (D23), for a while."""
-        too_far = len(self._line) >= _LINE_PAUSE or self.in_flight >= UNCOMMITTED_MAX
+        too_far = len(self._queue) >= _QUEUE_PAUSE or self.in_flight >= UNCOMMITTED_MAX
         until = math.inf if too_far else self._slow_until
         if until != self._hold and not self.closed:
             self._hold = until
             self.connection.hold(until)
 
     def charge(self, now: float, weight: int = 1) -> None:
-        """A message has come to nothing, or costs as much as `weight` of those: a client with many is read more slowly (D23)."""
+        """Charge for a message that came to nothing, or costs as much as `weight` of those: with many, a client is read slower (D23)."""
         if self._pace is None:
             self._pace = Pace(now)
         until = self._pace.charge(now, self._host.spare, weight)
@@ -334,7 +334,7 @@ class Session(Device):
         return Refusal(ErrorCode.VALIDATION, problem, field="type", expected=sorted(may_say))
 
     def _must_wait(self, command: Command, data: dict[str, Any]) -> bool:
-        line = self._line
+        line = self._queue
         if not line.held:
             return False
         if command.about is not None:
@@ -382,7 +382,7 @@ class Session(Device):
             )
 
     def refuse_later(self, refusal: Refusal, kind: str, data: dict[str, Any] | None, now: float) -> None:
-        """The same for what could not be answered at once; closes the connection itself when that is due."""
+        """Refuse what could not be answered at once; closes the connection itself when that is due."""
         if self.closed:
             return
         try:

@@ -1,6 +1,6 @@
 """One worker's part of FastChat: the rooms in which everything happens, put together, and what reaches them from outside.
 
-Everything about a user happens on the shard that owns the user. Each thing that can happen has a room of its own: `greetings`, `chats`,
+Everything about a user happens on the shard that owns the user. Each thing that can happen has a room of its own: `hellos`, `chats`,
 `messages`, `delivery`, `receipts`, `histories`, `typing`, `presence`. They share the `users` in memory and the `exchange` with the other
 shards, and none of them knows the shard. What comes from outside arrives here: sessions, envelopes, and time.
 
@@ -19,7 +19,7 @@ from core.chat.commands import Commands
 from core.chat.delivery import Delivery
 from core.chat.exchange import Exchange
 from core.chat.expiry import Expiries
-from core.chat.hello import Greetings
+from core.chat.hello import Hellos
 from core.chat.history import Histories
 from core.chat.long_texts import LongTexts
 from core.chat.messages import Messages
@@ -84,7 +84,7 @@ class Shard:
         self.receipts = Receipts(users, exchange, store)
         self.delivery = delivery = Delivery(store, self.receipts)
         self.chats = chats = Chats(settings, users, exchange, store, delivery, presence)
-        self.greetings = Greetings(settings, chance, users, store, chats, delivery, presence)
+        self.hellos = Hellos(settings, chance, users, store, chats, delivery, presence)
         self.histories = Histories(settings, users, exchange, store, chats)
         self.typing = TypingIndicators(settings, users, exchange, store, chats)
         self.messages = Messages(
@@ -95,7 +95,7 @@ class Shard:
             settings,
             clock,
             self.long_texts,
-            self.greetings,
+            self.hellos,
             self.expiries,
             chats,
             self.messages,
@@ -115,7 +115,7 @@ class Shard:
     def connect(
         self, connection: Connection, claimed: str, strikes: int, now: float, expires: float = 0.0
     ) -> Session:
-        """A new session on a connection whose first message will be HELLO of `claimed`, after `strikes` invalid ones.
+        """Return a new session on a connection whose first message will be HELLO of `claimed`, after `strikes` invalid ones.
 
         `expires` is when the token expires that has proven it, in seconds since 1970; 0 when none had to.
         """
@@ -125,11 +125,11 @@ class Shard:
         return session
 
     def receive_envelope(self, envelope: bytes, now: float) -> None:
-        """What another shard sent; see `Exchange.receive`."""
+        """Take what another shard sent; see `Exchange.receive`."""
         self.exchange.receive(envelope, now)
 
     def worker_gone(self, worker: int, generation: int, now: float) -> None:
-        """The supervisor says that this process is dead."""
+        """Note that the supervisor says that this process is dead."""
         self.presence.worker_gone(worker, generation, now)
 
     def end_turn(self, now: float) -> bool:
@@ -149,7 +149,7 @@ class Shard:
         return more or self.ready
 
     def written(self, now: float) -> None:
-        """Everything of this loop turn has been written to the clients."""
+        """Note that everything of this loop turn has been written to the clients."""
         self.messages.written(now)
 
     @property
@@ -158,14 +158,14 @@ class Shard:
         return bool(self._ready or self.long_texts)
 
     def stood_still(self, seconds: float, now: float) -> None:
-        """The worker stood still for so long, until now: nothing is over that could not go on meanwhile. Comes before the next `tick`."""
+        """Note that the worker stood still for so long: nothing is over that could not go on meanwhile. Comes before the next `tick`."""
         self.exchange.stood_still(seconds, now)
         self.typing.stood_still(seconds, now)
         self.delivery.stood_still(seconds, now)
         self.presence.stood_still(seconds, now)
 
     def tick(self, now: float) -> None:
-        """What happens by the passing of time alone; called several times a second."""
+        """Do what happens by the passing of time alone; called several times a second."""
         self.exchange.tick(now)
         self.typing.tick(now)
         self.expiries.tick(now)
@@ -214,7 +214,7 @@ class Shard:
     # -- What there is to tell --
 
     def count_close(self, by: str, code: int | str, reason: str) -> None:
-        """A connection is closed by the server or by its client, or was lost (nobody)."""
+        """Note that a connection is closed by the server or by its client, or was lost (nobody)."""
         if reason not in self._close_reasons:
             if len(self._close_reasons) < _REASONS_MAX:
                 self._close_reasons.add(reason)
@@ -224,7 +224,7 @@ class Shard:
         self.counters[name] += 1
 
     def stats(self) -> dict[str, Any]:
-        """The core's part of what the worker reports, by the names of ``core.process.metrics``."""
+        """Return the core's part of what the worker reports, by the names of ``core.process.metrics``."""
         stats: dict[str, Any] = dict(self.counters)
         for kind, command in self.commands.items():
             stats[series("received_total", type=kind)] = command.received

@@ -34,7 +34,7 @@ class Shares:
         self.complete = False
 
     def of(self, chat: Chat) -> int:
-        """How many are from the peer of this chat."""
+        """Return how many are from the peer of this chat."""
         return self._counts.get(chat, 0)
 
     @property
@@ -45,7 +45,7 @@ class Shares:
     # -- While the store is asked --
 
     def learn(self, seq: int, chat: Chat | None) -> None:
-        """The store says from whom the message at this position is; None if it is acknowledged. What was between is gone."""
+        """Learn from the store from whom the message at this position is; None if it is acknowledged. What was between is gone."""
         gap = seq - self.known_through - 1
         if gap > 0:
             self._senders += [None] * gap
@@ -57,13 +57,13 @@ class Shares:
     # -- What the mailbox tells --
 
     def enter(self, chat: Chat) -> None:
-        """A message of this chat is on its way into the mailbox."""
+        """Note that a message of this chat is on its way into the mailbox."""
         self._counts[chat] = self._counts.get(chat, 0) + 1
         if not chat.written:
             self.of_strangers += 1
 
     def leave(self, chat: Chat) -> None:
-        """It does not wait any more."""
+        """Note that it does not wait any more."""
         count = self._counts[chat] - 1
         if count:
             self._counts[chat] = count
@@ -73,11 +73,11 @@ class Shares:
             self.of_strangers -= 1
 
     def committed(self, chat: Chat) -> None:
-        """A message that was on its way has the next position."""
+        """Note that a message that was on its way has the next position."""
         self._senders.append(chat)
 
     def acknowledged(self, seq: int) -> None:
-        """The message at this position waits no longer."""
+        """Note that the message at this position waits no longer."""
         index = seq - self._first
         if self._start <= index < len(self._senders):
             chat = self._senders[index]
@@ -86,7 +86,7 @@ class Shares:
                 self.leave(chat)
 
     def acknowledged_through(self, seq: int) -> None:
-        """Nothing up to this position waits any longer."""
+        """Note that nothing up to this position waits any longer."""
         senders, end = self._senders, min(seq - self._first + 1, len(self._senders))
         for index in range(self._start, end):
             chat = senders[index]
@@ -100,15 +100,15 @@ class Shares:
             self._start = 0
 
     def befriended(self, chat: Chat) -> None:
-        """The user has written to the peer of this chat, as `chat` says by now."""
+        """Note that the user has written to the peer of this chat, as `chat` says by now."""
         self.of_strangers -= self.of(chat)
 
 
 def sender_share(mailbox_max: int) -> int:
-    """How many messages of one sender may wait in a mailbox of that size."""
+    """Return how many messages of one sender may wait in a mailbox of that size."""
     return max(1, mailbox_max // 10)
 
 
 def strangers_share(mailbox_max: int) -> int:
-    """How many messages of senders to whom its user has never written."""
+    """Return how many messages of senders to whom its user has never written."""
     return max(1, mailbox_max // 2)

@@ -23,12 +23,12 @@ class Stalls:
         self._last = math.inf
 
     def beat(self, now: float) -> float:
-        """For how many seconds the process stood still since the last beat; 0.0 if it did not."""
+        """Return for how many seconds the process stood still since the last beat; 0.0 if it did not."""
         late = now - self._last - self._interval
         self._last = now
         return late if late >= _STOOD_STILL else 0.0
 
 
 def later(due: float, seconds: float, latest: float) -> float:
-    """When something is due after a stall of `seconds`: not later than `latest`, when it would be if it began now."""
+    """Return when something is due after a stall of `seconds`: not later than `latest`, when it would be if it began now."""
     return min(due + seconds, latest)

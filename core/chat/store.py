@@ -27,7 +27,7 @@ class Found(Protocol[T_contra]):
 
 
 def nobody_waits(failure: str | None, now: float) -> None:
-    """The Done of a write whose loss does no harm: it costs a repeat, or is repaired by the next message."""
+    """Do nothing: the Done of a write whose loss does no harm, since it costs a repeat, or is repaired by the next message."""
 
 
 class Store(Protocol):
@@ -52,13 +52,13 @@ class Store(Protocol):
     # -- Writes --
 
     def save_user(self, user: User, done: Done) -> None:
-        """A new user, a changed name or way of acknowledging, or one without chats who leaves (D23)."""
+        """Write a new user, a changed name or way of acknowledging, or one without chats who leaves (D23)."""
 
     def save_chat(self, user: User, chat: Chat, done: Done) -> None:
-        """A new or changed chat of `user`. That it is being noted as written in (`Chat.noting`) is stored as having been written in."""
+        """Write a new or changed chat of `user`. One that is being noted as written in (`Chat.noting`) is stored as written in."""
 
     def append(self, message: Message) -> None:
-        """A new message; `Messages.appended` follows, with one call for messages that were committed together.
+        """Write a new message; `Messages.appended` follows, with one call for messages that were committed together.
 
         A message whose sender has used its id before is not stored: the callback comes without a failure and `original` is what is
         stored (D10). One whose deadline has passed when its turn comes fails (D26). The others take the positions that follow the
@@ -66,33 +66,33 @@ class Store(Protocol):
         """
 
     def after_writes(self, done: Done) -> None:
-        """Nothing to write: `done` is called in its turn, after the callbacks of all writes before it."""
+        """Write nothing: `done` is called in its turn, after the callbacks of all writes before it."""
 
     def save_acknowledged(self, user: User, done: Done | None = None) -> None:
-        """What the mailbox has as acknowledged, and which chats have been confirmed (`User.unsaved_confirmed`).
+        """Write what the mailbox has as acknowledged, and which chats have been confirmed (`User.unsaved_confirmed`).
 
         Without `done` it may wait for a second, since a repeat does no harm (D7, D12).
         """
 
     def save_read(self, message: Message, done: Done) -> None:
-        """A message that its recipient has read (D11)."""
+        """Write that a message has been read by its recipient (D11)."""
 
     def forget(self, user_id: str) -> None:
-        """A user without chats who has not been seen for a day (D23): remove the record and the mailbox."""
+        """Remove the record and the mailbox of a user without chats who has not been seen for a day (D23)."""
 
     # -- Reads --
 
     def load(self, user_id: str, done: Found[User | None]) -> None:
-        """A user who is not in memory, with chats and mailbox; None for one never seen."""
+        """Read a user who is not in memory, with chats and mailbox; None for one never seen."""
 
     def find(self, user: User, sender: str | None, message_id: str, done: Found[list[Message]]) -> None:
-        """The messages in the mailbox of `user` with this id, from `sender` or from anybody, oldest first."""
+        """Find the messages in the mailbox of `user` with this id, from `sender` or from anybody, oldest first."""
 
     def read(self, user: User, after: int, done: Found[list[Message]]) -> None:
-        """The messages behind position `after`, in order, about 64 KiB of them; the first may be further on if some were purged."""
+        """Read the messages behind position `after`, in order, about 64 KiB of them; the first may be further on if some were purged."""
 
     def senders(self, user: User, after: int, done: Found[list[tuple[int, Chat]]]) -> None:
-        """(position, chat) of the messages behind position `after`, in order, some thousands of them at most (D20)."""
+        """Read (position, chat) of the messages behind position `after`, in order, some thousands of them at most (D20)."""
 
     def history(
         self,
@@ -102,4 +102,4 @@ class Store(Protocol):
         limit: int,
         done: Found[list[tuple[int, int, bytes]]],
     ) -> None:
-        """(position, Lamport count, MSG frame) of what `peer` sent to `user_id`, before that position, newest first, at most `limit`."""
+        """Read (position, Lamport count, frame) of what `peer` sent to `user_id` before that position, newest first, at most `limit`."""

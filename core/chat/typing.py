@@ -61,7 +61,7 @@ class TypingIndicators:
     # -- At the sender's shard --
 
     def send(self, session: Device, user: User, peer: str | None, is_typing: bool, now: float) -> None:
-        """TYPING, to the chat that it is meant for: `peer` if the client says so, else what this connection did or saw last."""
+        """Handle TYPING, for the chat that it is meant for: `peer` if the client says so, else what this connection did or saw last."""
         peer = peer or session.chosen_peer or session.received_peer or next(reversed(user.chats), None)
         chat = user.chats.get(peer) if peer is not None else None
         if peer is None or chat is None or not chat.saved:
@@ -78,18 +78,18 @@ class TypingIndicators:
             session.typing_to[peer] = now + TYPING_EXPIRY
         elif session.typing_to:
             session.typing_to.pop(peer, None)
-        self._tell(user.user_id, peer, TypingFlag.TYPING if is_typing else TypingFlag.STOPPED, now)
+        self._notify(user.user_id, peer, TypingFlag.TYPING if is_typing else TypingFlag.STOPPED, now)
 
     def disconnected(self, user: User, session: Device, now: float) -> None:
-        """Who disconnects has stopped typing, unless another device of the same user goes on."""
+        """Say that who disconnects has stopped typing, unless another device of the same user goes on."""
         for peer in session.typing_to or ():
             if not any(other.typing_to and other.typing_to.get(peer, now) > now for other in user.sessions):
-                self._tell(user.user_id, peer, TypingFlag.STOPPED_IF_SHOWN, now)
+                self._notify(user.user_id, peer, TypingFlag.STOPPED_IF_SHOWN, now)
 
     # -- At the recipient's shard --
 
     def _came(self, texts: tuple[str, ...], flag: int, now: float) -> None:
-        """Somebody is typing to a user of this shard, or has stopped. It is shown behind the messages that came before it."""
+        """Show that somebody is typing to a user of this shard, or has stopped, behind the messages that came before it."""
         self._store.after_writes(partial(self._in_turn, texts, flag))
 
     def _in_turn(self, texts: tuple[str, ...], flag: int, failure: str | None, now: float) -> None:
@@ -102,12 +102,12 @@ class TypingIndicators:
         self._show(sender, recipient, flag == TypingFlag.TYPING)
 
     def message_came(self, user: User, sender: str) -> None:
-        """A message from `sender` is about to be shown to `user`: whoever sends is not typing any more."""
+        """Note that a message from `sender` is about to be shown to `user`: whoever sends is not typing any more."""
         if self._until and self._until.pop((sender, user.user_id), None) is not None:
             self._show(sender, user.user_id, False)
 
     def stood_still(self, seconds: float, now: float) -> None:
-        """The worker stood still: a sign of life may wait to be read (``core.chat.stalls``)."""
+        """Note that the worker stood still: a sign of life may wait to be read (``core.chat.stalls``)."""
         for pair, until in self._until.items():
             self._until[pair] = later(until, seconds, now + TYPING_EXPIRY)
 
@@ -143,7 +143,7 @@ class TypingIndicators:
             for sender, is_typing in self._held.pop(session).items():
                 session.connection.send(codec.typing(sender, is_typing))
 
-    def _tell(self, sender: str, recipient: str, flag: TypingFlag, now: float) -> None:
+    def _notify(self, sender: str, recipient: str, flag: TypingFlag, now: float) -> None:
         self.sent += 1
-        if self._exchange.tell(recipient, RecordKind.TYPING, flag, (sender, recipient), now):
+        if self._exchange.notify(recipient, RecordKind.TYPING, flag, (sender, recipient), now):
             self.sent_far += 1

@@ -130,12 +130,12 @@ class User:
         self.pins = 0
 
     def has_chat(self, peer: str) -> bool:
-        """Whether a chat with `peer` is open: a record that is not durable yet does not count."""
+        """Return whether a chat with `peer` is open: a record that is not durable yet does not count."""
         chat = self.chats.get(peer)
         return chat is not None and chat.saved
 
     def counted(self, now: float) -> list[list[float]]:
-        """What counts against each limit at present: when it was."""
+        """Return what counts against each limit at present: when it was."""
         return [window.recent_times(now) for window in self._windows()]
 
     def count_again(self, counted: list[list[float]]) -> None:
@@ -241,7 +241,7 @@ class Device:
         self.carbons = Capability.CARBONS in self.capabilities
 
     def choose(self, peer: str, ticket: int) -> None:
-        """The client opened or wrote in the chat with `peer`, unless it has gone on to another one since (D17)."""
+        """Note that the client opened or wrote in the chat with `peer`, unless it has gone on to another one since (D17)."""
         if ticket > self.chosen_by:
             self.chosen_peer, self.chosen_by = peer, ticket
 

@@ -32,15 +32,15 @@ class Users:
         self._loading: dict[str, list[Found[User | None]]] = {}
 
     def __len__(self) -> int:
-        """How many are in memory."""
+        """Return how many are in memory."""
         return len(self.known)
 
     def __contains__(self, user_id: str) -> bool:
-        """Whether a user is in memory."""
+        """Return whether a user is in memory."""
         return user_id in self.known
 
     def __getitem__(self, user_id: str) -> User:
-        """A user in memory. Raises KeyError."""
+        """Return a user in memory. Raises KeyError."""
         return self.known[user_id]
 
     def find(self, user_id: str, then: Found[User | None], now: float) -> None:

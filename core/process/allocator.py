@@ -54,12 +54,12 @@ class _MallInfo(ctypes.Structure):
 
 
 def environment_of_children(environ: Mapping[str, str]) -> dict[str, str]:
-    """What makes a new Python process use the C library's allocator, if that can give memory back and nobody has chosen another one."""
+    """Return what makes a new process use the C library's allocator, if that can give memory back and nobody has chosen another."""
     return {PYTHON_MALLOC: "malloc"} if _glibc() is not None and not environ.get(PYTHON_MALLOC) else {}
 
 
 def _glibc() -> Any:
-    """The C library, if it is glibc 2.33 or newer."""
+    """Return the C library, if it is glibc 2.33 or newer."""
     library = ctypes.CDLL(None)
     if not (hasattr(library, "malloc_trim") and hasattr(library, "mallinfo2")):
         return None
@@ -86,7 +86,7 @@ class Allocator:
             self._library.mallopt(_M_MXFAST, 0)
 
     def used_bytes(self) -> int | None:
-        """What is in use; None where nobody knows."""
+        """Return what is in use; None where nobody knows."""
         if self._library is None or not self._has_everything:
             return None
         info = self._library.mallinfo2()

@@ -33,11 +33,11 @@ class Capacity:
         return max(1, self._for_workers // (_PROCESS + _ROOM))
 
     def holds(self, workers: int) -> bool:
-        """Whether so many workers can even be started."""
+        """Return whether so many workers can even be started."""
         return workers == 1 or self._others + workers * _PROCESS <= self._memory
 
     def ceiling(self, workers: int) -> int:
-        """The resident size past which a worker takes no more connections: its share, but more than an empty one has."""
+        """Return the resident size past which a worker takes no more connections: its share, but more than an empty one has."""
         share = self._for_workers // workers
         return min(max(share + _SHARED, WORKER_LEAST), self._memory)
 
@@ -47,12 +47,12 @@ class Capacity:
 
 
 def default_workers() -> int:
-    """One for each CPU that may be used, but only as many as there is memory for."""
+    """Return one for each CPU that may be used, but only as many as there is memory for."""
     return min(usable_cpus(), Capacity(usable_memory()).workers, WORKERS_MAX)
 
 
 def limits_of_container() -> str | None:
-    """What control groups leave of the machine, for the operator; None when that is all of its memory and of the CPUs of this process."""
+    """Return what control groups leave of the machine, for the operator; None when that is all of its memory and of our CPUs."""
     memory, cpus = usable_memory(), usable_cpus()
     if memory >= machine_memory() and cpus >= affinity():
         return None

@@ -37,7 +37,7 @@ class _Mount(NamedTuple):
 
 
 def cpus(root: Path = _ROOT) -> float:
-    """How many CPUs may be used at the same time, on average; a fraction of one is possible. Infinite when there is no limit."""
+    """Return how many CPUs may be used at the same time, on average; a fraction of one is possible. Infinite when there is no limit."""
     found = math.inf
     for version, group in _groups("cpu", root):
         with suppress(OSError, ValueError, ZeroDivisionError):  # "max" is no number: no limit here
@@ -52,7 +52,7 @@ def cpus(root: Path = _ROOT) -> float:
 
 
 def memory_bytes(root: Path = _ROOT) -> float:
-    """How much memory may be used. Infinite when there is no limit.
+    """Return how much memory may be used. Infinite when there is no limit.
 
     Past ``memory.high`` nothing is killed, but every process of the group is slowed down until it hardly runs: a limit all the same.
     """
@@ -66,27 +66,27 @@ def memory_bytes(root: Path = _ROOT) -> float:
 
 
 def usable_cpus() -> int:
-    """How many CPUs this process may use, at least 1: those that it may run on, and of them what its control groups leave, rounded up."""
+    """Return how many CPUs this process may use, at least 1: of those that it may run on what its control groups leave, rounded up."""
     return max(1, math.ceil(min(affinity(), cpus())))
 
 
 def affinity() -> int:
-    """On how many CPUs this process may run."""
+    """Return on how many CPUs this process may run."""
     return len(os.sched_getaffinity(0))
 
 
 def usable_memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or what its control groups leave of them."""
+    """Return bytes of memory that this process may use: the machine's, or what its control groups leave of them."""
     return int(min(machine_memory(), memory_bytes()))
 
 
 def machine_memory() -> int:
-    """Bytes of memory that the machine has."""
+    """Return bytes of memory that the machine has."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _groups(controller: str, root: Path) -> Iterator[tuple[str, Path]]:
-    """(version, directory) of the groups that limit this process: its own, and those above it."""
+    """Iterate over the groups that limit this process, its own and those above it: (version, directory)."""
     try:
         memberships = (root / "proc/self/cgroup").read_text().splitlines()
         mounts = list(_mounts((root / "proc/self/mountinfo").read_text()))
@@ -106,7 +106,7 @@ def _groups(controller: str, root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _below(path: PurePosixPath, top: PurePosixPath) -> PurePosixPath:
-    """Where a group is below the one that is seen at the mount point; that one itself when it lies elsewhere, as seen from here."""
+    """Return where a group is below the one that is seen at the mount point; that one itself when it lies elsewhere, as seen from here."""
     if ".." in path.parts or not path.is_relative_to(top):
         return PurePosixPath()
     return path.relative_to(top)

@@ -48,7 +48,7 @@ class ControlPipe:
     """A child's end of the control pipe."""
 
     def __init__(self, descriptor: int) -> None:
-        """Raises OSError when `descriptor` is no socket."""
+        """Take over the end of the pipe at `descriptor`. Raises OSError when that is no socket."""
         self._socket = socket.socket(fileno=descriptor)
 
     def send(self, op: str, **values: Any) -> None:

@@ -26,7 +26,7 @@ class Origin(NamedTuple):
 
 
 def explain_settings(environ: Mapping[str, str], arguments: Sequence[str], program: str) -> list[Origin]:
-    """All settings that a server would have with this environment and these flags. Raises and ends as `load_settings` does."""
+    """Return all settings that a server would have with this environment and these flags. Raises and ends as `load_settings` does."""
     values = load_settings(environ, arguments, program).model_dump(mode="json")
     flags = CliSettingsSource(Settings, cli_parse_args=list(arguments), cli_prog_name=program)()
     # An empty variable is as good as none.

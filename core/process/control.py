@@ -59,12 +59,12 @@ RESTART_REASON: Final = "server is restarting"
 
 
 def encode_control(op: str, **fields: Any) -> bytes:
-    """One packet."""
+    """Return one packet."""
     return to_json({"op": op, **fields})
 
 
 def decode_control(packet: bytes) -> dict[str, Any]:
-    """The inverse of `encode_control`. Raises ValueError for what is not a JSON object with an `op`."""
+    """Undo `encode_control`. Raises ValueError for what is not a JSON object with an `op`."""
     message = from_json(packet)
     if not isinstance(message, dict) or "op" not in message:
         raise ValueError(f"not a control message: {packet[:80]!r}")

@@ -42,7 +42,7 @@ class Ticket(NamedTuple):
 
 
 def encode_ticket(ticket: Ticket) -> bytes:
-    """A ticket as one SEQPACKET message."""
+    """Return a ticket as one SEQPACKET message."""
     user_id, address, label = ticket.user_id.encode(), ticket.address.encode(), ticket.label.encode()
     sizes = (len(user_id), len(address), len(label))
     header = _HEADER.pack(
@@ -52,7 +52,7 @@ def encode_ticket(ticket: Ticket) -> bytes:
 
 
 def decode_ticket(data: bytes) -> Ticket:
-    """The inverse of `encode_ticket`. Raises ValueError when it is not one: the two ends run different versions."""
+    """Undo `encode_ticket`. Raises ValueError when it is not one: the two ends run different versions."""
     if len(data) < _HEADER.size:
         raise ValueError(f"a hand-over ticket has at least {_HEADER.size} bytes, this one has {len(data)}")
     version, number, user_size, address_size, label_size, strikes, carried_size, expires = (
@@ -77,17 +77,17 @@ def decode_ticket(data: bytes) -> Ticket:
 
 
 def encode_adopted(numbers: list[int]) -> bytes:
-    """The worker's answer: these sockets are now its own. It is sent *before* the first byte is read from any of them."""
+    """Encode the worker's answer: these sockets are now its own. It is sent *before* the first byte is read from any of them."""
     return b"".join(map(_ADOPTED.pack, numbers))
 
 
 def decode_adopted(data: bytes) -> list[int]:
-    """The inverse of `encode_adopted`. Raises ValueError for a length that is not a multiple of four."""
+    """Undo `encode_adopted`. Raises ValueError for a length that is not a multiple of four."""
     if len(data) % _ADOPTED.size:
         raise ValueError(f"not a list of adopted sockets: {len(data)} bytes")
     return [number for (number,) in _ADOPTED.iter_unpack(data)]
 
 
 def endpoint(run_dir: str, worker: int) -> str:
-    """The path of the SEQPACKET socket on which a worker takes sockets over; it listens once the worker has booted."""
+    """Return the path of the SEQPACKET socket on which a worker takes sockets over; it listens once the worker has booted."""
     return f"{run_dir}/handover-{worker}"

@@ -45,25 +45,25 @@ class Layout(NamedTuple):
         return f"shards-{self.generation}"
 
     def shard(self, worker: int) -> str:
-        """The file of one worker, below the data directory."""
+        """Return the file of one worker, below the data directory."""
         return f"{self.directory}/{self.shard_name(worker)}"
 
     def shards(self) -> list[str]:
-        """The files of all workers, in their order."""
+        """Return the files of all workers, in their order."""
         return [self.shard(worker) for worker in range(self.workers)]
 
     @staticmethod
     def shard_name(worker: int) -> str:
-        """The same without its directory."""
+        """Return the same without its directory."""
         return f"shard-{worker}.db"
 
     def encode(self) -> bytes:
-        """The content of ``layout.json``."""
+        """Return the content of ``layout.json``."""
         return to_json({"format": FORMAT, "generation": self.generation, "workers": self.workers}) + b"\n"
 
 
 def parse_layout(content: bytes) -> Layout:
-    """The inverse of `Layout.encode`; what else stands in there is ignored. Raises LayoutError."""
+    """Undo `Layout.encode`; what else stands in there is ignored. Raises LayoutError."""
     try:
         layout = from_json(content)
     except ValueError:
@@ -82,7 +82,7 @@ def parse_layout(content: bytes) -> Layout:
 
 
 def generation_of(name: str) -> int | None:
-    """The generation whose directory has this name; None if it is none of ours."""
+    """Return the generation whose directory has this name; None if it is none of ours."""
     match = _GENERATION.fullmatch(name)
     return int(match[1]) if match else None
 

@@ -34,7 +34,7 @@ FLUSH_PATIENCE: Final = 0.5
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """The fields of an event (``core.events.fields``); empty when it has none."""
+    """Return the fields of an event (``core.events.fields``); empty when it has none."""
     given = record.__dict__.get("fields")
     return given if isinstance(given, dict) else {}
 
@@ -119,7 +119,7 @@ class LogOutput(logging.Handler):
                 self._write_with_others(first)
 
     def _next(self) -> bytes | threading.Event | None:
-        """What is first in the queue; None when there is only something to sum up."""
+        """Take what is first in the queue; None when there is only something to sum up."""
         with self._guard:
             due = self._throttle.due()
         with suppress(Empty):
@@ -158,7 +158,7 @@ class LogOutput(logging.Handler):
             self._lose(lines.count(b"\n"))
 
     def _write_bytes(self, data: bytes) -> bool:
-        """Whether all of it was taken."""
+        """Return whether all of it was taken."""
         if self._torn:
             data = b"\n" + data
         position = 0
@@ -201,7 +201,7 @@ class LogOutput(logging.Handler):
 
 
 def _kind(record: logging.LogRecord) -> tuple[Kind, str | None]:
-    """What kind of event it is, and whom it is about."""
+    """Return what kind of event it is, and whom it is about."""
     given = fields_of(record)
     code, user, address = given.get("code"), given.get("user"), given.get("address")
     # Only the first line: asyncio goes on with the numbers of objects. And a client has as many ports as it likes.

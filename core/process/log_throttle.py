@@ -68,7 +68,7 @@ class Throttle:
         self._holding: dict[Kind, _Window] = {}
 
     def admit(self, kind: Kind, who: str | None, now: float) -> bool:
-        """Whether an event is to be logged."""
+        """Return whether an event is to be logged."""
         window = self._windows.get(kind)
         if window is None:
             kind, window = self._open(kind, now)
@@ -94,12 +94,12 @@ class Throttle:
         return bool(self._holding)
 
     def due(self) -> float | None:
-        """When the first of it will be; None when there is nothing."""
+        """Return when the first of it will be; None when there is nothing."""
         began = [window.held_since for window in list(self._holding.values())]
         return min(began) + WINDOW if began else None
 
     def summaries(self, now: float, *, all_of_them: bool = False) -> list[Held]:
-        """What was held in windows that are over, or in all; each is returned once."""
+        """Return what was held in windows that are over, or in all; each is returned once."""
         found = []
         for kind, window in list(self._holding.items()):
             if all_of_them or now >= window.held_since + WINDOW:

@@ -135,7 +135,7 @@ class LineFormatter(logging.Formatter):
         self._as_json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
-        """At most LINE_MAX - 1 characters; never raises for what is in the record's fields."""
+        """Format a record in at most LINE_MAX - 1 characters; never raises for what is in the record's fields."""
         line = ""
         for limit in _VALUE_MAX:
             line = self._line(record, limit, with_fields=True)
@@ -172,7 +172,7 @@ def _is_ours(record: logging.LogRecord) -> bool:
 
 
 def _values(record: logging.LogRecord, limit: int) -> dict[str, Any]:
-    """The fields, as JSON takes them."""
+    """Return the fields, as JSON takes them."""
     values = {name: _value(value, limit) for name, value in fields_of(record).items() if value is not None}
     for name in REQUIRED:
         values.pop(name, None)
@@ -203,7 +203,7 @@ def _as_text(value: object) -> str:
 
 
 def _cut(text: str, limit: int, *, keep_end: bool = False) -> str:
-    """At most so many characters of it, and a word about the rest; lone surrogates, which no reader of JSON has to take, are spelt out."""
+    """Cut it to so many characters, and a word about the rest; lone surrogates, which no reader of JSON has to take, are spelt out."""
     size = len(text)
     if size > limit:
         text = (
@@ -220,7 +220,7 @@ def _json(values: dict[str, Any]) -> str:
 
 
 def _escape(text: str) -> str:
-    """As within a string in JSON, but for double quotes."""
+    """Escape it as within a string in JSON, but for double quotes."""
     return _json_text(text)[1:-1].replace('\\"', '"')
 
 
@@ -237,7 +237,7 @@ def _text(value: Any) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Where it came from and what led to it, without what it may have been told by a client."""
+    """Return where it came from and what led to it, without what it may have been told by a client."""
     told: list[str] = []
     seen: set[int] = set()
     current: BaseException | None = error
@@ -281,7 +281,7 @@ def _says(error: BaseException) -> str:
 
 
 def _is_bug(record: logging.LogRecord) -> bool:
-    """aiohttp tells at the same level of bugs in our handlers, and of clients that send no HTTP; the latter have its own exceptions."""
+    """Tell bugs in our handlers from clients that send no HTTP: aiohttp logs both at one level; the latter have its own exceptions."""
     error = record.exc_info[1] if record.exc_info else None
     return error is None or not type(error).__module__.startswith("aiohttp")
 

@@ -26,7 +26,7 @@ _FAMILY: Final = (
 
 
 def service_links(environ: Mapping[str, str], prefix: str) -> list[str]:
-    """The names of the variables in `environ`, sorted, that begin with `prefix` and tell of a Service."""
+    """Return the names of the variables in `environ`, sorted, that begin with `prefix` and tell of a Service."""
     return sorted(
         name
         for name, value in environ.items()
@@ -35,7 +35,7 @@ def service_links(environ: Mapping[str, str], prefix: str) -> list[str]:
 
 
 def describe_ignored(environ: Mapping[str, str], prefix: str) -> str | None:
-    """One line for the operator about the variables that are not taken for settings; None when there are none."""
+    """Return one line for the operator about the variables that are not taken for settings; None when there are none."""
     links = service_links(environ, prefix)
     if not links:
         return None

@@ -263,11 +263,11 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """`load_settings` hands over what the environment says; this process's own may say something else."""
+        """Take what `load_settings` hands over; this process's own environment may say something else."""
         return (init_settings,)
 
     def environment(self) -> dict[str, str]:
-        """All settings as environment variables, for a child process."""
+        """Return all settings as environment variables, for a child process."""
         return {
             PREFIX + name.upper(): str(value)
             for name, value in self.model_dump(mode="json", exclude_none=True).items()
@@ -275,7 +275,7 @@ class Settings(BaseSettings):
 
 
 def is_secret(name: str) -> bool:
-    """Whether nobody may read the value of this setting; False for what is none."""
+    """Return whether nobody may read the value of this setting; False for what is none."""
     field = Settings.model_fields.get(name)
     return field is not None and field.json_schema_extra == SECRET
 
@@ -310,7 +310,7 @@ def flags_source(program: str) -> CliSettingsSource[Settings]:
 def load_settings(
     environ: Mapping[str, str], arguments: Sequence[str] | None = None, program: str = "fastchat serve"
 ) -> Settings:
-    """The settings from the ``FASTCHAT_`` variables of `environ` and, when there are `arguments`, from flags of `program`.
+    """Load the settings from the ``FASTCHAT_`` variables of `environ` and, when there are `arguments`, from flags of `program`.
 
     Raises ConfigurationError, with a sentence for each unknown variable and bad value. An unknown flag and ``--help`` end the
     process as argparse does (exit codes 2 and 0).
@@ -333,7 +333,7 @@ def load_settings(
 
 
 def setting_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables of `environ` that are meant as settings; those by which a container platform tells of a Service are not."""
+    """Return the variables of `environ` that are meant as settings; those by which a container platform tells of a Service are not."""
     links = set(service_links(environ, PREFIX))
     return {
         name: value

@@ -91,7 +91,7 @@ def _one_of(*values: str) -> FieldType:
 
 
 def _object(*fields: Field) -> Schema:
-    """The schema of an object as the server gives it."""
+    """Return the schema of an object as the server gives it."""
     return {
         "type": "object",
         "properties": {field.name: field.type.given for field in fields},

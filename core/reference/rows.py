@@ -39,7 +39,7 @@ class Message(NamedTuple):
 
 
 def both(words: str, schema: Schema) -> FieldType:
-    """A type of which the server takes what it gives."""
+    """Return a type of which the server takes what it gives."""
     return FieldType(words, schema, schema)
 
 

@@ -27,7 +27,7 @@ _MSG_DATA: Final = len(b'{"type":"MSG","data":')
 
 
 def decode(payload: bytes) -> tuple[str, dict[str, Any]]:
-    """The `type` and `data` of a client's message.
+    """Decode the `type` and `data` of a client's message.
 
     Raises FrameError(1007) when it is not UTF-8, and Refusal(VALIDATION) when it is not JSON, not an object, or without a `type` that
     is a string and a `data` that is an object (D25).
@@ -70,7 +70,7 @@ def decode(payload: bytes) -> tuple[str, dict[str, Any]]:
 
 
 def json_type(value: Any) -> str:
-    """What JSON calls the type of a decoded value; an absent field is `missing or null`."""
+    """Return what JSON calls the type of a decoded value; an absent field is `missing or null`."""
     if value is None:
         return "missing or null"
     return _JSON_TYPES.get(type(value), "something else")
@@ -90,12 +90,12 @@ _JSON_TYPES: Final = {
 
 
 def encode(kind: str, data: dict[str, Any]) -> bytes:
-    """Any message as a finished text frame."""
+    """Encode any message as a finished text frame."""
     return text_frame(orjson.dumps({"type": kind, "data": data}))
 
 
 def error(refusal: Refusal, kind: str | None = None, message_id: Any = None) -> bytes:
-    """ERROR; `kind` and `message_id` are what the offending message had there, if anything (D24). No more than 64 characters come back."""
+    """Encode ERROR; `kind` and `message_id` are what the offending message had there, if anything (D24), at most 64 characters."""
     details = dict(refusal.details)
     if kind is not None:
         details.setdefault("type", kind[:64])
@@ -111,8 +111,10 @@ def hello_ack(
     resumed: str | None = None,
     scope: str | None = None,
 ) -> bytes:
-    """HELLO_ACK; with the capabilities in force when the client asked for any, where it goes on in its mailbox (D13), and who will be
-    listed by PRESENCE (D21).
+    """Encode HELLO_ACK.
+
+    It has the capabilities in force when the client asked for any, where it goes on in its mailbox (D13), and who will be listed by
+    PRESENCE (D21).
     """
     data: dict[str, Any] = {"user_id": user_id, "status": "connected"}
     if capabilities is not None:
@@ -126,7 +128,7 @@ def hello_ack(
 
 
 def presence(users: list[tuple[str, str, bool]], delta: bool = False, scope: str | None = None) -> bytes:
-    """PRESENCE of (user_id, display_name, online) entries; `delta` marks that these are not all (D22), `scope` says of whom (D21)."""
+    """Encode PRESENCE of (user_id, name, online) entries; `delta` marks that these are not all (D22), `scope` says of whom (D21)."""
     data: dict[str, Any] = {
         "users": [{"user_id": user, "display_name": name, "online": online} for user, name, online in users]
     }
@@ -140,7 +142,7 @@ def presence(users: list[tuple[str, str, bool]], delta: bool = False, scope: str
 def chat_opened(
     chat_id: str, participants: tuple[str, str], target_user_id: str, target_display_name: str
 ) -> bytes:
-    """CHAT_OPENED as one side sees it: `target_*` is the other person (D7)."""
+    """Encode CHAT_OPENED as one side sees it: `target_*` is the other person (D7)."""
     return encode(
         MessageType.CHAT_OPENED,
         {
@@ -153,7 +155,7 @@ def chat_opened(
 
 
 def msg(sender: str, recipient: str, content: str, message_id: str, timestamp: bytes) -> bytes:
-    """MSG as its recipient gets it. `timestamp` is 24 bytes of ISO 8601 (D19).
+    """Encode MSG as its recipient gets it. `timestamp` is 24 bytes of ISO 8601 (D19).
 
     Spliced rather than dumped whole: user ids need no escaping, so only the content and the message id go through the encoder.
     """
@@ -164,7 +166,7 @@ def msg(sender: str, recipient: str, content: str, message_id: str, timestamp: b
 
 
 def msg_parts(frame: bytes, sender: str, recipient: str, message_id: str) -> tuple[bytes, bytes]:
-    """The content, as a JSON string, and the timestamp of a frame that `msg` has built: slices, nothing is decoded."""
+    """Return the content, as a JSON string, and the timestamp of a frame that `msg` has built: slices, nothing is decoded."""
     size = frame[1]
     start = _MSG_HEAD + len(sender) + len(recipient) + (2 if size < 126 else 4)
     # A message id is visible ASCII without quotes; of what is left, JSON escapes the backslash only.
@@ -173,28 +175,28 @@ def msg_parts(frame: bytes, sender: str, recipient: str, message_id: str) -> tup
 
 
 def msg_timestamp(frame: bytes) -> bytes:
-    """The timestamp of a MSG frame that `msg` has built."""
+    """Return the timestamp of a MSG frame that `msg` has built."""
     return frame[-_TIMESTAMP_END - 24 : -_TIMESTAMP_END]
 
 
 def same_message(frame: bytes, other: bytes) -> bool:
-    """Whether two MSG frames say the same but for their timestamps: then the second is a repeat of the first (D10)."""
+    """Return whether two MSG frames say the same but for their timestamps: then the second is a repeat of the first (D10)."""
     return frame[:-_MSG_TAIL] == other[:-_MSG_TAIL]
 
 
 def numbered(frame: bytes, seq: int, cursor: str) -> bytes:
-    """A MSG frame for a client that resumes: with its position in the mailbox (D13)."""
+    """Return a MSG frame for a client that resumes: with its position in the mailbox (D13)."""
     start = 2 if frame[1] < 126 else 4
     return text_frame(b'%b,"seq":%d,"cursor":"%b"}}' % (frame[start:-2], seq, cursor.encode()))
 
 
 def msg_data(frame: bytes) -> bytes:
-    """The `data` of a MSG frame that `msg` has built, as JSON."""
+    """Return the `data` of a MSG frame that `msg` has built, as JSON."""
     return frame[_MSG_DATA + (2 if frame[1] < 126 else 4) : -1]
 
 
 def msg_ack(message_id: str, status: str) -> bytes:
-    """MSG_ACK to the sender of a message."""
+    """Encode MSG_ACK to the sender of a message."""
     return text_frame(
         b'{"type":"MSG_ACK","data":{"message_id":%b,"status":"%b"}}'
         % (orjson.dumps(message_id), status.encode())
@@ -202,7 +204,7 @@ def msg_ack(message_id: str, status: str) -> bytes:
 
 
 def receipt(message_id: str, status: str, recipient: str, content: bytes | None = None) -> bytes:
-    """MSG_ACK to a sender who asked for receipts: it names the recipient too, and has `content`, a JSON string, if given (D11)."""
+    """Encode MSG_ACK to a sender who asked for receipts: it names the recipient too, and has `content`, a JSON string, if given (D11)."""
     more = b"" if content is None else b',"content":' + content
     return text_frame(
         b'{"type":"MSG_ACK","data":{"message_id":%b,"status":"%b","to":"%b"%b}}'
@@ -211,7 +213,7 @@ def receipt(message_id: str, status: str, recipient: str, content: bytes | None 
 
 
 def history(peer: str, messages: list[bytes], following: str | None) -> bytes:
-    """HISTORY of `messages`, each the `data` of a MSG as JSON (D14)."""
+    """Encode HISTORY of `messages`, each the `data` of a MSG as JSON (D14)."""
     return text_frame(
         b'{"type":"HISTORY","data":{"with":"%b","messages":[%b],"next":%b}}'
         % (peer.encode(), b",".join(messages), orjson.dumps(following))
@@ -219,7 +221,7 @@ def history(peer: str, messages: list[bytes], following: str | None) -> bytes:
 
 
 def typing(user_id: str, is_typing: bool) -> bytes:
-    """TYPING of `user_id`, as the other side gets it."""
+    """Encode TYPING of `user_id`, as the other side gets it."""
     return text_frame(
         b'{"type":"TYPING","data":{"user_id":"%b","is_typing":%b}}'
         % (user_id.encode(), _JSON_BOOL[is_typing])
@@ -230,5 +232,5 @@ _JSON_BOOL: Final = {True: b"true", False: b"false"}
 
 
 def pong(timestamp: bytes) -> bytes:
-    """PONG, the answer to PING."""
+    """Encode PONG, the answer to PING."""
     return text_frame(b'{"type":"PONG","data":{"timestamp":"%b"}}' % timestamp)

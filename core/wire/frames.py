@@ -131,7 +131,7 @@ class Fragments:
         self._decoder = _INCREMENTAL_UTF8()
 
     def add(self, payload: bytes, final: bool) -> None:
-        """The next fragment. Raises FrameError when all are too many bytes (1009) or no UTF-8 (1007), or too many are empty (1008)."""
+        """Add the next fragment. Raises FrameError when all are too many bytes (1009) or no UTF-8 (1007), or too many are empty (1008)."""
         if not payload:
             self._empty += 1
             if self._empty > EMPTY_FRAGMENTS_MAX:
@@ -145,7 +145,7 @@ class Fragments:
             raise FrameError(CloseCode.INVALID_UTF8, "a text message must be UTF-8") from None
 
     def message(self) -> bytes:
-        """All that has been added."""
+        """Return all that has been added."""
         return bytes(self._payload)
 
 
@@ -162,7 +162,7 @@ class CloseWatch:
         self._tail = b""
 
     def feed(self, data: bytes | memoryview) -> bool:
-        """The next bytes; whether a whole Close frame stands at their end."""
+        """Take the next bytes; whether a whole Close frame stands at their end."""
         tail = self._tail = (self._tail + bytes(data[-_CLOSE_MAX:]))[-_CLOSE_MAX:]
         start = tail.rfind(_CLOSE_BYTE)
         while start >= 0:
@@ -173,7 +173,7 @@ class CloseWatch:
 
 
 def _is_close(data: bytes) -> bool:
-    """Whether `data` is one Close frame of a client, such as may be sent."""
+    """Return whether `data` is one Close frame of a client, such as may be sent."""
     if len(data) < 6 or data[1] != 0x80 | len(data) - 6:
         return False
     payload = apply_mask(data[6:], data[2:6])
@@ -181,7 +181,7 @@ def _is_close(data: bytes) -> bool:
 
 
 def apply_mask(payload: bytes, mask: bytes) -> bytes:
-    """XOR `payload` with the repeated 4-byte `mask`; its own inverse. Big integers do it at C speed."""
+    """Apply the repeated 4-byte `mask` to `payload` with XOR, which is its own inverse. Big integers do it at C speed."""
     size = len(payload)
     if size == 0:
         return b""
@@ -190,17 +190,17 @@ def apply_mask(payload: bytes, mask: bytes) -> bytes:
 
 
 def client_frame(opcode: int, payload: bytes) -> bytes:
-    """One unfragmented frame as a client would send it, with a mask of zeros (so the payload stands as it is)."""
+    """Return one unfragmented frame as a client would send it, with a mask of zeros (so the payload stands as it is)."""
     return _header(opcode, len(payload), 0x80) + b"\0\0\0\0" + payload
 
 
 def server_frame(opcode: int, payload: bytes) -> bytes:
-    """One unfragmented frame from the server, ready for the wire."""
+    """Return one unfragmented frame from the server, ready for the wire."""
     return _header(opcode, len(payload), 0) + payload
 
 
 def text_frame(payload: bytes) -> bytes:
-    """A text frame from the server; the one that every message goes out in, hence without the general header's detours."""
+    """Return a text frame from the server; the one that every message goes out in, hence without the general header's detours."""
     size = len(payload)
     if size < 126:
         return _SHORT_TEXT_HEADERS[size] + payload
@@ -210,17 +210,17 @@ def text_frame(payload: bytes) -> bytes:
 
 
 def close_frame(code: int, reason: str) -> bytes:
-    """A Close frame from the server; a reason that would not fit in a control frame is cut at a character."""
+    """Return a Close frame from the server; a reason that would not fit in a control frame is cut at a character."""
     return server_frame(Opcode.CLOSE, close_payload(code, reason))
 
 
 def close_payload(code: int, reason: str) -> bytes:
-    """The body of a Close frame: two bytes of code and at most 123 of reason in UTF-8."""
+    """Return the body of a Close frame: two bytes of code and at most 123 of reason in UTF-8."""
     return struct.pack("!H", code) + reason.encode()[:123].decode(errors="ignore").encode()
 
 
 def close_answer(payload: bytes) -> bytes:
-    """The body of the Close frame that answers a client's Close: its own code, or why its body was wrong (RFC 6455, 5.5.1)."""
+    """Return the body of the Close frame that answers a client's Close: its own code, or why its body was wrong (RFC 6455, 5.5.1)."""
     if not payload:
         return b""
     if len(payload) == 1:

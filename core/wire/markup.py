@@ -80,7 +80,7 @@ class _Terminator:
         self._at = 0
 
     def end_behind(self, position: int) -> int:
-        """The end of the next one that begins at `position` or later; -1 when there is none."""
+        """Return the end of the next one that begins at `position` or later; -1 when there is none."""
         if 0 <= self._at < position or not self._at:
             self._at = self._text.find(self._token, position)
         return self._at + len(self._token) if self._at >= 0 else -1
@@ -99,7 +99,7 @@ class _Tags:
         self._ends_of: dict[str, list[tuple[int, int]]] | None = None
 
     def end(self, position: int) -> int:
-        """The end of the tag that goes on at `position` with an attribute; -1 when it is none."""
+        """Return the end of the tag that goes on at `position` with an attribute; -1 when it is none."""
         text, ends = self._text, self._ends
         passed: list[int] = []
         while (end := ends.get(position)) is None:
@@ -117,7 +117,7 @@ class _Tags:
         return end
 
     def end_tag(self, name: str, position: int) -> int:
-        """The end of the first end tag of an element that begins at `position` or later; -1 when there is none."""
+        """Return the end of the first end tag of an element that begins at `position` or later; -1 when there is none."""
         if self._ends_of is None:
             self._ends_of = {}
             for match in _END_TAG.finditer(self._text):
@@ -132,7 +132,7 @@ class _Tags:
         return following[bisect_left(following, (position, 0))][1]
 
     def end_of(self, start: int, end: int, name: str, is_bare: bool, is_ended: bool) -> int:
-        """The end of what goes with a tag, matched from `start` to `end`; -1 when it is text. `name` is as in `_TAG`, in lower case."""
+        """Return the end of what goes with a tag from `start` to `end`; -1 when it is text. `name` is as in `_TAG`, in lower case."""
         element = name[1:] if name[0] == "/" else name
         if element not in ELEMENTS:
             return -1
@@ -152,7 +152,7 @@ class _Tags:
 
 
 def without_markup(text: str) -> str:
-    """`text` without its markup. C0 controls must be gone before; what is left may still need `space_out`."""
+    """Return `text` without its markup. C0 controls must be gone before; what is left may still need `space_out`."""
     tags, comments, instructions = _Tags(text), _Terminator(text, "-->"), _Terminator(text, "?>")
     kept: list[str] = []
     through = position = 0
@@ -178,5 +178,5 @@ def without_markup(text: str) -> str:
 
 
 def space_out(text: str) -> str:
-    """`text` with a space behind each `<` that would begin markup, for a parser that reads it."""
+    """Return `text` with a space behind each `<` that would begin markup, for a parser that reads it."""
     return _BEGINS.sub("< ", text)

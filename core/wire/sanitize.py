@@ -60,12 +60,12 @@ _NORMALISED_PIECE: Final = re.compile(r"[\x00-\x7f]?+[^\x00-\x7f]++")
 
 
 def sanitize_text(text: str) -> str:
-    """The content of a message as it is stored; it may be empty, and longer than what was sent (D16)."""
+    """Return the content of a message as it is stored; it may be empty, and longer than what was sent (D16)."""
     return space_out(clean_text(text))
 
 
 def clean_text(text: str) -> str:
-    """The content of a message without markup and C0 controls, otherwise as it was, and not yet spaced out: its length counts (D16)."""
+    """Return the content of a message without markup and C0 controls, and not yet spaced out: its length counts (D16)."""
     # What is printable has no controls; to ask that takes a third of the time of a search for them.
     if not text.isprintable():
         text = _without_controls(text)
@@ -73,12 +73,12 @@ def clean_text(text: str) -> str:
 
 
 def is_visible(text: str) -> bool:
-    """Whether anything of `text` can be seen: neither white space, nor default-ignorable, nor a control character (D16)."""
+    """Return whether anything of `text` can be seen: neither white space, nor default-ignorable, nor a control character (D16)."""
     return _VISIBLE.search(text) is not None
 
 
 def sanitize_name(text: str) -> str:
-    """A display name on one line: no markup, no invisible characters, trimmed, in NFC (D16).
+    """Return a display name on one line: no markup, no invisible characters, trimmed, in NFC (D16).
 
     It may be empty, or too long; else it begins with something visible. Line breaks and tabs become spaces. What is too
     long for a name in any form is not normalised. Sanitising the result again changes nothing.
@@ -98,7 +98,7 @@ def _without_controls(text: str) -> str:
 
 
 def _seen(name: str) -> str:
-    """What can be seen of a name, each character written in one way."""
+    """Return what can be seen of a name, each character written in one way."""
     if name.isascii() and name.isprintable():
         return name
     return _NORMALISED_PIECE.sub(_normalised, _without_invisible(name))
@@ -114,7 +114,7 @@ def _normalised(piece: re.Match[str]) -> str:
 
 
 def _kept(match: re.Match[str]) -> str:
-    """What stays of an emoji sequence, or of joiners elsewhere: one between two letters that it keeps apart, or makes one of."""
+    """Return what stays of an emoji sequence, or of joiners elsewhere: one between two letters that it keeps apart, or makes one of."""
     emoji, joiners = match.groups()
     if emoji is not None:
         return match[0]
@@ -129,7 +129,7 @@ def _kept(match: re.Match[str]) -> str:
 
 
 def _is_of_a_letter(character: str) -> bool:
-    """Whether it is a letter, or a mark that belongs to one."""
+    """Return whether it is a letter, or a mark that belongs to one."""
     return character.isalpha() or (
         unicodedata.category(character) in ("Mn", "Mc") and character not in _JOINERS
     )

@@ -11,7 +11,7 @@ STEP_MAX: Final = 60_000
 
 
 def format_timestamp(epoch_ms: int) -> bytes:
-    """Milliseconds since 1970-01-01T00:00:00Z as 24 bytes, for example ``2024-01-01T12:00:00.000Z``.
+    """Return milliseconds since 1970-01-01T00:00:00Z as 24 bytes, for example ``2024-01-01T12:00:00.000Z``.
 
     Right for the years 1970 to 9999; it is 24 bytes long for no others.
     """
@@ -20,12 +20,12 @@ def format_timestamp(epoch_ms: int) -> bytes:
 
 
 def parse_timestamp(timestamp: bytes) -> int:
-    """The inverse of `format_timestamp`."""
+    """Undo `format_timestamp`."""
     return _seconds_of(timestamp[:19]) * 1000 + int(timestamp[20:23])
 
 
 def answer_timestamp(timestamp: bytes, heard: bytes) -> bytes:
-    """The timestamp of an answer that is sent at `timestamp`, which is not later than `heard`, that of the message that it answers.
+    """Return the timestamp of an answer that is sent at `timestamp`, which is not later than `heard`, that of the message that it answers.
 
     A millisecond behind `heard`, for those who sort by timestamps. But when a clock was put back by more than `STEP_MAX`, an answer has
     the time that it says now: who wrote while the clock was wrong must not see wrong times until these have passed.
@@ -36,7 +36,7 @@ def answer_timestamp(timestamp: bytes, heard: bytes) -> bytes:
 
 @lru_cache(maxsize=4)
 def _to_the_second(epoch_seconds: int) -> bytes:
-    """Everything up to the milliseconds; kept, since a server formats many times within one second."""
+    """Return everything up to the milliseconds; kept, since a server formats many times within one second."""
     return datetime.fromtimestamp(epoch_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.").encode()
 
 

@@ -74,13 +74,13 @@ class Validator:
         self._id_match, self._id_expected, self._lower = _ID_FORMS[user_ids]
 
     def user_id(self, value: Any, field: str) -> str:
-        """A user id in its canonical form."""
+        """Check a user id and return its canonical form."""
         if type(value) is not str or self._id_match(value) is None:
             raise _wrong(field, self._id_expected, value)
         return value.lower() if self._lower else value
 
     def user_ids(self, value: Any, field: str, most: int) -> list[str]:
-        """A list of at most `most` user ids, in their canonical form."""
+        """Check a list of at most `most` user ids and return them in their canonical form."""
         if type(value) is not list:
             raise _wrong(field, f"list of user ids ({self._id_expected})", value)
         if len(value) > most:
@@ -94,7 +94,7 @@ class Validator:
         return [self.user_id(each, field) for each in value]
 
     def hello(self, data: dict[str, Any]) -> Hello:
-        """A whole HELLO."""
+        """Check a whole HELLO."""
         user_id = self.user_id(data.get("user_id"), "user_id")
         name = display_name(data.get("display_name"), "display_name")
         asked = data.get("capabilities")
@@ -107,7 +107,7 @@ class Validator:
 
 
 def display_name(value: Any, field: str) -> str:
-    """A display name, sanitised; 3-50 characters of it must be left, and then one is visible."""
+    """Check and sanitise a display name; 3-50 characters of it must be left, and then one is visible."""
     if type(value) is not str:
         raise _wrong(field, "string", value)
     name = sanitize_name(value)
@@ -117,7 +117,7 @@ def display_name(value: Any, field: str) -> str:
 
 
 def content(value: Any) -> str:
-    """The text of a message, sanitised; 1-1000 characters of it must be left, before it is spaced out, and one of them visible."""
+    """Check and sanitise the text of a message; 1-1000 characters of it must be left, before it is spaced out, and one of them visible."""
     if type(value) is not str:
         raise _wrong("content", "string", value)
     text = clean_text(value)
@@ -130,14 +130,14 @@ def content(value: Any) -> str:
 
 
 def message_id(value: Any) -> str:
-    """A client's message id: 1-64 visible ASCII characters without < > & " ' (D10)."""
+    """Check a client's message id: 1-64 visible ASCII characters without < > & " ' (D10)."""
     if type(value) is not str or _MESSAGE_ID.fullmatch(value) is None:
         raise _wrong("message_id", "1-64 visible ASCII characters without < > & \" '", value)
     return value
 
 
 def history_limit(value: Any) -> int:
-    """How many messages HISTORY is to bring (D14)."""
+    """Return how many messages HISTORY is to bring (D14)."""
     if value is None:
         return HISTORY_DEFAULT
     if type(value) is not int or not 1 <= value <= HISTORY_MAX:
@@ -146,7 +146,7 @@ def history_limit(value: Any) -> int:
 
 
 def history_cursor(value: Any) -> tuple[int, int] | None:
-    """The two positions that a cursor of HISTORY stands for: in the own mailbox, and in the peer's; None from the newest on."""
+    """Check a cursor of HISTORY and return its two positions: in the own mailbox, and in the peer's; None from the newest on."""
     if value is None:
         return None
     match = _HISTORY_CURSOR.fullmatch(value) if type(value) is str else None
@@ -168,7 +168,7 @@ def _resume_cursor(data: dict[str, Any], capabilities: list[str]) -> str | None:
 
 
 def is_typing(value: Any) -> bool:
-    """The flag of a TYPING."""
+    """Check the flag of a TYPING."""
     if type(value) is not bool:
         raise _wrong("is_typing", "boolean", value)
     return value

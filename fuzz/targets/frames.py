@@ -34,7 +34,7 @@ def _parse(data: bytes) -> _Outcome:
 
 
 def _like_its_beginnings(data: bytes, outcome: _Outcome) -> None:
-    """What is seen of a part agrees with what is seen of the whole."""
+    """Check that what is seen of a part agrees with what is seen of the whole."""
     size = len(data)
     for end in {0, 1, 2, 3, 6, 10, 13, 14, size // 2, size - 1} & set(range(size)):
         part = _parse(data[:end])

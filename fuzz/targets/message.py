@@ -49,7 +49,7 @@ class _Shared:
             self.clients[1] = come(self.world, ann.user_id, "Ann Lee", capabilities=["history", "receipts"])
 
     def write_down(self) -> Path:
-        """The messages so far as an input of the target `session`; those with a line feed in them go on one line as JSON allows."""
+        """Write the messages so far as an input of the target `session`; those with a line feed in them go on one line as JSON allows."""
         FOUND.mkdir(parents=True, exist_ok=True)
         path = FOUND / "messages"
         path.write_bytes(b"\n".join([b"*", *(b"1" + payload.replace(b"\n", b" ") for payload in self.said)]))

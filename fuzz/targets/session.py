@@ -191,7 +191,7 @@ def _is_json(payload: bytes) -> bool:
 
 
 def mutate(data: bytes, rng: Random) -> bytes:
-    """A step more, less, twice or elsewhere; or another message in one."""
+    """Make a step more, less, twice or elsewhere; or another message in one."""
     if rng.randrange(40) == 0:
         return mutate_bytes(data, rng)
     first, *lines = data.split(b"\n")

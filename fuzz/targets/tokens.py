@@ -87,7 +87,7 @@ def _parts(data: bytes) -> tuple[str, str, int, bytes]:
 
 
 def _token(issuer: Issuer, way: str, number: int, rest: bytes) -> Any:
-    """What a client sends."""
+    """Return what a client sends."""
     if way == "text":
         return rest.decode(errors="replace")
     if way == "json":
@@ -179,7 +179,7 @@ def _tells_nothing(issuer: Issuer, token: str, verdict: Verdict, refusal: Refusa
 
 
 def _guess(token: str) -> Any:
-    """What a token that is refused may have meant."""
+    """Guess what a token that is refused may have meant."""
     try:
         return [from_json(decode(part)) for part in token.split(".")[:2]]
     except ValueError:
@@ -353,7 +353,7 @@ def _input(name: str, way: str, number: int, rest: bytes) -> bytes:
 
 
 def _written_token(rng: Random) -> bytes:
-    """The text of a token of the first issuer, which is right or changed a little; or what is none."""
+    """Write a token of the first issuer, which is right or changed a little; or what is none."""
     issuer = _ISSUERS["HS256"]
     header, claims = (json.dumps(part).encode() for part in _good("HS256"))
     made: str = _token(issuer, "right", 0, header + b"\n" + claims)

@@ -166,7 +166,7 @@ def _well_formed(status: int, wire: bytes) -> None:
 
 
 def _deserved(head: bytes, wire: bytes) -> None:
-    """The plain rules of RFC 6455, 4.2.1, looked at in the plainest way."""
+    """Apply the plain rules of RFC 6455, 4.2.1, looked at in the plainest way."""
     line, *rest = head.removesuffix(HEAD_END).split(b"\r\n")
     assert re.match(rb"GET ((https?|wss?)://[^/]+)?/ws[ ?]", line, re.IGNORECASE), line
     assert line.endswith(b" HTTP/1.1"), line

@@ -96,22 +96,22 @@ WORKER_PERCENTILES: Final[Mapping[str, Mapping[str, float]]] = {
 
 
 def larger(a: float, b: float) -> float:
-    """The larger of both; the other one where one is not known."""
+    """Return the larger of both; the other one where one is not known."""
     return a if b != b or a > b else b
 
 
 def smaller(a: float, b: float) -> float:
-    """The smaller of both; the other one where one is not known."""
+    """Return the smaller of both; the other one where one is not known."""
     return a if b != b or a < b else b
 
 
 def later(a: float, b: float) -> float:
-    """The later of both that is known."""
+    """Return the later of both that is known."""
     return a if b != b else b
 
 
 def total(a: float, b: float) -> float:
-    """The sum of what is known."""
+    """Return the sum of what is known."""
     return a if b != b else b if a != a else a + b
 
 
@@ -191,7 +191,7 @@ class Columns:
         self.over_time.append(combine)
 
     def of_series(self, reported: str) -> int | None:
-        """Of a counter its column among the counts, of a histogram that of its first range; None for what is not kept."""
+        """Return the column of a counter among the counts, or of a histogram's first range; None for what is not kept."""
         try:
             return self._found[reported]
         except KeyError:
@@ -199,7 +199,7 @@ class Columns:
             return column
 
     def of_worker(self, worker: str) -> dict[int, int]:
-        """Columns of the server -> columns of this worker, for the counters that are kept of both."""
+        """Return columns of the server -> columns of this worker, for the counters that are kept of both."""
         return {
             column: self.count_at["processes", worker, name]
             for name in WORKER_COUNTERS
@@ -225,10 +225,10 @@ class Columns:
 
 
 def ranges(histogram: str) -> int:
-    """How many a histogram has, the last one without an end included."""
+    """Return how many a histogram has, the last one without an end included."""
     return len(METRICS[histogram].bounds) + 1
 
 
 def gauges(stats: Mapping[str, Any]) -> list[float]:
-    """The values of all `GAUGES` in a report; what it does not have is not known."""
+    """Return the values of all `GAUGES` in a report; what it does not have is not known."""
     return [float(stats.get(gauge.metric, math.nan)) for gauge in GAUGES]

@@ -61,7 +61,7 @@ class Dashboard:
         self._plotly: asyncio.Future[StaticFile] | None = None
 
     def routes(self) -> list[web.RouteDef]:
-        """For `AdminServer`."""
+        """Return its routes, for `AdminServer`."""
         return [
             web.get("/", self._go_to_page),
             web.get("/dashboard", self._go_to_page),
@@ -134,7 +134,7 @@ class Dashboard:
 
 
 def _number(request: web.Request, name: str, default: int) -> int:
-    """A parameter of the query; 400 when it is not a number that could be meant."""
+    """Parse a parameter of the query; 400 when it is not a number that could be meant."""
     text = request.query.get(name, str(default))
     if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX):
         raise web.HTTPBadRequest(text=f"{name} is a number from 0 on\n")
@@ -157,7 +157,7 @@ def _plotly_version() -> str | None:
 
 
 def _plotly_path() -> Path | None:
-    """Where the bundle is; the package is not imported for that, since it takes time and memory."""
+    """Return where the bundle is; the package is not imported for that, since it takes time and memory."""
     found = find_spec("plotly")
     if found is None or found.origin is None:
         return None

@@ -62,7 +62,7 @@ class _Rows:
         self._bounds = [*map(floatToGoString, metric.bounds), "+Inf"]
 
     def add(self, labels: dict[str, str], value: Any) -> None:
-        """One value with these labels, or a histogram as it is reported. Raises _WrongSeries when it is not what the row says."""
+        """Add one value with these labels, or a histogram as it is reported. Raises _WrongSeries when it is not what the row says."""
         if self.metric.kind is Kind.HISTOGRAM:
             self._add_histogram(labels, value)
         elif isinstance(value, int | float):
@@ -110,7 +110,7 @@ class MetricsCollector(Collector):
         self._complained: set[str] = set()
 
     def collect(self) -> Iterator[Family]:
-        """The families, as they are now."""
+        """Return the families, as they are now."""
         rows = {name: _Rows(metric) for name, metric in METRICS.items()}
         for role in self._roles:
             self._add_reports(rows, role)
@@ -123,7 +123,7 @@ class MetricsCollector(Collector):
             yield row.family
 
     def _add_reports(self, rows: Mapping[str, _Rows], role: Role) -> None:
-        """What the process that fills the place has reported; nothing of one that has ended."""
+        """Add what the process that fills the place has reported; nothing of one that has ended."""
         if role.child is None or not role.child.stats:
             return
         stats = role.child.stats
@@ -181,7 +181,7 @@ class MetricsPage:
         self._registry.register(collector)
 
     def routes(self) -> list[web.RouteDef]:
-        """For `AdminServer`."""
+        """Return its routes, for `AdminServer`."""
         return [web.get("/metrics", self._get)]
 
     async def _get(self, request: web.Request) -> web.Response:
@@ -191,7 +191,7 @@ class MetricsPage:
 
 
 def accepts_openmetrics(accept: str) -> bool:
-    """Whether a header Accept asks for OpenMetrics, in a version that there is."""
+    """Return whether a header Accept asks for OpenMetrics, in a version that there is."""
     try:
         _, content_type = choose_encoder(accept)
     except (TypeError, ValueError):  # a version that is none

@@ -29,7 +29,7 @@ _WRONG_HOST: Final = f"This port answers to localhost, to its own address, and t
 
 
 def parse_admin_hosts(setting: str) -> frozenset[str]:
-    """The names in FASTCHAT_ADMIN_HOSTS, separated by commas. Raises ConfigurationError for what is not the name of a host."""
+    """Parse the names in FASTCHAT_ADMIN_HOSTS, separated by commas. Raises ConfigurationError for what is not the name of a host."""
     names = set()
     for entry in filter(None, map(str.strip, setting.split(","))):
         split = split_host(entry)
@@ -80,7 +80,7 @@ class AdminServer:
         await self._runner.cleanup()
 
     def is_own_host(self, header: str) -> bool:
-        """Whether a Host header names this machine and not a domain that somebody pointed at it."""
+        """Return whether a Host header names this machine and not a domain that somebody pointed at it."""
         split = split_host(header)
         if split is None:
             return False

@@ -31,7 +31,7 @@ class Recorder:
 
     def start(self) -> None:
         """Begin to look."""
-        self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self._look)
+        self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self._sample)
 
     def stop(self) -> None:
         """Look no more."""
@@ -56,7 +56,7 @@ class Recorder:
         """Note that a problem of the process is over."""
         self.samples.recovered(time.time(), role.name, f"{role.name}: {text}")
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         self.start()  # first of all, since time must go on whatever happens below
         readings = [
             _reading(role.name, role.child, self._usage) for role in self._roles if role.child is not None

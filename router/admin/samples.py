@@ -104,7 +104,7 @@ class Tier:
         self.last += 1
 
     def after(self, number: int) -> dict[str, Any]:
-        """What there is behind sample `number`, as JSON takes it; everything when that number is not known.
+        """Return what there is behind sample `number`, as JSON takes it; everything when that number is not known.
 
         Columns stand by their path. One that is 0 in all samples is left out. NaN, which JSON has as null, is what is not known.
         """
@@ -156,7 +156,7 @@ class _Process:
         self.begin(-math.inf)
 
     def begin(self, started_at: float) -> None:
-        """Another process takes the place, which counts from 0."""
+        """Begin with another process, which counts from 0."""
         self.started_at = started_at
         self.ready = False
         #: Up to when its counters are counted, and what they were then.
@@ -214,7 +214,7 @@ class Samples:
         self._close(now, wall)
 
     def ended(self, now: float, wall: float, reading: Reading, text: str) -> None:
-        """A process has ended; `reading` has its last report."""
+        """Note that a process has ended; `reading` has its last report."""
         self._open_until(now)
         process = self._processes[reading.process]
         self._read(process, reading, now)
@@ -223,19 +223,19 @@ class Samples:
         self._note(wall, process, "ended", text)
 
     def back(self, wall: float, name: str, text: str) -> None:
-        """A process that was started again serves."""
+        """Note that a process that was started again serves."""
         self._note(wall, self._processes[name], "back", text)
 
     def problem(self, wall: float, name: str, text: str) -> None:
-        """A process that runs does not serve as it should."""
+        """Note that a process that runs does not serve as it should."""
         self._note(wall, self._processes[name], "problem", text)
 
     def recovered(self, wall: float, name: str, text: str) -> None:
-        """A problem of a process is over."""
+        """Note that a problem of a process is over."""
         self._note(wall, self._processes[name], "recovered", text)
 
     def events_after(self, number: int) -> list[dict[str, Any]]:
-        """What happened behind event `number`, as JSON takes it; everything when that number is not known."""
+        """Return what happened behind event `number`, as JSON takes it; everything when that number is not known."""
         known = number <= self._events_seen
         return [event._asdict() for event in self.events if event.number > number or not known]
 
@@ -306,7 +306,7 @@ class Samples:
         process.cpu_until, process.cpu_seconds = now, seconds
 
     def _hold(self, process: _Process, until: float, values: list[float]) -> None:
-        """`values` are the state since the last report, in all seconds that it did not tell of."""
+        """Hold `values`, the state since the last report, in all seconds that it did not tell of."""
         since, last = self._index(process.counted_until), self._index(until)
         told = self._open[last].gauges.get(process.name) if last == since and process.reported else None
         if told is not None:
@@ -321,7 +321,7 @@ class Samples:
         ]
 
     def _end(self, process: _Process, now: float) -> None:
-        """There is no process in this place any more; up to now its state has held."""
+        """End with the process, whose state has held up to now."""
         if process.running and process.gauges is not None:
             for index in range(self._index(process.counted_until) + 1, self._index(now)):
                 self._open[index].gauges.setdefault(process.name, process.gauges)
@@ -336,11 +336,11 @@ class Samples:
     # -- Seconds --
 
     def _index(self, time: float) -> int:
-        """The open second that this time falls into; what lies before all of them falls into the first."""
+        """Return the open second that this time falls into; what lies before all of them falls into the first."""
         return max(0, min(int((time - self._origin) // SECOND), len(self._open) - 1))
 
     def _shares(self, since: float, until: float) -> Iterator[tuple[_Sample, float]]:
-        """The open seconds between two times, each with the part of that time that lies before its end."""
+        """Return the open seconds between two times, each with the part of that time that lies before its end."""
         since = max(since, self._origin)
         first, last = self._index(since), self._index(until)
         for index in range(first, last):
@@ -386,7 +386,7 @@ class Samples:
             self._minute, self._minute_values = _Sample(self._columns), []
 
     def _values(self, sample: _Sample) -> list[float]:
-        """The columns of values of a second."""
+        """Return the columns of values of a second."""
         at = self._columns.value_at
         values = [0.0] * len(at)
         across = [math.nan] * len(GAUGES)
@@ -420,7 +420,7 @@ class Samples:
 
 
 def _split(difference: int, shares: list[tuple[_Sample, float]]) -> Iterator[tuple[_Sample, int]]:
-    """Whole parts that add up to `difference`."""
+    """Split `difference` into whole parts that add up to it."""
     given = 0
     for sample, share in shares:
         part = round(difference * share) - given
@@ -430,5 +430,5 @@ def _split(difference: int, shares: list[tuple[_Sample, float]]) -> Iterator[tup
 
 
 def bounds() -> dict[str, tuple[float, ...]]:
-    """Of the histograms that are kept: where their ranges end."""
+    """Return where the ranges of the histograms end that are kept."""
     return {name: METRICS[name].bounds for name in HISTOGRAMS}

@@ -54,7 +54,7 @@ class RunningServer:
     def __init__(
         self, environ: Mapping[str, str], admin: str | None = None, run_dir: Path | None = None
     ) -> None:
-        """Raises Unreachable when `admin`, or what the environment says, is no address."""
+        """Find the server. Raises Unreachable when `admin`, or what the environment says, is no address."""
         environ = setting_variables(environ)
         if run_dir is None and admin is None and environ.get(f"{PREFIX}RUN_DIR"):
             run_dir = Path(environ[f"{PREFIX}RUN_DIR"])
@@ -64,13 +64,13 @@ class RunningServer:
             self._host, self._port = _split_url(self._url)
 
     def status(self) -> dict[str, Any]:
-        """What the server is doing. Raises Unreachable."""
+        """Ask what the server is doing. Raises Unreachable."""
         if self._run_dir is None:
             return self._get_status()
         return _checked(_ask(self._socket(self._run_dir), {"what": STATUS}), str(self._run_dir))
 
     def ask(self, what: str, **fields: str) -> dict[str, Any]:
-        """The answer to a request of ``router.operator.operations``. Raises Unreachable and Refused."""
+        """Ask ``router.operator.operations`` and return its answer. Raises Unreachable and Refused."""
         run_dir = self._run_dir
         if run_dir is None:
             named = self._get_status()["settings"].get("run_dir")
@@ -129,7 +129,7 @@ class RunningServer:
 
 
 def _admin_url(environ: Mapping[str, str]) -> str:
-    """Of the server that this environment would start."""
+    """Return the URL of the server that this environment would start."""
     host, port = (
         environ.get(PREFIX + name.upper()) or str(Settings.model_fields[name].default)
         for name in ("admin_host", "admin_port")
@@ -159,7 +159,7 @@ def _split_url(url: str) -> tuple[str, int]:
 
 
 def _ask(path: Path, request: dict[str, str]) -> dict[str, Any]:
-    """One request, one answer."""
+    """Return one request, one answer."""
     answer = b""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
@@ -216,7 +216,7 @@ def _another_user(what: str) -> str:
 
 
 def _others() -> str:
-    """Where servers of this user do run, as the end of a sentence."""
+    """Return where servers of this user do run, as the end of a sentence."""
     parent = default_parent()
     try:
         names = sorted(os.listdir(parent))
@@ -235,7 +235,7 @@ def _others() -> str:
 
 
 def _is_listened_on(path: Path) -> bool:
-    """Whether somebody does; a server that was killed leaves its socket behind."""
+    """Return whether somebody does; a server that was killed leaves its socket behind."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client, suppress(OSError):
         client.settimeout(_RETRY)
         client.connect(os.fspath(path))

@@ -53,7 +53,7 @@ class Operations:
         self._set_log_level = set_log_level
 
     async def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer to a request; any object may be one."""
+        """Answer a request; any object may be one."""
         what = request.get("what")
         try:
             if what == STATUS:

@@ -121,10 +121,10 @@ class OperatorSocket:
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         uid = _peer_uid(writer)
         if uid not in (0, os.geteuid()):
-            await self._say(writer, {"problem": "this server belongs to another user"})
+            await self._send(writer, {"problem": "this server belongs to another user"})
             return
         if len(self._clients) > CLIENTS_MAX:
-            await self._say(writer, {"problem": f"{CLIENTS_MAX} operators are connected already"})
+            await self._send(writer, {"problem": f"{CLIENTS_MAX} operators are connected already"})
             return
         while True:
             try:
@@ -132,11 +132,11 @@ class OperatorSocket:
                     line = await reader.readline()
             except ValueError:
                 # What follows may be in the middle of a request, so there is nothing to go on with.
-                await self._say(writer, {"problem": f"a request has at most {REQUEST_MAX_BYTES} bytes"})
+                await self._send(writer, {"problem": f"a request has at most {REQUEST_MAX_BYTES} bytes"})
                 return
             if not line.endswith(b"\n"):
                 return
-            await self._say(writer, await self._respond(line))
+            await self._send(writer, await self._respond(line))
 
     async def _respond(self, line: bytes) -> dict[str, Any]:
         try:
@@ -147,7 +147,7 @@ class OperatorSocket:
             return {"problem": 'a request is a JSON object in one line, such as {"what": "status"}'}
         return await self._answer(request)
 
-    async def _say(self, writer: asyncio.StreamWriter, answer: dict[str, Any]) -> None:
+    async def _send(self, writer: asyncio.StreamWriter, answer: dict[str, Any]) -> None:
         """Write an answer, and wait until the client has taken all of it."""
         writer.transport.set_write_buffer_limits(0)
         writer.write(to_json(answer) + b"\n")
@@ -156,7 +156,7 @@ class OperatorSocket:
 
 
 def _peer_uid(writer: asyncio.StreamWriter) -> int:
-    """The user who connected."""
+    """Return the user who connected."""
     peer = writer.get_extra_info("socket")
     credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     _, uid, _ = _CREDENTIALS.unpack(credentials)

@@ -26,7 +26,7 @@ _FRONT_CLIENTS: Final = ("front_handshakes", "front_lobby")
 
 
 def plain(value: Any) -> str:
-    """Anything as one line of text that a terminal shows as it is."""
+    """Return anything as one line of text that a terminal shows as it is."""
     text = str(value)
     if text.isprintable():
         return text
@@ -34,7 +34,7 @@ def plain(value: Any) -> str:
 
 
 def duration(seconds: float) -> str:
-    """In at most two units: ``3h 12m``."""
+    """Format seconds in at most two units: ``3h 12m``."""
     left = int(seconds)
     parts: list[str] = []
     for size, unit in _UNITS:
@@ -45,7 +45,7 @@ def duration(seconds: float) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> list[str]:
-    """Lines in columns as wide as they have to be; the first `words` of them stand to the left."""
+    """Return lines in columns as wide as they have to be; the first `words` of them stand to the left."""
     everything = [header, *rows]
     widths = [max(len(row[column]) for row in everything) for column in range(len(header))]
     gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else " "
@@ -60,7 +60,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> l
 
 
 def describe_status(status: Mapping[str, Any]) -> list[str]:
-    """The answer to ``status``."""
+    """Describe the answer to ``status``."""
     settings, processes = status["settings"], status["processes"]
     reasons = status.get("reasons", [])
     ready = "ready" if not reasons else "not ready"
@@ -84,7 +84,7 @@ def describe_status(status: Mapping[str, Any]) -> list[str]:
 
 
 def describe_user(facts: Mapping[str, Any]) -> list[str]:
-    """The answer to ``who``."""
+    """Describe the answer to ``who``."""
     where = f"worker {facts['worker']}, slot {facts['slot']}"
     if not facts["known"]:
         return [f"{plain(facts['user'])} has never been here; that would be on {where}"]
@@ -111,7 +111,7 @@ def describe_user(facts: Mapping[str, Any]) -> list[str]:
 
 
 def describe_settings(origins: Sequence[Origin]) -> list[str]:
-    """The answer of ``config show``."""
+    """Describe the answer to ``config show``."""
     shown = [(each.name, plain("" if each.value is None else each.value), each.origin) for each in origins]
     return table(
         ("setting", "value", "from"), [(name, value or _NOTHING, origin) for name, value, origin in shown], 3

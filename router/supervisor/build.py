@@ -8,7 +8,7 @@ from core.wire import codec
 
 
 def fastchat_version() -> str:
-    """The version that is installed."""
+    """Return the version that is installed."""
     try:
         return version("fastchat")
     except PackageNotFoundError:
@@ -16,5 +16,5 @@ def fastchat_version() -> str:
 
 
 def core_kind() -> str:
-    """Whether the core is ``compiled`` to machine code, or ``python`` as it stands in the sources."""
+    """Return whether the core is ``compiled`` to machine code, or ``python`` as it stands in the sources."""
     return "python" if codec.__file__.endswith(".py") else "compiled"

@@ -63,7 +63,7 @@ class Child:
         on_ready: Callable[[Child], None],
         on_exit: Callable[[Child], None],
     ) -> None:
-        """Starts ``python -m module arguments --control N``. `descriptors` are passed on. Raises OSError when that fails."""
+        """Start ``python -m module arguments --control N``. `descriptors` are passed on. Raises OSError when that fails."""
         self.name = name
         #: Clock of `uptime`, in seconds.
         self.started_at = time.monotonic()
@@ -101,10 +101,10 @@ class Child:
             theirs.close()
         self.pid = self._process.pid
         self._pidfd = os.pidfd_open(self.pid)
-        self._loop.add_reader(self._control.fileno(), self._hear)
+        self._loop.add_reader(self._control.fileno(), self._receive)
         self._loop.add_reader(self._pidfd, self._ended)
 
-    def say(self, op: str, **values: Any) -> None:
+    def send(self, op: str, **values: Any) -> None:
         """Tell it. What it does not take now waits until it does."""
         if self.exit_code is not None:
             return
@@ -115,7 +115,7 @@ class Child:
         self._send()
 
     async def ask(self, patience: float, **fields: Any) -> dict[str, Any]:
-        """What it answers, for which it has `patience` seconds. Raises NoAnswer."""
+        """Ask the child, which has `patience` seconds, and return its answer. Raises NoAnswer."""
         if self._unsent:
             # Questions must not push out of the line what it has to know.
             raise NoAnswer("does not listen at the moment")
@@ -124,7 +124,7 @@ class Child:
         answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._questions[number] = answer
         try:
-            self.say(ASK, id=number, **fields)
+            self.send(ASK, id=number, **fields)
             async with asyncio.timeout(patience):
                 return await answer
         except TimeoutError:
@@ -138,7 +138,7 @@ class Child:
             signal.pidfd_send_signal(self._pidfd, number)
 
     def how_it_ended(self) -> str:
-        """For people: ``exit code 3`` or ``signal SIGKILL``."""
+        """Return ``exit code 3`` or ``signal SIGKILL``, for people."""
         assert self.exit_code is not None, "it still runs"
         if self.exit_code >= 0:
             return f"exit code {self.exit_code}"
@@ -162,7 +162,7 @@ class Child:
             self._unsent.popleft()
         self._loop.remove_writer(self._control.fileno())
 
-    def _hear(self) -> None:
+    def _receive(self) -> None:
         for _ in range(_BATCH):
             try:
                 packet = self._control.recv(PACKET_MAX_BYTES)
@@ -193,7 +193,7 @@ class Child:
                     waiting.set_result(message["answer"])
 
     def _ended(self) -> None:
-        self._hear()
+        self._receive()
         self.exit_code = self._process.wait()  # it has ended, so this takes no time
         self._loop.remove_reader(self._pidfd)
         self._loop.remove_reader(self._control.fileno())

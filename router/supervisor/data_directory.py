@@ -31,7 +31,7 @@ class DataDirectory:
         self.lock = lock
 
     def is_prepared(self, workers: int) -> bool:
-        """Whether the files for this number of workers are there, and no others. Raises ConfigurationError for a layout that can't be read.
+        """Return whether the files for these workers are there, and no others. Raises ConfigurationError for a layout that can't be read.
 
         If not, ``python -m workers.store prepare`` makes it so, or says why it can't.
         """
@@ -66,7 +66,7 @@ def create_data_directory(path: Path) -> None:
 
 
 def _check_owner(path: Path) -> None:
-    """A link to a directory elsewhere will do, if nobody else can make it lead somewhere else. Raises ConfigurationError and OSError."""
+    """Check that nobody else can make a link to a directory elsewhere lead somewhere else. Raises ConfigurationError and OSError."""
     link = path.lstat()
     if stat.S_ISLNK(link.st_mode) and link.st_uid not in (0, os.geteuid()):
         raise ConfigurationError(
@@ -87,7 +87,7 @@ def _check_owner(path: Path) -> None:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """The files that a server has made in its data directory, and their directories, as far as they are there."""
+    """Return the files that a server has made in its data directory, and their directories, as far as they are there."""
     for name in os.listdir(path):
         if name in (LAYOUT_NAME, LOCK_NAME):
             yield path / name

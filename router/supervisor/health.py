@@ -48,7 +48,7 @@ class Health:
         return "degraded" if self._problems() or any(role.problems for role in self._roles) else "ok"
 
     def reasons(self) -> list[str]:
-        """Why not everybody can be served fully, a sentence each; none when the server is ready.
+        """Return why not everybody can be served fully, a sentence each; none when the server is ready.
 
         A front that is away is none as long as there is another one. All others are the processes' problems, which `/status` shows too.
         """
@@ -63,11 +63,11 @@ class Health:
         return reasons
 
     def is_ready(self) -> bool:
-        """Whether there are no reasons why not."""
+        """Return whether there are no reasons why not."""
         return not self.reasons()
 
     def routes(self) -> list[web.RouteDef]:
-        """For `AdminServer`. OPTIONS is answered as GET: haproxy asks with it unless it is told otherwise."""
+        """Return its routes, for `AdminServer`. OPTIONS is answered as GET: haproxy asks with it unless it is told otherwise."""
         answers = (("/healthz", self._get_health), ("/readyz", self._get_ready))
         return [
             route

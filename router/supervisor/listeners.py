@@ -36,7 +36,7 @@ _LOCALHOST_ADDRESSES: Final = ("127.0.0.1", "::1")
 
 
 def addresses_of(setting: str, host: str) -> list[str]:
-    """The addresses that `host`, the value of a setting, stands for. Raises ConfigurationError when there are none."""
+    """Return the addresses that `host`, the value of a setting, stands for. Raises ConfigurationError when there are none."""
     if host == LOCALHOST:
         return list(_LOCALHOST_ADDRESSES)
     if is_ip_literal(host):
@@ -51,12 +51,12 @@ def addresses_of(setting: str, host: str) -> list[str]:
 
 
 def are_loopback(addresses: list[str]) -> bool:
-    """Whether only this machine itself can connect to these."""
+    """Return whether only this machine itself can connect to these."""
     return all(ip_address(address).is_loopback for address in addresses)
 
 
 async def open_listeners(setting: str, addresses: list[str], port: int) -> list[socket.socket]:
-    """One listening socket for each address, all on `port`, shared with nobody; port 0 is one that is free on all of them.
+    """Return one listening socket for each address, all on `port`, shared with nobody; port 0 is one that is free on all of them.
 
     A family that the machine lacks is left out as long as another address is there. Raises ConfigurationError, for ``{setting}PORT`` and
     ``{setting}HOST``, when the port stays taken or an address is not this machine's.
@@ -78,14 +78,14 @@ async def open_listeners(setting: str, addresses: list[str], port: int) -> list[
 
 
 def share(listener: socket.socket) -> socket.socket:
-    """Another listening socket on the same address and port, whose connections are its own."""
+    """Return another listening socket on the same address and port, whose connections are its own."""
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     address, port = listener.getsockname()[:2]
     return _listen(address, port, shared=True)
 
 
 def port_of(listeners: list[socket.socket]) -> int:
-    """The port on which all of them listen."""
+    """Return the port on which all of them listen."""
     port: int = listeners[0].getsockname()[1]
     return port
 

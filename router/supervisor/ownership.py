@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def foreign(path: Path, status: os.stat_result) -> str | None:
-    """What is wrong with something of this status and what mends it, as a sentence that its name begins; None if nothing."""
+    """Return what is wrong with something of this status and what mends it, as a sentence that its name begins; None if nothing."""
     name = shlex.quote(str(path))
     if status.st_uid != os.geteuid():
         owner, us = user_name(status.st_uid), user_name(os.geteuid())
@@ -23,7 +23,7 @@ def foreign(path: Path, status: os.stat_result) -> str | None:
 
 
 def user_name(uid: int) -> str:
-    """What a user is called; the number of one who has no name."""
+    """Return what a user is called; the number of one who has no name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -30,7 +30,7 @@ class Checked(NamedTuple):
 
 
 def check_settings(settings: Settings) -> Checked:
-    """Everything about the settings that can be checked without opening or creating anything."""
+    """Return everything about the settings that can be checked without opening or creating anything."""
     origins = OriginPolicy(settings.allowed_origins)
     TrustedProxies(settings.trusted_proxies)
     parse_admin_hosts(settings.admin_hosts)
@@ -56,7 +56,7 @@ def check_settings(settings: Settings) -> Checked:
 
 
 def check_memory(settings: Settings, memory: int) -> str | None:
-    """What an operator must know who has chosen more workers, or more memory for each, than `memory` bytes are enough for, or None."""
+    """Return a warning for an operator who has chosen more workers, or more memory for each, than `memory` bytes are enough for."""
     capacity = Capacity(memory, settings.fronts)
     if not capacity.holds(settings.workers):
         raise ConfigurationError(
@@ -95,7 +95,7 @@ def raise_descriptor_limit() -> None:
 
 
 def check_authentication(settings: Settings) -> None:
-    """The keys of tokens are good; and where there are some, they are used."""
+    """Check that the keys of tokens are good; and where there are some, that they are used."""
     if settings.auth == "jwt":
         load_verifier(settings, Path.read_bytes)
         return
@@ -107,7 +107,7 @@ def check_authentication(settings: Settings) -> None:
 
 
 def check_exposure(host: str, loopback: bool, auth: str | None) -> str | None:
-    """What an operator must know who opens the public port to other machines (D5): a warning, or None."""
+    """Return what an operator must know who opens the public port to other machines (D5): a warning, or None."""
     if loopback:
         return None
     if auth is None:

@@ -40,7 +40,7 @@ class ProblemLog:
         self._clock = clock
         self._known: dict[tuple[Role, Problem], _Known] = {}
 
-    def look(self) -> None:
+    def sample(self) -> None:
         """Tell what has begun and what is over since the last look."""
         now = self._clock()
         for role in self._roles:

@@ -60,7 +60,7 @@ class ProcessUsage:
         self._known: dict[int, _Known] = {}
 
     def read(self, pid: int) -> Usage | None:
-        """What process `pid` uses; None when it has ended, or when the kernel does not tell."""
+        """Read what process `pid` uses; None when it has ended, or when the kernel does not tell."""
         try:
             # The name, in parentheses, may contain anything, so the fields are counted from its end.
             fields = _read(pid, "stat").rpartition(b")")[2].split()

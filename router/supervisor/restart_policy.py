@@ -52,7 +52,7 @@ class RestartPolicy:
         self._crashes = 0
 
     def ready(self, now: float) -> None:
-        """The process has booted."""
+        """Note that the process has booted."""
         self._ready_at = now
         self._served = True
 

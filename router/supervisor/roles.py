@@ -67,7 +67,7 @@ class Role:
         return "ready" if self.child.ready else "starting"
 
     @property
-    def hears_all(self) -> bool:
+    def follows_all(self) -> bool:
         """Whether no other worker is known not to have been heard on the bus."""
         return self.child is not None and not self.child.stats.get(BUS_UNHEARD)
 
@@ -78,7 +78,7 @@ class Role:
             return {Problem.AWAY: f"it is {self.state}"}
         stats, problems = self.child.stats, {}
         # Looks at the process before it was ready, or before its last report, say nothing about it now.
-        if self._silent_looks > _SILENCE_MAX and self._heard == self._hear():
+        if self._silent_looks > _SILENCE_MAX and self._heard == self._sign_of_life():
             problems[Problem.SILENT] = (
                 f"it has not reported for {self._silent_looks} s: it hangs, or gets no CPU time"
             )
@@ -100,13 +100,13 @@ class Role:
             )
         return problems
 
-    def _hear(self) -> tuple[Child | None, bool, float | None]:
+    def _sign_of_life(self) -> tuple[Child | None, bool, float | None]:
         child = self.child
         return (child, child is not None and child.ready, None if child is None else child.reported_at)
 
     def hangs(self) -> str | None:
         """Look at it, once a second: what its process has not done for so long that it never will; None if it is well."""
-        child, heard = self.child, self._hear()
+        child, heard = self.child, self._sign_of_life()
         if child is None or heard != self._heard:
             self._heard, self._silent_looks = heard, 0
             return None
@@ -116,7 +116,7 @@ class Role:
         return "did not boot in time" if self._silent_looks >= BOOT_LOOKS_MAX else None
 
     def _messages_per_second(self) -> float:
-        """MSG from clients, between the last two reports."""
+        """Return MSG from clients a second, between the last two reports."""
         child = self.child
         if child is None or child.reported_at is None or child.reported_before is None:
             return 0.0
@@ -124,7 +124,7 @@ class Role:
         return received / max(child.reported_at - child.reported_before, _REPORT_SECONDS_MIN)
 
     def status(self) -> dict[str, Any]:
-        """For `/status`."""
+        """Return what ``/status`` says."""
         child = self.child
         return {
             "kind": self.kind,

@@ -79,7 +79,7 @@ class RunDirectory:
 
 
 async def create_run_directory(setting: Path | None, port: int) -> RunDirectory:
-    """A new directory below the one that the operator set, or below the default one of this user and port.
+    """Create a directory below the one that the operator set, or below the default one of this user and port.
 
     Raises ConfigurationError when the place is not ours alone, is in use by another server, or has too long a name.
     """
@@ -103,19 +103,19 @@ async def create_run_directory(setting: Path | None, port: int) -> RunDirectory:
 
 
 def default_parent() -> Path:
-    """Where the directories of this user's servers are, by public port, unless the operator has set another one."""
+    """Return where the directories of this user's servers are, by public port, unless the operator has set another one."""
     return Path(tempfile.gettempdir()) / f"fastchat-{os.geteuid()}"
 
 
 def operator_sockets(base: Path) -> list[Path]:
-    """The sockets for operators below the directory that a server was given, or in it if it is the server's own; there is one at most,
+    """Return the operators' sockets below the directory that a server was given, or in it if it is the server's own; there is one at most,
     unless the directory is the server's no more."""
     directories = [base, *(base / name for name in sorted(os.listdir(base)) if _NAME.fullmatch(name))]
     return [path for directory in directories if (path := directory / OPERATOR_SOCKET).exists()]
 
 
 def _place(setting: Path | None, port: int) -> tuple[Path, list[Path]]:
-    """The directory to be locked, and those that are ours to create and to remove, innermost first."""
+    """Return the directory to be locked, and those that are ours to create and to remove, innermost first."""
     if setting is None:
         parent = default_parent()
         return parent / str(port), [parent / str(port), parent]
@@ -124,7 +124,7 @@ def _place(setting: Path | None, port: int) -> tuple[Path, list[Path]]:
 
 
 async def _lock(base: Path, created: list[Path]) -> int:
-    """A descriptor of `base`, created if need be, that holds the lock on it."""
+    """Lock `base`, created if need be, and return the descriptor that holds the lock."""
     deadline = time.monotonic() + _PATIENCE
     while True:
         # A server that just ended may take away at any moment what it had in common with us.
@@ -140,7 +140,7 @@ async def _lock(base: Path, created: list[Path]) -> int:
 
 
 def _lock_now(base: Path, created: list[Path]) -> int | None:
-    """The same, or None while somebody else has the lock, or takes the directory away."""
+    """Do the same, or return None while somebody else has the lock, or takes the directory away."""
     for directory in reversed(created):
         with suppress(FileExistsError):
             directory.mkdir(mode=0o700, parents=True)
@@ -158,7 +158,7 @@ def _lock_now(base: Path, created: list[Path]) -> int | None:
 
 
 def _is_locked_by(base: Path, lock: int) -> bool:
-    """Whether `base` is still the directory that `lock` is a descriptor of."""
+    """Return whether `base` is still the directory that `lock` is a descriptor of."""
     try:
         return os.path.samestat(os.fstat(lock), os.lstat(base))
     except FileNotFoundError:

@@ -26,7 +26,7 @@ class RunDirectoryWatch:
         #: Why the directory can't be used, as a sentence; None when it can.
         self.problem: str | None = None
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Make the directory again if it is gone, and have the operators' socket opened again."""
         problem = None
         try:

@@ -35,10 +35,10 @@ def serve(arguments: Sequence[str]) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_run(settings))
     except ConfigurationError as error:
-        _tell(str(error), log_format)
+        _log_failure(str(error), log_format)
         return EXIT_CONFIGURATION
     except CannotBoot as error:
-        _tell(str(error), log_format)
+        _log_failure(str(error), log_format)
         return EXIT_BOOT_FAILURE
 
 
@@ -46,7 +46,7 @@ async def _run(settings: Settings) -> int:
     return await Supervisor(settings).run()
 
 
-def _tell(sentences: str, log_format: str) -> None:
+def _log_failure(sentences: str, log_format: str) -> None:
     """Tell the operator why the server does not start, or ends."""
     for sentence in sentences.splitlines():
         if log_format == "json":

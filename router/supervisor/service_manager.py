@@ -65,22 +65,22 @@ class ServiceManager:
             self._beat()
 
     def ready(self) -> None:
-        """The server is ready."""
+        """Tell that the server is ready."""
         self._is_ready = True
-        self._tell("READY=1", self._state())
+        self._notify("READY=1", self._state())
 
     def reload(self, action: Callable[[], None]) -> None:
         """Do what reads again something that was read at the start."""
         if self._is_ready:
-            self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            self._notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         action()
         if self._is_ready:
             self.ready()
 
     def stopping(self) -> None:
-        """The server has begun to end; signs of life go on until `close`."""
+        """Tell that the server has begun to end; signs of life go on until `close`."""
         self._describe = lambda: "stopping"
-        self._tell("STOPPING=1", self._state())
+        self._notify("STOPPING=1", self._state())
 
     def close(self) -> None:
         """End the beats."""
@@ -94,19 +94,19 @@ class ServiceManager:
         self._timer = self._loop.call_later(self._interval, self._beat)
         unsent, self._unsent = self._unsent, []
         for text in unsent:
-            self._tell(text)
+            self._notify(text)
         words = [self._state()]
         if self._is_watched:
             words.append("WATCHDOG=1")
         if not self._is_ready:
             words.append(f"EXTEND_TIMEOUT_USEC={int(max(_MORE_TIME, 2 * self._interval) * _MICROSECONDS)}")
-        self._tell(*words, again=False)
+        self._notify(*words, again=False)
 
     def _state(self) -> str:
         line = " ".join(self._describe().split())
         return "STATUS=" + line.encode()[:_STATE_MAX_BYTES].decode(errors="ignore")
 
-    def _tell(self, *words: str, again: bool = True) -> None:
+    def _notify(self, *words: str, again: bool = True) -> None:
         """Send at once, without waiting for anybody. What a later beat does not say anyway is kept when there is no room for it."""
         if self._socket is None or self._address is None:
             return
@@ -122,7 +122,7 @@ class ServiceManager:
 
 
 def _address(name: str) -> bytes | None:
-    """The address of a unix socket; None for nobody. ``@`` begins a name that is in no directory, see unix(7)."""
+    """Return the address of a unix socket; None for nobody. ``@`` begins a name that is in no directory, see unix(7)."""
     if name.startswith("@"):
         return b"\0" + os.fsencode(name[1:])
     if name.startswith("/"):
@@ -133,7 +133,7 @@ def _address(name: str) -> bytes | None:
 
 
 def _watchdog(microseconds: str, process: str) -> float | None:
-    """Seconds within which a sign of life is expected from this process; None if it is not."""
+    """Return seconds within which a sign of life is expected from this process; None if it is not."""
     if process and process != str(os.getpid()):
         return None
     with suppress(ValueError):

@@ -74,7 +74,7 @@ _log = logging.getLogger("fastchat.supervisor")
 _BUS_PATIENCE: Final = 5.0
 _BUS_RETRY: Final = 0.02
 #: Seconds between two looks at children that may hang.
-_LOOK: Final = 1.0
+_CHECK_INTERVAL: Final = 1.0
 #: Seconds that fronts, then workers, have for telling their clients and ending; they take less than half of it.
 _STOP_PATIENCE: Final = 5.0
 #: That time is passed in so many parts: if this process is suspended, it loses no more than one of them.
@@ -148,7 +148,7 @@ class Supervisor:
             self._loop.add_signal_handler(number, self._stop_for, number.name)
         self._loop.add_signal_handler(signal.SIGHUP, self._service_manager.reload, self._reload)
         self._service_manager.start()
-        self._loop.call_later(_LOOK, self._look)
+        self._loop.call_later(_CHECK_INTERVAL, self._check)
         try:
             prepare = self._loop.create_task(self._prepare())
             await asyncio.wait((prepare, self._end), return_when=asyncio.FIRST_COMPLETED)
@@ -254,7 +254,7 @@ class Supervisor:
     def _start(self, role: Role) -> None:
         role.restart = None
         if self._run_directory_watch is not None:
-            self._run_directory_watch.look()
+            self._run_directory_watch.check()
         on_ready, on_exit = partial(self._ready, role), partial(self._ended, role)
         arguments = ["--index", str(role.index)]
         try:
@@ -282,7 +282,7 @@ class Supervisor:
             return
 
     def _next_generation(self) -> int:
-        """Unique over all starts of all workers, also after a restart of the server."""
+        """Return a number that is unique over all starts of all workers, also after a restart of the server."""
         self._last_generation = max(self._last_generation + 1, time.time_ns())
         return self._last_generation
 
@@ -298,7 +298,7 @@ class Supervisor:
         """Tell the operator that the server is ready when all are, and have heard each other; if that takes too long, when all are."""
         if self._announced or self._end.done() or not all(role.state == "ready" for role in self._roles):
             return
-        if time.monotonic() < until and not all(role.hears_all for role in self._roles):
+        if time.monotonic() < until and not all(role.follows_all for role in self._roles):
             self._loop.call_later(_BUS_RETRY, self._announce_when_connected, until)
             return
         self._announced = True
@@ -315,11 +315,11 @@ class Supervisor:
         with suppress(OSError):  # nobody may be reading, and the server is no worse for it
             os.write(1, line.encode())
 
-    def _look(self) -> None:
-        """A child that hangs is ended: only another one can serve its users. And what has been left to this process is reaped."""
+    def _check(self) -> None:
+        """End a child that hangs: only another one can serve its users. And reap what has been left to this process."""
         if self._end.done():
             return  # who does not stop in time is ended then
-        self._loop.call_later(_LOOK, self._look)
+        self._loop.call_later(_CHECK_INTERVAL, self._check)
         reap_orphans([child.pid for child in self._children()])
         for role in self._roles:
             problem = role.hangs()
@@ -327,9 +327,9 @@ class Supervisor:
                 _log.error("%s %s and is killed", role.name, problem, extra=fields(pid=role.child.pid))
                 role.child.signal(signal.SIGKILL)
         if self._run_directory_watch is not None:
-            self._run_directory_watch.look()
+            self._run_directory_watch.check()
         if self._announced:
-            self._problem_log.look()
+            self._problem_log.sample()
 
     def _ended(self, role: Role, child: Child) -> None:
         role.child = None
@@ -337,12 +337,12 @@ class Supervisor:
         if role.kind == WORKER:
             for other in self._roles:
                 if other.kind == WORKER and other.child is not None:
-                    other.child.say(WORKER_GONE, worker=role.index, generation=role.generation)
+                    other.child.send(WORKER_GONE, worker=role.index, generation=role.generation)
         if not self._end.done():
             self._recover(role, child.how_it_ended(), child)
 
     def _recover(self, role: Role, how: str, child: Child | None = None) -> None:
-        """The process of `role` ended, or could not even be started."""
+        """Start the process of `role` again, which ended, or could not even be started."""
         role.last_end = how
         refused, code = (child.refused, child.exit_code) if child is not None else (None, None)
         verdict = role.policy.died(time.monotonic(), how, refused, code)
@@ -374,7 +374,7 @@ class Supervisor:
                 child.signal(signal.SIGKILL)
 
     def _reload(self) -> None:
-        """SIGHUP: settings are read at the start only, but the keys of tokens may be others now."""
+        """Read the keys of tokens again (SIGHUP); settings are read at the start only."""
         if self._settings.auth != "jwt":
             _log.info("SIGHUP is ignored: settings are read at the start only")
             return
@@ -385,11 +385,11 @@ class Supervisor:
             _log.error(sentence, extra=fields(reason=str(error)))
             return
         for child in self._children():
-            child.say(RELOAD_KEYS)
+            child.send(RELOAD_KEYS)
         _log.info("SIGHUP: the keys of tokens are read again")
 
     async def _shut_down(self) -> None:
-        """Nothing of the server is left when this returns."""
+        """End all processes; nothing of the server is left when this returns."""
         self._recorder.stop()
         for role in self._roles:
             if role.restart is not None:
@@ -415,7 +415,7 @@ class Supervisor:
         running = list(children)
         for child in running:
             if child.ready:
-                child.say(STOP, code=int(CloseCode.SHUTTING_DOWN), reason=STOP_REASON)
+                child.send(STOP, code=int(CloseCode.SHUTTING_DOWN), reason=STOP_REASON)
             else:
                 child.signal(signal.SIGTERM)  # it may not listen yet, and nobody is connected to it
         if not running:
@@ -431,7 +431,7 @@ class Supervisor:
         await asyncio.wait(gone)
 
     def _children(self, kind: str | None = None) -> list[Child]:
-        """Those of one kind, or all, also the one that prepares."""
+        """Return those of one kind, or all, also the one that prepares."""
         children = [role.child for role in self._roles if kind in (None, role.kind)]
         if kind is None:
             children.append(self._preparing)
@@ -449,11 +449,11 @@ class Supervisor:
         self._settings = self._settings.model_copy(update={"log_level": level})
         self._environment |= {f"{PREFIX}LOG_LEVEL": level}
         for child in self._children():
-            child.say(LOG_LEVEL, level=level)
+            child.send(LOG_LEVEL, level=level)
         _log.info("the log level is now %s", level)
 
     def _problems(self) -> list[str]:
-        """What is wrong with what the processes share, a sentence each."""
+        """Return what is wrong with what the processes share, a sentence each."""
         watch = self._run_directory_watch
         return [watch.problem] if watch is not None and watch.problem is not None else []
 
@@ -463,7 +463,7 @@ class Supervisor:
         return Phase.SERVING if self._announced else Phase.STARTING
 
     def _in_a_line(self) -> str:
-        """The state of everything, for the service manager."""
+        """Return the state of everything, for the service manager."""
         settings = self._settings
         if self._preparing is not None:
             return f"starting: making the files for {settings.workers} workers"
@@ -473,7 +473,7 @@ class Supervisor:
         return "; ".join(self._health.reasons()) or serving
 
     def status(self) -> dict[str, Any]:
-        """The state of everything, as JSON takes it; `status` is what `/healthz` says, `reasons` what `/readyz` does."""
+        """Return the state of everything, as JSON takes it; `status` is what `/healthz` says, `reasons` what `/readyz` does."""
         shown = self._settings.model_dump(mode="json", include=set(_SHOWN))
         return {
             "status": self._health.status,
@@ -488,12 +488,12 @@ class Supervisor:
 
 
 def _absolute(path: Path | None) -> Path | None:
-    """The same for a child, which has another working directory."""
+    """Return the same for a child, which has another working directory."""
     return None if path is None else path.absolute()
 
 
 def _ignore(child: Child) -> None:
-    """What is done when a child is ready that has nothing to be ready for."""
+    """Do nothing: the child has nothing to be ready for."""
 
 
 def _url_host(host: str) -> str:

@@ -110,7 +110,7 @@ def test_a_full_front_finds_a_worker_that_was_started_again(start_server: StartS
     server = start_server(descriptors=DESCRIPTORS, host="127.0.0.1", workers=3)
     with (
         RawClient.upgraded(server.port, user_on_worker(1, 3)) as early,
-        Crowd(server.port, size, lambda _: b"G") as crowd,
+        Crowd(server.port, size, lambda _: b"G"),
     ):
         wait_until(lambda: figure(server, "front", "front_accept_pauses_total") > 1, "the front to be full")
         os.kill(server.child("worker 1"), signal.SIGKILL)
@@ -130,6 +130,7 @@ def test_a_worker_without_descriptors(start_server: StartServer) -> None:
         return upgrade_request() + text("HELLO", user_id=user_on_worker(0, 2), display_name="One")
 
     with Crowd(server.port, size, words) as crowd:
+
         def full() -> bool:
             return greeted(crowd) > size - 150 and figure(server, "worker", "handover_pauses_total") > 0
 

@@ -26,7 +26,7 @@ class Watched:
         self.looks: list[float] = []
         self._due = list(due)
 
-    def look(self, now: float) -> float | None:
+    def on_timer(self, now: float) -> float | None:
         self.looks.append(now)
         return self._due.pop(0) if self._due else None
 
@@ -87,7 +87,7 @@ def test_watching_from_within_a_look() -> None:
     wheel, other = TimerWheel(START), Watched()
 
     class Closing:
-        def look(self, now: float) -> float | None:
+        def on_timer(self, now: float) -> float | None:
             wheel.watch(other, now + 3.0)
             return None
 
@@ -142,7 +142,7 @@ class Client:
     def gone_out(self) -> int:
         return self.kept - self.waiting
 
-    def look(self, now: float) -> float | None:
+    def on_timer(self, now: float) -> float | None:
         return beat(cast(Any, self), now)
 
     def pass_time(self, seconds: float) -> None:

@@ -56,7 +56,7 @@ class Looks:
         end = self.now + seconds
         while self.now < end:
             self.now += step
-            self.slow.look(self.now)
+            self.slow.sample(self.now)
 
 
 @pytest.mark.parametrize(("waiting", "queued"), [(MUCH, 0), (0, MUCH), (SLOW_READER_BYTES, 1)])
@@ -121,8 +121,8 @@ def test_what_waits_for_all_is_counted_and_who_has_read_everything_is_forgotten(
     broken.broken = True
     looks.slow.forget(gone)
     done.waiting = 0
-    assert looks.slow.look(1.0) == 200_100
-    assert looks.slow.look(2.0) == 100
+    assert looks.slow.sample(1.0) == 200_100
+    assert looks.slow.sample(2.0) == 100
 
 
 @pytest.fixture

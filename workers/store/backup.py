@@ -69,7 +69,7 @@ def _copy(directory: Path, target: Path, out: TextIO, what: str, statements: Seq
 
 @contextmanager
 def _new_directory(directory: Path, target: Path) -> Iterator[Path]:
-    """A directory to write to, which becomes `target` at the end, and goes when an exception leaves."""
+    """Make a directory to write to, which becomes `target` at the end, and goes when an exception leaves."""
     existing_layout(directory)
     if os.path.lexists(target):
         raise ConfigurationError(f"{target} is there already: name a directory that does not exist")
@@ -140,7 +140,7 @@ def _copy_file(source: sqlite3.Connection, path: Path, statements: Sequence[str]
 
 
 def _connected(path: Path, mode: Mode) -> closing[sqlite3.Connection]:
-    """A connection of the driver's, which alone has SQLite's backup, where each statement is a transaction until BEGIN is said."""
+    """Open a connection of the driver's, which alone has SQLite's backup, where each statement is a transaction until BEGIN is said."""
     return closing(
         sqlite3.connect(file_uri(path, mode), uri=True, timeout=_BUSY_PATIENCE, isolation_level=None)
     )

@@ -74,7 +74,7 @@ def check(directory: Path, out: TextIO) -> int:
 
 
 def _line(text: str) -> str:
-    """What may have been read from a damaged file, as one line that a terminal can show."""
+    """Return what may have been read from a damaged file, as one line that a terminal can show."""
     return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
 
 
@@ -127,7 +127,7 @@ def _missing_indexes(connection: Connection) -> list[str]:
 
 
 def _misplaced(connection: Connection, worker: int, layout: Layout) -> Iterator[str]:
-    """Users who belong in another file, or of whom it is not known where they belong."""
+    """List users who belong in another file, or of whom it is not known where they belong."""
     owners = Placement(layout.workers).owners
     found = 0
     rows = connection.execution_options(yield_per=_BATCH).execute(select(users.c.user_id, users.c.slot))
@@ -147,7 +147,7 @@ def _misplaced(connection: Connection, worker: int, layout: Layout) -> Iterator[
 
 
 def _shorten(connection: Connection, what: str, rows: Select[Any]) -> Iterator[str]:
-    """`what`, filled in with each of `rows`; after some of them just how many more there are."""
+    """Fill in `what` with each of `rows`; after some of them just how many more there are."""
     found = 0
     for row in connection.execute(rows):
         found += 1
@@ -158,7 +158,7 @@ def _shorten(connection: Connection, what: str, rows: Select[Any]) -> Iterator[s
 
 
 def _problems_of_positions() -> dict[str, Select[Any]]:
-    """What a row is called in a sentence -> the rows that should not be: positions in mailboxes, and what is acknowledged of them."""
+    """List what is wrong with positions in mailboxes, and what is acknowledged of them: a row's name in a sentence -> such rows."""
     last = select(func.max(messages.c.seq)).where(messages.c.mailbox == users.c.number).scalar_subquery()
     head = func.max(func.coalesce(last, 0), users.c.purged_through)
     kept = (
@@ -194,7 +194,7 @@ def _problems_of_positions() -> dict[str, Select[Any]]:
 
 
 def _problems_of_owners() -> dict[str, Select[Any]]:
-    """The same: rows of a user or chat that is not there, or is purged."""
+    """List rows of a user or chat that is not there, or is purged."""
     their_chat = and_(chats.c.number == messages.c.chat, chats.c.user == messages.c.mailbox)
     is_acknowledged = or_(
         messages.c.seq <= users.c.acknowledged_through,
@@ -236,7 +236,7 @@ def _problems_of_owners() -> dict[str, Select[Any]]:
 
 
 def _problems_of_times() -> dict[str, Select[Any]]:
-    """The same: what retention goes by."""
+    """List what is wrong with what retention goes by."""
     newest = select(func.coalesce(func.max(messages.c.number), 0)).scalar_subquery()
     return {
         "the age of messages up to number {number} is known, and there are {newest}: later ones would be deleted too early": select(

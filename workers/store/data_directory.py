@@ -27,7 +27,7 @@ Mode = Literal["ro", "rw", "rwc", "immutable"]
 
 
 def existing_layout(directory: Path) -> Layout:
-    """What holds in a directory that a server has used. Raises ConfigurationError when it is none, or when it can't be read."""
+    """Read what holds in a directory that a server has used. Raises ConfigurationError when it is none, or when it can't be read."""
     check_directory(directory)
     layout = read_layout(directory)
     if layout is None:
@@ -40,7 +40,7 @@ def existing_layout(directory: Path) -> Layout:
 
 
 def check_directory(directory: Path) -> None:
-    """Raises ConfigurationError when it is no directory or can't be looked into."""
+    """Check a directory. Raises ConfigurationError when it is no directory or can't be looked into."""
     try:
         os.listdir(directory)
     except OSError as error:
@@ -48,7 +48,7 @@ def check_directory(directory: Path) -> None:
 
 
 def shard_file(directory: Path, worker: int, workers: int) -> Path:
-    """The file of one worker of `workers`. Raises ConfigurationError when the directory is not prepared for them.
+    """Return the file of one worker of `workers`. Raises ConfigurationError when the directory is not prepared for them.
 
     It exists: to open a file that does not would make a new and empty one, and hide that messages are lost.
     """
@@ -103,7 +103,7 @@ def give_to_owner(path: Path) -> None:
 
 
 def file_uri(path: Path, mode: Mode) -> str:
-    """The name of a file as SQLite takes it, with parameters."""
+    """Return the name of a file as SQLite takes it, with parameters."""
     return f"{path.absolute().as_uri()}?mode={'ro&immutable=1' if mode == 'immutable' else mode}"
 
 

@@ -39,18 +39,18 @@ class Database:
         self._in_doubt = False
 
     def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
-        """One statement, with ``?`` for each parameter; outside of `transaction` it is committed when this returns."""
+        """Return one statement, with ``?`` for each parameter; outside of `transaction` it is committed when this returns."""
         return self._connection.execute(sql, parameters)
 
     def value(self, sql: str, *parameters: Any) -> Any:
-        """The first column of the first row; None if there is none."""
+        """Return the first column of the first row; None if there is none."""
         with closing(self.execute(sql, *parameters)) as cursor:
             row = cursor.fetchone()
         return None if row is None else row[0]
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Everything executed within is committed at the end, or nothing of it when an exception leaves."""
+        """Commit everything executed within at the end, or nothing of it when an exception leaves."""
         self.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -65,7 +65,7 @@ class Database:
             self.execute("ROLLBACK")
 
     def settle(self) -> None:
-        """After `reconnect`, and before anything is written: move what the log seems to have into the file, and wait until it is there.
+        """Move what the log seems to have into the file, and wait until it is there: after `reconnect`, before anything is written.
 
         What was written when a sync failed may be in the system's memory only, and is read from there as if it were on the disk.
         """
@@ -106,7 +106,7 @@ class Database:
 
 
 def open_database(path: Path, durability: Durability) -> Database:
-    """The database in a file, which is created or upgraded when that is necessary. Raises ConfigurationError."""
+    """Open the database in a file, which is created or upgraded when that is necessary. Raises ConfigurationError."""
     upgrade(path)
     try:
         return Database(path, durability)
@@ -142,7 +142,7 @@ def _connect(path: Path, mode: Mode) -> sqlite3.Connection:
 
 
 def _revision(connection: sqlite3.Connection) -> str | None:
-    """The revision of the file's tables; None for a file without any."""
+    """Return the revision of the file's tables; None for a file without any."""
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchall():
         return None
     row = connection.execute("SELECT version_num FROM alembic_version").fetchone()

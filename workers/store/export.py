@@ -92,7 +92,7 @@ def export(directory: Path, user_id: str, out: TextIO) -> None:
 
 @contextmanager
 def reading(path: Path) -> Iterator[Connection]:
-    """A file, in which each statement sees what there is when it begins.
+    """Open a file, in which each statement sees what there is when it begins.
 
     Raises ConfigurationError when its tables are not those that this version knows.
     """
@@ -104,7 +104,7 @@ def reading(path: Path) -> Iterator[Connection]:
 
 
 def check_revision(connection: Connection, path: Path) -> None:
-    """Raises ConfigurationError when the tables are not those that this version knows."""
+    """Check the tables. Raises ConfigurationError when they are not those that this version knows."""
     revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
     if revision != REVISION:
         raise ConfigurationError(
@@ -114,7 +114,7 @@ def check_revision(connection: Connection, path: Path) -> None:
 
 
 def _messages(connection: Connection, whose: ColumnElement[bool]) -> Iterator[Row[Any]]:
-    """Messages in this file, by time of sending."""
+    """Iterate over the messages in this file, by time of sending."""
     ahead = exists().where(acknowledged.c.mailbox == messages.c.mailbox, acknowledged.c.seq == messages.c.seq)
     rows = (
         select(

@@ -47,7 +47,7 @@ class Job:
 
 
 def attempt(action: Callable[[Database], None], database: Database) -> str | None:
-    """None, or a sentence that says why not. Whatever goes wrong, the thread goes on, and everybody gets an answer."""
+    """Return None, or a sentence that says why not. Whatever goes wrong, the thread goes on, and everybody gets an answer."""
     try:
         action(database)
     except sqlite3.Error as error:
@@ -77,11 +77,11 @@ class DatabaseThread:
         self._jobs.put(job)
 
     def done(self) -> Job | None:
-        """A job that is done."""
+        """Return a job that is done."""
         return None if self._done.empty() else self._done.get_nowait()
 
     def wait(self, patience: float) -> Job | None:
-        """The next job that is done; blocks for at most `patience` seconds."""
+        """Wait for the next job that is done; blocks for at most `patience` seconds."""
         with suppress(Empty):
             return self._done.get(timeout=max(0.0, patience))
         return None

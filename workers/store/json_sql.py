@@ -26,38 +26,38 @@ from sqlalchemy.dialects import sqlite
 
 
 def given_rows() -> TableValuedAlias:
-    """The rows in the JSON parameter of a statement, which is bytes: an array of arrays, or of texts."""
+    """Return the rows in the JSON parameter of a statement, which is bytes: an array of arrays, or of texts."""
     rows = cast(bindparam("rows", type_=LargeBinary), Text)
     return func.json_each(rows).table_valued("key", "value", name="given")
 
 
 def field_of(given: TableValuedAlias, index: int) -> ColumnElement[Any]:
-    """One field of such a row."""
+    """Return one field of such a row."""
     return func.json_extract(given.c.value, literal_column(f"'$[{index}]'"))
 
 
 def json_array(*fields: ColumnElement[Any]) -> ColumnElement[Any]:
-    """One JSON array of these."""
+    """Return one JSON array of these."""
     return func.json_array(*fields)
 
 
 def gathered(row: ColumnElement[Any]) -> ColumnElement[Any]:
-    """All rows in one JSON array, in their order."""
+    """Return all rows in one JSON array, in their order."""
     return func.json_group_array(row)
 
 
 def nested(rows: Select[Any]) -> ColumnElement[Any]:
-    """A JSON value that stands in another."""
+    """Return a JSON value that stands in another."""
     return func.json(rows.scalar_subquery())
 
 
 def text_of(statement: Select[Any] | Insert | Update | Delete, *parameters: str) -> str:
-    """The text of a statement, with ``?`` for each of `parameters`."""
+    """Return the text of a statement, with ``?`` for each of `parameters`."""
     compiled = statement.compile(dialect=sqlite.dialect(paramstyle="qmark"))
     assert tuple(compiled.positiontup or ()) == parameters, compiled.positiontup
     return str(compiled)
 
 
 def number(value: int) -> ColumnElement[int]:
-    """A number that stands in the text of a statement."""
+    """Return a number that stands in the text of a statement."""
     return literal_column(str(value), Integer)

@@ -86,10 +86,10 @@ class MemoryStore:
         self._listeners = Listeners(appended, purged, strangers)
 
     def start(self) -> None:
-        """Nothing to open."""
+        """Do nothing: there is nothing to open."""
 
     def stats(self) -> dict[str, Any]:
-        """Its part of what the worker reports: without a disk there are no commits."""
+        """Return its part of what the worker reports: without a disk there are no commits."""
         return {
             "store_rows_total": self._messages,
             "store_waiting": len(self._waiting),
@@ -226,12 +226,12 @@ class MemoryStore:
         """Do what was called in this loop turn, telling everybody concerned; whether more was called meanwhile."""
         self._now = now
         if now >= self._next_sweep:
-            self._look_through(now)
+            self._scan(now)
         self._do_waiting(now)
         return bool(self._waiting)
 
     def _do_waiting(self, now: float) -> None:
-        """Everything that waits now. Should a callback raise, a bug, the rest is done in the next turn."""
+        """Do everything that waits now. Should a callback raise, a bug, the rest is done in the next turn."""
         waiting = self._waiting
         for _ in range(len(waiting)):
             if not waiting:
@@ -241,7 +241,7 @@ class MemoryStore:
                 call(now)
                 continue
             if 0.0 < call.deadline <= now:
-                self._tell([call], EXPIRED, now)
+                self._call_appended([call], EXPIRED, now)
                 continue
             messages = [call]
             while waiting and isinstance(waiting[0], Message) and not 0.0 < waiting[0].deadline <= now:
@@ -259,9 +259,9 @@ class MemoryStore:
                 self._messages += 1
             else:
                 message.original = stored
-        self._tell(messages, None, now)
+        self._call_appended(messages, None, now)
 
-    def _tell(self, messages: list[Message], failure: str | None, now: float) -> None:
+    def _call_appended(self, messages: list[Message], failure: str | None, now: float) -> None:
         try:
             self._listeners.appended(messages, failure, now)
         finally:
@@ -308,7 +308,7 @@ class MemoryStore:
 
     # -- Retention and strangers --
 
-    def _look_through(self, now: float) -> None:
+    def _scan(self, now: float) -> None:
         """Look through some of the records; a round through all takes some turns."""
         purged: list[tuple[str, int]] = []
         self._next_sweep = now + _SWEEP_INTERVAL

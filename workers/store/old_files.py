@@ -52,7 +52,7 @@ def count(path: Path) -> Counts:
 
 
 def _cuts(path: Path, clock: ClockState) -> Iterator[tuple[int, int, int]]:
-    """(passed, number, rows): cuts in an old file, from the oldest on: messages up to that number are as old as that, by the new clock.
+    """List cuts in an old file, (passed, number, rows), oldest first: messages up to that number are as old as that by the new clock.
 
     Between two of them there are as many rows at most, and not more than a slice has.
     """

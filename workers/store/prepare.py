@@ -86,7 +86,7 @@ def _reshard(directory: Path, held: Layout, new: Layout) -> None:
 
 
 def _check_unused(directory: Path) -> None:
-    """Without a layout nothing must be there that a server has used: it would be removed."""
+    """Check that without a layout nothing is there that a server has used: it would be removed."""
     for generation in generations(directory):
         files = sorted((directory / Layout(generation, 1).directory).glob("*.db"))
         if any(map(_has_users, files)):
@@ -99,7 +99,7 @@ def _check_unused(directory: Path) -> None:
 
 
 def _has_users(path: Path) -> bool:
-    """Whether there may be something in this file that anybody would miss."""
+    """Return whether there may be something in this file that anybody would miss."""
     if path.stat().st_size == 0:
         return False
     try:

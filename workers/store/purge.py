@@ -98,7 +98,7 @@ def _clean(connection: Connection, anew: bool) -> None:
 
 
 def _purge_sent(connection: Connection, user_id: str) -> tuple[int, int]:
-    """What others in this file have of the user: how many chats, and messages."""
+    """Purge what others in this file have of the user: how many chats, and messages."""
     theirs = select(chats.c.number).where(chats.c.peer == user_id)
     waiting = (
         select(messages.c.mailbox, messages.c.seq)
@@ -121,7 +121,7 @@ def _purge_sent(connection: Connection, user_id: str) -> tuple[int, int]:
 
 
 def _purge_mailbox(connection: Connection, user_id: str) -> int:
-    """All that belongs to the user's own record; how many messages."""
+    """Return all that belongs to the user's own record; how many messages."""
     number = connection.scalar(select(users.c.number).where(users.c.user_id == user_id))
     if number is None:
         return 0

@@ -350,7 +350,7 @@ from typing import Final
 
 
 def source() -> str:
-    """The text of ``workers/store/statements.py``: the statements by their names, and the numbers in them that others go by."""
+    """Return the text of ``workers/store/statements.py``: the statements by their names, and the numbers in them that others go by."""
     constants = {"SMALL_CHAT": SMALL_CHAT, "BITE_ROWS": retention_queries.BITE_ROWS} | {
         name: value
         for name, value in (*globals().items(), *vars(retention_queries).items())

@@ -42,11 +42,11 @@ class Question(Generic[T]):
         return 2
 
     def found(self, settings: Settings) -> T:
-        """The answer, made into objects."""
+        """Make the answer into objects."""
         raise NotImplementedError
 
     def nothing(self) -> T:
-        """What goes with a failure."""
+        """Return what goes with a failure."""
         raise NotImplementedError
 
 
@@ -82,7 +82,7 @@ class Find(Question["list[Message]"]):
         return 2 if self.sender is not None else 2 + len(self.user.chats) // _CHATS_LOOKED_THROUGH
 
     def row(self) -> tuple[int, str | None, int]:
-        """What ``statements.FIND_IN_MAILBOX`` takes; right once all writes before this read have been gathered."""
+        """Return what ``statements.FIND_IN_MAILBOX`` takes; right once all writes before this read have been gathered."""
         assert self.user is not None
         return self.user.key, self.sender, id_hash(self.message_id)
 

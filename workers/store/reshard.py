@@ -130,7 +130,7 @@ class _Reshard:
         expected = _sum(map(count, paths))
         self._total = expected[TABLES.index(messages)]
         sources = slices(paths)
-        self._tell()
+        self._log_progress()
         owners = Placement(self._new.workers).owners
         with ThreadPoolExecutor(min(self._new.workers, os.cpu_count() or 1)) as pool:
             filling = [
@@ -144,7 +144,7 @@ class _Reshard:
             ]
             self._wait(filling)
         found = _sum(future.result() for future in filling)
-        self._tell()
+        self._log_progress()
         if found != expected:
             differences = ", ".join(
                 f"{expected} {table.name} and {found} after"
@@ -169,7 +169,7 @@ class _Reshard:
             )
 
     def _wait(self, filling: Sequence[Future[Counts]]) -> None:
-        """Raises what the first thread that fails has raised."""
+        """Wait for all threads. Raises what the first of them that fails has raised."""
         left: set[Future[Counts]] = set(filling)
         try:
             while left:
@@ -177,12 +177,12 @@ class _Reshard:
                 for future in done:
                     future.result()
                 if left:
-                    self._tell()
+                    self._log_progress()
         except BaseException:
             self._failed.set()
             raise
 
-    def _tell(self) -> None:
+    def _log_progress(self) -> None:
         share = self._copied * 100 // self._total if self._total else 100
         _log.info(
             "re-sharding from %d to %d workers: %d %% of %s messages copied, %d of %d files finished",
@@ -237,7 +237,7 @@ class _Reshard:
 
 
 def _copy_users(connection: Connection, numbers: _Map, slots: list[int], clock: ClockState) -> None:
-    """All users of the attached file who live in these slots, with their chats and acknowledged positions."""
+    """Copy all users of the attached file who live in these slots, with their chats and acknowledged positions."""
     for table in (numbers.users, numbers.chats):
         connection.execute(CreateTable(table))
 
@@ -273,7 +273,7 @@ def _copy_users(connection: Connection, numbers: _Map, slots: list[int], clock: 
 
 
 def _copy_slice(connection: Connection, sources: Sequence[Source], maps: Sequence[_Map], slice_: int) -> int:
-    """The messages of one slice whose recipients have been copied, from all files; how many."""
+    """Copy the messages of one slice whose recipients have been copied, from all files; how many."""
     copied = 0
     for source, numbers in zip(sources, maps, strict=True):
         low, high = source.limits[slice_ : slice_ + 2]
@@ -291,7 +291,7 @@ def _copy_slice(connection: Connection, sources: Sequence[Source], maps: Sequenc
 
 
 def _write_marks(connection: Connection) -> None:
-    """Marks for the messages of a slice, which get the next numbers in the order of `passed`."""
+    """Write marks for the messages of a slice, which get the next numbers in the order of `passed`."""
     number = _greatest(connection, messages) + func.sum(func.count()).over(order_by=_merged.c.passed)
     ran = func.max(func.max(_merged.c.ran)).over(order_by=_merged.c.passed)
     rows = select(number, _merged.c.passed, ran).group_by(_merged.c.passed)
@@ -300,7 +300,7 @@ def _write_marks(connection: Connection) -> None:
 
 
 def _copy_messages(connection: Connection, numbers: _Map, clock: ClockState, low: int, high: int) -> int:
-    """Those of the attached file with numbers above `low` and up to `high` whose recipients have been copied; how many."""
+    """Return those of the attached file with numbers above `low` and up to `high` whose recipients have been copied; how many."""
     message, user, chat = _old_messages, numbers.users, numbers.chats
     changed: dict[str, ColumnElement[Any] | None] = {
         # Without their own numbers: they get the next ones.
@@ -325,7 +325,7 @@ def _copy_messages(connection: Connection, numbers: _Map, clock: ClockState, low
 
 
 def _marked(column: ColumnElement[int], without: int) -> ColumnElement[int]:
-    """What the mark of a message in the attached file says, or `without` if it has none yet."""
+    """Return what the mark of a message in the attached file says, or `without` if it has none yet."""
     mark = select(column).where(_old_marks.c.number >= _old_messages.c.number).order_by(_old_marks.c.number)
     return func.coalesce(mark.limit(1).scalar_subquery(), without)
 
@@ -338,7 +338,7 @@ def _copy(
     order: ColumnElement[int],
     *conditions: ColumnElement[bool],
 ) -> int:
-    """INSERT into `table` what its namesake in the attached file has, but for columns that are `changed`, or left out; how many rows."""
+    """Copy into `table` what its namesake in the attached file has, but for columns that are `changed`, or left out; how many rows."""
     old = _old.tables["old.messages" if table is _merged else f"old.{table.name}"].c
     columns = {
         column.name: changed[column.name] if column.name in changed else old[column.name]
@@ -355,14 +355,14 @@ def _greatest(connection: Connection, table: Table) -> int:
 
 @contextmanager
 def _attached(connection: Connection, path: Path) -> Iterator[None]:
-    """An old file under the name ``old``. It is settled and nobody writes to it, so SQLite need not look out for that."""
+    """Attach an old file under the name ``old``. It is settled and nobody writes to it, so SQLite need not look out for that."""
     connection.exec_driver_sql("ATTACH DATABASE ? AS old", (file_uri(path, "immutable"),))
     yield
     connection.exec_driver_sql("DETACH DATABASE old")
 
 
 def _set_clock(connection: Connection, sources: Sequence[Source]) -> None:
-    """What has passed since a server ran last, as the file says that says the least; and what a server ran grows from mark to mark."""
+    """Set the clock: what has passed since a server ran last, by the file that says the least; its own time grows from mark to mark."""
     walls = [source.clock.wall for source in sources if source.clock.wall is not None]
     owed = min(source.clock.owed for source in sources)
     connection.execute(update(clock_table).values(owed=owed, wall=max(walls, default=None)))

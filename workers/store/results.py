@@ -108,10 +108,10 @@ class Results:
                 end = min(start + budget, len(entries))
                 while self._position < end and type(entries[self._position]) is Message:
                     self._position += 1
-                self._tell_appended(entries[start : self._position], self._failure, now)
+                self._call_appended(entries[start : self._position], self._failure, now)
             else:
                 self._position += 1
-                self._tell(entries[start], now)
+                self._call_back(entries[start], now)
             budget -= self._position - start
         while budget > 0 and 0 <= self._position - len(entries) < len(questions):
             question = questions[self._position - len(entries)]
@@ -120,16 +120,16 @@ class Results:
             self._answer(question, now)
         return self._position < len(entries) + len(questions)
 
-    def _tell_appended(self, messages: list[Any], failure: str | None, now: float) -> None:
+    def _call_appended(self, messages: list[Any], failure: str | None, now: float) -> None:
         try:
             self._appended(messages, failure, now)
         finally:
             for message in messages:
                 message.user.pins -= 1
 
-    def _tell(self, entry: Entry, now: float) -> None:
+    def _call_back(self, entry: Entry, now: float) -> None:
         if isinstance(entry, Expired):
-            self._tell_appended([entry.message], EXPIRED, now)
+            self._call_appended([entry.message], EXPIRED, now)
             return
         assert isinstance(entry, Write)
         try:

@@ -102,7 +102,7 @@ class Sweep(Job):
     __slots__ = ("_after", "_until", "reached", "strangers")
 
     def __init__(self, after: int, passed: int) -> None:
-        """`passed` is what the retention clock says."""
+        """Start with `passed`, which is what the retention clock says."""
         super().__init__()
         self._after = after
         self._until = passed - int(FORGET_AFTER * 1000)
@@ -175,25 +175,25 @@ class Upkeep:
         return self._clock.stamp(now)
 
     def keep_time(self, now: float) -> KeepTime:
-        """What is to be done at last, before the file is closed."""
+        """Do what is to be done at last, before the file is closed."""
         return KeepTime(self._clock.state, self._clock.stamp(now))
 
     # -- What is due --
 
     def failing(self, now: float) -> None:
-        """The store has begun to fail."""
+        """Note that the store has begun to fail."""
         self._next_probe = now + PROBE_INTERVAL
 
     def recovered(self) -> None:
-        """It does no longer."""
+        """Note that it fails no longer."""
         self._next_probe = inf
 
     def looks(self, now: float) -> bool:
-        """Whether `advance` is to be called before `due`."""
+        """Return whether `advance` is to be called before `due`."""
         return now >= self._next_look
 
     def due(self, now: float) -> Job | None:
-        """What is to be done now. It must be given to `done` before this is asked again."""
+        """Return what is to be done now. It must be given to `done` before this is asked again."""
         if now >= self._next_probe:
             return Probe()
         state = self._clock.state

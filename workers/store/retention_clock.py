@@ -101,7 +101,7 @@ class RetentionClock:
         return Jump(moved - elapsed, False) if is_ahead or moved < elapsed - _SLACK else None
 
     def _start(self, before: int | None, wall: int) -> Jump | None:
-        """A server begins to run: what has passed since the last one is owed."""
+        """Start to run: what has passed since the last server is owed."""
         if before is None or before < _PLAUSIBLE:
             return None
         moved = wall - before
@@ -109,6 +109,6 @@ class RetentionClock:
         return Jump(moved, True) if not -_SLACK <= moved <= _STOP else None
 
     def stamp(self, now: float) -> int:
-        """By what time of this clock to remember what is stored now: what is owed passed before that."""
+        """Return by what time of this clock to remember what is stored now: what is owed passed before that."""
         since = 0.0 if self._now is None else max(0.0, now - self._now)
         return self._passed + self._owed + int(since * 1000)

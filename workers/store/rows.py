@@ -17,17 +17,17 @@ Row = list[Any]
 
 
 def id_hash(message_id: str) -> int:
-    """64 bits of a message id, as a signed number."""
+    """Return 64 bits of a message id, as a signed number."""
     return int.from_bytes(blake2b(message_id.encode(), digest_size=8).digest(), "big", signed=True)
 
 
 def joined(rows: list[bytes]) -> bytes:
-    """The JSON array of rows that are JSON already."""
+    """Join rows that are JSON already to a JSON array."""
     return b"[%b]" % b",".join(rows)
 
 
 def message_row(message: Message, mailbox: int, seq: int) -> bytes:
-    """A message for ``statements.APPEND``. The content is a slice of the frame, where it is JSON already."""
+    """Return a message for ``statements.APPEND``. The content is a slice of the frame, where it is JSON already."""
     message_id = message.message_id
     content, timestamp = codec.msg_parts(message.frame, message.sender, message.user.user_id, message_id)
     return b"[%d,%d,%d,%d,%b,%b,%d,%d,%d]" % (
@@ -44,7 +44,7 @@ def message_row(message: Message, mailbox: int, seq: int) -> bytes:
 
 
 def user_row(user: User, seen_at: int, left_at: int) -> bytes:
-    """A user for ``statements.SAVE_USERS``; `seen_at` in milliseconds since 1970, `left_at` in those of the retention clock."""
+    """Return a user for ``statements.SAVE_USERS``; `seen_at` in milliseconds since 1970, `left_at` in those of the retention clock."""
     mailbox = user.mailbox
     return codec.to_json(
         [
@@ -55,18 +55,18 @@ def user_row(user: User, seen_at: int, left_at: int) -> bytes:
 
 
 def chat_row(user: User, chat: Chat) -> bytes:
-    """A chat for ``statements.SAVE_CHATS``."""
+    """Return a chat for ``statements.SAVE_CHATS``."""
     written = chat.written or chat.noting
     return codec.to_json([chat.key, user.key, chat.peer, chat.peer_name, int(chat.confirmed), int(written)])
 
 
 def frame_of(row: Row, sender: str, recipient: str) -> bytes:
-    """The MSG frame of [seq, chat, message_id, content, sent_at, receipts, read], byte for byte as it was when it came."""
+    """Return the MSG frame of [seq, chat, message_id, content, sent_at, receipts, read], byte for byte as it was when it came."""
     return codec.msg(sender, recipient, row[3], row[2], format_timestamp(row[4]))
 
 
 def message_of(row: Row, user: User, chat: Chat) -> Message:
-    """The message of such a row, in the mailbox of `user`."""
+    """Return the message of such a row, in the mailbox of `user`."""
     message = Message(user, chat, row[2], frame_of(row, chat.peer, user.user_id))
     message.seq = row[0]
     message.receipts = bool(row[5])
@@ -75,13 +75,13 @@ def message_of(row: Row, user: User, chat: Chat) -> Message:
 
 
 def messages_of(rows: list[Row], user: User) -> list[Message]:
-    """The messages of several rows, in their order."""
+    """Return the messages of several rows, in their order."""
     chats = {chat.key: chat for chat in user.chats.values()}
     return [message_of(row, user, chats[row[1]]) for row in rows if row[1] in chats]
 
 
 def user_of(row: Row, settings: Settings) -> User:
-    """The user of a row that ``statements.LOAD`` has given."""
+    """Return the user of a row that ``statements.LOAD`` has given."""
     (
         number,
         user_id,

@@ -21,7 +21,7 @@ class ShardStore(store.Store, Protocol):
         """Open what there is. Raises ``core.process.settings.ConfigurationError``."""
 
     def stats(self) -> dict[str, Any]:
-        """Its part of what the worker reports, by the names of ``core.process.metrics``."""
+        """Return its part of what the worker reports, by the names of ``core.process.metrics``."""
         ...
 
     def close(self, patience: float = 5.0) -> None:

@@ -148,7 +148,7 @@ class SqliteStore:
         self._thread = DatabaseThread(database, self._loop, self._schedule)
 
     def stats(self) -> dict[str, Any]:
-        """For the worker's report."""
+        """Return the worker's report."""
         return {
             **self._counters,
             "commit_seconds": self._durations.report(),
@@ -251,7 +251,7 @@ class SqliteStore:
             _log.warning("%s", jump, extra=fields(path=self._path))
 
     def _deliver_after(self, now: float) -> bool:
-        """Those who wait for writes that are all done; whether there are more."""
+        """Return those who wait for writes that are all done; whether there are more."""
         entries: list[Entry] = []
         while self._waiting and type(self._waiting[0]) is After:
             entries.append(self._waiting.popleft())
@@ -262,7 +262,7 @@ class SqliteStore:
         return self._results.deliver(now)
 
     def _due(self, now: float) -> Job | None:
-        """The next job with writes or reads, if it is time for one."""
+        """Return the next job with writes or reads, if it is time for one."""
         waiting = len(self._waiting)
         if waiting or self._acknowledged_due(now):
             early = self._next_commit - now
@@ -316,7 +316,7 @@ class SqliteStore:
             del self._unsaved[user]
 
     def _readable(self) -> list[Question[Any]]:
-        """The reads that may go now: nothing that was called before them is missing."""
+        """Return the reads that may go now: nothing that was called before them is missing."""
         questions: list[Question[Any]] = []
         weight = 0
         while self._questions and self._questions[0].after <= self._gathered and weight < READS_WEIGHT:
@@ -380,7 +380,7 @@ class SqliteStore:
         self._results.start(job.entries, job.failure, job.reads.questions, job.reads.failure)
 
     def _save_again(self, user: User, now: float) -> None:
-        """The acknowledgements of a pinned user could not be saved: try again later."""
+        """Try again later to save the acknowledgements of a pinned user, which could not be saved."""
         if user in self._unsaved:
             user.pins -= 1
         else:

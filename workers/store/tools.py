@@ -21,7 +21,7 @@ _BUSY_PATIENCE: Final = 10.0
 
 @contextmanager
 def connected(path: Path, mode: Mode) -> Iterator[Connection]:
-    """A connection to a file that exists, where each statement is a transaction until BEGIN is said. Raises SQLAlchemyError."""
+    """Open a connection to a file that exists, where each statement is a transaction until BEGIN is said. Raises SQLAlchemyError."""
     uri = file_uri(path, mode)
 
     def connect() -> sqlite3.Connection:
@@ -33,7 +33,7 @@ def connected(path: Path, mode: Mode) -> Iterator[Connection]:
 
 
 def reason(error: Exception) -> str:
-    """What the driver says is wrong, without SQLAlchemy's additions (the statement, and what was sent: users' messages)."""
+    """Return what the driver says is wrong, without SQLAlchemy's additions (the statement, and what was sent: users' messages)."""
     if isinstance(error, DBAPIError):
         return str(error.orig)
     return str(error)

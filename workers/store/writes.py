@@ -254,7 +254,7 @@ class Batch:
             database.execute(statements.CONFIRM_CHATS, codec.to_json(confirmed))
 
     def _append_without_repeats(self, database: Database) -> None:
-        """Some of the messages are stored already (D10): take them out, and close the gaps in the positions.
+        """Take out messages that are stored already (D10), and close the gaps in the positions.
 
         A commit of which the disk said that it failed may come back when the log is read again. Its rows are beyond the heads, and go.
         """

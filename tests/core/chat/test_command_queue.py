@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.chat.command_queue import EVERYTHING, WaitingLine
+from core.chat.command_queue import EVERYTHING, CommandQueue
 from tests.core.world import Pair
 
 _PEERS = ["ann", "bob", "cat"]
 
 
 def test_an_empty_line_holds_nobody_up() -> None:
-    line = WaitingLine()
+    line = CommandQueue()
     assert not line.held
     assert not line.holds_everything()
     assert not line.holds_peer("ann")
@@ -24,7 +24,7 @@ def test_an_empty_line_holds_nobody_up() -> None:
 
 def test_a_held_peer_holds_up_what_is_about_it_and_what_may_be() -> None:
     """In whatever case it is written; without a peer a command may be about any of them, and what is no id is nobody's."""
-    line = WaitingLine()
+    line = CommandQueue()
     line.hold("ann")
     assert line.held
     assert line.holds_peer("ann")
@@ -36,7 +36,7 @@ def test_a_held_peer_holds_up_what_is_about_it_and_what_may_be() -> None:
 
 
 def test_everything_holds_everything_up() -> None:
-    line = WaitingLine()
+    line = CommandQueue()
     line.hold(EVERYTHING)
     assert line.holds_everything()
     assert all(line.holds_peer(peer) for peer in ("ann", None, 7, ""))
@@ -45,7 +45,7 @@ def test_everything_holds_everything_up() -> None:
 
 
 def test_releasing_one_key_does_not_release_another() -> None:
-    line = WaitingLine()
+    line = CommandQueue()
     line.hold("ann")
     line.hold(EVERYTHING)
     line.release(EVERYTHING)
@@ -56,7 +56,7 @@ def test_releasing_one_key_does_not_release_another() -> None:
 @given(st.lists(st.sampled_from(_PEERS)))
 def test_what_waits_comes_out_once_and_in_order(peers: list[str]) -> None:
     """All of it, whatever it waits for: the caller puts back what must wait on."""
-    line = WaitingLine()
+    line = CommandQueue()
     for number, peer in enumerate(peers):
         line.put("MSG", {"to": peer, "number": number})
     assert len(line) == len(peers)
@@ -65,7 +65,7 @@ def test_what_waits_comes_out_once_and_in_order(peers: list[str]) -> None:
 
 
 def test_what_is_forgotten_does_not_come_out() -> None:
-    line = WaitingLine()
+    line = CommandQueue()
     line.put("MSG", {})
     line.clear()
     assert line.release(EVERYTHING) == []

@@ -38,7 +38,7 @@ class Watched:
     def look(self, seconds: int = 1) -> None:
         for _ in range(seconds):
             self.now += 1.0
-            self.log.look()
+            self.log.sample()
 
     def told(self) -> list[tuple[str, str]]:
         """Kind and sentence of what the dashboard shows."""

@@ -129,7 +129,7 @@ def test_the_life_of_a_server(manager: MakeManager, listener: Listener) -> None:
     assert listener.drain() == [{"READY": "1", "STATUS": "a state"}]
     assert clock.pass_time() == 0.25
     assert listener.drain() == [{"STATUS": "a state", "WATCHDOG": "1"}]
-    server.reload(lambda: server._tell("STATUS=it is read"))
+    server.reload(lambda: server._notify("STATUS=it is read"))
     reloading, read, ready = listener.drain()
     assert abs(int(reloading.pop("MONOTONIC_USEC")) - time.monotonic_ns() // 1000) < 60_000_000
     assert (reloading, read["STATUS"], ready["READY"]) == ({"RELOADING": "1"}, "it is read", "1")

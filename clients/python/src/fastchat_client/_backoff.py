@@ -37,7 +37,7 @@ class Backoff:
         self._code = 0
 
     def next(self, code: int, online_for: float) -> float:
-        """Seconds to wait now that a connection ended with `code`, after having been online for so many seconds."""
+        """Return seconds to wait now that a connection ended with `code`, after having been online for so many seconds."""
         if online_for >= GOOD_AFTER:
             self._attempts = 0
         # A device that slept has not failed; only one that is told so again at once may be in a loop.
@@ -53,10 +53,10 @@ class Backoff:
 
 
 def limit(attempts: int) -> float:
-    """The longest wait, in seconds, after so many attempts before."""
+    """Return the longest wait, in seconds, after so many attempts before."""
     return min(CAP, BASE * 2.0 ** min(attempts, 16))
 
 
 def again(random: Random, tries: int) -> float:
-    """Seconds until a request that was not confirmed is repeated, when it has been repeated so often."""
+    """Return seconds until a request that was not confirmed is repeated, when it has been repeated so often."""
     return BASE + random() * limit(tries)

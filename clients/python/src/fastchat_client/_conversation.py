@@ -75,7 +75,7 @@ class Conversation:
     # -- The connection --
 
     def greeted(self, data: Data) -> str | None:
-        """HELLO_ACK came: what the server could resume. Raises FastChatError(PROTOCOL). After this, `begin`."""
+        """Take HELLO_ACK: what the server could resume. Raises FastChatError(PROTOCOL). After this, `begin`."""
         user_id, capabilities = _wire.text(data, "user_id"), _wire.texts(data, "capabilities")
         cursor, resumed = _wire.text_or_none(data, "cursor"), _wire.text_or_none(data, "resumed")
         self.capabilities = frozenset(capabilities)
@@ -98,7 +98,7 @@ class Conversation:
                 self._write_message(sent)
 
     def lost(self) -> None:
-        """The connection is gone. What was on its way goes out again on the next one."""
+        """Note that the connection is gone. What was on its way goes out again on the next one."""
         self.online = False
         self._outbox.start_over()
         self._openings.start_over()
@@ -107,7 +107,7 @@ class Conversation:
         self.people.lost()
 
     def end(self, error: FastChatError) -> None:
-        """The client is closed for good: whatever waits is told so."""
+        """Tell whatever waits that the client is closed for good."""
         for sent in self._outbox.take_all():
             sent.end(error)
             self._changed(sent)
@@ -118,14 +118,14 @@ class Conversation:
                 line.finish(None, error)
 
     def receive(self, kind: str, data: Data, now: float) -> None:
-        """A message from the server. Raises FastChatError(PROTOCOL) when it lacks a field or has one of the wrong type."""
+        """Take a message from the server. Raises FastChatError(PROTOCOL) when it lacks a field or has one of the wrong type."""
         handler = self._handlers.get(kind)
         if handler is not None:  # a later server may say what this client does not know
             handler(data, now)
             self.pump(now)
 
     def tick(self, now: float) -> None:
-        """One of the `deadlines` has come: what has no answer counts as not confirmed, and what had to wait is said."""
+        """Do what is due: what has no answer counts as not confirmed, and what had to wait is said."""
         if not self.online:
             return
         for sent in self._outbox.overdue(ANSWER_TIMEOUT, now):
@@ -144,14 +144,14 @@ class Conversation:
         self._outbox.pump(now)
 
     def deadlines(self, now: float) -> Iterator[float]:
-        """The times from now on at which `tick` has something to do."""
+        """List the times from now on at which `tick` has something to do."""
         if self.online:
             yield from self._outbox.deadlines(ANSWER_TIMEOUT, now)
             yield from self._openings.deadlines(ANSWER_TIMEOUT, now)
             yield from self._histories.deadlines(ANSWER_TIMEOUT, now)
 
     def pinged(self) -> None:
-        """A PING goes out."""
+        """Note that a PING goes out."""
         self._repeater.pinged()
 
     # -- What the user of the client wants --
@@ -205,7 +205,7 @@ class Conversation:
         self._request(self._histories, Request("HISTORY", user_id, data, done), now)
 
     def typing(self, user_id: str, is_typing: bool, now: float) -> None:
-        """The user is typing, or has stopped; said as often as the limits allow."""
+        """Say that the user is typing, or has stopped; as often as the limits allow."""
         text = encode("TYPING", {"to": user_id, "is_typing": is_typing})
         if self.online and self.people.typing.wants(user_id, is_typing, now):
             self._write(text)
@@ -220,7 +220,7 @@ class Conversation:
                 self._write(text)
 
     def mark_read(self, message_id: str, sender: str) -> None:
-        """The user has read a message."""
+        """Say that the user has read a message."""
         data = {"message_id": message_id, "from": sender}
         text = encode("READ", data)
         if not self.online or "receipts" in self.capabilities:
@@ -229,7 +229,7 @@ class Conversation:
                 self._write(text)
 
     def shown(self, message: Message, is_well: bool) -> None:
-        """The listeners of a message have returned; `is_well` if none has raised."""
+        """Note that the listeners of a message have returned; `is_well` if none has raised."""
         if self.inbox.shown(message, is_well):
             self._acknowledge(message)
 
@@ -264,7 +264,7 @@ class Conversation:
     def _got_further(
         self, message_id: str, status: Status, to: str | None, now: float, content: str | None
     ) -> None:
-        """The server has a message of this client, or more than that; with `content`, if it has not stored what was sent."""
+        """Note that the server has a message of this client, or more than that; with `content`, if it has not stored what was sent."""
         sent = self._outbox.find(message_id, to)
         if sent is not None:
             self._outbox.done(sent)
@@ -297,7 +297,7 @@ class Conversation:
         self._repeater.ponged()
 
     def _on_error(self, data: Data, now: float) -> None:
-        """An ERROR, and the request that it belongs to: it names a message, or a type, or there is only one that it can mean."""
+        """Find the request that an ERROR belongs to: it names a message, or a type, or there is only one that it can mean."""
         error = _wire.error(data)
         kind, message_id = _wire.text_or_none(error.details, "type"), error.details.get("message_id")
         sent: Sent | None = None
@@ -380,12 +380,12 @@ class Conversation:
             line.finish(None, error)
 
     def _reopen(self, user_id: str, done: Done, now: float) -> None:
-        """The server has forgotten a chat that was open."""
+        """Open again a chat that was open, and that the server has forgotten."""
         chat = self.chats[canonical(user_id)]
         self._open(chat.user_id, chat.display_name, done, now)
 
     def _retry_after(self, error: FastChatError) -> float:
-        """Seconds that a RATE_LIMITED asks for."""
+        """Return seconds that a RATE_LIMITED asks for."""
         wait = error.details.get("retry_after")
         return float(wait) if isinstance(wait, (int, float)) else _backoff.again(self._random, 0)
 

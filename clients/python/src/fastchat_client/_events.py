@@ -75,7 +75,7 @@ class Events:
         self._shown(message, is_well)
 
     def _call(self, event: str, payload: object) -> tuple[list[Awaitable[object]], bool]:
-        """What is to be awaited, and whether no listener has raised."""
+        """Call a listener; what is to be awaited, and whether it has not raised."""
         awaitables, is_well = [], True
         for listener in list(self._listeners[event]):
             try:
@@ -118,7 +118,7 @@ class Events:
         self._show_next()
 
     def _failed(self, event: str, error: BaseException) -> None:
-        """A listener raised. That is told; a listener of errors that raises has nobody left to tell but the event loop."""
+        """Tell that a listener raised; one of errors that raises has nobody left to tell but the event loop."""
         problem = FastChatError(LISTENER, f"a listener of {event!r} raised {error!r}")
         problem.__cause__ = error
         if event != "error" and self._listeners["error"]:

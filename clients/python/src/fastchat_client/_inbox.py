@@ -44,7 +44,7 @@ class Inbox:
         self._holding: set[_Key] = set()
 
     def greeted(self, user_id: str, cursor: str | None, resumed: str | None) -> None:
-        """HELLO_ACK came: everything after `cursor` follows."""
+        """Take HELLO_ACK: everything after `cursor` follows."""
         self.user_id = user_id
         if resumed == "reset":
             self._mailbox += 1
@@ -55,7 +55,7 @@ class Inbox:
             self.cursor = cursor
 
     def take(self, data: _wire.Data) -> tuple[Message, bool, bool]:
-        """A MSG came: the message, whether it is news, and whether to acknowledge it at once, because it was shown before."""
+        """Take a MSG: the message, whether it is news, and whether to acknowledge it at once, because it was shown before."""
         message = self.message(data)
         key, seq = _key(message), message.seq
         known = key in self._pending or key in self._shown
@@ -70,7 +70,7 @@ class Inbox:
         return message, False, not message.own
 
     def message(self, data: _wire.Data) -> Message:
-        """A message from the wire, as the users of the client get it."""
+        """Make a message from the wire what the users of the client get."""
         return Message(
             sender=_wire.text(data, "from"),
             to=_wire.text(data, "to"),
@@ -83,7 +83,7 @@ class Inbox:
         )
 
     def shown(self, message: Message, is_well: bool = True) -> bool:
-        """The listeners have returned, or one has failed; whether to acknowledge it."""
+        """Note that the listeners have returned, or one has failed; whether to acknowledge it."""
         key = _key(message)
         mailbox = self._pending.pop(key)
         times = self._failed.pop(key, 0) + 1
@@ -99,7 +99,7 @@ class Inbox:
         return not message.own
 
     def remember(self, sender: str, to: str, message_id: str) -> None:
-        """A message that is not to be shown (again)."""
+        """Remember a message that is not to be shown (again)."""
         self._shown[canonical(sender), canonical(to), message_id] = None
         if len(self._shown) > REMEMBERED:
             del self._shown[next(iter(self._shown))]
@@ -114,7 +114,7 @@ class Inbox:
             self._holding.discard(oldest)
 
     def _advance(self, message: Message) -> None:
-        """The cursor goes on, never back."""
+        """Move the cursor on, never back."""
         if self._holding or message.seq is None or message.cursor is None:
             return
         if message.seq > self._position:

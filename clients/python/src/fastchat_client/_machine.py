@@ -60,10 +60,10 @@ class Outside(Protocol):
         """Ask for a token; then `answered` or `not_answered` must be called, unless it is asked again or `stop_asking` is called before."""
 
     def stop_asking(self) -> None:
-        """The answer is not wanted any more."""
+        """Note that the answer is not wanted any more."""
 
     def report(self, problem: str) -> None:
-        """It can't be connected: once in each outage, when the first attempt has failed."""
+        """Tell that it can't be connected: once in each outage, when the first attempt has failed."""
 
     def emit(self, event: str, payload: object) -> None:
         """Tell the listeners. After those of a `message`, `Conversation.shown` must be called, one message after the other."""
@@ -126,12 +126,12 @@ class Machine:
         self._attempt(now)
 
     def opened(self, now: float) -> None:
-        """There is a connection."""
+        """Note that there is a connection."""
         self._is_open = True
         self._greet()
 
     def received(self, text: str, now: float) -> None:
-        """A text message came."""
+        """Take a text message."""
         self._dead_at = math.inf
         try:
             kind, data = decode(text)
@@ -147,7 +147,7 @@ class Machine:
             self._outside.emit("error", error)
 
     def lost(self, code: int, reason: str, now: float, status: int | None = None) -> None:
-        """The connection has ended, or the attempt has failed: 1006 if there is no close code, and perhaps a `status` of HTTP."""
+        """Note that the connection has ended, or the attempt has failed: 1006 if there is no close code, and perhaps a `status` of HTTP."""
         was_online = self.conversation.online
         online_for = now - self._online_since if was_online else 0.0
         self._forget_connection()
@@ -169,7 +169,7 @@ class Machine:
     # -- Time --
 
     def deadline(self, now: float) -> float | None:
-        """When to call `tick`; None if there is nothing to wait for."""
+        """Return when to call `tick`; None if there is nothing to wait for."""
         times = [
             self._give_up_at,
             self._greet_at,
@@ -209,13 +209,13 @@ class Machine:
     # -- From who is asked for tokens --
 
     def answered(self, token: str, now: float) -> None:
-        """A token has come."""
+        """Take a token that has come."""
         self._answer_by = math.inf
         self._token = token
         self._go_on(now)
 
     def not_answered(self, error: FastChatError, now: float) -> None:
-        """None has come. An attempt has failed by that; a connection goes on, and it is asked again."""
+        """Note that no token has come. An attempt has failed by that; a connection goes on, and it is asked again."""
         self._answer_by = math.inf
         self._outside.emit("error", error)
         if self.conversation.online:
@@ -263,7 +263,7 @@ class Machine:
             self._go_on(now)
 
     def _go_on(self, now: float) -> None:
-        """The token is there: connect, or say HELLO on the connection that is there."""
+        """Connect, or say HELLO on the connection that is there: the token is there."""
         self._renewals = 0
         if not self.conversation.online:
             self._give_up_at = now + GREETING_TIMEOUT
@@ -296,7 +296,7 @@ class Machine:
         self.conversation.begin(again, now)
 
     def _not_greeted(self, error: FastChatError, now: float) -> None:
-        """The server did not accept HELLO."""
+        """Note that the server did not accept HELLO."""
         wait = error.details.get("retry_after")
         said = error.details.get("reason")
         reason = said if error.code == UNAUTHORIZED and isinstance(said, str) else None
@@ -313,12 +313,12 @@ class Machine:
             self._end(Closed(CloseCode.POLICY_VIOLATION, str(error), reason))
 
     def _drop(self, error: FastChatError, now: float) -> None:
-        """The attempt has failed, or the connection is of no use any more."""
+        """Drop the connection: the attempt has failed, or it is of no use any more."""
         self._outside.abort()
         self.lost(CloseCode.ABNORMAL, error.message, now)
 
     def _is_about_token(self, data: dict[str, Any]) -> bool:
-        """Whether an ERROR that is no answer to the first HELLO of a connection is about the token."""
+        """Return whether an ERROR that is no answer to the first HELLO of a connection is about the token."""
         details = data.get("details")
         if (
             (self._token is None and not self._asks)
@@ -329,7 +329,7 @@ class Machine:
         return self.conversation.online or _announces_end(data.get("code"), details)
 
     def _hear_of_token(self, error: FastChatError, now: float) -> None:
-        """It expires soon, or HELLO with a new one was refused."""
+        """Get a new token: the old one expires soon, or HELLO with a new one was refused."""
         if not _announces_end(error.code, error.details):
             self._not_greeted(error, now)
         elif not self._asks:
@@ -363,10 +363,10 @@ class Machine:
 
 
 def _announces_end(code: Any, details: Mapping[str, Any]) -> bool:
-    """Whether an ERROR says that the token expires soon."""
+    """Return whether an ERROR says that the token expires soon."""
     return code == UNAUTHORIZED and type(details.get("expires_in")) in (int, float)
 
 
 def closed_error(closed: Closed) -> FastChatError:
-    """What everybody gets who waits for something from a client that is closed."""
+    """Return what everybody gets who waits for something from a client that is closed."""
     return FastChatError(CLOSED, f"the client is closed: {closed.code} {closed.reason}")

@@ -74,13 +74,13 @@ class Outbox:
             self._write(sent)
 
     def waiting(self, to: str, message_id: str) -> Sent | None:
-        """The message of this id that has not come to its end."""
+        """Return the message of this id that has not come to its end."""
         line = self._lines.get(canonical(to))
         found = (sent for sent in line.waiting if sent.message_id == message_id) if line is not None else ()
         return next(iter(found), None)
 
     def find(self, message_id: str, to: str | None = None) -> Sent | None:
-        """The message of this id that is on its way, or goes out again as the next one of its line."""
+        """Find the message of this id that is on its way, or goes out again as the next one of its line."""
         sent = self._in_flight.get(message_id)
         if sent is None and to is not None and canonical(to) in self._lines:
             sent = self._lines[canonical(to)].waiting[0]
@@ -94,7 +94,7 @@ class Outbox:
         return list(self._in_flight.values())
 
     def done(self, sent: Sent) -> None:
-        """The server has it, or has refused it for good: the next one in its line may go out."""
+        """Note that the server has it, or has refused it for good: the next one in its line may go out."""
         self._land(sent)
         line = self._lines[canonical(sent.to)]
         line.waiting.popleft()
@@ -105,39 +105,39 @@ class Outbox:
             del self._lines[canonical(sent.to)]
 
     def again(self, sent: Sent, error: FastChatError, at: float) -> None:
-        """It was not confirmed: it goes out again at a time, and its line waits."""
+        """Send it again at a time, since it was not confirmed; its line waits."""
         self._back(sent, error)
         line = self._lines[canonical(sent.to)]
         line.tries += 1
         line.blocked_until = at
 
     def limited(self, sent: Sent, error: FastChatError, until: float) -> None:
-        """The user has sent enough for now: all lines wait."""
+        """Let all lines wait: the user has sent enough for now."""
         self._back(sent, error)
         self.blocked_until = max(self.blocked_until, until)
 
     def hold(self, sent: Sent, error: FastChatError) -> None:
-        """Its line waits until the chat is open again: `release`. That is done once for each message."""
+        """Let its line wait until the chat is open again: `release`. That is done once for each message."""
         self._back(sent, error)
         line = self._lines[canonical(sent.to)]
         line.opening = line.opened = True
 
     def was_held(self, sent: Sent) -> bool:
-        """Whether the chat has been opened again for it."""
+        """Return whether the chat has been opened again for it."""
         return self._lines[canonical(sent.to)].opened
 
     def release(self, peer: str) -> None:
-        """The chat is open."""
+        """Let go what waited for the chat, which is open."""
         line = self._lines.get(canonical(peer))
         if line is not None:
             line.opening = False
 
     def tries(self, sent: Sent) -> int:
-        """How often it has failed."""
+        """Return how often it has failed."""
         return self._lines[canonical(sent.to)].tries
 
     def start_over(self) -> None:
-        """The connection is lost: what was on its way goes out again on the next one."""
+        """Send again on the next connection what was on its way: this one is lost."""
         in_flight, self._in_flight = self._in_flight, {}
         for line in self._lines.values():
             line.in_flight = False
@@ -154,7 +154,7 @@ class Outbox:
         return taken
 
     def overdue(self, patience: float, now: float) -> list[Sent]:
-        """What has been on its way for so many seconds."""
+        """Return what has been on its way for so many seconds."""
         return [
             line.waiting[0]
             for line in self._lines.values()
@@ -162,7 +162,7 @@ class Outbox:
         ]
 
     def deadlines(self, patience: float, now: float) -> Iterator[float]:
-        """The times from now on at which `pump` or `overdue` will have something to do."""
+        """List the times from now on at which `pump` or `overdue` will have something to do."""
         for line in self._lines.values():
             if line.in_flight:
                 yield line.sent_at + patience

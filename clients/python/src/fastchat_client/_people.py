@@ -22,11 +22,11 @@ class People:
         self._typists: dict[str, None] = {}
 
     def greeted(self, data: _wire.Data) -> None:
-        """HELLO_ACK came."""
+        """Take HELLO_ACK."""
         self.presence.scope = _scope(data)
 
     def on_presence(self, data: _wire.Data, now: float) -> None:
-        """PRESENCE: everybody, or in a delta those who came or went. Raises FastChatError(PROTOCOL)."""
+        """Take PRESENCE: everybody, or in a delta those who came or went. Raises FastChatError(PROTOCOL)."""
         users = [
             (_wire.text(user, "user_id"), _wire.text(user, "display_name"), _wire.flag(user, "online"))
             for user in _wire.objects(data, "users")
@@ -44,7 +44,7 @@ class People:
         self._emit("presence", told)
 
     def on_typing(self, data: _wire.Data, now: float) -> None:
-        """TYPING: somebody is typing, or has stopped. Raises FastChatError(PROTOCOL)."""
+        """Take TYPING: somebody is typing, or has stopped. Raises FastChatError(PROTOCOL)."""
         typing = Typing(_wire.text(data, "user_id"), _wire.flag(data, "is_typing"))
         if typing.is_typing:
             self._typists[typing.user_id] = None
@@ -53,7 +53,7 @@ class People:
         self._emit("typing", typing)
 
     def lost(self) -> None:
-        """The connection is gone: nobody would tell any more that somebody has stopped typing."""
+        """Forget who was typing: nobody would tell any more that they have stopped."""
         self.typing.start_over()
         typists, self._typists = self._typists, {}
         for user_id in typists:

@@ -33,23 +33,23 @@ class Accepted:
         return None
 
     def find(self, message_id: str, to: str | None) -> Sent | None:
-        """The message of this id, to this user if the server says to whom."""
+        """Find the message of this id, to this user if the server says to whom."""
         if to is not None:
             return self._sent.get((canonical(to), message_id), (None, 0.0))[0]
         return next((sent for sent, _ in self._sent.values() if sent.message_id == message_id), None)
 
     def remove(self, sent: Sent) -> None:
-        """It has been read."""
+        """Forget it, since it has been read."""
         self._sent.pop((canonical(sent.to), sent.message_id), None)
 
     def latest(self, now: float) -> list[Sent]:
-        """Those to ask about, in the order in which they were sent."""
+        """Return those to ask about, in the order in which they were sent."""
         latest = list(islice(reversed(self._sent.values()), ASKED))[::-1]
         asked = [sent for sent, at in latest if now - at < ASKED_WITHIN]
         self.asked = {sent.message_id for sent in asked}
         return asked
 
     def take_all(self) -> list[Sent]:
-        """All of them; there are none afterwards."""
+        """Return all of them; there are none afterwards."""
         taken, self._sent = [sent for sent, _ in self._sent.values()], {}
         return taken

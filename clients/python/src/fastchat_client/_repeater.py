@@ -20,21 +20,21 @@ class Repeater:
         self._pongs = 0
 
     def add(self, kind: str, data: dict[str, Any]) -> None:
-        """This is being said, or waits for a connection."""
+        """Repeat this until it is confirmed: it is being said, or waits for a connection."""
         self._said[kind, data["message_id"], data["from"]] = (kind, data), self._pings
 
     def pinged(self) -> None:
-        """A PING goes out."""
+        """Note that a PING goes out."""
         self._pings += 1
 
     def ponged(self) -> None:
-        """A PONG came: what was said before its PING is confirmed."""
+        """Note that a PONG came: what was said before its PING is confirmed."""
         self._pongs += 1
         for key in [key for key, (_, pings) in self._said.items() if pings < self._pongs]:
             del self._said[key]
 
     def start_over(self) -> list[_Said]:
-        """There is a new connection: what to say on it first."""
+        """Return what to say first on a new connection."""
         self._pings = self._pongs = 0
         again = [said for said, _ in self._said.values()]
         self._said = {key: (said, 0) for key, (said, _) in self._said.items()}

@@ -62,7 +62,7 @@ class RequestLine:
             self._write(self.waiting[0])
 
     def finish(self, result: Any, error: FastChatError | None = None) -> None:
-        """The first has its answer. After this, `pump`."""
+        """End the first, which has its answer. After this, `pump`."""
         request = self.waiting.popleft()
         self.in_flight = self.opening = False
         self.blocked_until = 0.0
@@ -70,25 +70,25 @@ class RequestLine:
             done(result, error)
 
     def again(self, at: float) -> None:
-        """The first goes out again at a time."""
+        """Send the first again at a time."""
         self.in_flight = False
         self.blocked_until = at
 
     def hold(self) -> None:
-        """The first waits until the chat is open again; then set `opening` to False."""
+        """Let the first wait until the chat is open again; then set `opening` to False."""
         self.in_flight = False
         self.opening = True
 
     def start_over(self) -> None:
-        """The connection is lost: what was on its way goes out again on the next one."""
+        """Send again on the next connection what was on its way: this one is lost."""
         self.in_flight = False
 
     def overdue(self, patience: float, now: float) -> bool:
-        """Whether the first has been on its way for so many seconds."""
+        """Return whether the first has been on its way for so many seconds."""
         return self.in_flight and self.sent_at + patience <= now
 
     def deadlines(self, patience: float, now: float) -> Iterator[float]:
-        """The times from now on at which there will be something to do."""
+        """List the times from now on at which there will be something to do."""
         if self.in_flight:
             yield self.sent_at + patience
         elif self.waiting and not self.opening and self.blocked_until > now:

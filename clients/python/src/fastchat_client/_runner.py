@@ -56,11 +56,11 @@ class Runner:
         self._closing: set[asyncio.Task[None]] = set()
 
     def run(self, machine: Machine) -> None:
-        """The machine to run."""
+        """Run a machine."""
         self._machine = machine
 
     def now(self) -> float:
-        """The time of the event loop; before there is one, the beginning of time."""
+        """Return the time of the event loop; before there is one, the beginning of time."""
         return self._loop.time() if self._loop is not None else 0.0
 
     def start(self) -> None:
@@ -129,7 +129,7 @@ class Runner:
         self._asker = self._loop.create_task(self._ask(self.token_source))
 
     def stop_asking(self) -> None:
-        """The answer is not wanted any more."""
+        """Note that the answer is not wanted any more."""
         asker, self._asker = self._asker, None
         if asker is not None:
             asker.cancel()
@@ -177,7 +177,7 @@ class Runner:
         self.settle()
 
     def _forget(self) -> Transport | None:
-        """The connection is no concern of the machine's any more."""
+        """Forget the connection, which is no concern of the machine's any more."""
         reader, self._reader = self._reader, None
         if reader is not None and reader is not asyncio.current_task():
             reader.cancel()
@@ -226,5 +226,5 @@ class Runner:
 
 
 def _address(url: str) -> str:
-    """A URL without what may be secret: user, password, and query."""
+    """Return a URL without what may be secret: user, password, and query."""
     return re.sub(r"//[^/@]*@", "//", url.partition("?")[0])

@@ -22,7 +22,7 @@ _FORM: Final = re.compile(r"[!-~]{1,8192}", re.ASCII)
 
 
 def split(token: Token | None) -> tuple[str | None, TokenSource | None]:
-    """The string or the function that it is. Raises FastChatError(VALIDATION) when it can be no token."""
+    """Tell the string or the function that it is. Raises FastChatError(VALIDATION) when it can be no token."""
     if token is None or callable(token):
         return None, token
     if not _is_token(token):
@@ -33,7 +33,7 @@ def split(token: Token | None) -> tuple[str | None, TokenSource | None]:
 
 
 async def get_token(source: TokenSource) -> str:
-    """A token of a function. Raises FastChatError(TOKEN)."""
+    """Get a token of a function. Raises FastChatError(TOKEN)."""
     try:
         answer = source()
         token = await answer if inspect.isawaitable(answer) else answer
@@ -45,7 +45,7 @@ async def get_token(source: TokenSource) -> str:
 
 
 def no_token(problem: str) -> FastChatError:
-    """What is told when a function did not give a token."""
+    """Make the error that is told when a function did not give a token."""
     return FastChatError(TOKEN, f"the function `token` {problem}")
 
 

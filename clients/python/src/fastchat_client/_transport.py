@@ -42,7 +42,7 @@ class Transport(Protocol):
         """Write text behind what was written before; never waits and never raises."""
 
     async def receive(self) -> str:
-        """The next text message. Raises ConnectionEnded."""
+        """Wait for the next text message. Raises ConnectionEnded."""
 
     async def close(self, code: int, reason: str) -> None:
         """Write what is left to write, and close in good order; returns within a few seconds."""
@@ -68,7 +68,7 @@ class WebSocketTransport:
         self._unsent.put_nowait(text)
 
     async def receive(self) -> str:
-        """The next text message. Raises ConnectionEnded."""
+        """Wait for the next text message. Raises ConnectionEnded."""
         try:
             return await self._websocket.recv(decode=True)
         except ConnectionClosed as closed:
@@ -102,7 +102,7 @@ class WebSocketTransport:
 
 
 async def connect_websocket(url: str) -> Transport:
-    """A connection to a FastChat server."""
+    """Open a connection to a FastChat server."""
     try:
         # The heartbeat of the protocol (PING and PONG) takes the place of that of `websockets`.
         websocket = await connect(

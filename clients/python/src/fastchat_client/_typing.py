@@ -30,7 +30,7 @@ class TypingThrottle:
         self._blocked_until = 0.0
 
     def wants(self, peer: str, is_typing: bool, now: float) -> bool:
-        """Whether to say so now; counts it if so."""
+        """Return whether to say so now; counts it if so."""
         peer = canonical(peer)
         self._told = {other: at for other, at in self._told.items() if now - at < EXPIRES_AFTER}
         last = self._told.get(peer)
@@ -49,14 +49,14 @@ class TypingThrottle:
         return True
 
     def message_sent(self, peer: str) -> None:
-        """A message ends the indicator, at the server."""
+        """End the indicator, as a message does at the server."""
         self._told.pop(canonical(peer), None)
 
     def limited(self, retry_after: float, now: float) -> None:
-        """The server has had enough: other devices of the user type too."""
+        """Wait, since the server has had enough: other devices of the user type too."""
         self._blocked_until = now + retry_after
         self._told.clear()
 
     def start_over(self) -> None:
-        """The connection is lost, and with it what was shown."""
+        """Forget what was shown: the connection is lost."""
         self._told.clear()

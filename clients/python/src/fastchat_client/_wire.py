@@ -16,12 +16,12 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGN
 
 
 def canonical(user_id: str) -> str:
-    """The same for all spellings of a user id: a UUID in lower case, as servers write it; any other id is what it is, letter by letter."""
+    """Return the same for all spellings of a user id: a UUID in lower case, as servers write it; any other id letter by letter."""
     return user_id.lower() if _UUID.fullmatch(user_id) else user_id
 
 
 def encode(kind: str, data: Data) -> str:
-    """A message as text. Raises FastChatError(VALIDATION) for what would cost the connection: too long, or no Unicode text."""
+    """Encode a message as text. Raises FastChatError(VALIDATION) for what would cost the connection: too long, or no Unicode text."""
     text = json.dumps({"type": kind, "data": data}, ensure_ascii=False, separators=(",", ":"))
     try:
         size = len(text.encode())
@@ -34,7 +34,7 @@ def encode(kind: str, data: Data) -> str:
 
 
 def decode(text: str) -> tuple[str, Data]:
-    """The type and data of a message. Raises FastChatError(PROTOCOL) when it is none."""
+    """Decode the type and data of a message. Raises FastChatError(PROTOCOL) when it is none."""
     try:
         message = json.loads(text)
         kind, data = message["type"], message["data"]
@@ -49,7 +49,7 @@ def decode(text: str) -> tuple[str, Data]:
 
 
 def text(data: Mapping[str, Any], name: str) -> str:
-    """A string."""
+    """Take a string from the data."""
     value = data.get(name)
     if not isinstance(value, str):
         raise _wrong(name, "a string", value)
@@ -57,12 +57,12 @@ def text(data: Mapping[str, Any], name: str) -> str:
 
 
 def text_or_none(data: Mapping[str, Any], name: str) -> str | None:
-    """A string, or nothing."""
+    """Take a string, or nothing."""
     return None if data.get(name) is None else text(data, name)
 
 
 def number_or_none(data: Mapping[str, Any], name: str) -> int | None:
-    """A whole number, or nothing."""
+    """Take a whole number, or nothing."""
     value = data.get(name)
     if value is None or type(value) is int:
         return value
@@ -70,7 +70,7 @@ def number_or_none(data: Mapping[str, Any], name: str) -> int | None:
 
 
 def flag(data: Mapping[str, Any], name: str) -> bool:
-    """A boolean."""
+    """Take a boolean."""
     value = data.get(name)
     if not isinstance(value, bool):
         raise _wrong(name, "a boolean", value)
@@ -78,7 +78,7 @@ def flag(data: Mapping[str, Any], name: str) -> bool:
 
 
 def objects(data: Mapping[str, Any], name: str) -> list[Data]:
-    """A list of objects."""
+    """Take a list of objects."""
     value = data.get(name)
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise _wrong(name, "a list of objects", value)
@@ -86,7 +86,7 @@ def objects(data: Mapping[str, Any], name: str) -> list[Data]:
 
 
 def texts(data: Mapping[str, Any], name: str) -> list[str]:
-    """A list of strings; an empty one, if there is nothing."""
+    """Take a list of strings; an empty one, if there is nothing."""
     value = data.get(name, [])
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise _wrong(name, "a list of strings", value)
@@ -94,7 +94,7 @@ def texts(data: Mapping[str, Any], name: str) -> list[str]:
 
 
 def error(data: Mapping[str, Any]) -> FastChatError:
-    """An ERROR."""
+    """Make the exception of an ERROR."""
     details = data.get("details")
     if details is not None and not isinstance(details, dict):
         raise _wrong("details", "an object", details)

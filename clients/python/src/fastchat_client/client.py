@@ -190,7 +190,7 @@ class FastChat:
         return sent
 
     async def history(self, user_id: str, *, before: str | None = None, limit: int | None = None) -> History:
-        """A page of what was written with a user, newest first: at most `limit` messages (50). `before` is the `next` of the page before.
+        """Ask for what was written with a user, newest first: at most `limit` messages (50). `before` is the `next` of the last page.
 
         Raises FastChatError: UNSUPPORTED when the server keeps no history, CHAT_NOT_OPENED when there is no chat.
         """
@@ -206,7 +206,7 @@ class FastChat:
         self._conversation.typing(user_id, is_typing, self._runner.now())
 
     def mark_read(self, message_id: str, sender: str) -> None:
-        """The user has read a message from `sender`, who is told if the server knows receipts."""
+        """Mark a message from `sender` as read; the sender is told if the server knows receipts."""
         if self.closed is None:
             self._conversation.mark_read(message_id, sender)
 
@@ -239,7 +239,7 @@ class FastChat:
         return self._runner.events.on(event, listener)
 
     async def messages(self) -> AsyncIterator[Message]:
-        """The messages that come, one after the other, until the client is closed; each is acknowledged when the next one is asked for."""
+        """Iterate over the messages that come, until the client is closed; each is acknowledged when the next one is asked for."""
         coming: asyncio.Queue[tuple[Message, asyncio.Future[None]] | None] = asyncio.Queue()
 
         def came(message: Message) -> asyncio.Future[None]:
@@ -270,7 +270,7 @@ class FastChat:
     # -- Inside --
 
     async def _answer(self, ask: Callable[[Done], None]) -> Any:
-        """The answer to a request that tells `done`."""
+        """Wait for the answer to a request that tells `done`."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def done(result: Any, error: FastChatError | None) -> None:

@@ -170,7 +170,7 @@ class Sent:
         return self
 
     def change(self, status: Status, error: FastChatError | None = None) -> None:
-        """For the client: it has come further, or is back in the queue, with the `error` that brought it there."""
+        """Change the state, for the client: it has come further, or is back in the queue, with the `error` that brought it there."""
         self.status = status
         self.error = error
         rank = RANK[status]
@@ -180,7 +180,7 @@ class Sent:
         self._waiting = [entry for entry in self._waiting if not entry[1].done()]
 
     def end(self, error: FastChatError) -> None:
-        """For the client: nothing more will come. It has failed, unless the server has it."""
+        """End it, for the client: nothing more will come. It has failed, unless the server has it."""
         if RANK[self.status] < RANK["accepted"]:
             self.status = "failed"
             self.error = error

@@ -59,7 +59,7 @@ def upgrade() -> None:
 
 
 def _samples(connection: sa.Connection) -> list[tuple[int, int]]:
-    """(number, when it was sent) of messages, among them the newest, from the oldest on."""
+    """Return (number, when it was sent) of messages, among them the newest, from the oldest on."""
     messages = sa.table("messages", sa.column("number"), sa.column("sent_at"))
     ends = sa.select(sa.func.min(messages.c.number), sa.func.max(messages.c.number))
     first, last = connection.execute(ends).one()
