@@ -186,7 +186,7 @@ class Cast:
         #: (from, envelope) for each worker.
         self._in_transit: list[deque[bytes]] = [deque() for _ in range(workers)]
         for shard, store in zip(self.shards, self._stores, strict=True):
-            store.listen(shard.messages.appended, shard.users.purged, shard.users.strangers)
+            store.listen(shard.listeners)
             store.start()
             shard.start()
         self.clients: list[Client] = []

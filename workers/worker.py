@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from core.auth.tokens import load_verifier
-from core.chat.kept_limits import ages_of, times_of
 from core.chat.operator import answer
 from core.chat.shard import Shard
 from core.chat.stalls import Stalls
@@ -104,13 +103,10 @@ class Worker:
         )
         self._keep = keep
         if keep is not None:
-            owned, now = self.shard.exchange.placement.worker_of, time.monotonic()
-            for user_id, ages in read_limits(keep).items():
-                if owned(user_id) == index:
-                    self.shard.users.idle.remember(user_id, times_of(ages, now))
+            self.shard.remember_limits(read_limits(keep), time.monotonic())
         #: Where connections come from, when a limit asks for it.
         self._counts = AddressCounts(run_dir, index) if needed(settings) else None
-        self._store.listen(self.shard.messages.appended, self.shard.users.purged, self.shard.users.strangers)
+        self._store.listen(self.shard.listeners)
         self._store.start()
         self.turn.attach(self._end_turn, self.shard.written)
         capacity = Capacity(usable_memory(), settings.fronts)
@@ -180,7 +176,7 @@ class Worker:
             self._counts.tick()
         if self._handover is not None:
             self._handover.resume()
-        unheard = self.shard.presence.unheard
+        unheard = self.shard.unheard
         if now >= self._next_stats or unheard != self._reported_unheard:
             # The server is not ready before everybody has heard everybody, so that news does not wait.
             self._reported_unheard = unheard
@@ -199,7 +195,6 @@ class Worker:
         """Return all that is measured here, by the names of ``core.process.metrics``."""
         handover = self._handover
         return {
-            "slots": self.shard.exchange.placement.owners.count(self.shard.index),
             "adopted_total": handover.adopted if handover else 0,
             "handover_truncated_total": handover.truncated if handover else 0,
             "handover_pauses_total": handover.pauses if handover else 0,
@@ -231,7 +226,7 @@ class Worker:
         self.turn.schedule()
 
     def _load_keys(self) -> None:
-        self.shard.expiries.tokens = load_verifier(self._settings, Path.read_bytes)
+        self.shard.use_tokens(load_verifier(self._settings, Path.read_bytes))
 
     def _answer(self, number: int, told: dict[str, Any]) -> None:
         self._control.send(ANSWER, id=number, answer=told)
@@ -252,6 +247,4 @@ class Worker:
         self._store.close(_STORE_PATIENCE)
         self._bus.close()
         if self._keep is not None:
-            now = time.monotonic()
-            kept = {user_id: ages_of(times, now) for user_id, times in self.shard.users.idle.counted(now)}
-            write_limits(self._keep, self.shard.index, kept)
+            write_limits(self._keep, self.shard.index, self.shard.kept_limits(time.monotonic()))

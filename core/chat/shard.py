@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict, deque
+from collections.abc import Mapping
 from typing import Any, Final
 
 from core.auth.tokens import TokenVerifier
@@ -21,6 +22,7 @@ from core.chat.exchange import Exchange
 from core.chat.expiry import Expiries
 from core.chat.hello import Hellos
 from core.chat.history import Histories
+from core.chat.kept_limits import Ages, ages_of, times_of
 from core.chat.long_texts import LongTexts
 from core.chat.messages import Messages
 from core.chat.pace import shared_credit
@@ -28,7 +30,7 @@ from core.chat.ports import Bus, Chance, Clock, Connection
 from core.chat.presence import Presence
 from core.chat.receipts import Receipts
 from core.chat.session import Session
-from core.chat.store import Store, nobody_waits
+from core.chat.store import Listeners, Store, nobody_waits
 from core.chat.typing import TypingIndicators
 from core.chat.users import Users
 from core.events import fields
@@ -107,6 +109,30 @@ class Shard:
         ).table()
 
     # -- From the worker --
+
+    @property
+    def listeners(self) -> Listeners:
+        """Who is told what the store has done."""
+        return Listeners(self.messages.appended, self.users.purged, self.users.strangers)
+
+    @property
+    def unheard(self) -> int:
+        """Other workers of which nothing is known yet."""
+        return self.presence.unheard
+
+    def use_tokens(self, tokens: TokenVerifier | None) -> None:
+        """Check tokens with this from now on."""
+        self.expiries.tokens = tokens
+
+    def remember_limits(self, kept: Mapping[str, Ages], now: float) -> None:
+        """Take over what counts against the limits of users of this shard, as the process before has written it down."""
+        for user_id, ages in kept.items():
+            if self.exchange.placement.worker_of(user_id) == self.index:
+                self.users.idle.remember(user_id, times_of(ages, now))
+
+    def kept_limits(self, now: float) -> dict[str, Ages]:
+        """Return what counts against the limits of users, for the process that comes after this one."""
+        return {user_id: ages_of(times, now) for user_id, times in self.users.idle.counted(now)}
 
     def start(self) -> None:
         """Tell the other workers that this process is a new one, and ask who is online with them."""
@@ -241,6 +267,7 @@ class Shard:
         stats["deliveries_total"] = self.delivery.written
         stats[series("shed_total", kind="typing")] = self.typing.shed
         stats[series("shed_total", kind="presence")] = self.presence.shed
+        stats["slots"] = self.exchange.placement.owners.count(self.index)
         stats["sessions"] = self.presence.sessions
         stats["users"] = len(self.users)
         stats["online"] = len(self.presence)

@@ -6,7 +6,7 @@ As with the other ports (``core.chat.ports``), no call blocks, and none calls ba
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from core.chat.chat import Chat
@@ -15,6 +15,22 @@ if TYPE_CHECKING:
 
 #: Called when a write is durable, with None and the time, or with a sentence that says why it could not be.
 Done = Callable[[str | None, float], None]
+
+
+#: Called with messages that were committed together, None and the time; or with a sentence that says why they could not be.
+Appended = Callable[[list["Message"], str | None, float], None]
+#: Called with (user_id, position): this user's messages up to that position are gone (retention). The user may be in memory or not.
+Purged = Callable[[list[tuple[str, int]], float], None]
+#: Called with users without chats who have not been seen for a day, as far as the store knows (D23); `forget` removes them.
+Strangers = Callable[[list[str], float], None]
+
+
+class Listeners(NamedTuple):
+    """Who is told what the store has done; the store of a worker is given them before it is used."""
+
+    appended: Appended
+    purged: Purged
+    strangers: Strangers
 
 
 T_contra = TypeVar("T_contra", contravariant=True)

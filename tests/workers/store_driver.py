@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 import uvloop
 
 from core.chat.chat import Chat
+from core.chat.store import Listeners
 from core.chat.user import Message, User
 from core.process.settings import Settings
 from core.wire import codec
@@ -58,7 +59,7 @@ class StoreDriver:
             self.store = MemoryStore(self.settings)
         else:
             self.store = SqliteStore(path, self.settings, self.loop, self._wake, self.time_of_day)
-        self.store.listen(self._appended, self._purged, self._strangers)
+        self.store.listen(Listeners(self._appended, self._purged, self._strangers))
         self.store.start()
 
     # -- Time --

@@ -14,11 +14,10 @@ from typing import Any, Final, TypeVar
 
 from core.chat.chat import Chat
 from core.chat.packed import Packed
-from core.chat.store import Done, Found
+from core.chat.store import Done, Found, Listeners
 from core.chat.user import Message, User
 from core.process.settings import Settings
 from core.wire.protocol import FORGET_AFTER, REPLAY_WINDOW_BYTES
-from workers.store.listeners import Appended, Listeners, Purged, Strangers
 from workers.store.results import EXPIRED
 
 T = TypeVar("T")
@@ -81,9 +80,9 @@ class MemoryStore:
         self._sweep: Iterator[str] = iter(())
         self._messages = 0
 
-    def listen(self, appended: Appended, purged: Purged, strangers: Strangers) -> None:
+    def listen(self, listeners: Listeners) -> None:
         """Say who is told."""
-        self._listeners = Listeners(appended, purged, strangers)
+        self._listeners = listeners
 
     def start(self) -> None:
         """Do nothing: there is nothing to open."""

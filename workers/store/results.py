@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
+from core.chat.store import Appended
 from core.chat.user import Message
 from core.process.settings import Settings
 from workers.store.database import Database
 from workers.store.jobs import Job, attempt
-from workers.store.listeners import Appended
 from workers.store.reads import Question, Reads
 from workers.store.writes import Batch, Write
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from core.chat import store
-from workers.store.listeners import Appended, Purged, Strangers
 
 
 class ShardStore(store.Store, Protocol):
@@ -14,7 +13,7 @@ class ShardStore(store.Store, Protocol):
     #: The sentence that writes and reads fail with at present; None when all is well.
     failure: str | None
 
-    def listen(self, appended: Appended, purged: Purged, strangers: Strangers) -> None:
+    def listen(self, listeners: store.Listeners) -> None:
         """Say who is told what the store has done. All calls come from `flush`, or `close`."""
 
     def start(self) -> None:

@@ -26,7 +26,7 @@ from time import monotonic
 from typing import Any, Final
 
 from core.chat.chat import Chat
-from core.chat.store import Done, Found
+from core.chat.store import Done, Found, Listeners
 from core.chat.user import Message, User
 from core.events import fields
 from core.measures import SECONDS, SIZES, Histogram
@@ -35,7 +35,6 @@ from core.wire import codec
 from workers.store import statements
 from workers.store.database import open_database
 from workers.store.jobs import DatabaseThread, Job
-from workers.store.listeners import Appended, Listeners, Purged, Strangers
 from workers.store.reads import READS_WEIGHT, Find, History, Load, Question, Read, Senders
 from workers.store.results import Commit, Entry, Expired, Results
 from workers.store.retention import Bite, Sweep, Upkeep
@@ -124,10 +123,10 @@ class SqliteStore:
             0,
         )
 
-    def listen(self, appended: Appended, purged: Purged, strangers: Strangers) -> None:
+    def listen(self, listeners: Listeners) -> None:
         """Say who is told."""
-        self._listeners = Listeners(appended, purged, strangers)
-        self._results = Results(appended, self._settings)
+        self._listeners = listeners
+        self._results = Results(listeners.appended, self._settings)
 
     def start(self) -> None:
         """Open the file, bringing it up to date; blocks while that lasts. Raises ConfigurationError.
