@@ -36,6 +36,7 @@ def test_scenario(scenario: Scenario) -> None:
         assert strange("fromClient", text) is None, text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=[scenario["name"] for scenario in SCENARIOS])
 def test_scenario_over_sockets(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same, with the transport that users have."""

@@ -61,6 +61,7 @@ def test_the_corpus(name: str) -> None:
     assert {True, False} == set(past) or name == "session"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_short_run(name: str) -> None:
     """From a seed that is always the same; each input may be made from any of those before it."""

@@ -362,6 +362,7 @@ def test_the_server_has_so_many_connections_in_all(start_server: StartServer, fr
     wait_until(lambda: not refused(server, "127.0.3.100"), "room again")
 
 
+@pytest.mark.slow
 def test_several_fronts_know_of_each_others_clients(start_server: StartServer) -> None:
     """What one has handed over counts for all of them, a moment later."""
     server = start_server(connections_per_ip=LIMIT, fronts=3)

@@ -419,6 +419,7 @@ def test_message_ids(directory: Path) -> None:
     assert tables(directory) == before
 
 
+@pytest.mark.slow
 @pytest.mark.attack("SQL injection")
 def test_resume_cursors(directory: Path) -> None:
     """Anything that is no position of this mailbox is as good as none: `reset`, and everything that waits comes."""
@@ -461,6 +462,7 @@ def test_resume_cursors(directory: Path) -> None:
         assert tables(directory) == before
 
 
+@pytest.mark.slow
 @pytest.mark.attack("SQL injection")
 def test_history_cursors(directory: Path) -> None:
     """Anything that no HISTORY has given is VALIDATION; a position that is not there, however large, is one all the same."""

@@ -48,6 +48,7 @@ def wait_presence(client: RawClient, user_id: str, name: str | None) -> None:
             return
 
 
+@pytest.mark.slow
 @pytest.mark.attack("presence enumeration")
 @WHERE
 @pytest.mark.parametrize("capabilities", [(), CAPABILITIES], ids=["plain", "presence_delta"])

@@ -123,6 +123,7 @@ def answers(client: RawClient, count: int) -> list[dict[str, Any]]:
 # -- Nested markup --
 
 
+@pytest.mark.slow
 @pytest.mark.attack("nested markup")
 @pytest.mark.parametrize("where", ["content", "name", "name of the other", "name before HELLO"])
 def test_nested_markup_takes_nobodys_time(server: Server, where: str) -> None:

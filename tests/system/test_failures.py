@@ -216,6 +216,7 @@ async def test_children_that_hang_are_replaced(start_server: StartServer) -> Non
         await client.websocket.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["worker 0", "front 0"])
 @run_async
 async def test_a_child_that_hangs_does_not_keep_the_server_from_stopping(

@@ -156,6 +156,7 @@ def test_d20_nothing_is_shown_before_it_is_synced(start_server: StartServer, tmp
     assert len(logs) == WORKERS, "each worker has a file of its own"
 
 
+@pytest.mark.slow
 def test_the_test_fails_without_the_sync(start_server: StartServer, tmp_path: Path) -> None:
     """With FASTCHAT_DURABILITY=os nothing waits for the disk, and the check above has to say so of nearly everything."""
     calls, said = traced(start_server, tmp_path, "os")

@@ -57,10 +57,14 @@ def opinions(directory: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("check", "code"),
     [
-        ("option httpchk", "204"),
-        ("option httpchk /readyz", "200"),
         ("option httpchk GET /readyz", "200"),
-        ("option httpchk\n    http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host fastchat", "200"),
+        pytest.param("option httpchk", "204", marks=pytest.mark.slow),
+        pytest.param("option httpchk /readyz", "200", marks=pytest.mark.slow),
+        pytest.param(
+            "option httpchk\n    http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host fastchat",
+            "200",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_check_by_haproxy(start_server: StartServer, directory: Path, check: str, code: str) -> None:

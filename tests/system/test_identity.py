@@ -242,7 +242,13 @@ async def test_d5_listening_to_the_world_with_a_decision(start_server: StartServ
         await client.hello()
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.0.0.2"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        *(pytest.param(host, marks=pytest.mark.slow) for host in ("127.0.0.1", "::1", "127.0.0.2")),
+    ],
+)
 @run_async
 async def test_d5_loopback_needs_none(start_server: StartServer, host: str) -> None:
     server = start_server(host=host)

@@ -78,6 +78,7 @@ def test_stopping(tmp_path: Path, number: signal.Signals) -> None:
     assert "Traceback" not in server.output()
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_terminal(tmp_path: Path) -> None:
     """It reaches make and all processes at once, and still everything ends in order."""
     server = Server(tmp_path)
@@ -94,6 +95,7 @@ def test_ctrl_c_in_the_terminal(tmp_path: Path) -> None:
     assert "Traceback" not in server.output()
 
 
+@pytest.mark.slow
 def test_clients_that_do_not_listen_do_not_keep_it_from_stopping(tmp_path: Path) -> None:
     with Server(tmp_path) as server:
         deaf = [RawClient.upgraded(server.port) for _ in range(20)]
@@ -154,6 +156,7 @@ async def test_a_second_server_on_the_same_port(start_server: StartServer, which
         assert len(status(first)["processes"]) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_a_port_that_is_half_taken(start_server: StartServer, host: str) -> None:
     """localhost is two addresses; one of them is enough to be refused."""
@@ -210,6 +213,7 @@ def test_an_unknown_setting(tmp_path: Path) -> None:
     assert "FASTCHAT_WORKERS" in said, "it knows what was meant"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -86,6 +86,7 @@ def test_d23_a_server_that_is_restarted_knows_what_was_sent(
         assert_used_up(server)
 
 
+@pytest.mark.slow
 def test_d23_a_damaged_file_does_not_stop_the_start(tmp_path: Path, run_dir: Path) -> None:
     with Server(tmp_path, limits=True, run_dir=run_dir) as server:
         use_up(server)

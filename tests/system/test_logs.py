@@ -187,7 +187,7 @@ def _send_no_http(port: int) -> None:
 
 
 @pytest.mark.attack("log injection")
-@pytest.mark.parametrize("log_format", ["text", "json"])
+@pytest.mark.parametrize("log_format", [pytest.param("text", marks=pytest.mark.slow), "json"])
 def test_hostile_clients_forge_no_line_and_nothing_of_what_they_write_is_logged(
     start_server: StartServer, log_format: str
 ) -> None:
@@ -250,6 +250,7 @@ def test_one_name_follows_a_connection_through_front_and_worker(directory: Path)
 # -- Floods --
 
 
+@pytest.mark.slow
 def test_a_flood_of_misbehaving_clients_is_a_bounded_number_of_lines(directory: Path) -> None:
     many = KIND_MAX + 40
     with start(directory, workers=1, store="memory") as server:
@@ -320,6 +321,7 @@ def _misbehave_and_chat(server: ServerProcess, misdeeds: int) -> float:
     return longest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "standard_error", ["a pipe that nobody reads", "a broken pipe", "a full disk", "closed"]
 )
@@ -415,7 +417,7 @@ def test_the_level_changes_in_all_processes_and_in_those_that_are_started_later(
 # -- A life --
 
 
-@pytest.mark.parametrize("log_format", ["text", "json"])
+@pytest.mark.parametrize("log_format", [pytest.param("text", marks=pytest.mark.slow), "json"])
 def test_all_lines_of_a_life_are_events(directory: Path, log_format: str) -> None:
     with start(directory, workers=2, log_format=log_format, log_level="debug") as server:
         _visit(server, 0)

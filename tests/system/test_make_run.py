@@ -91,6 +91,7 @@ def test_other_tasks_refuse_what_they_do_not_take(task: str) -> None:
     assert ended.stdout == ""
 
 
+@pytest.mark.slow
 def test_parameters_win_over_the_environment(tmp_path: Path) -> None:
     server = Server(tmp_path, store="sqlite", presence="everyone")
     server._command += ["STORE=memory", "FASTCHAT_PRESENCE=contacts"]

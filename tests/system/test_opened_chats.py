@@ -85,6 +85,7 @@ def test_d7_what_nobody_has_read_is_told_at_the_next_hello(server: Server, where
     dead.socket.close()
 
 
+@pytest.mark.slow
 def test_d7_a_worker_that_is_killed_forgets_no_chat(start_server: StartServer, tmp_path: Path) -> None:
     """Between writing and confirmation: it is told again. Behind the confirmation, also of one who acknowledges with MSG_ACK: it is not."""
     server = start_server()

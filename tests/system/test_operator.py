@@ -124,6 +124,7 @@ async def test_who_is_connected_offline_or_unknown(server: Server) -> None:
             assert 0 <= close["ago"] < 20
 
 
+@pytest.mark.slow
 @run_async
 async def test_who_closed_a_connection_and_why(server: Server) -> None:
     user = user_on_worker(0, 2)
@@ -286,6 +287,7 @@ def test_the_log_level_holds_for_processes_that_come_later(start_server: StartSe
     wait_until(lambda: " DEBUG worker-1 " in server.output(), "the new worker to log more")
 
 
+@pytest.mark.slow
 def test_make_reaches_the_same(server: Server) -> None:
     port = server.admin_url.rpartition(":")[2]
     user = user_on_worker(0, 2)

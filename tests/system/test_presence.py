@@ -14,6 +14,10 @@ from tests.system.harness import ChatClient, Server, StartServer, run_async, use
 from tests.system.servers import online, sees, shared_server, two_users
 
 WHERE = pytest.mark.parametrize("where", ["same shard", "other shard"])
+#: The same for tests that take long: the way on one shard, which is the shorter one, is for the second tier.
+WHERE_LONG = pytest.mark.parametrize(
+    "where", [pytest.param("same shard", marks=pytest.mark.slow), "other shard"]
+)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +27,7 @@ def server(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
         yield server
 
 
-@WHERE
+@WHERE_LONG
 @run_async
 async def test_d21_coming_and_leaving_is_seen_on_every_shard(server: Server, where: str) -> None:
     """Leaving after a grace of 5 s."""
@@ -39,7 +43,7 @@ async def test_d21_coming_and_leaving_is_seen_on_every_shard(server: Server, whe
         assert 4.5 < time.monotonic() - left < 9.0
 
 
-@WHERE
+@WHERE_LONG
 @run_async
 async def test_d21_a_reconnect_within_the_grace_is_not_seen(server: Server, where: str) -> None:
     first, second = two_users(server, where)

@@ -333,6 +333,7 @@ def test_a_slow_reader_is_closed_and_loses_nothing(worker: WorkerProcess) -> Non
                 assert again.receive("MSG")["message_id"] == f"slow-{number}"
 
 
+@pytest.mark.slow
 def test_a_client_too_far_ahead_is_not_read_from() -> None:
     """D29: with 256 messages undecided, reading stops until they are; here the recipient's worker does not exist, so they fail (D26)."""
     # When reading stops, as many more may have been read already as fit in 64 KiB; the messages are long, so that these are few.

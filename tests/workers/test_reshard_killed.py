@@ -78,6 +78,7 @@ class Killed(NamedTuple):
     after: int
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment(tmp_path: Path) -> None:
     """The times are random and spread over all that it does; what holds must be all of the old or all of the new."""
     generator = random.Random(20_260_101)
@@ -113,6 +114,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
     assert killed.before >= ROUNDS // 5, killed
 
 
+@pytest.mark.slow
 def test_killed_at_a_first_start(tmp_path: Path) -> None:
     generator = random.Random(20_260_102)
     with closing(Zygote()) as zygote:

@@ -166,6 +166,7 @@ def _stop_reading(worker: WorkerProcess, sender: RawClient, slow: RawClient) -> 
         sender.receive("MSG_ACK", message_id=f"m{number}")
 
 
+@pytest.mark.slow
 def test_d29_a_client_that_goes_on_sending_but_reads_nothing_is_closed_with_1013() -> None:
     """By a real worker, which waits for less than a minute; one that reads a little now and then is not, and a heartbeat is no excuse."""
     small, patience = 16 * 1024, 3.0

@@ -234,6 +234,7 @@ def test_a_server_that_starts_is_alive_but_not_ready(run_dir: Path) -> None:
         assert ready(server) == (200, [])
 
 
+@pytest.mark.slow
 def test_a_server_that_stops_is_neither(run_dir: Path) -> None:
     with ServerProcess(run_dir, worker=FAKE_WORKER.format(boot="", served="time.sleep(1000)")) as server:
         left = set(server.descendants())
@@ -244,6 +245,7 @@ def test_a_server_that_stops_is_neither(run_dir: Path) -> None:
         assert server.wait(left) == 0
 
 
+@pytest.mark.slow
 def test_workers_that_have_not_heard_each_other_keep_the_server_from_being_ready(run_dir: Path) -> None:
     """The ready line waits for them; but not for ever, since most users could be served."""
     boot = 'say("stats", stats={"bus_unheard": 1})'

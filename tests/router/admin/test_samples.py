@@ -442,6 +442,7 @@ def reports(tick: int) -> Iterator[Reading]:
     yield Reading(SUPERVISOR, 0.0, True, None, {}, tick * 0.01, 60_000_000)
 
 
+@pytest.mark.slow
 def test_a_day_of_64_workers_takes_less_than_64_mebibytes() -> None:
     """All of it is taken at the start, so what a day adds is seen by storing its samples."""
     tracemalloc.start()

@@ -101,6 +101,7 @@ def test_over_any_time_no_more_than_rate_and_burst() -> None:
     assert 5 * 60 <= let <= 5 * 60 + 15
 
 
+@pytest.mark.slow
 def test_buckets_are_forgotten_when_they_are_full_again() -> None:
     """A million addresses leave nothing behind, and as many at once no more than a bound."""
     rate = limits(connection_rate_per_ip=1, half_open_per_ip=0)

@@ -74,6 +74,7 @@ def test_d28_everybody_is_told_when_the_front_stops(run_dir: Path, code: int) ->
         assert front.wait() == 0
 
 
+@pytest.mark.slow
 def test_d28_a_worker_that_does_not_take_over_does_not_keep_the_front_from_stopping(run_dir: Path) -> None:
     with ExitStack() as stack:
         front = stack.enter_context(FrontProcess(run_dir, workers=2))
@@ -84,6 +85,7 @@ def test_d28_a_worker_that_does_not_take_over_does_not_keep_the_front_from_stopp
         assert front.wait() == 0
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_while_the_front_stops_gets_no_successor(run_dir: Path) -> None:
     with ExitStack() as stack:
         front = stack.enter_context(FrontProcess(run_dir, workers=2))

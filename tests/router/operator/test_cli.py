@@ -209,6 +209,7 @@ def test_the_status_as_json(server: ServerProcess, admin: tuple[str, str]) -> No
     assert len(status["processes"]) == 3
 
 
+@pytest.mark.slow
 def test_the_run_directory_does_too_and_so_does_the_environment(server: ServerProcess) -> None:
     run_dir = server.get("/status")[1]["settings"]["run_dir"]
     for done in (
@@ -262,6 +263,7 @@ def test_the_log_level_of_all_processes(server: ServerProcess, admin: tuple[str,
     assert fastchat("log-level", "info", *admin).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_ready(run_dir: Path) -> None:
     worker = FAKE_WORKER.format(boot="", served='say("stats", stats={"store_failing": options.index})')
     with ServerProcess(run_dir, worker=worker) as server:
@@ -282,6 +284,7 @@ def test_no_server() -> None:
         assert refused(*words, admin_port=port) == tried
 
 
+@pytest.mark.slow
 def test_a_server_that_was_killed(run_dir: Path) -> None:
     with ServerProcess(run_dir, workers=1, store="memory") as server:
         where = server.get("/status")[1]["settings"]["run_dir"]

@@ -67,6 +67,7 @@ def test_the_worker_that_owns_the_user_is_asked(run_dir: Path) -> None:
                 assert operator(server).ask(what, user=user) == {"by": index, "what": what, "user": user}
 
 
+@pytest.mark.slow
 def test_a_worker_that_does_not_answer_is_a_sentence_and_others_do_not_wait(run_dir: Path) -> None:
     """And what it says too late, or to nobody, is not the answer to another question."""
     asked = """

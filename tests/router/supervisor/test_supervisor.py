@@ -136,6 +136,7 @@ def test_who_presses_ctrl_c_again_and_again_does_not_wait_for_those_that_hang(di
         assert elapsed(before) < 4
 
 
+@pytest.mark.slow
 def test_one_ctrl_c_that_comes_twice_is_one(directory: Path) -> None:
     """make passes on what its whole group has got already."""
     with ServerProcess(directory) as server, server.client() as client:
@@ -148,6 +149,7 @@ def test_one_ctrl_c_that_comes_twice_is_one(directory: Path) -> None:
         assert "again: ending all processes" not in server.stderr()
 
 
+@pytest.mark.slow
 def test_a_child_that_does_not_stop_is_killed(directory: Path) -> None:
     with ServerProcess(directory, worker=fake(served="time.sleep(1000)")) as server:
         assert server.stop() == 0
@@ -159,6 +161,7 @@ def test_what_children_print_does_not_get_between_the_ready_line(directory: Path
         wait_until(lambda: "stray" in server.stderr(), "it to be on standard error")
 
 
+@pytest.mark.slow
 def test_the_data_directory_is_where_the_user_stood(directory: Path) -> None:
     (directory / "here").mkdir()
     with ServerProcess(directory, cwd=directory / "here", data_dir="my/data") as server:
@@ -218,6 +221,7 @@ def test_a_killed_worker_is_back_at_once_and_the_others_hear_of_it(directory: Pa
         assert status["state"] == "ready"
 
 
+@pytest.mark.slow
 def test_generations_are_unique(directory: Path) -> None:
     with ServerProcess(directory, workers=8, worker=fake()) as server:
         first = [int(server.notes(index)[0].split()[1]) for index in range(8)]
@@ -249,6 +253,7 @@ def test_a_front_that_ends_is_replaced_and_its_backlog_kept(directory: Path, num
         wait_until(lambda: server.status("front 0")["pid"] not in (old, None), "a new front")
 
 
+@pytest.mark.slow
 def test_no_child_outlives_a_killed_supervisor_and_the_port_can_be_used_again(directory: Path) -> None:
     with ServerProcess(directory) as server:
         left = set(server.descendants())
@@ -282,6 +287,7 @@ def test_a_worker_that_refuses_ends_the_server_with_2_and_its_reason(directory: 
     assert re.search(r"^fastchat: worker \d refused to start: the disk is full$", logged, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_boot_any_more_does_not_end_the_server(directory: Path) -> None:
     """It is tried again and again, and is back as soon as it can be."""
     boot = "if os.path.exists(os.path.join(notes, 'broken')): sys.exit(9)"

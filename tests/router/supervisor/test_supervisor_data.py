@@ -51,6 +51,7 @@ def test_without_a_store_there_is_no_data_directory(directory: Path) -> None:
         assert not (directory / "data").exists()
 
 
+@pytest.mark.slow
 def test_a_second_server_on_the_same_data_is_refused(directory: Path) -> None:
     (directory / "second").mkdir()
     with ServerProcess(directory) as server, server.client() as client:
