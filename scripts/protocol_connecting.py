@@ -89,7 +89,7 @@ REFUSED: Final = (
         "There is nothing at this path. The chat is at /, its WebSocket at /ws.",
         "use the right address",
     ),
-    Refused(405, "another method than GET; `Allow: GET`", "A WebSocket is opened with GET.", _MEND),
+    Refused(405, "another method than GET; `Allow: GET`", "A WebSocket handshake must use GET.", _MEND),
     Refused(
         408,
         "the head of the request was not complete in time",
@@ -99,7 +99,7 @@ REFUSED: Final = (
     Refused(
         426,
         "no `Upgrade: websocket`; or another version, with `Sec-WebSocket-Version: 13`",
-        "This is the address of a WebSocket: it takes a WebSocket client.",
+        "This URL accepts WebSocket connections only.",
         _MEND,
     ),
     Refused(
@@ -127,11 +127,11 @@ REFUSED: Final = (
     Refused(
         503,
         "the server has `FASTCHAT_MAX_CONNECTIONS`; `Retry-After: 5`",
-        "The server has as many connections as it may have.",
+        "The server has reached its limit on connections.",
         _LIMIT,
     ),
     Refused(503, "the server stops or restarts", "Try again in a moment: ...", "come back with back-off"),
-    Refused(505, "HTTP/1.0", "A WebSocket is opened with HTTP/1.1.", _MEND),
+    Refused(505, "HTTP/1.0", "A WebSocket handshake must use HTTP/1.1.", _MEND),
 )
 
 #: What is sent, who sends it, and what it says.

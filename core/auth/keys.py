@@ -114,22 +114,22 @@ def _one_key(algorithm: str, content: bytes, setting: str) -> Key:
     needs = f"{PREFIX}JWT_ALGORITHM {algorithm} needs {_NEEDS[algorithm]}"
     if algorithm == "HS256":
         if _PEM in content:
-            raise ConfigurationError(f"{setting}: this is a key in PEM, and {needs}")
+            raise ConfigurationError(f"{setting}: this is a key in PEM; {needs}")
         return Key(None, *_secret(content, setting, needs))
     if _PEM not in content:
-        raise ConfigurationError(f"{setting}: this is not a key in PEM, and {needs}")
+        raise ConfigurationError(f"{setting}: not a key in PEM; {needs}")
     return Key(None, *_pair(algorithm, _from_pem(content, setting), setting, needs))
 
 
 def _secret(content: bytes, setting: str, needs: str) -> tuple[bytes, bytes]:
     if len(content) < SECRET_MIN_BYTES:
-        raise ConfigurationError(f"{setting}: this secret has {len(content)} bytes, and {needs}")
+        raise ConfigurationError(f"{setting}: this secret has {len(content)} bytes; {needs}")
     from jwt import PyJWS, PyJWTError
 
     try:
         PyJWS().encode(b"{}", content, "HS256")
     except PyJWTError:
-        raise ConfigurationError(f"{setting}: this is another kind of key, and {needs}") from None
+        raise ConfigurationError(f"{setting}: this is another kind of key; {needs}") from None
     return content, content
 
 
@@ -208,7 +208,7 @@ def _from_set(algorithm: str, member: dict[str, Any], setting: str) -> Key:
 
     name = member.get("kid")
     if name is not None and type(name) is not str:
-        raise ConfigurationError(f"{setting}: the kid of a key is a string")
+        raise ConfigurationError(f"{setting}: the `kid` of each key must be a string")
     which = f"the key {name!r}" if name is not None else "a key"
     try:
         key = jwt.PyJWK(member, algorithm).key

@@ -54,7 +54,7 @@ class Chats:
     def open(self, session: Session, user: User, target: str, now: float) -> None:
         """Handle OPEN_CHAT. What the client sends for this chat waits until it is open on both sides, or refused."""
         if target == user.user_id:
-            raise Refusal(ErrorCode.VALIDATION, "a chat is with somebody else", field="target_user_id")
+            raise Refusal(ErrorCode.VALIDATION, "a chat with oneself is not possible", field="target_user_id")
         wait = user.open_chats.retry_after(now)
         if wait:
             raise rate_limited("OPEN_CHAT", self._limit, wait)

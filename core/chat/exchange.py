@@ -329,17 +329,15 @@ def refusal(request: Request, outcome: int, settings: Settings, now: float) -> R
     """Return what the client is told about a request that did not succeed."""
     field = _FIELD[request.kind]
     if outcome == Outcome.USER_NOT_FOUND:
-        return Refusal(ErrorCode.USER_NOT_FOUND, "no such user has ever been here", field=field)
+        return Refusal(ErrorCode.USER_NOT_FOUND, "there is no user with this id", field=field)
     if outcome == Outcome.CHAT_NOT_OPENED and request.peer == request.user.user_id:
-        return Refusal(
-            ErrorCode.CHAT_NOT_OPENED, "a chat is with somebody else, not with oneself", field=field
-        )
+        return Refusal(ErrorCode.CHAT_NOT_OPENED, "a chat with oneself is not possible", field=field)
     if outcome == Outcome.CHAT_NOT_OPENED:
         return Refusal(ErrorCode.CHAT_NOT_OPENED, "open a chat with this user first", field=field)
     if outcome == Outcome.CONFLICT:
         return Refusal(
             ErrorCode.VALIDATION,
-            "this message_id was used for another content",
+            "this message_id was already used with other content",
             field="message_id",
             expected="an id that was not used before, or the same content",
         )

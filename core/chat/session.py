@@ -378,7 +378,7 @@ class Session(Device):
         if self._pace.goes_on(now):
             raise FrameError(
                 CloseCode.POLICY_VIOLATION,
-                "refused messages without end: wait as long as details.retry_after says",
+                "too many refused messages: wait as long as details.retry_after says",
             )
 
     def refuse_later(self, refusal: Refusal, kind: str, data: dict[str, Any] | None, now: float) -> None:

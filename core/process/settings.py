@@ -73,9 +73,14 @@ class Settings(BaseSettings):
         ge=1,
         le=WORKERS_MAX,
         json_schema_extra=_default("one for each usable CPU, fewer if there is not enough memory for them"),
-        description=f"Worker processes, at most {WORKERS_MAX}. Each owns a share of the users.",
+        description=f"Number of worker processes, at most {WORKERS_MAX}. Each serves a share of the users.",
     )
-    fronts: int = Field(1, ge=1, le=64, description="Front processes. They accept new connections.")
+    fronts: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Number of front processes. They accept connections and hand them to the workers.",
+    )
     data_dir: Path = Field(
         Path("data"), description="Directory in which users, chats and messages are stored."
     )
@@ -99,16 +104,16 @@ class Settings(BaseSettings):
         ge=0,
         le=36_500,
         allow_inf_nan=False,
-        description="Days for which messages are stored; 0 keeps them for ever. A system clock that is set wrong deletes nothing: time in"
-        " which no server ran counts gradually, at most 24 times as fast as time passes. A message that no device has acknowledged is"
-        " kept until it has waited for so many days while the server ran.",
+        description="Retention of messages in days; 0 keeps them for ever. Time in which the server did not run counts gradually, at most"
+        " 24 times as fast as time passes, so a system clock that is set wrong deletes nothing. A message that no device has acknowledged"
+        " is kept until the server has run for so many days with it.",
     )
     mailbox_max: int = Field(
         100_000,
         ge=1,
         le=10_000_000,
-        description="Unacknowledged messages that may wait for one user, at most a tenth of them from one sender, and at most half of them"
-        " from senders to whom the user has never written. More are refused with MESSAGE_FAILED.",
+        description="Limit on unacknowledged messages that wait for one user; a tenth of it for one sender, and half of it for all senders"
+        " to whom the user has never written. Beyond it MSG is answered with MESSAGE_FAILED.",
     )
     worker_memory_mib: int = Field(
         0,
@@ -145,7 +150,8 @@ class Settings(BaseSettings):
         " server read it again.",
     )
     jwt_algorithm: Literal["HS256", "RS256", "ES256", "EdDSA"] = Field(
-        "HS256", description="Only algorithm with which tokens may be signed."
+        "HS256",
+        description="Algorithm with which tokens must be signed; tokens signed with another one are refused.",
     )
     jwt_audience: str = Field(
         "",
@@ -162,7 +168,7 @@ class Settings(BaseSettings):
         ge=0,
         le=300,
         allow_inf_nan=False,
-        description="Seconds by which the clocks of the server and of the issuer of tokens may differ.",
+        description="Allowed clock skew between the server and the issuer of tokens, in seconds, for the claims `exp` and `nbf`.",
     )
     allowed_origins: str = Field(
         "",
@@ -177,27 +183,28 @@ class Settings(BaseSettings):
         " header is ignored.",
     )
     max_connections: int = Field(
-        0, ge=0, le=10_000_000, description="Connections of clients in total. 0 is no limit."
+        0, ge=0, le=10_000_000, description="Limit on client connections in total. 0 disables the limit."
     )
     connections_per_ip: int = Field(
         0,
         ge=0,
         le=10_000_000,
-        description="Connections from one IPv4 address or IPv6 /64. 0 is no limit.",
+        description="Limit on connections from one IPv4 address or IPv6 /64. 0 disables the limit.",
     )
     connection_rate_per_ip: int = Field(
         0,
         ge=0,
         le=1_000_000,
-        description="New connections per second from one IPv4 address or IPv6 /64, with a burst of three times as many; each front"
-        " counts its own. 0 is no limit.",
+        description="Limit on new connections per second from one IPv4 address or IPv6 /64, with a burst of three times as many. Each front"
+        " process counts separately. 0 disables the limit.",
     )
     half_open_per_ip: int | None = Field(
         None,
         ge=0,
         le=1_000_000,
         json_schema_extra=_default("256, and no limit for loopback addresses"),
-        description="Connections from one IPv4 address or IPv6 /64 that have not sent HELLO yet; each front counts its own. 0 is no limit.",
+        description="Limit on connections from one IPv4 address or IPv6 /64 that have not sent HELLO. Each front process counts separately."
+        " 0 disables the limit.",
     )
     presence: Literal["auto", "everyone", "contacts"] = Field(
         "auto",
@@ -208,50 +215,58 @@ class Settings(BaseSettings):
         60,
         ge=0,
         le=1_000_000,
-        description="MSG that a user may send in any 60 seconds, from all devices. 0 is no limit.",
+        description="Limit on MSG messages of one user in any 60 seconds, all devices together. Beyond it MSG is"
+        " answered with RATE_LIMITED. 0 disables the limit.",
     )
     typing_per_minute: int = Field(
         10,
         ge=0,
         le=1_000_000,
-        description="TYPING that a user may send in any 60 seconds, from all devices. 0 is no limit.",
+        description="Limit on TYPING messages of one user in any 60 seconds, all devices together. Beyond it TYPING is"
+        " answered with RATE_LIMITED. 0 disables the limit.",
     )
     open_chats_per_minute: int = Field(
         20,
         ge=0,
         le=1_000_000,
-        description="OPEN_CHAT that a user may send in any 60 seconds, from all devices. 0 is no limit.",
+        description="Limit on OPEN_CHAT messages of one user in any 60 seconds, all devices together. Beyond it OPEN_CHAT is"
+        " answered with RATE_LIMITED. 0 disables the limit.",
     )
     hellos_per_minute: int = Field(
         30,
         ge=0,
         le=1_000_000,
-        description="HELLO that a user may send in any 60 seconds, from all devices. 0 is no limit.",
+        description="Limit on HELLO messages of one user in any 60 seconds, all devices together. Beyond it HELLO is"
+        " answered with RATE_LIMITED. 0 disables the limit.",
     )
     history_per_minute: int = Field(
         60,
         ge=0,
         le=1_000_000,
-        description="HISTORY that a user may send in any 60 seconds, from all devices. 0 is no limit.",
+        description="Limit on HISTORY messages of one user in any 60 seconds, all devices together. Beyond it HISTORY is"
+        " answered with RATE_LIMITED. 0 disables the limit.",
     )
     presence_per_minute: int = Field(
         60,
         ge=0,
         le=1_000_000,
-        description="PRESENCE that a user may send in any 60 seconds, from all devices. 0 is no limit.",
+        description="Limit on PRESENCE messages of one user in any 60 seconds, all devices together. Beyond it PRESENCE is"
+        " answered with RATE_LIMITED. 0 disables the limit.",
     )
     pings_per_second: float = Field(
         1.0,
         ge=0,
         le=10_000,
         allow_inf_nan=False,
-        description="PING per second that a client may send on one connection, with a burst of 5. 0 is no limit.",
+        description="Limit on PING messages per second on one connection, with a burst of 5. Beyond it PING is answered with RATE_LIMITED."
+        " 0 disables the limit.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Lowest severity that is logged: `debug`, `info`, `warning` or `error`."
     )
     log_format: Literal["text", "json"] = Field(
-        "text", description="`text`: a line of text per event. `json`: a JSON object per line, for programs."
+        "text",
+        description="Format of the log. `text`: one line of text per event. `json`: one JSON object per line, for log collectors.",
     )
 
     @classmethod

@@ -90,7 +90,7 @@ CLOSES: Final = (
     CloseMeaning(CloseCode.INVALID_UTF8, "a text that is not UTF-8", _BUG),
     CloseMeaning(
         CloseCode.POLICY_VIOLATION,
-        "no HELLO within 10 s; too many invalid messages, pings and pongs, or empty fragments; refused messages without end;"
+        "no HELLO within 10 s; too many invalid messages, pings and pongs, or empty fragments; too many refused messages;"
         " closed by the operator;"
         " `no valid token in three tries`, or `token expired`",
         "no, unless its user asks for it; after `token expired`, with a new token",

@@ -52,7 +52,7 @@ _BY_RATE: Final = Denial("rate", "Too many new connections come from this addres
 _BY_HALF_OPEN: Final = Denial(
     "half_open", "Too many connections from this address have not said HELLO yet.", 5
 )
-_BY_SERVER: Final = Denial("server", "The server has as many connections as it may have.", 5)
+_BY_SERVER: Final = Denial("server", "The server has reached its limit on connections.", 5)
 DENIALS: Final = (_BY_ADDRESS, _BY_RATE, _BY_HALF_OPEN, _BY_SERVER)
 
 

@@ -131,7 +131,9 @@ class HandoverSocket(ClientSocket):
 
     def expire(self) -> None:
         """Close a connection that no worker took in time."""
-        self.end(CloseCode.TRY_AGAIN_LATER, "this part of the server is not available; try again later")
+        self.end(
+            CloseCode.TRY_AGAIN_LATER, "the worker process for this user is not available; try again later"
+        )
 
     def end(self, code: int, reason: str) -> None:
         if self.number is None:

@@ -24,8 +24,8 @@ def check(head: bytes) -> Answer | None:
         return refusal(HTTPStatus.BAD_REQUEST, str(error))
     if request.method not in _METHODS:
         return refusal(
-            HTTPStatus.METHOD_NOT_ALLOWED, "A page is there to be read.", Allow=", ".join(_METHODS)
+            HTTPStatus.METHOD_NOT_ALLOWED, "Only GET and HEAD are allowed here.", Allow=", ".join(_METHODS)
         )
     if request.has_body:
-        return refusal(HTTPStatus.BAD_REQUEST, "No request has a body here.")
+        return refusal(HTTPStatus.BAD_REQUEST, "Requests with a body are not accepted here.")
     return None

@@ -82,7 +82,7 @@ def route(data: bytes, head_end: int) -> Route:
 def answer(head: bytes, origins: OriginPolicy) -> Answer:
     """Answer a handshake whose complete head, blank line included, is `head`."""
     if head[: head.index(b" ")] != b"GET":
-        return refusal(HTTPStatus.METHOD_NOT_ALLOWED, "A WebSocket is opened with GET.", Allow="GET")
+        return refusal(HTTPStatus.METHOD_NOT_ALLOWED, "A WebSocket handshake must use GET.", Allow="GET")
     try:
         parsed = parse_head(head)
     except Malformed as error:
@@ -125,9 +125,9 @@ def refusal(status: HTTPStatus, sentence: str, **headers: str) -> Answer:
 def _check(request: RequestHead, headers: Headers, origins: OriginPolicy) -> Answer | None:
     """Check what websockets leaves to others: the version of HTTP, a body, Origin, and telling the version that would be right."""
     if request.minor == 0 or request.host is None:
-        return refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "A WebSocket is opened with HTTP/1.1.")
+        return refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "A WebSocket handshake must use HTTP/1.1.")
     if request.has_body:
-        return refusal(HTTPStatus.BAD_REQUEST, "A WebSocket handshake has no body.")
+        return refusal(HTTPStatus.BAD_REQUEST, "A WebSocket handshake must not have a body.")
     pages = headers.get_all("Origin")
     if len(pages) > 1:
         return refusal(HTTPStatus.BAD_REQUEST, "A request has at most one Origin header.")
@@ -140,7 +140,7 @@ def _check(request: RequestHead, headers: Headers, origins: OriginPolicy) -> Ans
     if versions and versions != [WEBSOCKET_VERSION]:
         return refusal(
             HTTPStatus.UPGRADE_REQUIRED,
-            f"The version of the WebSocket protocol here is {WEBSOCKET_VERSION}.",
+            f"Only version {WEBSOCKET_VERSION} of the WebSocket protocol is supported.",
             Upgrade=UPGRADE,
             Sec_WebSocket_Version=WEBSOCKET_VERSION,
         )
@@ -164,10 +164,8 @@ def _bearer(headers: Headers) -> str | None:
 def _not_accepted(response: Response, error: Exception | None) -> Answer:
     status = HTTPStatus(response.status_code)
     if status is HTTPStatus.UPGRADE_REQUIRED:
-        return refusal(
-            status, "This is the address of a WebSocket: it takes a WebSocket client.", Upgrade=UPGRADE
-        )
-    return refusal(status, f"The WebSocket handshake is not right: {_cause(error)}.")
+        return refusal(status, "This URL accepts WebSocket connections only.", Upgrade=UPGRADE)
+    return refusal(status, f"The WebSocket handshake is invalid: {_cause(error)}.")
 
 
 def _cause(error: BaseException | None) -> str:

@@ -82,7 +82,7 @@ def _check_owner(path: Path) -> None:
         problem = "is a link" if stat.S_ISLNK(status.st_mode) else foreign(file, status)
         if problem is not None:
             raise ConfigurationError(
-                f"{file} {problem}; in the data directory everything must be the server's own"
+                f"{file} {problem}; all files in the data directory must belong to the server's user"
             )
 
 

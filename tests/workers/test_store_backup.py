@@ -131,7 +131,7 @@ def test_a_target_that_exists_is_left_alone(directory: Path, tmp_path: Path, too
 
 
 def test_wrong_places_are_sentences(directory: Path, tmp_path: Path) -> None:
-    assert "in the data directory itself" in refused(backup, directory, directory / "backup")
+    assert "inside the data directory" in refused(backup, directory, directory / "backup")
     assert "No such file or directory" in refused(backup, directory, tmp_path / "no" / "where")
     assert "is no data directory of FastChat" in refused(backup, tmp_path, tmp_path / "copy")
     assert "No such file or directory" in refused(backup, tmp_path / "nowhere", tmp_path / "copy")

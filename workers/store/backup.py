@@ -74,7 +74,7 @@ def _new_directory(directory: Path, target: Path) -> Iterator[Path]:
     if os.path.lexists(target):
         raise ConfigurationError(f"{target} is there already: name a directory that does not exist")
     if directory.resolve() in target.resolve().parents:
-        raise ConfigurationError(f"{target} is in the data directory itself: name a place elsewhere")
+        raise ConfigurationError(f"{target} is inside the data directory: choose a directory outside of it")
     unfinished = target.with_name(target.name + UNFINISHED_SUFFIX)
     try:
         unfinished.mkdir(mode=0o700)

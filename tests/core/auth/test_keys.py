@@ -115,7 +115,7 @@ def test_what_can_not_be_read_is_said(tmp_path: Path) -> None:
         ('{"keys": [{"kty": "RSA", "kid": "a", "n": "AQAB", "e": "AQAB"}]}', "none of its 1 keys"),
         ('{"keys": [{"kty": "EC", "crv": "P-256", "kid": "a", "x": "AA", "y": "AA"}]}', "'a' can't be read"),
         ('{"keys": [{"kty": "EC", "crv": "P-256"}]}', "a key can't be read"),
-        ('{"keys": [{"kty": "EC", "crv": "P-256", "kid": 7}]}', "kid of a key is a string"),
+        ('{"keys": [{"kty": "EC", "crv": "P-256", "kid": 7}]}', "`kid` of each key must be a string"),
     ],
 )
 def test_a_key_set_that_is_none_is_refused(tmp_path: Path, content: str, says: str) -> None:

@@ -123,7 +123,7 @@ def test_a_request_without_upgrade_is_told_what_would_be_right() -> None:
     status, fields, body = ask(request(Upgrade=None, Connection=None))
     assert status == 426
     assert fields[b"upgrade"] == b"websocket"
-    assert b"WebSocket client" in body
+    assert b"WebSocket connections only" in body
 
 
 @pytest.mark.parametrize("version", ["8", "14", "13, 8", "x"])
