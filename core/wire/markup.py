@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from itertools import groupby
 from typing import Final
 
 from core.wire.html_names import BOOLEAN_ATTRIBUTES, ELEMENTS, RAW, VOID
@@ -66,6 +67,19 @@ _ATTRIBUTE: Final = re.compile(
     (?: (>) | {_NAME} (?: "[^"]*+" | '[^']*+' | [^\t\n "'<>=][^\t\n <>]*+ ) | {_BOOLEAN} )
     """,
     re.VERBOSE | re.ASCII,
+)
+
+
+def _any_of(names: list[str]) -> str:
+    """Make a pattern of all these names, by their first letters: one long alternation would be tried name by name."""
+    groups = groupby(sorted(names), key=lambda name: name[0])
+    return "|".join(f"{first}(?:{'|'.join(name[1:] for name in group)})" for first, group in groups)
+
+
+#: Tags without attributes, one behind the other. Behind something that was removed all of them go: none is a `List<Object>`.
+_MORE_TAGS: Final = re.compile(
+    rf"(?: < /?+ (?:{_any_of(sorted(ELEMENTS - RAW))}) [\t\n /]{{0,8}}+ > )++",
+    re.VERBOSE | re.ASCII | re.IGNORECASE,
 )
 
 
@@ -170,7 +184,8 @@ def without_markup(text: str) -> str:
             continue
         if start > through:
             kept.append(text[through:start])
-        through = position = end
+        more = _MORE_TAGS.match(text, end)
+        through = position = end if more is None else more.end()
     if not through:
         return text
     kept.append(text[through:])
