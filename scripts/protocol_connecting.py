@@ -42,18 +42,25 @@ def _at_least(spread: float) -> str:
 
 #: What ended the connection or the attempt, and how long to wait.
 BACK_OFF: Final = (
-    ("no close code (1006), 1011, or an attempt that failed", _GROWING),
+    ("no close code (1006), close code 1011, or a failed attempt", _GROWING),
     ("1001, 1012", _at_least(RESTART_SPREAD)),
     (
         "4002",
-        f"{_at_least(SLEPT_SPREAD)}; n begins at 0 again, unless the connection before ended with 4002 too",
+        f"{_at_least(SLEPT_SPREAD)}; n starts at 0 again, unless the previous connection also ended with 4002",
     ),
     ("1013", f"{OVERLOAD_REST:g} s + {_GROWING}; n is at least {OVERLOAD_ATTEMPTS}"),
-    ("1008 with the reason `token expired`", f"{_GROWING}, with a new token; without one, stay away"),
-    ("1002, 1003, 1007, 1008 otherwise, 1009, 4001", "stay away until the user asks for it"),
     (
-        f"the very first attempt is answered with a status below 500 other than {', '.join(map(str, PASSING))}",
-        "stay away: the address is wrong, or the server does not want this client",
+        "1008 with the reason `token expired`",
+        f"{_GROWING}, then HELLO with a new token; a client without a new token does not reconnect",
+    ),
+    (
+        "1002, 1003, 1007, 1008 with another reason, 1009, 4001",
+        "no automatic reconnection: the client reconnects only when its user asks for a connection",
+    ),
+    (
+        "an HTTP status below 500 other than "
+        f"{', '.join(map(str, PASSING))}, in answer to an attempt of a client that has never been online",
+        "no reconnection: the URL is wrong, or the server does not accept this client",
     ),
 )
 
@@ -67,101 +74,113 @@ class Refused(NamedTuple):
     then: str
 
 
-_LIMIT: Final = "come back with back-off, after the seconds in `Retry-After` at least"
-_MEND: Final = "mend the request; the same again is refused again"
+_AGAIN: Final = "reconnect with back-off"
+_LIMIT: Final = "reconnect with back-off, but not before the seconds in `Retry-After` have passed"
+_MEND: Final = "correct the request; the server refuses the same request again"
 
 REFUSED: Final = (
     Refused(
         400,
-        "the request is not HTTP, has two meanings, has a body, or lacks a header field of the handshake",
+        "the request is not HTTP, is ambiguous, has a body, or lacks a valid header field of the WebSocket handshake",
         "A request has exactly one Host header.",
-        f"{_MEND}; the body names the rule",
+        f"{_MEND}; the body names the rule that the request breaks",
     ),
     Refused(
         403,
-        "a page of an origin that is not allowed",
+        "the request comes from a web page whose origin is not allowed",
         "Pages of this origin may not connect; the operator lists those that may in FASTCHAT_ALLOWED_ORIGINS.",
-        "stay away; the operator has to allow the origin",
+        "do not reconnect until the operator has allowed the origin",
     ),
     Refused(
         404,
-        "another path than `/ws`",
+        "the path of the request is not `/ws`",
         "There is nothing at this path. The chat is at /, its WebSocket at /ws.",
-        "use the right address",
+        "use the path `/ws`",
     ),
-    Refused(405, "another method than GET; `Allow: GET`", "A WebSocket handshake must use GET.", _MEND),
+    Refused(
+        405,
+        "the method of the request is not GET; the answer has `Allow: GET`",
+        "A WebSocket handshake must use GET.",
+        _MEND,
+    ),
     Refused(
         408,
-        "the head of the request was not complete in time",
+        "the request line and the header fields were not complete in time",
         "The head of a request must come within 10 s.",
-        "come back with back-off",
+        _AGAIN,
     ),
     Refused(
         426,
-        "no `Upgrade: websocket`; or another version, with `Sec-WebSocket-Version: 13`",
+        "the request has no `Upgrade: websocket`; or the request has another WebSocket version, and the answer has"
+        " `Sec-WebSocket-Version: 13`",
         "This URL accepts WebSocket connections only.",
         _MEND,
     ),
     Refused(
-        431, "the head is too large", "The head of a request has at most 16384 bytes.", "send a shorter head"
+        431,
+        "the request line and the header fields are too large",
+        "The head of a request has at most 16384 bytes.",
+        "send shorter header fields",
     ),
-    Refused(500, "a bug of the server", "The server failed; its log says why.", "come back with back-off"),
+    Refused(500, "the server has a bug", "The server failed; its log says why.", _AGAIN),
     Refused(
         503,
-        "too many connections from this address; `Retry-After: 5`",
+        "this IP address has too many connections; the answer has `Retry-After: 5`",
         "There are too many connections from this address.",
         _LIMIT,
     ),
     Refused(
         503,
-        "too many new connections from this address in a second; `Retry-After: 1`",
+        "this IP address opens too many new connections per second; the answer has `Retry-After: 1`",
         "Too many new connections come from this address.",
         _LIMIT,
     ),
     Refused(
         503,
-        "too many connections from this address without HELLO; `Retry-After: 5`",
+        "this IP address has too many connections that have not sent HELLO; the answer has `Retry-After: 5`",
         "Too many connections from this address have not said HELLO yet.",
         _LIMIT,
     ),
     Refused(
         503,
-        "the server has `FASTCHAT_MAX_CONNECTIONS`; `Retry-After: 5`",
+        "the server has reached the limit `FASTCHAT_MAX_CONNECTIONS`; the answer has `Retry-After: 5`",
         "The server has reached its limit on connections.",
         _LIMIT,
     ),
-    Refused(503, "the server stops or restarts", "Try again in a moment: ...", "come back with back-off"),
-    Refused(505, "HTTP/1.0", "A WebSocket handshake must use HTTP/1.1.", _MEND),
+    Refused(503, "the server is stopping or restarting", "Try again in a moment: ...", _AGAIN),
+    Refused(505, "the request uses HTTP/1.0", "A WebSocket handshake must use HTTP/1.1.", _MEND),
 )
 
 #: What is sent, who sends it, and what it says.
 ACKNOWLEDGES: Final = (
     (
         "MSG_ACK from the server",
-        "the message is on disk. `delivered` without `receipts`: written to a connection of the recipient, too."
-        " With `receipts`, `delivered`: a device of the recipient has acknowledged it; `read`: its user has read it",
+        "the message is on disk. Without `receipts`, the status `delivered` also says that the server has written the message to a"
+        " connection of the recipient. With `receipts`, `delivered` says that a device of the recipient has acknowledged the"
+        " message, and `read` says that the recipient has read the message",
     ),
     (
         "MSG_ACK from a client",
-        "this message has arrived, for all devices of its user, and so have the CHAT_OPENED before it. Other messages"
-        " are not meant: each needs a MSG_ACK of its own. An unknown id, or one acknowledged before, is ignored",
+        "this message has arrived, for all devices of the user, and so has every CHAT_OPENED that the server sent before the"
+        " message on this connection. Every other message needs a MSG_ACK of its own. The server ignores an unknown id and an id"
+        " that is already acknowledged",
     ),
     (
-        "the pong of a WebSocket ping",
-        "for a user who has never sent MSG_ACK: all messages before the ping have arrived, counted"
-        f" {IMPLICIT_ACK_DELAY:g} s later or at the disconnect, unless a MSG_ACK comes meanwhile. For everybody: the"
-        " CHAT_OPENED before the ping have arrived",
+        "the pong to a WebSocket ping that the server sends after messages or CHAT_OPENED (pings of the heartbeat do not count)",
+        "for a user who has never sent MSG_ACK: all messages before the ping have arrived. This acknowledgement takes effect"
+        f" {IMPLICIT_ACK_DELAY:g} s later or when the connection ends, and not at all if a MSG_ACK comes before. For every user:"
+        " every CHAT_OPENED before the ping has arrived",
     ),
-    ("READ from a client", "the user has read this message, so it has arrived as well"),
+    ("READ from a client", "the user has read this message, and so the message has arrived"),
     (
         "OPEN_CHAT, MSG, TYPING, HISTORY or READ in a chat",
-        "the CHAT_OPENED of that chat has arrived; of messages it says nothing",
+        "the CHAT_OPENED of that chat has arrived. Except for READ, none of these acknowledges a message",
     ),
-    ("HELLO_ACK", "HELLO is accepted, and the user and its name are on disk"),
-    ("CHAT_OPENED", "the chat is on disk for both"),
+    ("HELLO_ACK", "the server has accepted HELLO, and the user id and the display name are on disk"),
+    ("CHAT_OPENED", "the chat is on disk for both users"),
     (
-        "PONG, HISTORY, or `cursor` in HELLO",
-        "nothing. A PONG says that the server is there; HELLO with a `cursor` says from where to go on, and what is"
-        " behind it still needs MSG_ACK",
+        "PONG or HISTORY from the server, or `cursor` in HELLO",
+        "these acknowledge nothing. PONG says only that the server is alive. HELLO with a `cursor` only says after which message"
+        " the server is to continue; the messages after the cursor still need MSG_ACK",
     ),
 )

@@ -192,7 +192,7 @@ class Rounds:
             self._schedule()
 
     def serve(self, now: float) -> bool:
-        """Return one turn's share for those in the line, in order; whether somebody is left."""
+        """Give those in the line their share of one turn, in order; whether somebody is left."""
         left = _TURN
         for _ in range(len(self._line)):
             if left <= 0:

@@ -81,7 +81,8 @@ def load_keys(settings: Settings, read: Callable[[Path], bytes]) -> Keys:
     if len(given) != 1:
         sources = f"{PREFIX}JWT_KEY_FILE, {PREFIX}JWT_JWKS_FILE or {PREFIX}JWT_KEY"
         if given:
-            raise ConfigurationError(f"set only one of {sources}")
+            found = " and ".join(PREFIX + name.upper() for name in given)
+            raise ConfigurationError(f"{found} are set; set only one of {sources}")
         raise ConfigurationError(f"tokens need a key: set {sources}")
     algorithm = settings.jwt_algorithm
     setting = PREFIX + given[0].upper()
@@ -99,10 +100,12 @@ def _content(path: Path, setting: str, read: Callable[[Path], bytes]) -> bytes:
     try:
         content = read(path)
     except OSError as error:
-        raise ConfigurationError(f"{setting}: can't read {path}: {error.strerror}") from None
+        raise ConfigurationError(
+            f"{setting}: can't read {path}: {error.strerror}; expected a file that the server's user can read"
+        ) from None
     if len(content) > FILE_MAX_BYTES:
         raise ConfigurationError(
-            f"{setting}: {path} has {len(content)} bytes; keys have at most {FILE_MAX_BYTES}"
+            f"{setting}: {path} has {len(content)} bytes; expected a file with keys, of at most {FILE_MAX_BYTES} bytes"
         )
     return content
 
@@ -114,22 +117,24 @@ def _one_key(algorithm: str, content: bytes, setting: str) -> Key:
     needs = f"{PREFIX}JWT_ALGORITHM {algorithm} needs {_NEEDS[algorithm]}"
     if algorithm == "HS256":
         if _PEM in content:
-            raise ConfigurationError(f"{setting}: this is a key in PEM; {needs}")
+            raise ConfigurationError(f"{setting}: the key is in PEM; {needs}")
         return Key(None, *_secret(content, setting, needs))
     if _PEM not in content:
-        raise ConfigurationError(f"{setting}: not a key in PEM; {needs}")
+        raise ConfigurationError(f"{setting}: the value is not a key in PEM; {needs} in PEM")
     return Key(None, *_pair(algorithm, _from_pem(content, setting), setting, needs))
 
 
 def _secret(content: bytes, setting: str, needs: str) -> tuple[bytes, bytes]:
     if len(content) < SECRET_MIN_BYTES:
-        raise ConfigurationError(f"{setting}: this secret has {len(content)} bytes; {needs}")
+        raise ConfigurationError(f"{setting}: the secret has {len(content)} bytes; {needs}")
     from jwt import PyJWS, PyJWTError
 
     try:
         PyJWS().encode(b"{}", content, "HS256")
     except PyJWTError:
-        raise ConfigurationError(f"{setting}: this is another kind of key; {needs}") from None
+        raise ConfigurationError(
+            f"{setting}: the value is a key of another kind, not a secret; {needs}"
+        ) from None
     return content, content
 
 
@@ -142,10 +147,12 @@ def _from_pem(content: bytes, setting: str) -> Any:
             return load_pem_private_key(content, None)
         return load_pem_public_key(content)
     except TypeError:
-        raise ConfigurationError(f"{setting}: this key has a passphrase; expected is one without") from None
+        raise ConfigurationError(
+            f"{setting}: the key is encrypted with a passphrase; expected a key without a passphrase"
+        ) from None
     except (ValueError, UnsupportedAlgorithm):
         raise ConfigurationError(
-            f"{setting}: this PEM can't be read; expected is a PUBLIC KEY or a PRIVATE KEY, and no certificate"
+            f"{setting}: the key in PEM can't be read; expected a PUBLIC KEY or a PRIVATE KEY, and no certificate"
         ) from None
 
 
@@ -162,7 +169,7 @@ def _pair(algorithm: str, key: Any, setting: str, needs: str) -> tuple[Any, Any]
         case _:
             fits = isinstance(public, ed25519.Ed25519PublicKey)
     if not fits:
-        raise ConfigurationError(f"{setting}: this is another kind of key, or a shorter one: {needs}")
+        raise ConfigurationError(f"{setting}: the key is of another kind, or too short; {needs}")
     return public, None if public is key else key
 
 
@@ -176,17 +183,22 @@ def _key_set(algorithm: str, content: bytes, setting: str) -> list[Key]:
         decoded = None
     listed = decoded.get("keys") if isinstance(decoded, dict) else None
     if not isinstance(listed, list):
-        raise ConfigurationError(f'{setting}: this is not a JSON Web Key Set, which is {{"keys": [...]}}')
+        raise ConfigurationError(f'{setting}: the file is not a JSON Web Key Set; expected {{"keys": [...]}}')
     keys = [_from_set(algorithm, member, setting) for member in listed if _is_meant(algorithm, member)]
     if not keys:
         raise ConfigurationError(
-            f"{setting}: none of its {len(listed)} keys is for {PREFIX}JWT_ALGORITHM {algorithm}, which needs {_NEEDS[algorithm]}"
+            f"{setting}: none of the {len(listed)} keys in the file is for {PREFIX}JWT_ALGORITHM {algorithm}, which needs"
+            f" {_NEEDS[algorithm]}"
         )
     names = [key.name for key in keys if key.name is not None]
     if len(set(names)) != len(names):
-        raise ConfigurationError(f"{setting}: two of its keys have the same kid")
+        raise ConfigurationError(
+            f"{setting}: two keys in the file have the same kid; give each key its own kid"
+        )
     if len(keys) > 1 and len(names) != len(keys):
-        raise ConfigurationError(f"{setting}: one of its keys has no kid, so no token could mean it")
+        raise ConfigurationError(
+            f"{setting}: one key in the file has no kid, so no token can name this key; give each key a kid"
+        )
     return keys
 
 
@@ -213,7 +225,9 @@ def _from_set(algorithm: str, member: dict[str, Any], setting: str) -> Key:
     try:
         key = jwt.PyJWK(member, algorithm).key
     except (jwt.PyJWTError, ValueError, TypeError, KeyError):
-        raise ConfigurationError(f"{setting}: {which} can't be read") from None
+        raise ConfigurationError(
+            f"{setting}: {which} can't be read; expected a key as RFC 7517 defines it"
+        ) from None
     needs = f"{PREFIX}JWT_ALGORITHM {algorithm} needs {_NEEDS[algorithm]}"
     if algorithm == "HS256":
         return Key(name, *_secret(key, f"{setting}, {which}", needs))

@@ -119,7 +119,7 @@ class _Gone:
         """Do nothing: nothing comes."""
 
     def unsent(self) -> int:
-        """Return nothing waits."""
+        """Return 0: nothing waits."""
         return 0
 
 
@@ -263,7 +263,7 @@ class Session(Device):
         return self.cursor < user.mailbox.head or (told is not None and bool(told.pending))
 
     def hold(self, key: str) -> None:
-        """Do nothing: nothing comes."""
+        """Let commands that depend on `key` wait, until `release`."""
         self._queue.hold(key)
 
     def hold_back(self, kind: str, data: dict[str, Any]) -> None:

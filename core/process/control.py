@@ -67,5 +67,5 @@ def decode_control(packet: bytes) -> dict[str, Any]:
     """Undo `encode_control`. Raises ValueError for what is not a JSON object with an `op`."""
     message = from_json(packet)
     if not isinstance(message, dict) or "op" not in message:
-        raise ValueError(f"not a control message: {packet[:80]!r}")
+        raise ValueError(f"expected a control message, a JSON object with `op`, not {packet[:80]!r}")
     return message

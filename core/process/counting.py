@@ -50,5 +50,5 @@ def decode_counts(line: bytes) -> Counted:
     """Undo `encode_counts`, for one line. Raises ValueError for what is none."""
     told = from_json(line)
     if not isinstance(told, dict) or not told.keys() >= {"total", "sources", "last"}:
-        raise ValueError("not the counts of a worker")
+        raise ValueError("expected the counts of a worker, a JSON object with `total`, `sources` and `last`")
     return Counted(told["total"], told["sources"], told["last"])

@@ -31,9 +31,11 @@ def read_layout(directory: Path) -> Layout | None:
     except FileNotFoundError:
         return None
     except LayoutError as error:
-        raise ConfigurationError(f"{path} can't be used: {error}; restore it from a backup") from None
+        raise ConfigurationError(f"{path} can't be used: {error}; restore the file from a backup") from None
     except OSError as error:
-        raise ConfigurationError(f"can't read {path}: {error.strerror}") from None
+        raise ConfigurationError(
+            f"can't read {path}: {error.strerror}; expected a file that the server's user can read"
+        ) from None
 
 
 def generations(directory: Path) -> list[int]:
@@ -60,7 +62,9 @@ def open_lock(directory: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise ConfigurationError(f"can't open {path}: {error.strerror}") from None
+        raise ConfigurationError(
+            f"can't open {path}: {error.strerror}; expected a file that the server's user can read and write"
+        ) from None
 
 
 def locking(lock: int, directory: Path) -> Iterator[float]:
@@ -79,6 +83,6 @@ def locking(lock: int, directory: Path) -> Iterator[float]:
             holder = os.pread(lock, 32, 0).strip()
             known = f" (process {int(holder)})" if holder.isdigit() else ""
             raise ConfigurationError(
-                f"the data directory {directory} is in use by a server or a tool{known}: stop that first"
+                f"the data directory {directory} is in use by a server or a tool{known}: stop that process first"
             )
         yield _RETRY

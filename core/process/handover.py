@@ -54,7 +54,9 @@ def encode_ticket(ticket: Ticket) -> bytes:
 def decode_ticket(data: bytes) -> Ticket:
     """Undo `encode_ticket`. Raises ValueError when it is not one: the two ends run different versions."""
     if len(data) < _HEADER.size:
-        raise ValueError(f"a hand-over ticket has at least {_HEADER.size} bytes, this one has {len(data)}")
+        raise ValueError(
+            f"expected a hand-over ticket of at least {_HEADER.size} bytes, not of {len(data)} bytes"
+        )
     version, number, user_size, address_size, label_size, strikes, carried_size, expires = (
         _HEADER.unpack_from(data)
     )
@@ -63,7 +65,7 @@ def decode_ticket(data: bytes) -> Ticket:
     carried_start = label_start + label_size
     if version != _VERSION or len(data) != carried_start + carried_size or not 0.0 <= expires < math.inf:
         raise ValueError(
-            f"not a hand-over ticket of version {_VERSION}, but one of {data[0]}, {len(data)} bytes long"
+            f"expected a hand-over ticket of version {_VERSION}, not of version {data[0]} with {len(data)} bytes"
         )
     return Ticket(
         number,
@@ -84,7 +86,9 @@ def encode_adopted(numbers: list[int]) -> bytes:
 def decode_adopted(data: bytes) -> list[int]:
     """Undo `encode_adopted`. Raises ValueError for a length that is not a multiple of four."""
     if len(data) % _ADOPTED.size:
-        raise ValueError(f"not a list of adopted sockets: {len(data)} bytes")
+        raise ValueError(
+            f"expected numbers of adopted sockets, {_ADOPTED.size} bytes each, not {len(data)} bytes"
+        )
     return [number for (number,) in _ADOPTED.iter_unpack(data)]
 
 

@@ -24,7 +24,7 @@ LAYOUT_NAME: Final = "layout.json"
 #: Of ``layout.json`` and of everything that it implies; another one is for another version of FastChat.
 FORMAT: Final = 1
 
-_EXPECTED: Final = f'expected is {{"format": {FORMAT}, "generation": 1, "workers": 4}} or the like'
+_EXPECTED: Final = f'expected JSON such as {{"format": {FORMAT}, "generation": 1, "workers": 4}}'
 #: Without leading zeros, so that a generation has one name only.
 _GENERATION: Final = re.compile(r"shards-([1-9][0-9]{0,17})", re.ASCII)
 
@@ -67,13 +67,14 @@ def parse_layout(content: bytes) -> Layout:
     try:
         layout = from_json(content)
     except ValueError:
-        came = "it is no JSON" if content.strip() else "it is empty"
+        came = "the file is not JSON" if content.strip() else "the file is empty"
         raise LayoutError(f"{came}; {_EXPECTED}") from None
     if not isinstance(layout, dict):
-        raise LayoutError(f"it is no JSON object; {_EXPECTED}")
+        raise LayoutError(f"the file is not a JSON object; {_EXPECTED}")
     if layout.get("format") != FORMAT or isinstance(layout["format"], bool):
         raise LayoutError(
-            f"its format is {_shown(layout.get('format'))} and this version of FastChat knows {FORMAT} only"
+            f"`format` is {_shown(layout.get('format'))}, but this version of FastChat supports only {FORMAT} (another version may have"
+            " written the file)"
         )
     return Layout(
         _number(layout, "generation", 10**18 - 1),
@@ -90,7 +91,7 @@ def generation_of(name: str) -> int | None:
 def _number(layout: dict[str, object], name: str, greatest: int) -> int:
     value = layout.get(name)
     if type(value) is not int or not 1 <= value <= greatest:
-        raise LayoutError(f"its {name} is {_shown(value)}, not a number from 1 to {greatest}; {_EXPECTED}")
+        raise LayoutError(f"`{name}` is {_shown(value)}, not a number from 1 to {greatest}; {_EXPECTED}")
     return value
 
 

@@ -103,7 +103,7 @@ def configure_logging(process: str, level: str, format: str) -> None:
     What Python itself would write to standard error comes out in the same form: warnings, and exceptions that nobody caught.
     """
     if format not in FORMATS:
-        raise ValueError(f"a log is {' or '.join(FORMATS)}, not {format!r}")
+        raise ValueError(f"the log format must be {' or '.join(FORMATS)}, not {format!r}")
     set_log_level(level)
     # Nothing that goes wrong while logging is worth more lines, or anybody's time.
     logging.raiseExceptions = False
@@ -121,7 +121,7 @@ def configure_logging(process: str, level: str, format: str) -> None:
 def set_log_level(level: str) -> None:
     """Log from this level on, at once. Raises ValueError for one that there is not."""
     if level not in LEVELS:
-        raise ValueError(f"a log level is one of {', '.join(LEVELS)}, not {level!r}")
+        raise ValueError(f"the log level must be one of {', '.join(LEVELS)}, not {level!r}")
     OURS.setLevel(LEVELS[level])
     logging.getLogger().setLevel(max(LEVELS[level], logging.WARNING))
 
@@ -292,14 +292,16 @@ _uncaught_log: Final = logging.getLogger("fastchat.process")
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
         return
-    _uncaught_log.critical("bug: the process ends", exc_info=error)
+    _uncaught_log.critical("bug: an uncaught exception ends the process", exc_info=error)
 
 
 def _uncaught_in_thread(arguments: threading.ExceptHookArgs) -> None:
     if arguments.exc_value is not None and not isinstance(arguments.exc_value, SystemExit):
-        _uncaught_log.critical("bug: a thread ends", exc_info=arguments.exc_value)
+        _uncaught_log.critical("bug: an uncaught exception ends a thread", exc_info=arguments.exc_value)
 
 
 def _unraisable(arguments: sys.UnraisableHookArgs) -> None:
     if arguments.exc_value is not None:
-        _uncaught_log.error("bug where nobody can catch it", exc_info=arguments.exc_value)
+        _uncaught_log.error(
+            "bug: an exception was raised where no caller can catch it", exc_info=arguments.exc_value
+        )

@@ -40,8 +40,8 @@ def describe_ignored(environ: Mapping[str, str], prefix: str) -> str | None:
     if not links:
         return None
     return (
-        f"{', '.join(links[:_NAMED_MAX])}{' ...' if len(links) > _NAMED_MAX else ''}: {len(links)} in the environment tell of a"
-        " Kubernetes Service and are ignored; enableServiceLinks: false in the pod's specification leaves them out"
+        f"{', '.join(links[:_NAMED_MAX])}{' ...' if len(links) > _NAMED_MAX else ''}: the server ignores {len(links)} environment"
+        " variables that describe a Kubernetes Service; set enableServiceLinks: false in the pod specification to omit the variables"
     )
 
 

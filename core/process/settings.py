@@ -363,7 +363,7 @@ def _unknown(name: str, known: set[str]) -> str:
         name.upper().removeprefix(PREFIX), [other.removeprefix(PREFIX) for other in known], n=1
     )
     return f"{name} is not a setting" + (
-        f"; did you mean {PREFIX}{close[0]}?" if close else "; --help lists them"
+        f"; did you mean {PREFIX}{close[0]}?" if close else "; fastchat serve --help lists all settings"
     )
 
 
@@ -371,4 +371,4 @@ def _sentence(problem: Mapping[str, Any]) -> str:
     name = "_".join(str(part) for part in problem["loc"])
     expected = problem["msg"][:1].lower() + problem["msg"][1:]
     came = HIDDEN if is_secret(name) else repr(str(problem["input"]))
-    return f"{PREFIX}{name.upper()}: {expected}; it is {came}"
+    return f"{PREFIX}{name.upper()}: {expected}; the value is {came}"

@@ -38,80 +38,100 @@ class Limit(NamedTuple):
 CAPABILITIES: Final = (
     (
         Capability.RECEIPTS,
-        "MSG_ACK tells step by step what becomes of a message, and names its recipient; READ exists",
+        "the server sends a MSG_ACK for each step of a message (`accepted`, `delivered`, `read`) and names the recipient in `to`; the"
+        " client may send READ",
     ),
-    (Capability.RESUME, "MSG is numbered, and HELLO may name the message behind which to go on"),
-    (Capability.HISTORY, "HISTORY exists"),
-    (Capability.CARBONS, "what another device of the same user sends comes here too"),
+    (
+        Capability.RESUME,
+        "every MSG to this user has a `seq` and a `cursor`; HELLO may name the cursor after which the server continues",
+    ),
+    (Capability.HISTORY, "the client may send HISTORY to read the messages of a chat"),
+    (
+        Capability.CARBONS,
+        "the server also sends the messages that another device of the same user has sent",
+    ),
     (
         Capability.PRESENCE_DELTA,
-        "PRESENCE after the first lists only what has changed, says in `scope` who is listed, and can be asked for",
+        "after the first PRESENCE, the server sends only the users who have changed; `scope` says which users PRESENCE lists; the client"
+        " may send PRESENCE to ask who is online",
     ),
 )
 
 ERRORS: Final = (
     ErrorMeaning(
         ErrorCode.VALIDATION,
-        "the message breaks a rule of this page; `details` say which",
-        "mend it; the same again is refused again",
+        "the message breaks a rule of this page; `details` names the field and the rule",
+        "correct the message; the server refuses the same message again",
     ),
     ErrorMeaning(
         ErrorCode.MESSAGE_FAILED,
-        "*not confirmed* within 5 s, or the store is full; a MSG may have been stored all the same. With `details.reason` `mailbox_full` it"
-        " was not stored: `details.share` says whether the whole mailbox of the recipient is full (`mailbox`), what one sender may have in"
-        " it (`sender`), or what senders may have together to whom the recipient has never written (`strangers`); `details.limit` how much"
-        " that is",
-        "again later, a MSG with the same `message_id`: it is stored once",
+        "*not confirmed*: the server could not confirm the request within 5 s, or could not write to its storage. A"
+        " MSG may have been stored nevertheless. With `details.reason` `mailbox_full` the server has not stored the MSG; `details.share`"
+        " says what is full: the whole mailbox of the recipient (`mailbox`), the share of this sender (`sender`), or the common share of"
+        " all senders to whom the recipient has never written (`strangers`); `details.limit` is the number of messages that may wait there",
+        "send the request again later, a MSG with the same `message_id`: the server stores the MSG only once",
     ),
-    ErrorMeaning(ErrorCode.USER_NOT_FOUND, "the server has never seen this user", "nothing"),
-    ErrorMeaning(ErrorCode.CHAT_NOT_OPENED, "there is no chat with this user", "OPEN_CHAT first"),
+    ErrorMeaning(
+        ErrorCode.USER_NOT_FOUND,
+        "the server knows no user with this id",
+        "check the user id; the server refuses the same request until this user has sent HELLO",
+    ),
+    ErrorMeaning(ErrorCode.CHAT_NOT_OPENED, "no chat with this user is open", "send OPEN_CHAT first"),
     ErrorMeaning(
         ErrorCode.RATE_LIMITED,
-        "the limit for messages of this type is exceeded",
-        "again after `details.retry_after` seconds",
+        "the message exceeds the limit for messages of this type",
+        "send the message again after `details.retry_after` seconds",
     ),
     ErrorMeaning(
         ErrorCode.UNAUTHORIZED,
-        "without `details.reason`: something else than HELLO or PING before HELLO, or a second HELLO as another user. With it: HELLO"
-        " without a valid token where one is needed, or (`expires`) the token of this connection ends soon",
-        "say HELLO, and as one user on one connection; with a reason, HELLO with a new token",
+        "without `details.reason`: the client sent another message than HELLO or PING before HELLO, or a second HELLO with another user"
+        " id. With `details.reason`: HELLO has no valid token although the server requires a token, or (`expires`) the token of this"
+        " connection expires soon",
+        "without `details.reason`: send HELLO first, and use each connection for one user only; with `details.reason`: send HELLO with a"
+        " new token",
     ),
 )
 
-_SPREAD: Final = "yes, after a random time up to 3 s"
+_SPREAD: Final = "yes, after a random wait of up to 3 s"
 _BACK_OFF: Final = "yes, with exponential back-off and full jitter"
-_BUG: Final = "no: the client has a bug, and the same again ends the same"
+_BUG: Final = "no: the client has a bug, and the server would close the next connection for the same reason"
+_ASKED: Final = "no, unless the user asks for a connection"
 
 CLOSES: Final = (
-    CloseMeaning(CloseCode.NORMAL, "the answer to the client's own close", "as the client likes"),
-    CloseMeaning(CloseCode.SHUTTING_DOWN, "the server stops", _SPREAD),
-    CloseMeaning(CloseCode.PROTOCOL_ERROR, "the frames break RFC 6455", _BUG),
-    CloseMeaning(CloseCode.UNSUPPORTED_DATA, "a binary message", _BUG),
-    CloseMeaning(CloseCode.INVALID_UTF8, "a text that is not UTF-8", _BUG),
+    CloseMeaning(
+        CloseCode.NORMAL, "the client sent a Close frame, and the server answers", "as the client likes"
+    ),
+    CloseMeaning(CloseCode.SHUTTING_DOWN, "the server is stopping", _SPREAD),
+    CloseMeaning(CloseCode.PROTOCOL_ERROR, "the client sent a frame that violates RFC 6455", _BUG),
+    CloseMeaning(CloseCode.UNSUPPORTED_DATA, "the client sent a binary message", _BUG),
+    CloseMeaning(CloseCode.INVALID_UTF8, "the client sent a text message that is not UTF-8", _BUG),
     CloseMeaning(
         CloseCode.POLICY_VIOLATION,
-        "no HELLO within 10 s; too many invalid messages, pings and pongs, or empty fragments; too many refused messages;"
-        " closed by the operator;"
-        " `no valid token in three tries`, or `token expired`",
-        "no, unless its user asks for it; after `token expired`, with a new token",
+        "no HELLO within 10 s; too many invalid messages; too many WebSocket pings and pongs; too many empty fragments; too many messages"
+        " that the server refused; an operator closed the connection; or the reason is `no valid token in three tries` or `token expired`",
+        "no, unless the user asks for a connection; after `token expired` yes, with a new token",
     ),
-    CloseMeaning(CloseCode.MESSAGE_TOO_BIG, "a message is too long", _BUG),
-    CloseMeaning(CloseCode.INTERNAL_ERROR, "a bug of the server", _BACK_OFF),
-    CloseMeaning(CloseCode.RESTARTING, "the process that has this user is restarted", _SPREAD),
+    CloseMeaning(
+        CloseCode.MESSAGE_TOO_BIG,
+        f"the client sent a message of more than {protocol.MESSAGE_MAX_BYTES} bytes",
+        _BUG,
+    ),
+    CloseMeaning(CloseCode.INTERNAL_ERROR, "the server has a bug", _BACK_OFF),
+    CloseMeaning(CloseCode.RESTARTING, "the server process that serves this user is restarting", _SPREAD),
     CloseMeaning(
         CloseCode.TRY_AGAIN_LATER,
-        "the server is overloaded, the user has too many devices, or this client reads too slowly",
-        "yes, after a second at least and with a longer back-off",
+        "the server is overloaded or can't serve this user at the moment, the user has too many devices, or the client reads too slowly",
+        "yes, after at least 1 s and with a longer back-off",
     ),
     CloseMeaning(
         CloseCode.REPLACED,
-        "a newer device of the user took the place of this silent one",
-        "no, unless its user asks for it",
+        "the user had too many devices, and a newer connection of the user replaced this silent connection",
+        _ASKED,
     ),
     CloseMeaning(
         CloseCode.NO_SIGN_OF_LIFE,
-        "nothing was heard for 20 s, and nothing for 5 s more after a WebSocket ping: the device slept, or its network was away",
-        "yes, at once: after a random time up to 1 s",
+        "the client sent nothing for 20 s, and nothing for 5 s more after a WebSocket ping: the device was asleep or had no network",
+        "yes, at once: after a random wait of up to 1 s",
     ),
 )
 
@@ -125,7 +145,7 @@ _MAILBOX_MAX: Final[int] = Settings.model_fields["mailbox_max"].default
 LIMITS: Final = (
     Limit("a message, all fragments", f"{protocol.MESSAGE_MAX_BYTES} bytes", "close 1009"),
     Limit(
-        "MSG of a user; those that are refused or repeated do not count",
+        "MSG of a user; a refused MSG and a duplicate MSG do not count",
         _a_minute("messages_per_minute"),
         "RATE_LIMITED",
     ),
@@ -133,50 +153,51 @@ LIMITS: Final = (
     Limit("OPEN_CHAT of a user", _a_minute("open_chats_per_minute"), "RATE_LIMITED"),
     Limit("HELLO of a user", _a_minute("hellos_per_minute"), "RATE_LIMITED"),
     Limit("HISTORY of a user", _a_minute("history_per_minute"), "RATE_LIMITED"),
-    Limit("PRESENCE asked for by a user", _a_minute("presence_per_minute"), "RATE_LIMITED"),
+    Limit("PRESENCE requests of a user", _a_minute("presence_per_minute"), "RATE_LIMITED"),
     Limit(
         "PING of a connection",
         f"{protocol.PING_PER_SECOND:g} a second, {protocol.PING_BURST} at once",
         "RATE_LIMITED",
     ),
-    Limit("VALIDATION on a connection", f"{protocol.STRIKES_PER_MINUTE} a minute", "close 1008"),
+    Limit("VALIDATION errors on a connection", f"{protocol.STRIKES_PER_MINUTE} a minute", "close 1008"),
     Limit(
-        "messages on a connection that are refused, or come to nothing",
-        f"{BURST:.0f} at once, {RATE:.0f} a second; more while the server has nothing else to do",
-        "the rest is read later, and answered then; close 1008 when more than"
-        f" {REFUSALS_PER_MINUTE} are refused in each of 3 minutes in a row",
+        "messages on a connection that the server refuses, or that have no effect, such as a duplicate MSG",
+        f"{BURST:.0f} at once, {RATE:.0f} a second; more while few other clients send such messages",
+        "the server reads and answers the other messages of the client later; close 1008 when the server refuses more than"
+        f" {REFUSALS_PER_MINUTE} messages in each of 3 minutes in a row",
     ),
     Limit(
         "devices of a user",
         f"{protocol.DEVICES_MAX}",
-        f"one that was silent for {protocol.DEVICE_SILENT:.0f} s is closed with 4001, else the newcomer with 1013",
+        "close 4001 of the connection that has been silent longest, if it has been silent for"
+        f" {protocol.DEVICE_SILENT:.0f} s; otherwise close 1013 of the new connection",
     ),
-    Limit("from the connection to HELLO", f"{protocol.HELLO_DEADLINE:.0f} s", "close 1008"),
+    Limit("time from the upgrade to HELLO", f"{protocol.HELLO_DEADLINE:.0f} s", "close 1008"),
     Limit(
-        "silence",
+        "time in which a client sends nothing",
         f"{protocol.HEARTBEAT_IDLE:.0f} s",
-        f"a WebSocket ping, and close 4002 when nothing comes for {protocol.HEARTBEAT_REPLY:.0f} s more",
+        f"the server sends a WebSocket ping; close 4002 when the client sends nothing for {protocol.HEARTBEAT_REPLY:.0f} s more",
     ),
     Limit(
-        "what waits for a client that does not read",
-        f"{protocol.OUTBOX_MAX_BYTES // 1024} KiB, or {protocol.SLOW_READER_BYTES // 1024} KiB of which nothing is taken for"
+        "data that waits because the client does not read",
+        f"{protocol.OUTBOX_MAX_BYTES // 1024} KiB, or {protocol.SLOW_READER_BYTES // 1024} KiB of which the client takes nothing for"
         f" {protocol.SLOW_READER_SECONDS:.0f} s",
-        "close 1013; messages are kept, and come again",
+        "close 1013; the server keeps the messages and sends them after the next HELLO",
     ),
     Limit(
-        "messages that wait for a user",
-        f"{_MAILBOX_MAX}, unacknowledged",
-        "MESSAGE_FAILED for who sends more",
+        "unacknowledged messages that wait for a user",
+        f"{_MAILBOX_MAX}",
+        "MESSAGE_FAILED for every further MSG to this user",
     ),
     Limit(
-        "messages of one sender that wait for a user",
+        "unacknowledged messages of one sender that wait for a user",
         f"{sender_share(_MAILBOX_MAX)}, a tenth of the mailbox",
-        "MESSAGE_FAILED for that sender",
+        "MESSAGE_FAILED for every further MSG of this sender to this user",
     ),
     Limit(
-        "messages that wait for a user, from all senders together to whom the user has never written",
+        "unacknowledged messages that wait for a user, of all senders together to whom the user has never written",
         f"{strangers_share(_MAILBOX_MAX)}, half of the mailbox",
-        "MESSAGE_FAILED for these senders",
+        "MESSAGE_FAILED for every further MSG of these senders to this user",
     ),
 )
 

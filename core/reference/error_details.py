@@ -13,16 +13,16 @@ _ERROR_REASONS: Final = (*REASONS, EXPIRES, "mailbox_full")
 _SHARES: Final = ("mailbox", "sender", "strangers")
 
 ERROR_DETAILS: Final = (
-    Field("type", STRING, "the type of the message that is meant", required=False),
-    Field("message_id", STRING, "its message id", required=False),
-    Field("field", STRING, "the field that is wrong", required=False),
+    Field("type", STRING, "type of the client's message that the error is about", required=False),
+    Field("message_id", STRING, "`message_id` of that message", required=False),
+    Field("field", STRING, "name of the invalid field of that message", required=False),
     Field(
         "expected",
         both(
             "string or list of strings",
             {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
         ),
-        "what should have come",
+        "what the server expected in that field, or in place of that message",
         required=False,
     ),
     Field(
@@ -41,20 +41,25 @@ ERROR_DETAILS: Final = (
                 ]
             },
         ),
-        "the limit that was exceeded",
+        "the limit that the message exceeds",
         required=False,
     ),
     Field(
         "length",
         both("number", {"type": "integer", "minimum": 0}),
-        "how long the text or the list is",
+        "length of the text without markup, or number of entries of the list",
         required=False,
     ),
-    Field("window", both("seconds", {"type": "number"}), "the time that a rate limit counts", required=False),
+    Field(
+        "window",
+        both("seconds", {"type": "number"}),
+        "the period to which a rate limit applies",
+        required=False,
+    ),
     Field(
         "retry_after",
         both("seconds", {"type": "number", "minimum": 0}),
-        "after this the limit allows it",
+        "time after which the limit allows the message again",
         required=False,
     ),
     Field(
@@ -62,19 +67,20 @@ ERROR_DETAILS: Final = (
         both(
             "one of " + ", ".join(f"`{reason}`" for reason in _ERROR_REASONS), {"enum": list(_ERROR_REASONS)}
         ),
-        "why a token is refused; `expires`: the token is valid and ends soon; `mailbox_full`: the message was not stored",
+        "why the server refuses a token; `expires`: the token is valid and expires soon; `mailbox_full`: the server has not stored"
+        " the message",
         required=False,
     ),
     Field(
         "share",
         both(" or ".join(f"`{share}`" for share in _SHARES), {"enum": list(_SHARES)}),
-        "with `mailbox_full`: which part of the recipient's mailbox is full",
+        "with `mailbox_full`: which share of the recipient's mailbox is full",
         required=False,
     ),
     Field(
         "expires_in",
         both("seconds", {"type": "integer", "minimum": 0}),
-        "how long the token still holds; HELLO with a new one keeps the connection",
+        "time until the token expires; HELLO with a new token keeps the connection open",
         required=False,
     ),
 )

@@ -73,9 +73,9 @@ _TIMESTAMP: Final = both(
     "UTC, ISO 8601, milliseconds, `Z`",
     {"type": "string", "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z" + _END},
 )
-_CURSOR: Final = FieldType("cursor", {"type": "string"}, {"type": "string", "minLength": 1})
+_CURSOR: Final = FieldType("opaque string", {"type": "string"}, {"type": "string", "minLength": 1})
 _HISTORY_CURSOR: Final = both(
-    "cursor of HISTORY", {"type": "string", "pattern": rf"^[0-9]{{1,15}}\.[0-9]{{1,15}}{_END}"}
+    "string, a cursor of HISTORY", {"type": "string", "pattern": rf"^[0-9]{{1,15}}\.[0-9]{{1,15}}{_END}"}
 )
 _CAPABILITIES: Final = (
     Capability.CARBONS,
@@ -103,21 +103,21 @@ _SCOPE: Final = _one_of(Scope.EVERYONE, Scope.CONTACTS)
 
 #: A MSG as its recipient gets it, in HISTORY too.
 _MSG_FIELDS: Final = (
-    Field("from", _USER_ID, "the sender; the server stamps it"),
+    Field("from", _USER_ID, "the sender; the server sets this field"),
     Field("to", _USER_ID, "the recipient"),
-    Field("content", _CONTENT, "the text as it was stored, without markup"),
-    Field("message_id", _MESSAGE_ID, "the sender's, or the server's"),
+    Field("content", _CONTENT, "the stored text, without markup"),
+    Field("message_id", _MESSAGE_ID, "the id that the sender chose, or an id that the server made"),
     Field(
         "timestamp",
         _TIMESTAMP,
-        "when the server took it, by its clock; it gives no order, since clocks are put back",
+        "when the server received the message, by the server's clock; timestamps give no order, because clocks can be set back",
     ),
 )
 
 _PRESENCE_ENTRY: Final = (
-    Field("user_id", _USER_ID, "who"),
-    Field("display_name", _NAME, "the name of the last HELLO"),
-    Field("online", _BOOLEAN, "false only in a delta"),
+    Field("user_id", _USER_ID, "the user"),
+    Field("display_name", _NAME, "the name in the last HELLO of the user"),
+    Field("online", _BOOLEAN, "whether the user is online; false only with `delta`"),
 )
 
 # -- Messages --
@@ -125,17 +125,19 @@ _PRESENCE_ENTRY: Final = (
 FROM_CLIENT: Final = (
     Message(
         MessageType.HELLO,
-        "Who this is; the first message of a connection, within 10 s. Answered by HELLO_ACK and PRESENCE."
-        " May be repeated, with a new name, a new token or other capabilities.",
+        "HELLO says which user the client belongs to. HELLO is the first message of a connection and must arrive within 10 s. The"
+        " server answers with HELLO_ACK and PRESENCE. A client may send HELLO again with a new name, a new token or other capabilities.",
         (
-            Field("user_id", _USER_ID, "the user's own, kept for ever"),
+            Field("user_id", _USER_ID, "the id of the user; the client keeps it for ever"),
             Field(
-                "display_name", _NAME, "what others see; cleaned as described under *What becomes of texts*"
+                "display_name",
+                _NAME,
+                "the name that others see; the server cleans it as *What becomes of texts* describes",
             ),
             Field(
                 "capabilities",
                 both("list of strings", {"type": "array", "items": {"type": "string"}}),
-                "what the client can do besides; unknown ones are ignored",
+                "the capabilities that the client asks for; the server ignores unknown capabilities",
                 required=False,
             ),
             Field(
@@ -144,80 +146,89 @@ FROM_CLIENT: Final = (
                     '`{"cursor": ...}`',
                     {"type": "object", "properties": {"cursor": {"type": "string"}}, "required": ["cursor"]},
                 ),
-                "go on behind this message",
+                "the server continues after the message of this cursor",
                 required=False,
                 capability=Capability.RESUME,
             ),
             Field(
                 "token",
                 STRING,
-                "where the server asks for proof: a JSON Web Token whose `sub` is the user id; again with a new one before it expires",
+                "required if the server requires tokens: a JSON Web Token whose `sub` is the user id; before the token expires, the"
+                " client sends HELLO with a new token",
                 required=False,
             ),
         ),
     ),
     Message(
         MessageType.OPEN_CHAT,
-        "Open the chat with somebody; it is then open for both, for ever. Answered by CHAT_OPENED.",
+        "OPEN_CHAT opens a chat with another user. The chat is then open for both users, for ever. The server answers with CHAT_OPENED.",
         (
-            Field("target_user_id", _USER_ID, "with whom"),
+            Field("target_user_id", _USER_ID, "the other user"),
             Field(
                 "target_display_name",
                 _NAME,
-                "required; CHAT_OPENED shows the name that the other person gave last",
+                "required, but without effect: CHAT_OPENED shows the name in the last HELLO of the other user",
             ),
         ),
     ),
     Message(
         MessageType.MSG,
-        "A chat message, for one person. Answered by MSG_ACK, with the same `message_id` again and again if it is repeated.",
+        "MSG sends a chat message to one user. The server answers with MSG_ACK. If the client sends the message again with the same"
+        " `message_id`, the server answers again.",
         (
-            Field("to", _USER_ID, "the recipient, with whom a chat is open"),
+            Field("to", _USER_ID, "the recipient; a chat with the recipient must be open"),
             Field(
                 "content",
                 _CONTENT,
-                "at least one visible character; markup is removed as described under *What becomes of texts*",
+                "a text with at least one visible character; the server removes markup as *What becomes of texts* describes",
             ),
             Field(
                 "message_id",
                 _MESSAGE_ID,
-                "for repeating it: stored once; else the server makes one",
+                "an id with which the client can send the message again: the server stores the message once; if absent, the server"
+                " makes an id",
                 required=False,
             ),
         ),
     ),
     Message(
         MessageType.MSG_ACK,
-        "A message has arrived. Until this is said, it is sent again after each HELLO of its recipient. No answer.",
+        "MSG_ACK says that a message has arrived. Until then, the server sends the message again after each HELLO of the recipient. The"
+        " server does not answer MSG_ACK.",
         (
             Field("message_id", _MESSAGE_ID, "the message that has arrived"),
             Field(
                 "from",
                 _USER_ID,
-                "its sender; without it, the oldest unacknowledged message of that id is meant",
+                "the sender of that message; if absent, MSG_ACK means the oldest unacknowledged message with this `message_id`",
                 required=False,
             ),
         ),
     ),
     Message(
         MessageType.READ,
-        "The user has read a message. No answer.",
+        "READ says that the user has read a message. The server does not answer READ.",
         (
-            Field("message_id", _MESSAGE_ID, "the message that was read"),
-            Field("from", _USER_ID, "its sender"),
+            Field("message_id", _MESSAGE_ID, "the message that the user has read"),
+            Field("from", _USER_ID, "the sender of that message"),
         ),
         capability=Capability.RECEIPTS,
     ),
     Message(
         MessageType.HISTORY,
-        "What was written in a chat, newest first. Answered by HISTORY.",
+        "HISTORY asks for the messages of a chat, newest first. The server answers with HISTORY.",
         (
-            Field("with", _USER_ID, "the other person"),
-            Field("before", _HISTORY_CURSOR, "the `next` of the page before", required=False),
+            Field("with", _USER_ID, "the other user"),
+            Field(
+                "before",
+                _HISTORY_CURSOR,
+                "`next` of the previous page; if absent, the newest page",
+                required=False,
+            ),
             Field(
                 "limit",
                 both(f"1-{HISTORY_MAX}", {"type": "integer", "minimum": 1, "maximum": HISTORY_MAX}),
-                f"messages at most; {HISTORY_DEFAULT} if it is absent",
+                f"maximum number of messages in the page; if absent, {HISTORY_DEFAULT}",
                 required=False,
             ),
         ),
@@ -225,8 +236,9 @@ FROM_CLIENT: Final = (
     ),
     Message(
         MessageType.PRESENCE,
-        "Which of these people are online. Answered at once by a PRESENCE with `delta` that has exactly those of them with whom"
-        " a chat is open, online or not, in the order asked for; of others nothing is told.",
+        "PRESENCE asks which of these users are online. The server answers at once with a PRESENCE with `delta`. The answer lists"
+        " exactly the users with whom a chat is open, online or offline, in the order of the request. The answer says nothing about"
+        " other users.",
         (
             Field(
                 "user_ids",
@@ -235,59 +247,77 @@ FROM_CLIENT: Final = (
                     {"type": "array", "items": _USER_ID.taken, "maxItems": PRESENCE_ASKED_MAX},
                     {"type": "array", "items": _USER_ID.given, "maxItems": PRESENCE_ASKED_MAX},
                 ),
-                "whom",
+                "the users that the client asks about",
             ),
         ),
         capability=Capability.PRESENCE_DELTA,
     ),
     Message(
         MessageType.TYPING,
-        "The user is typing, or has stopped. No answer. It expires after 15 s, with the next message and with the connection.",
+        "TYPING says that the user is typing, or has stopped. The server does not answer TYPING. The indicator expires after 15 s, with"
+        " the next message of the user to the recipient, and with the connection.",
         (
-            Field("is_typing", _BOOLEAN, "false: the user has stopped"),
-            Field("to", _USER_ID, "to whom; else the chat opened or written in last", required=False),
+            Field("is_typing", _BOOLEAN, "true: the user is typing; false: the user has stopped"),
+            Field(
+                "to",
+                _USER_ID,
+                "the recipient; if absent, the other user of the chat that this connection opened or wrote in last, otherwise of the last"
+                " MSG or CHAT_OPENED received, otherwise of the newest chat",
+                required=False,
+            ),
         ),
     ),
-    Message(MessageType.PING, "Every 15 s. Answered by PONG, before HELLO too."),
+    Message(
+        MessageType.PING,
+        "The client sends PING every 15 s. The server answers with PONG, also before HELLO.",
+    ),
 )
 
 FROM_SERVER: Final = (
     Message(
         MessageType.HELLO_ACK,
-        "HELLO was accepted.",
+        "HELLO_ACK says that the server has accepted HELLO.",
         (
-            Field("user_id", _USER_ID, "as the server writes it"),
-            Field("status", _one_of("connected"), ""),
+            Field("user_id", _USER_ID, "the user id in the form that the server uses"),
+            Field("status", _one_of("connected"), "always this value"),
             Field(
                 "capabilities",
                 both(
                     "list of strings",
                     {"type": "array", "items": {"enum": list(_CAPABILITIES)}, "uniqueItems": True},
                 ),
-                "those in force, if HELLO asked for any",
+                "the capabilities in force; absent if HELLO had no `capabilities`",
                 required=False,
             ),
             Field(
                 "cursor",
                 _CURSOR,
-                "the position before the first message that comes",
+                "the position before the first message that follows",
                 required=False,
                 capability=Capability.RESUME,
             ),
             Field(
                 "resumed",
                 _one_of(Resumed.FULL, Resumed.PARTIAL, Resumed.RESET),
-                "everything behind the cursor of HELLO follows; what the retention left of it; or all that is unacknowledged",
+                "`full`: all messages after the cursor of HELLO follow; `partial`: those that the retention has not deleted; `reset`: all"
+                " unacknowledged messages",
                 required=False,
                 capability=Capability.RESUME,
             ),
-            Field("scope", _SCOPE, "as in PRESENCE", required=False, capability=Capability.PRESENCE_DELTA),
+            Field(
+                "scope",
+                _SCOPE,
+                "the same as in PRESENCE",
+                required=False,
+                capability=Capability.PRESENCE_DELTA,
+            ),
         ),
         schema={"dependentRequired": {"cursor": ["resumed"], "resumed": ["cursor"]}},
     ),
     Message(
         MessageType.PRESENCE,
-        "Who is online, oneself included; after HELLO and on change, at most once a second; and as the answer to PRESENCE.",
+        "PRESENCE says who is online, the user included. The server sends PRESENCE after HELLO and after changes, at most once a"
+        " second, and as the answer to PRESENCE.",
         (
             Field(
                 "users",
@@ -295,20 +325,20 @@ FROM_SERVER: Final = (
                     "list of `{user_id, display_name, online}`",
                     {"type": "array", "items": _object(*_PRESENCE_ENTRY)},
                 ),
-                "everybody in scope who is online; in a delta whoever came or went, or was asked for",
+                "all users in scope who are online; with `delta` the users who have changed, or those that the client asked about",
             ),
             Field(
                 "delta",
                 both("`true`", {"const": True}),
-                "not all: only what has changed, or was asked for",
+                "`users` is not the full list, but only the users who have changed, or those that the client asked about",
                 required=False,
                 capability=Capability.PRESENCE_DELTA,
             ),
             Field(
                 "scope",
                 _SCOPE,
-                "who is listed: everybody, or the people with whom the user has a chat;"
-                " when that changes, a PRESENCE without `delta` says so",
+                "who is listed: all users (`everyone`), or the users with whom the user has a chat (`contacts`);"
+                " when the scope changes, the server sends a PRESENCE without `delta`",
                 required=False,
                 capability=Capability.PRESENCE_DELTA,
             ),
@@ -316,11 +346,12 @@ FROM_SERVER: Final = (
     ),
     Message(
         MessageType.CHAT_OPENED,
-        "A chat is open. It comes to all devices of both when it is new, else to the one that asked. Until a device has shown that it has"
-        " read so far (by answering the WebSocket ping behind it, by MSG_ACK of a message behind it, or by doing something in that chat),"
-        " it comes again after each HELLO, before the messages: repeats are possible.",
+        "CHAT_OPENED says that a chat is open. If the chat is new, the server sends CHAT_OPENED to all devices of both users, otherwise"
+        " only to the device that asked. The server sends CHAT_OPENED again after each HELLO, before the messages, until a device of"
+        " the user has shown that CHAT_OPENED has arrived: by a pong to a WebSocket ping that follows CHAT_OPENED, by MSG_ACK of a"
+        " message that follows CHAT_OPENED, or by a request in that chat. A client must therefore accept duplicates.",
         (
-            Field("chat_id", _CHAT_ID, "the same for both, and always"),
+            Field("chat_id", _CHAT_ID, "the same for both users, and never changes"),
             Field(
                 "participants",
                 both(
@@ -333,28 +364,29 @@ FROM_SERVER: Final = (
                         "uniqueItems": True,
                     },
                 ),
-                "",
+                "the two users of the chat",
             ),
-            Field("target_user_id", _USER_ID, "the other person"),
-            Field("target_display_name", _NAME, "the name that the other person gave last"),
+            Field("target_user_id", _USER_ID, "the other user"),
+            Field("target_display_name", _NAME, "the name in the last HELLO of the other user"),
         ),
     ),
     Message(
         MessageType.MSG,
-        "A message for this user, or (`carbons`) one that another device of this user has sent. Answer with MSG_ACK.",
+        "MSG is a message for this user, which the client answers with MSG_ACK; or, with `carbons`, a message that another device of"
+        " this user has sent.",
         (
             *_MSG_FIELDS,
             Field(
                 "seq",
-                both("1, 2, 3 ...", {"type": "integer", "minimum": 1}),
-                "position in the user's mailbox; not in carbons",
+                both("integer from 1", {"type": "integer", "minimum": 1}),
+                "position of the message in the user's mailbox; absent in carbons",
                 required=False,
                 capability=Capability.RESUME,
             ),
             Field(
                 "cursor",
                 _CURSOR,
-                "for `resume`, once this message is safe",
+                "the cursor for `resume` once the client has stored this message; absent in carbons",
                 required=False,
                 capability=Capability.RESUME,
             ),
@@ -363,19 +395,23 @@ FROM_SERVER: Final = (
     ),
     Message(
         MessageType.MSG_ACK,
-        "What became of a MSG. One for each, `delivered` or `stored`; with `receipts` one for each step.",
+        "MSG_ACK says what became of a MSG. Without `receipts`, the server sends one MSG_ACK for each MSG, with the status `delivered`"
+        " or `stored`. With `receipts`, the server sends one MSG_ACK for each step: `accepted`, `delivered`, `read`.",
         (
-            Field("message_id", _MESSAGE_ID, "the message that is answered"),
+            Field("message_id", _MESSAGE_ID, "the MSG that the server answers"),
             Field(
                 "status",
                 _one_of(AckStatus.STORED, AckStatus.ACCEPTED, AckStatus.DELIVERED, AckStatus.READ),
-                "on disk, waiting for the recipient; on disk; at a device of the recipient; read",
+                "`stored`: the message is on disk and waits for the recipient; `accepted`: the message is on disk; `delivered`: the"
+                " message is on disk, and a device of the recipient has acknowledged it (without `receipts`: the server has written it"
+                " to a connection of the recipient); `read`: the recipient has read the message",
             ),
-            Field("to", _USER_ID, "its recipient", required=False, capability=Capability.RECEIPTS),
+            Field("to", _USER_ID, "the recipient of the MSG", required=False, capability=Capability.RECEIPTS),
             Field(
                 "content",
                 _CONTENT,
-                "what was stored, if that is not the text that was sent; in the first answer to a MSG and in that to a repeat",
+                "the stored text, if it differs from the sent text; only in the first answer to a MSG, and in the answer to a duplicate"
+                " MSG",
                 required=False,
                 capability=Capability.RECEIPTS,
             ),
@@ -391,37 +427,45 @@ FROM_SERVER: Final = (
     ),
     Message(
         MessageType.HISTORY,
-        "A page of a chat, at most 64 KiB.",
+        "HISTORY is one page of a chat, of at most 64 KiB.",
         (
-            Field("with", _USER_ID, "the other person"),
+            Field("with", _USER_ID, "the other user"),
             Field(
                 "messages",
                 both(
                     "list of `data` of MSG",
                     {"type": "array", "items": _object(*_MSG_FIELDS), "maxItems": HISTORY_MAX},
                 ),
-                "newest first, both directions, in the order in which they were written, whatever their timestamps say",
+                "the messages of both users, newest first; the order is the order of writing, independent of the timestamps",
             ),
             Field(
                 "next",
-                both("cursor of HISTORY or null", {"anyOf": [_HISTORY_CURSOR.given, {"type": "null"}]}),
-                "the `before` of the following page; null: there is none",
+                both(
+                    "string, a cursor of HISTORY, or null",
+                    {"anyOf": [_HISTORY_CURSOR.given, {"type": "null"}]},
+                ),
+                "the value of `before` for the following page; null: this is the last page",
             ),
         ),
         capability=Capability.HISTORY,
     ),
     Message(
         MessageType.TYPING,
-        "Somebody is typing to this user, or has stopped.",
+        "TYPING says that another user is typing to this user, or has stopped.",
         (
-            Field("user_id", _USER_ID, "who is typing"),
-            Field("is_typing", _BOOLEAN, "false: the user has stopped"),
+            Field("user_id", _USER_ID, "the other user"),
+            Field("is_typing", _BOOLEAN, "true: the other user is typing; false: the other user has stopped"),
         ),
     ),
-    Message(MessageType.PONG, "The answer to PING.", (Field("timestamp", _TIMESTAMP, "the server's time"),)),
+    Message(
+        MessageType.PONG,
+        "PONG is the answer to PING.",
+        (Field("timestamp", _TIMESTAMP, "the time of the server's clock"),),
+    ),
     Message(
         MessageType.ERROR,
-        "Something can't be done. The connection stays.",
+        "ERROR says that the server refuses or can't confirm a message, or that the token of the connection expires soon. The"
+        " connection stays open.",
         (
             Field(
                 "code",
@@ -440,11 +484,11 @@ FROM_SERVER: Final = (
                 ),
                 "one of the [error codes](#error-codes)",
             ),
-            Field("message", STRING, "a sentence for developers"),
+            Field("message", STRING, "a sentence for developers; the wording may change"),
             Field(
                 "details",
                 both("object", _object(*ERROR_DETAILS)),
-                "what is wrong, in fields for programs: any of "
+                "the cause of the error, for programs; any of the fields "
                 + ", ".join(f"`{field.name}`" for field in ERROR_DETAILS),
             ),
         ),

@@ -2,7 +2,7 @@
 
 Everything that a client can see by name or number stands here once; the code, the tests and the documentation read it from here.
 A comment such as (D7) cites the rule behind it, in docs/decisions.md.
-To add a message type: a constant in `MessageType`, a row in ``core.chat.session.command_table`` if clients send it, a frame builder in
+To add a message type: a constant in `MessageType`, a row in ``core.chat.commands.Commands.table`` if clients send it, a frame builder in
 ``core.wire.codec`` if the server does.
 """
 

@@ -217,7 +217,9 @@ def _token(
     token = make_token(keys, settings, user_id, name, time(), 60.0 * minutes)
     if token is None:
         _give_up(
-            ConfigurationError("the server's key is a public key; tokens are signed with the private key")
+            ConfigurationError(
+                "a public key can't sign tokens: set the private key with FASTCHAT_JWT_KEY_FILE or FASTCHAT_JWT_KEY"
+            )
         )
     _print([token])
 

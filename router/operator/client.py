@@ -91,16 +91,17 @@ class RunningServer:
             answer = connection.getresponse()
             body = answer.read(_ANSWER_MAX_BYTES)
         except TimeoutError:
-            raise Unreachable(f"what listens at {self._url} does not answer") from None
+            raise Unreachable(f"the program that listens at {self._url} does not answer in time") from None
         except (http.client.HTTPException, ConnectionResetError):
-            raise Unreachable(f"what answers at {self._url} is no FastChat server") from None
+            raise Unreachable(f"the program that answers at {self._url} is not a FastChat server") from None
         except (OSError, UnicodeError) as error:
             raise Unreachable(f"no server answers at {self._url} ({_reason(error)}){_others()}") from None
         finally:
             connection.close()
         if answer.status == 403:
             raise Unreachable(
-                f"the server at {self._url} does not answer to that name: give its address with --admin"
+                f"the server at {self._url} does not accept this host name: give its IP address with --admin,"
+                f" or add the name to {PREFIX}ADMIN_HOSTS"
             )
         try:
             status = from_json(body) if answer.status == 200 else None
@@ -120,9 +121,9 @@ class RunningServer:
             hint = (
                 ""
                 if self._run_dir is not None
-                else f" of the server at {self._url}: is that on another machine?"
+                else f" of the server at {self._url}: run the command on the machine of that server"
             )
-            raise Unreachable(f"can't look into {where} ({_reason(error)}){hint}") from None
+            raise Unreachable(f"can't read {where} ({_reason(error)}){hint}") from None
         if not sockets:
             raise Unreachable(f"no server has its operator socket in {where}{_others()}")
         return sockets[0]
@@ -159,7 +160,7 @@ def _split_url(url: str) -> tuple[str, int]:
 
 
 def _ask(path: Path, request: dict[str, str]) -> dict[str, Any]:
-    """Return one request, one answer."""
+    """Send one request and return its answer."""
     answer = b""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
@@ -182,13 +183,15 @@ def _ask(path: Path, request: dict[str, str]) -> dict[str, Any]:
     except PermissionError:
         raise Unreachable(_another_user(str(path))) from None
     except ConnectionRefusedError:
-        raise Unreachable(f"nobody listens on {path}: the server that made it has ended") from None
+        raise Unreachable(
+            f"no process listens on {path}: the server that created this socket has ended"
+        ) from None
     except OSError as error:
-        raise Unreachable(f"can't ask the server on {path} ({_reason(error)})") from None
+        raise Unreachable(f"can't send a request to the server on {path} ({_reason(error)})") from None
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise Unreachable(f"what answers on {path} is no FastChat server")
+        raise Unreachable(f"the program that answers on {path} is not a FastChat server")
     return found
 
 
@@ -207,12 +210,12 @@ def _connect(client: socket.socket, path: Path) -> None:
 
 def _checked(status: Any, where: str) -> dict[str, Any]:
     if not isinstance(status, dict) or not all(name in status for name in _EXPECTED):
-        raise Unreachable(f"what answers at {where} is no FastChat server")
+        raise Unreachable(f"the program that answers at {where} is not a FastChat server")
     return status
 
 
 def _another_user(what: str) -> str:
-    return f"{what} belongs to another user: ask as the user who runs the server, or as root"
+    return f"{what} belongs to another user: run the command as the user who runs the server, or as root"
 
 
 def _others() -> str:
@@ -230,7 +233,9 @@ def _others() -> str:
         if len(running) == _OTHERS_MAX:
             break
     return (
-        f"; a server has its run directory in {', '.join(running)}: name it with --run-dir" if running else ""
+        f"; a server runs with the run directory {', '.join(running)}: select that server with --run-dir"
+        if running
+        else ""
     )
 
 
@@ -245,7 +250,7 @@ def _is_listened_on(path: Path) -> bool:
 
 def _reason(error: OSError | UnicodeError) -> str:
     if isinstance(error, socket.gaierror | UnicodeError):
-        return "the name can't be looked up"
+        return "the host name can't be resolved"
     if error.errno is None:
         return str(error)
     return "connection refused" if error.errno == errno.ECONNREFUSED else os.strerror(error.errno).lower()

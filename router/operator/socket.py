@@ -121,10 +121,15 @@ class OperatorSocket:
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         uid = _peer_uid(writer)
         if uid not in (0, os.geteuid()):
-            await self._send(writer, {"problem": "this server belongs to another user"})
+            await self._send(
+                writer,
+                {"problem": "this server belongs to another user: run the command as that user, or as root"},
+            )
             return
         if len(self._clients) > CLIENTS_MAX:
-            await self._send(writer, {"problem": f"{CLIENTS_MAX} operators are connected already"})
+            await self._send(
+                writer, {"problem": f"{CLIENTS_MAX} operators are connected already: try again later"}
+            )
             return
         while True:
             try:

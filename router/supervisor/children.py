@@ -110,7 +110,11 @@ class Child:
             return
         self._unsent.append(encode_control(op, **values))
         if len(self._unsent) > _UNSENT_MAX:
-            _log.error("%s does not listen: it missed a message", self.name, extra=fields(pid=self.pid))
+            _log.error(
+                "%s does not read the control pipe: its oldest waiting message was dropped",
+                self.name,
+                extra=fields(pid=self.pid),
+            )
             self._unsent.popleft()
         self._send()
 
@@ -118,7 +122,7 @@ class Child:
         """Ask the child, which has `patience` seconds, and return its answer. Raises NoAnswer."""
         if self._unsent:
             # Questions must not push out of the line what it has to know.
-            raise NoAnswer("does not listen at the moment")
+            raise NoAnswer("does not read requests at the moment: try again in a moment")
         self._asked += 1
         number = self._asked
         answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
@@ -177,7 +181,7 @@ class Child:
                 message = decode_control(packet)
             except ValueError as error:
                 about = fields(pid=self.pid, reason=str(error))
-                _log.error("%s says what can't be understood", self.name, extra=about)
+                _log.error("%s sent a control message that can't be decoded", self.name, extra=about)
                 continue
             if message["op"] == STATS:
                 self.stats_before, self.reported_before = self.stats, self.reported_at

@@ -42,7 +42,9 @@ class DataDirectory:
         try:
             return generations(self.path) == [layout.generation] and not missing_shards(self.path, layout)
         except OSError as error:
-            raise ConfigurationError(f"can't read {self.path}: {error.strerror}") from None
+            raise ConfigurationError(
+                f"can't read {self.path}: {error.strerror}; expected a directory that the server's user can read"
+            ) from None
 
     def release(self) -> None:
         """Let others have it."""
@@ -61,7 +63,8 @@ def create_data_directory(path: Path) -> None:
             pass
     except OSError as error:
         raise ConfigurationError(
-            f"can't write to the data directory {path}: {error.strerror}; choose another with {_SETTING}"
+            f"can't write to the data directory {path}: {error.strerror}; expected a directory that the server's user can write to;"
+            f" choose another directory with {_SETTING}"
         ) from None
 
 
@@ -70,19 +73,22 @@ def _check_owner(path: Path) -> None:
     link = path.lstat()
     if stat.S_ISLNK(link.st_mode) and link.st_uid not in (0, os.geteuid()):
         raise ConfigurationError(
-            f"the data directory {path} is a link that belongs to another user, {user_name(link.st_uid)}: choose another with {_SETTING}"
+            f"the data directory {path} is a symbolic link that belongs to another user, {user_name(link.st_uid)}: create the link as"
+            f" {user_name(os.geteuid())} or as root, or choose another directory with {_SETTING}"
         )
     if (problem := foreign(path, path.stat())) is not None:
-        raise ConfigurationError(f"the data directory {path} {problem}; or choose another with {_SETTING}")
+        raise ConfigurationError(
+            f"the data directory {path} {problem}; or choose another directory with {_SETTING}"
+        )
     for file in _files(path):
         try:
             status = file.lstat()
         except FileNotFoundError:
             continue  # what a server that is just ending removes
-        problem = "is a link" if stat.S_ISLNK(status.st_mode) else foreign(file, status)
+        problem = "is a symbolic link" if stat.S_ISLNK(status.st_mode) else foreign(file, status)
         if problem is not None:
             raise ConfigurationError(
-                f"{file} {problem}; all files in the data directory must belong to the server's user"
+                f"{file} {problem}; every file in the data directory must be a regular file or directory of the server's user"
             )
 
 

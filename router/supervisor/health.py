@@ -59,7 +59,7 @@ class Health:
             if role.kind == WORKER:
                 reasons += [f"{role.name}: {problem}" for problem in role.problems.values()]
         if not any(role.kind == FRONT and role.state == "ready" for role in self._roles):
-            reasons.append("no front is ready, so nobody can connect")
+            reasons.append("no front is ready, so no client can connect")
         return reasons
 
     def is_ready(self) -> bool:

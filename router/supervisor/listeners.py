@@ -45,7 +45,7 @@ def addresses_of(setting: str, host: str) -> list[str]:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         raise ConfigurationError(
-            f"{PREFIX}{setting}: {host!r} is neither an address nor a name that this machine can look up"
+            f"{PREFIX}{setting}: {host!r} is neither an IP address nor a host name that this machine can resolve"
         ) from None
     return list(dict.fromkeys(str(address[4][0]) for address in found))
 
@@ -142,9 +142,21 @@ def _listen(address: str, port: int, shared: bool = False) -> socket.socket:
 def _sentence(setting: str, problem: _CanNotListen, port: int) -> str:
     match problem.error.errno:
         case errno.EADDRINUSE:
-            return f"port {port} on {problem.address} is taken: stop the other server, or choose another port with {setting}PORT="
+            return (
+                f"port {port} on {problem.address} is taken: stop the other server, or choose another port with"
+                f" {PREFIX}{setting}PORT"
+            )
         case errno.EACCES:
-            return f"port {port} on {problem.address} is for root only: choose one above 1023 with {setting}PORT="
+            return (
+                f"port {port} on {problem.address} needs root or CAP_NET_BIND_SERVICE: choose a port above 1023 with"
+                f" {PREFIX}{setting}PORT"
+            )
         case error_number if error_number in _ABSENT:
-            return f"{PREFIX}{setting}HOST: {problem.address} is not an address of this machine"
-    return f"can't listen on {problem.address}, port {port}: {problem.error.strerror}"
+            return (
+                f"{PREFIX}{setting}HOST: {problem.address} is not an address of this machine; set an address of a network"
+                " interface of this machine, or localhost"
+            )
+    return (
+        f"can't listen on {problem.address}, port {port}: {problem.error.strerror}; choose another address or port with"
+        f" {PREFIX}{setting}HOST or {PREFIX}{setting}PORT"
+    )

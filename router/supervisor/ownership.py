@@ -14,10 +14,10 @@ def foreign(path: Path, status: os.stat_result) -> str | None:
     name = shlex.quote(str(path))
     if status.st_uid != os.geteuid():
         owner, us = user_name(status.st_uid), user_name(os.geteuid())
-        return f"belongs to another user, {owner}, and the server runs as {us}: start it as {owner}, or say `chown -R {us} {name}`"
+        return f"belongs to another user, {owner}, and the server runs as {us}: start the server as {owner}, or run `chown -R {us} {name}`"
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return (
-            f"can be written to by others (mode {stat.S_IMODE(status.st_mode):04o}): say `chmod go-w {name}`"
+            f"is writable by other users (mode {stat.S_IMODE(status.st_mode):04o}): run `chmod go-w {name}`"
         )
     return None
 

@@ -30,7 +30,7 @@ class Checked(NamedTuple):
 
 
 def check_settings(settings: Settings) -> Checked:
-    """Return everything about the settings that can be checked without opening or creating anything."""
+    """Check everything about the settings that can be checked without opening or creating anything."""
     origins = OriginPolicy(settings.allowed_origins)
     TrustedProxies(settings.trusted_proxies)
     parse_admin_hosts(settings.admin_hosts)
@@ -40,14 +40,18 @@ def check_settings(settings: Settings) -> Checked:
     warnings = [exposed] if exposed is not None else []
     if origins.allows_pages_without_origin:
         warnings.append(
-            f"{PREFIX}ALLOWED_ORIGINS lists null: any site can make a page without an origin, so pages of all sites may connect"
+            f"{PREFIX}ALLOWED_ORIGINS lists null: every web site can create a page without an origin, so pages of all web sites may"
+            " connect; remove null if that is not intended"
         )
     admin_addresses = listeners.addresses_of("ADMIN_HOST", settings.admin_host)
     if not listeners.are_loopback(admin_addresses):
-        warnings.append(f"anybody who can connect to {settings.admin_host} can read the server's state")
+        warnings.append(
+            f"{PREFIX}ADMIN_HOST: every client that can connect to {settings.admin_host} can read status and metrics of the server;"
+            " the admin port has no password"
+        )
     if settings.port and settings.port == settings.admin_port:
         raise ConfigurationError(
-            f"{PREFIX}PORT and {PREFIX}ADMIN_PORT are both {settings.port}: they must differ"
+            f"{PREFIX}PORT and {PREFIX}ADMIN_PORT are both {settings.port}: choose two different ports"
         )
     scarce = check_memory(settings, usable_memory())
     if scarce is not None:
@@ -60,24 +64,24 @@ def check_memory(settings: Settings, memory: int) -> str | None:
     capacity = Capacity(memory, settings.fronts)
     if not capacity.holds(settings.workers):
         raise ConfigurationError(
-            f"{PREFIX}WORKERS: {settings.workers} workers do not even start in {memory // MIB} MiB of memory, which is what this machine or"
-            f" container has; {capacity.workers} would have room for clients"
+            f"{PREFIX}WORKERS: {settings.workers} workers do not even start in {memory // MIB} MiB of memory, which is all that this"
+            f" machine or container has; set {PREFIX}WORKERS to at most {capacity.workers}"
         )
     mib = settings.worker_memory_mib
     if settings.workers > capacity.workers:
         return (
-            f"{PREFIX}WORKERS: {memory // MIB} MiB of memory are little for {settings.workers} workers, and the kernel may end them;"
-            f" there is enough for {capacity.workers}"
+            f"{PREFIX}WORKERS: {memory // MIB} MiB of memory are little for {settings.workers} workers, so the kernel may kill workers;"
+            f" set {PREFIX}WORKERS to at most {capacity.workers}"
         )
     if mib * settings.workers * MIB > memory:
         return (
             f"{PREFIX}WORKER_MEMORY_MIB: {settings.workers} workers of {mib} MiB are more than the {memory // MIB} MiB of memory that this"
-            " machine or container has, and the kernel may end them"
+            " machine or container has, so the kernel may kill workers; set a lower value"
         )
     if mib and mib * MIB < WORKER_LEAST:
         return (
-            f"{PREFIX}WORKER_MEMORY_MIB: {mib} MiB leave a worker next to nothing for clients, who will be refused; {WORKER_LEAST // MIB}"
-            " is the least that makes sense"
+            f"{PREFIX}WORKER_MEMORY_MIB: {mib} MiB leave a worker almost no memory for clients, so the worker will refuse clients; set at"
+            f" least {WORKER_LEAST // MIB}"
         )
     return None
 
@@ -89,8 +93,8 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard != resource.RLIM_INFINITY and hard < DESCRIPTORS_MIN:
         raise ConfigurationError(
-            f"too few file descriptors: {hard} are allowed and at least {DESCRIPTORS_MIN} are needed, one for each client and some more;"
-            " raise the limit with ulimit -n, or LimitNOFILE= in a systemd unit"
+            f"too few file descriptors: {hard} are allowed, and each process needs at least {DESCRIPTORS_MIN}, one for each client and some"
+            " more; raise the limit with ulimit -n, or LimitNOFILE= in a systemd unit"
         )
 
 
@@ -102,7 +106,7 @@ def check_authentication(settings: Settings) -> None:
     for name in ("jwt_key", "jwt_key_file", "jwt_jwks_file"):
         if getattr(settings, name) is not None:
             raise ConfigurationError(
-                f"{PREFIX}{name.upper()} is set, but nobody has to have a token: set {PREFIX}AUTH=jwt"
+                f"{PREFIX}{name.upper()} is set, but the server does not check tokens: set {PREFIX}AUTH=jwt, or remove the key"
             )
 
 
@@ -112,9 +116,9 @@ def check_exposure(host: str, loopback: bool, auth: str | None) -> str | None:
         return None
     if auth is None:
         raise ConfigurationError(
-            f"{PREFIX}HOST: {host!r} lets other machines connect, and nothing proves who a client is; let tokens do that with"
-            f" {PREFIX}AUTH=jwt, say that you know with {PREFIX}AUTH=none, or listen on localhost"
+            f"{PREFIX}HOST: {host!r} lets other machines connect, and {PREFIX}AUTH is not set; set {PREFIX}AUTH=jwt to require tokens,"
+            f" {PREFIX}AUTH=none to let every client act as any user, or {PREFIX}HOST=localhost"
         )
     if auth == "none":
-        return f"anybody who can connect to {host} can be any user: {PREFIX}AUTH is none"
+        return f"{PREFIX}AUTH is none: every client that can connect to {host} can act as any user"
     return None

@@ -88,15 +88,16 @@ class Role:
             )
         if stats.get(MEMORY_FULL):
             problems[Problem.MEMORY] = (
-                "it has all the memory that FASTCHAT_WORKER_MEMORY_MIB allows, so new connections to it are refused"
+                "it has reached its memory limit, FASTCHAT_WORKER_MEMORY_MIB, so it refuses new connections: raise the limit"
             )
         if stats.get(ENDPOINTS_MISSING):
             problems[Problem.ENDPOINTS] = (
-                "its sockets in the run directory were removed and can't be opened again, so nobody can connect to it: see its log"
+                "its sockets in the run directory were removed and can't be opened again, so no new client can connect to it: see its log"
             )
         if stats.get(BUS_UNHEARD):
             problems[Problem.BUS] = (
-                f"it has not heard from {stats[BUS_UNHEARD]:g} of the other workers since they, or it, started"
+                f"it has not heard from {stats[BUS_UNHEARD]:g} of the other workers since its own start or their start, so"
+                " messages to the users of those workers may fail"
             )
         return problems
 

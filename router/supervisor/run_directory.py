@@ -56,7 +56,9 @@ class RunDirectory:
             if not _is_locked_by(base, self._lock):
                 lock = _lock_now(base, self._created or [base])
                 if lock is None:
-                    raise ConfigurationError(f"{base} was removed, and is in use by another server")
+                    raise ConfigurationError(
+                        f"the run directory {base} was removed, and another server uses this path now"
+                    )
                 os.close(self._lock)
                 self._lock = lock
             elif self.path.is_dir():
@@ -65,7 +67,7 @@ class RunDirectory:
             _check_owner(self.path)
         except OSError as error:
             raise ConfigurationError(
-                f"{self.path} was removed and can't be made again: {error.strerror}"
+                f"the run directory {self.path} was removed, and the server can't create the directory again: {error.strerror}"
             ) from None
         return True
 
@@ -168,13 +170,13 @@ def _is_locked_by(base: Path, lock: int) -> bool:
 def _check_owner(directory: Path) -> None:
     status = directory.lstat()
     if not stat.S_ISDIR(status.st_mode):
-        problem: str | None = "is not a directory"
+        problem: str | None = "is not a directory: remove that file or link"
     else:
         problem = foreign(directory, status)
     if problem is not None:
         raise ConfigurationError(
-            f"{directory} {problem}; or choose a directory of your own with {_SETTING}, since the server's own sockets would not"
-            " be safe there"
+            f"{directory} {problem}; or choose another directory with {_SETTING}: the directory holds the server's own sockets, so no other"
+            " user may have write permission"
         )
 
 
@@ -184,5 +186,5 @@ def _check_length(base: Path) -> None:
     too_long = max(len(os.fsencode(name)) for name in names) - _PATH_MAX_BYTES
     if too_long > 0:
         raise ConfigurationError(
-            f"{base} is {too_long} bytes too long for the name of a directory with sockets: choose another with {_SETTING}"
+            f"the path {base} is {too_long} bytes too long for unix sockets: choose a shorter path with {_SETTING}"
         )

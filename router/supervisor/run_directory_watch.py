@@ -57,6 +57,6 @@ class RunDirectoryWatch:
                 )
         except OSError as error:
             _log.error(
-                "the operators' socket can't be opened again",
+                "the operators' socket was removed and can't be opened again, so operator commands fail",
                 extra=fields(path=self._operators.path, reason=error.strerror),
             )

@@ -128,7 +128,9 @@ def _address(name: str) -> bytes | None:
     if name.startswith("/"):
         return os.fsencode(name)
     if name:
-        _log.warning("NOTIFY_SOCKET is neither a path nor begins with @: the service manager is told nothing")
+        _log.warning(
+            "NOTIFY_SOCKET is neither an absolute path nor begins with @: the server sends no notifications"
+        )
     return None
 
 

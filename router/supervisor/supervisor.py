@@ -239,14 +239,14 @@ class Supervisor:
                 "prepare", "workers.store", arguments, self._environment, (directory.lock,), _ignore, on_exit
             )
         except OSError as error:
-            raise ConfigurationError(f"can't start a process: {error.strerror}") from None
+            raise ConfigurationError(f"can't start the process `prepare`: {error.strerror}") from None
         self._preparing = child
         await ended  # if the server ends meanwhile, `_shut_down` ends the child
         if child.refused is not None and child.exit_code == EXIT_CONFIGURATION:
             raise ConfigurationError(child.refused)
         if child.exit_code != 0:
             raise CannotBoot(
-                f"the files in {directory.path} could not be prepared: that ended with {child.how_it_ended()}"
+                f"the files in {directory.path} could not be prepared: the process `prepare` ended with {child.how_it_ended()}"
             )
 
     # -- Children --
@@ -278,7 +278,7 @@ class Supervisor:
                     on_exit,
                 )
         except OSError as error:
-            self._recover(role, f"the error {error.strerror!r} of the system")
+            self._recover(role, f"the system error {error.strerror!r}")
             return
 
     def _next_generation(self) -> int:
@@ -356,7 +356,7 @@ class Supervisor:
         # Who asks a front to end (SIGTERM) wants this.
         level = logging.INFO if child is not None and child.exit_code == 0 else logging.ERROR
         about = fields(pid=child.pid if child is not None else None)
-        _log.log(level, "%s ended with %s; it is started again", role.name, how, extra=about)
+        _log.log(level, "%s ended with %s and is started again", role.name, how, extra=about)
         role.restarts += 1
         role.restart = self._loop.call_later(verdict.delay, self._start, role)
 

@@ -102,8 +102,8 @@ def test_users_without_a_layout_are_not_thrown_away(tmp_path: Path) -> None:
         ConfigurationError, match=r"layout.json is missing, and there are users in .*backup"
     ) as refusal:
         prepare(tmp_path, 3)
-    assert str(refusal.value).endswith(f"it says {layout.strip()}")
-    (tmp_path / "layout.json").write_text(str(refusal.value).rpartition("it says ")[2])
+    assert str(refusal.value).endswith(f"with the content {layout.strip()}")
+    (tmp_path / "layout.json").write_text(str(refusal.value).rpartition("with the content ")[2])
     assert content(tmp_path).users.keys() == set(ids)
 
 
@@ -372,9 +372,10 @@ def test_a_file_that_is_missing(directory: Path) -> None:
     shards(directory)[0].unlink()
     assert "shard-0.db is missing: restore the data directory from a backup" in refused(directory)
     shards(directory)[1].unlink()
-    assert "shard-0.db is missing, and 1 more: restore" in refused(directory)
+    assert "shard-0.db is missing, and 1 more files are missing or empty: restore" in refused(directory)
     shards(directory)[0].touch()
-    assert "shard-0.db is empty, and 1 more: restore" in refused(directory), "opened, it would be made anew"
+    said = refused(directory)
+    assert "shard-0.db is empty, and 1 more files are" in said, "opened, it would be made anew"
     shards(directory)[0].unlink()
     # And not even what is left over is touched, since it may be what is missing.
     (directory / "shards-5").mkdir()
@@ -386,7 +387,7 @@ def test_a_message_that_belongs_to_nobody(directory: Path) -> None:
     """It could only be thrown away, and that is for a person to decide."""
     change(shards(directory)[0], "UPDATE messages SET mailbox = 12345 WHERE number = 1")
     sentence = refused(directory)
-    assert "there are 100 messages and 99 after" in sentence
+    assert "100 messages before and 99 after" in sentence
     assert "the server still starts with WORKERS=2" in sentence
 
 
@@ -404,7 +405,7 @@ def test_a_file_that_somebody_has_open(directory: Path, monkeypatch: pytest.Monk
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM users").fetchone()
         writer.execute("UPDATE users SET seen_at = 2")
-        assert "another program uses it" in refused(directory)
+        assert "another program has the file open" in refused(directory)
 
 
 # -- What workers and tools ask --

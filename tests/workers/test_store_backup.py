@@ -131,7 +131,7 @@ def test_a_target_that_exists_is_left_alone(directory: Path, tmp_path: Path, too
 
 
 def test_wrong_places_are_sentences(directory: Path, tmp_path: Path) -> None:
-    assert "inside the data directory" in refused(backup, directory, directory / "backup")
+    assert f"is inside {directory}" in refused(backup, directory, directory / "backup")
     assert "No such file or directory" in refused(backup, directory, tmp_path / "no" / "where")
     assert "is no data directory of FastChat" in refused(backup, tmp_path, tmp_path / "copy")
     assert "No such file or directory" in refused(backup, tmp_path / "nowhere", tmp_path / "copy")
@@ -140,7 +140,7 @@ def test_wrong_places_are_sentences(directory: Path, tmp_path: Path) -> None:
 def test_another_backup_that_is_not_finished_is_left_alone(directory: Path, tmp_path: Path) -> None:
     other = tmp_path / "copy.unfinished"
     other.mkdir()
-    with pytest.raises(ConfigurationError, match="another backup is being made, or was interrupted"):
+    with pytest.raises(ConfigurationError, match="another backup or restore is running, or was interrupted"):
         backup(directory, tmp_path / "copy", StringIO())
     assert other.is_dir()
 

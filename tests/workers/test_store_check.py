@@ -62,15 +62,15 @@ LAST = f"(SELECT max(seq) FROM messages WHERE mailbox = {SOME_BOX})"  # noqa: S6
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
-        (lambda directory: shards(directory)[0].unlink(), "it is missing"),
-        (lambda directory: os.truncate(shards(directory)[0], 0), "it is empty: everything in it is lost"),
-        (lambda directory: shards(directory)[0].write_text("x" * 9999), "it can't be read: file is not a database"),
-        (lambda directory: os.truncate(shards(directory)[0], 50), "it can't be read: "),
+        (lambda directory: shards(directory)[0].unlink(), "the file is missing"),
+        (lambda directory: os.truncate(shards(directory)[0], 0), "the file is empty: all data of the file is lost"),
+        (lambda directory: shards(directory)[0].write_text("x" * 9999), "the file can't be read: file is not a database"),
+        (lambda directory: os.truncate(shards(directory)[0], 50), "the file can't be read: "),
         (truncate, "malformed"),
-        (overwrite, "it can't be read: database disk image is malformed"),
+        (overwrite, "the file can't be read: database disk image is malformed"),
         (swap, "belongs in shards-1/shard-"),
-        (sql("DROP TABLE alembic_version"), "it has none of FastChat's tables"),
-        (sql("UPDATE alembic_version SET version_num = '9999'"), "its tables are of revision 9999, not 0"),
+        (sql("DROP TABLE alembic_version"), "the file has none of FastChat's tables"),
+        (sql("UPDATE alembic_version SET version_num = '9999'"), "the tables of the file have revision 9999, not 0"),
         (sql("DROP INDEX messages_by_mailbox_seq"), "the indexes messages_by_mailbox_seq are missing"),
         (sql("UPDATE users SET slot = 1023 - slot"), "instead of"),
         (
@@ -83,21 +83,21 @@ LAST = f"(SELECT max(seq) FROM messages WHERE mailbox = {SOME_BOX})"  # noqa: S6
         ),
         (sql(f"UPDATE users SET acknowledged_through = 1000 WHERE number = {SOME_BOX}"), "positions up to 1000 are acknowledged"),  # noqa: S608
         (sql(f"INSERT INTO acknowledged VALUES ({SOME_BOX}, 1000)"), "position 1000 is acknowledged in the mailbox of user "),  # noqa: S608
-        (sql("INSERT INTO acknowledged VALUES (77, 1)"), "1 acknowledged positions are of mailbox 77, whose user does not exist"),
-        (sql("INSERT INTO chats VALUES (999, 77, 'x', 'X', 0, 0)"), "a chat with x is of user number 77, who does not exist"),
+        (sql("INSERT INTO acknowledged VALUES (77, 1)"), "1 acknowledged positions belong to mailbox 77, whose user does not exist"),
+        (sql("INSERT INTO chats VALUES (999, 77, 'x', 'X', 0, 0)"), "a chat with x belongs to user number 77, who does not exist"),
         (
             sql("INSERT INTO messages SELECT 9999, 77, seq, 0, 1, '', '', 0, 0, 0, 1 FROM messages LIMIT 1"),
             "1 messages are in mailbox 77, whose user does not exist",
         ),
-        (sql("UPDATE messages SET chat = 999 WHERE number = 1"), "is of chat number 999, which is none of that user's"),
+        (sql("UPDATE messages SET chat = 999 WHERE number = 1"), "belongs to chat number 999, which is not a chat of that user"),
         (
             sql("UPDATE messages SET chat = (SELECT number FROM chats WHERE user <> mailbox LIMIT 1), id_hash = 1 WHERE number = 1"),
-            "which is none of that user's",
+            "which is not a chat of that user",
         ),
-        (sql("UPDATE messages SET chat = 0 WHERE number = 1"), "is of a purged user and still has content"),
+        (sql("UPDATE messages SET chat = 0 WHERE number = 1"), "is from a purged user and still has content"),
         (
             sql(f"UPDATE messages SET chat = 0, message_id = '', content = '' WHERE mailbox = {SOME_BOX} AND seq = {LAST}"),  # noqa: S608
-            "is of a purged user and waits to be acknowledged",
+            "is from a purged user and is not acknowledged",
         ),
     ],
 )  # fmt: skip

@@ -137,7 +137,9 @@ def test_a_newer_file_is_refused(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
         connection.commit()
-    with pytest.raises(ConfigurationError, match=rf"newer FastChat.*revision 9999.*up to {REVISION}"):
+    with pytest.raises(
+        ConfigurationError, match=rf"newer version of FastChat.*revision 9999.*up to {REVISION}"
+    ):
         open_database(path, "fsync")
 
 

@@ -268,7 +268,7 @@ def test_wrong_directories_are_sentences(
     assert list((tmp_path / "empty").iterdir()) == []
     assert refused(directory / "shards-1").endswith(f"did you mean {directory}?")
     (directory / "layout.json").write_text("{}")
-    assert "its format is missing and this version of FastChat knows 1 only" in refused(directory)
+    assert "`format` is missing, but this version of FastChat supports only 1" in refused(directory)
 
 
 def test_unknown_users_are_sentences(directory: Path) -> None:

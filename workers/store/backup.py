@@ -74,16 +74,16 @@ def _new_directory(directory: Path, target: Path) -> Iterator[Path]:
     if os.path.lexists(target):
         raise ConfigurationError(f"{target} is there already: name a directory that does not exist")
     if directory.resolve() in target.resolve().parents:
-        raise ConfigurationError(f"{target} is inside the data directory: choose a directory outside of it")
+        raise ConfigurationError(f"{target} is inside {directory}: choose a directory outside {directory}")
     unfinished = target.with_name(target.name + UNFINISHED_SUFFIX)
     try:
         unfinished.mkdir(mode=0o700)
     except FileExistsError:
         raise ConfigurationError(
-            f"{unfinished} is there: another backup is being made, or was interrupted; if so, remove it"
+            f"{unfinished} exists: another backup or restore is running, or was interrupted; if none is running, remove {unfinished}"
         ) from None
     except OSError as error:
-        raise ConfigurationError(f"can't make {unfinished}: {error.strerror}") from None
+        raise ConfigurationError(f"can't create the directory {unfinished}: {error.strerror}") from None
     try:
         yield unfinished
         unfinished.rename(target)
@@ -91,7 +91,9 @@ def _new_directory(directory: Path, target: Path) -> Iterator[Path]:
     except (OSError, sqlite3.Error) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ConfigurationError(f"can't copy {directory} to {target}: {reason}") from None
+        raise ConfigurationError(
+            f"can't copy {directory} to {target}: {reason}; the unfinished copy was removed"
+        ) from None
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
@@ -106,8 +108,8 @@ def _copy_files(directory: Path, target: Path, statements: Sequence[str]) -> Lay
             path = directory / name
             if not path.is_file() or not path.stat().st_size:
                 raise ConfigurationError(
-                    f"{path} is {'empty' if path.exists() else 'missing'}, so this can't be copied as a whole:"
-                    f" `python -m workers.store check {directory}` tells more"
+                    f"{path} is {'empty' if path.exists() else 'missing'}, so {directory} can't be copied completely:"
+                    f" run `python -m workers.store check {directory}` for details"
                 )
             sources.append(opened.enter_context(_connected(path, "ro")))
         for source in sources:

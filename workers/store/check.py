@@ -56,7 +56,7 @@ def check(directory: Path, out: TextIO) -> int:
                     print(f"{name}: {_line(found)}", file=out)
         except Unreadable as error:
             problems += 1
-            print(f"{name}: it can't be read: {_line(reason(error))}", file=out)
+            print(f"{name}: the file can't be read: {_line(reason(error))}", file=out)
     if existing_layout(directory) != layout:
         raise ConfigurationError(
             f"a server with another number of workers was started while {directory} was checked: check again"
@@ -81,15 +81,19 @@ def _line(text: str) -> str:
 def _check_file(path: Path, worker: int, layout: Layout) -> Iterator[str | _Numbers]:
     try:
         if path.stat().st_size == 0:
-            yield "it is empty: everything in it is lost"
+            yield "the file is empty: all data of the file is lost"
             return
     except FileNotFoundError:
-        yield "it is missing"
+        yield "the file is missing"
         return
     except OSError as error:
-        raise ConfigurationError(f"can't read {path}: {error.strerror}") from None
+        raise ConfigurationError(
+            f"can't read {path}: {error.strerror}; run the command as the server's user or as root"
+        ) from None
     if not os.access(path, os.R_OK):
-        raise ConfigurationError(f"can't read {path}: permission denied")
+        raise ConfigurationError(
+            f"can't read {path}: permission denied; run the command as the server's user or as root"
+        )
     with connected(path, "ro") as connection:
         damage = [row[0] for row in connection.exec_driver_sql(f"PRAGMA integrity_check({_SHOWN})")]
         if damage != ["ok"]:
@@ -113,10 +117,13 @@ def _check_file(path: Path, worker: int, layout: Layout) -> Iterator[str | _Numb
 
 def _revision_problem(connection: Connection) -> str | None:
     if not connection.dialect.has_table(connection, "alembic_version"):
-        return "it has none of FastChat's tables"
+        return "the file has none of FastChat's tables"
     revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
     if revision != REVISION:
-        return f"its tables are of revision {revision}, not {REVISION}: start the server, which upgrades it, or its newer version"
+        return (
+            f"the tables of the file have revision {revision}, not {REVISION}: start the server, which upgrades older tables,"
+            " or use the newer version of FastChat"
+        )
     return None
 
 
@@ -136,14 +143,14 @@ def _misplaced(connection: Connection, worker: int, layout: Layout) -> Iterator[
         if slot != expected:
             problem = f"user {user_id} has slot {slot} instead of {expected}"
         elif owners[slot] != worker:
-            problem = f"user {user_id} belongs in {layout.shard(owners[slot])}"
+            problem = f"user {user_id} is in the wrong file and belongs in {layout.shard(owners[slot])}"
         else:
             continue
         found += 1
         if found <= _SHOWN:
             yield problem
     if found > _SHOWN:
-        yield f"{found - _SHOWN} more users are not where they belong"
+        yield f"{found - _SHOWN} more users have a wrong slot or are in the wrong file"
 
 
 def _shorten(connection: Connection, what: str, rows: Select[Any]) -> Iterator[str]:
@@ -179,13 +186,13 @@ def _problems_of_positions() -> dict[str, Select[Any]]:
         "{missing} of the positions {first} to {last} are missing in the mailbox of user {user_id}": select(
             kept, missing
         ).where(missing != 0),
-        "{more} positions are there more than once in the mailbox of user {user_id}": select(
+        "{more} positions occur more than once in the mailbox of user {user_id}": select(
             kept.c.user_id, (kept.c.rows - kept.c.positions).label("more")
         ).where(kept.c.rows != kept.c.positions),
-        "positions up to {through} are acknowledged in the mailbox of user {user_id}, and there are {head}": select(
+        "positions up to {through} are acknowledged in the mailbox of user {user_id}, but the last position is {head}": select(
             users.c.user_id, users.c.acknowledged_through.label("through"), head.label("head")
         ).where(users.c.acknowledged_through > head),
-        "position {seq} is acknowledged in the mailbox of user {user_id}, and there are {head}": select(
+        "position {seq} is acknowledged in the mailbox of user {user_id}, but the last position is {head}": select(
             users.c.user_id, acknowledged.c.seq, head.label("head")
         )
         .join(acknowledged, acknowledged.c.mailbox == users.c.number)
@@ -201,13 +208,15 @@ def _problems_of_owners() -> dict[str, Select[Any]]:
         exists().where(acknowledged.c.mailbox == messages.c.mailbox, acknowledged.c.seq == messages.c.seq),
     )
     return {
-        "{count} acknowledged positions are of mailbox {mailbox}, whose user does not exist": select(
+        "{count} acknowledged positions belong to mailbox {mailbox}, whose user does not exist": select(
             func.count().label("count"), acknowledged.c.mailbox
         )
         .join(users, users.c.number == acknowledged.c.mailbox, isouter=True)
         .where(users.c.number.is_(None))
         .group_by(acknowledged.c.mailbox),
-        "a chat with {peer} is of user number {user}, who does not exist": select(chats.c.peer, chats.c.user)
+        "a chat with {peer} belongs to user number {user}, who does not exist": select(
+            chats.c.peer, chats.c.user
+        )
         .join(users, users.c.number == chats.c.user, isouter=True)
         .where(users.c.number.is_(None)),
         "{count} messages are in mailbox {mailbox}, whose user does not exist": select(
@@ -216,18 +225,18 @@ def _problems_of_owners() -> dict[str, Select[Any]]:
         .join(users, users.c.number == messages.c.mailbox, isouter=True)
         .where(users.c.number.is_(None))
         .group_by(messages.c.mailbox),
-        "position {seq} in the mailbox of user {user_id} is of chat number {chat}, which is none of that user's": select(
+        "position {seq} in the mailbox of user {user_id} belongs to chat number {chat}, which is not a chat of that user": select(
             users.c.user_id, messages.c.seq, messages.c.chat
         )
         .join(messages, messages.c.mailbox == users.c.number)
         .join(chats, their_chat, isouter=True)
         .where(chats.c.number.is_(None), ~_TOMBSTONE),
-        "position {seq} in the mailbox of user {user_id} is of a purged user and still has content": select(
+        "position {seq} in the mailbox of user {user_id} is from a purged user and still has content": select(
             users.c.user_id, messages.c.seq
         )
         .join(messages, messages.c.mailbox == users.c.number)
         .where(_TOMBSTONE, or_(messages.c.content != "", messages.c.message_id != "")),
-        "position {seq} in the mailbox of user {user_id} is of a purged user and waits to be acknowledged": select(
+        "position {seq} in the mailbox of user {user_id} is from a purged user and is not acknowledged": select(
             users.c.user_id, messages.c.seq
         )
         .join(messages, messages.c.mailbox == users.c.number)
@@ -239,10 +248,10 @@ def _problems_of_times() -> dict[str, Select[Any]]:
     """List what is wrong with what retention goes by."""
     newest = select(func.coalesce(func.max(messages.c.number), 0)).scalar_subquery()
     return {
-        "the age of messages up to number {number} is known, and there are {newest}: later ones would be deleted too early": select(
+        "ages are known up to message {number}, but the last message is {newest}: retention would delete later messages too early": select(
             func.max(marks.c.number).label("number"), newest.label("newest")
         ).having(func.max(marks.c.number) > newest),
-        "there are {rows} states of the clock for retention, and there must be one": select(
+        "the table of the retention clock has {rows} rows, and must have one row": select(
             func.count().label("rows")
         )
         .select_from(clock)

@@ -55,12 +55,12 @@ def shard_file(directory: Path, worker: int, workers: int) -> Path:
     layout = existing_layout(directory)
     if layout.workers != workers:
         raise ConfigurationError(
-            f"the files in {directory} are for {layout.workers} workers, not for {workers}: start the server again"
+            f"the files in {directory} are for {layout.workers} workers, not for {workers}: start the server again, which makes the files"
         )
     path = directory / layout.shard(worker)
     if not is_there(path):
         raise ConfigurationError(
-            f"{path} is {'empty' if path.exists() else 'missing'}: restore it from a backup"
+            f"{path} is {'empty' if path.exists() else 'missing'}: restore the data directory from a backup, all of it at once"
         )
     return path
 

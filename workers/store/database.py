@@ -25,6 +25,8 @@ _LOCK_PATIENCE: Final = 1.0
 _CACHE_KIB: Final = 16 * 1024
 #: What a log that grew while it could not be moved into the file is cut to, in bytes; see ``workers.store.write_ahead_log``.
 LOG_BYTES: Final = 64 * 1024 * 1024
+#: What an operator can do about a file that SQLite does not open.
+_REMEDY: Final = "check the disk and the file permissions, or restore the data directory from a backup"
 _SYNCHRONOUS: Final[dict[str, str]] = {"fsync": "FULL", "os": "NORMAL"}
 
 
@@ -39,7 +41,7 @@ class Database:
         self._in_doubt = False
 
     def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
-        """Return one statement, with ``?`` for each parameter; outside of `transaction` it is committed when this returns."""
+        """Execute one statement, with ``?`` for each parameter; outside of `transaction` it is committed when this returns."""
         return self._connection.execute(sql, parameters)
 
     def value(self, sql: str, *parameters: Any) -> Any:
@@ -111,7 +113,7 @@ def open_database(path: Path, durability: Durability) -> Database:
     try:
         return Database(path, durability)
     except sqlite3.Error as error:
-        raise ConfigurationError(f"the database {path} can't be opened: {error}") from error
+        raise ConfigurationError(f"the database {path} can't be opened: {error}; {_REMEDY}") from error
 
 
 def upgrade(path: Path) -> None:
@@ -128,7 +130,7 @@ def upgrade(path: Path) -> None:
         elif revision != REVISION:
             migrate(path, revision)
     except sqlite3.Error as error:
-        raise ConfigurationError(f"the database {path} can't be used: {error}") from error
+        raise ConfigurationError(f"the database {path} can't be used: {error}; {_REMEDY}") from error
 
 
 def _connect(path: Path, mode: Mode) -> sqlite3.Connection:

@@ -86,7 +86,7 @@ def export(directory: Path, user_id: str, out: TextIO) -> None:
                 )
     except Unreadable as error:
         raise ConfigurationError(
-            f"the files in {directory} can't be read: {reason(error)}; `python -m workers.store check {directory}` tells more"
+            f"the files in {directory} can't be read: {reason(error)}; run `python -m workers.store check {directory}` for details"
         ) from None
 
 
@@ -97,7 +97,9 @@ def reading(path: Path) -> Iterator[Connection]:
     Raises ConfigurationError when its tables are not those that this version knows.
     """
     if not path.is_file():
-        raise ConfigurationError(f"{path} is missing: restore it from a backup")
+        raise ConfigurationError(
+            f"{path} is missing: restore the data directory from a backup, all of it at once"
+        )
     with connected(path, "ro") as connection:
         check_revision(connection, path)
         yield connection
@@ -108,8 +110,8 @@ def check_revision(connection: Connection, path: Path) -> None:
     revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
     if revision != REVISION:
         raise ConfigurationError(
-            f"the tables in {path} are of revision {revision}, and this version of FastChat knows {REVISION}:"
-            " start the server, which upgrades them, or use its newer version"
+            f"the tables in {path} have revision {revision}, and this version of FastChat expects {REVISION}:"
+            " start the server, which upgrades older tables, or use the newer version of FastChat"
         )
 
 

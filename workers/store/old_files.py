@@ -38,7 +38,7 @@ def settle(path: Path) -> None:
     log = log_of(path)
     if log.exists() and log.stat().st_size:
         raise ConfigurationError(
-            f"the log {log} can't be moved into its file: another program uses it; stop that first"
+            f"the write-ahead log {log} can't be moved into the database file: another program has the file open; stop that program first"
         )
 
 

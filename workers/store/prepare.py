@@ -48,7 +48,7 @@ def prepare(directory: Path, workers: int) -> Layout:
         elif missing := missing_shards(directory, held):
             raise ConfigurationError(
                 f"{directory / missing[0]} is {'empty' if (directory / missing[0]).exists() else 'missing'}"
-                + (f", and {len(missing) - 1} more" if len(missing) > 1 else "")
+                + (f", and {len(missing) - 1} more files are missing or empty" if len(missing) > 1 else "")
                 + ": restore the data directory from a backup, all of it at once"
             )
         (directory / UNFINISHED_NAME).unlink(missing_ok=True)
@@ -93,8 +93,8 @@ def _check_unused(directory: Path) -> None:
             # As it must have been, for the operator to write it again.
             expected = Layout(generation, len(files)).encode().decode().strip()
             raise ConfigurationError(
-                f"{directory / LAYOUT_NAME} is missing, and there are users in {files[0].parent}: restore it from a backup;"
-                f" if no other file is missing, it says {expected}"
+                f"{directory / LAYOUT_NAME} is missing, and there are users in {files[0].parent}: restore {LAYOUT_NAME} from a backup;"
+                f" if no other file is missing, write {LAYOUT_NAME} with the content {expected}"
             )
 
 

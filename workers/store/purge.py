@@ -60,8 +60,8 @@ def purge(directory: Path, user_id: str) -> str:
                 _clean(connection, False)
         except Unreadable as error:
             raise ConfigurationError(
-                f"the files in {directory} can't be written to: {reason(error)}; run it again when that is mended, since what was"
-                " done so far stays"
+                f"the files in {directory} can't be written to: {reason(error)}; correct the cause, then run `purge` again: the tool"
+                " keeps the deletions made so far and continues"
             ) from None
     return f"user {name} is deleted: {received:,} messages received and {sent:,} sent; {told:,} people had a chat with this user"
 
@@ -121,7 +121,7 @@ def _purge_sent(connection: Connection, user_id: str) -> tuple[int, int]:
 
 
 def _purge_mailbox(connection: Connection, user_id: str) -> int:
-    """Return all that belongs to the user's own record; how many messages."""
+    """Purge all that belongs to the user's own record; how many messages."""
     number = connection.scalar(select(users.c.number).where(users.c.user_id == user_id))
     if number is None:
         return 0

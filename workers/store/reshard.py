@@ -78,7 +78,7 @@ def reshard(directory: Path, held: Layout, new: Layout) -> None:
     except Unreadable as error:
         raise ConfigurationError(
             f"can't prepare the data directory {directory} for {new.workers} workers: {reason(error)};"
-            f" what holds is untouched: `python -m workers.store check {directory}` tells whether it is damaged"
+            f" the current files are unchanged: run `python -m workers.store check {directory}` to find damage in the files"
         ) from error
 
 
@@ -147,13 +147,13 @@ class _Reshard:
         self._log_progress()
         if found != expected:
             differences = ", ".join(
-                f"{expected} {table.name} and {found} after"
+                f"{expected} {table.name} before and {found} after the copy"
                 for table, expected, found in zip(TABLES, expected, found, strict=True)
                 if expected != found
             )
             raise ConfigurationError(
-                f"the files in {self._directory / self._held.directory} can't be copied as they are: there are {differences};"
-                f" `python -m workers.store check {self._directory}` tells more; the server still starts with WORKERS={self._held.workers}"
+                f"the files in {self._directory / self._held.directory} can't be copied completely: {differences}; run"
+                f" `python -m workers.store check {self._directory}` for details; the server still starts with WORKERS={self._held.workers}"
             )
 
     def _check_room(self, paths: Sequence[Path]) -> None:
@@ -163,8 +163,8 @@ class _Reshard:
         free = shutil.disk_usage(self._directory).free
         if free < needed:
             raise ConfigurationError(
-                f"the disk is too full to go from {self._held.workers} to {self._new.workers} workers: new files are made beside the old"
-                f" in {self._directory}, which takes up to {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free;"
+                f"the disk is too full to change from {self._held.workers} to {self._new.workers} workers: new files are needed beside the"
+                f" old files in {self._directory}, which takes up to {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free;"
                 f" the server still starts with WORKERS={self._held.workers}"
             )
 
@@ -300,7 +300,7 @@ def _write_marks(connection: Connection) -> None:
 
 
 def _copy_messages(connection: Connection, numbers: _Map, clock: ClockState, low: int, high: int) -> int:
-    """Return those of the attached file with numbers above `low` and up to `high` whose recipients have been copied; how many."""
+    """Copy those of the attached file with numbers above `low` and up to `high` whose recipients have been copied; how many."""
     message, user, chat = _old_messages, numbers.users, numbers.chats
     changed: dict[str, ColumnElement[Any] | None] = {
         # Without their own numbers: they get the next ones.

@@ -54,12 +54,12 @@ class Jump(NamedTuple):
         )
         way = "ahead" if self.by > 0 else "back"
         if not self.after_stop:
-            return f"the clock has jumped {size} {way}: nothing is older for that, nor younger"
+            return f"the clock has jumped {size} {way}: the jump does not change the ages of stored messages"
         if self.by < 0:
-            return f"the clock has jumped {size} back since a server ran last: nothing is younger for that"
+            return f"the clock has jumped {size} back since a server ran last: the jump does not change the ages of stored messages"
         return (
-            f"the clock has jumped {size} ahead since a server ran last: in case that it is wrong, what is stored becomes older by that"
-            f" {FASTEST} times as fast as time passes, and not at once"
+            f"the clock has jumped {size} ahead since a server ran last: because the clock may be wrong, this time is added to the ages"
+            f" of stored messages gradually, at most {FASTEST} times as fast as time passes"
         )
 
 

@@ -139,7 +139,7 @@ class SqliteStore:
             state = ClockState(*codec.from_json(database.value(statements.LOAD_CLOCK)))
         except sqlite3.Error as error:
             raise ConfigurationError(
-                f"the database {self._path} is damaged ({error}): restore it from a backup"
+                f"the database {self._path} is damaged ({error}): restore the data directory from a backup"
             ) from error
         self._numbers = Numbers(users or 0, chats or 0)
         self._upkeep = Upkeep(self._settings.retention_days, state)
@@ -250,7 +250,7 @@ class SqliteStore:
             _log.warning("%s", jump, extra=fields(path=self._path))
 
     def _deliver_after(self, now: float) -> bool:
-        """Return those who wait for writes that are all done; whether there are more."""
+        """Call back those who wait for writes that are all done; whether there are more."""
         entries: list[Entry] = []
         while self._waiting and type(self._waiting[0]) is After:
             entries.append(self._waiting.popleft())
@@ -398,7 +398,9 @@ class SqliteStore:
     def _failed(self, failure: str, now: float) -> None:
         self._counters["store_failures_total"] += 1
         if self.failure is None:
-            _log.error("%s; trying again", failure, extra=fields(path=self._path))
+            _log.error(
+                "%s; the server refuses messages and tries again", failure, extra=fields(path=self._path)
+            )
             self._upkeep.failing(now)
         self.failure = failure
 
@@ -426,7 +428,8 @@ class SqliteStore:
                 self._timer.cancel()
             if not self._thread.stop(deadline - monotonic()):
                 _log.error(
-                    "the storage of the server did not answer within %g s; what waited is lost", patience
+                    "the storage of the server did not answer within %g s; writes that waited are lost",
+                    patience,
                 )
 
     def _drain(self, deadline: float) -> None:

@@ -33,7 +33,7 @@ def test_another_waits_and_is_refused(tmp_path: Path, lock: int, monkeypatch: py
     try:
         with pytest.raises(
             ConfigurationError,
-            match=rf"{tmp_path} is in use by a server or a tool \(process {os.getpid()}\): stop that first$",
+            match=rf"{tmp_path} is in use by a server or a tool \(process {os.getpid()}\): stop that process first$",
         ):
             list(locking(other, tmp_path))
     finally:
@@ -62,7 +62,7 @@ def test_the_layout_is_read_or_refused(tmp_path: Path) -> None:
     path.write_bytes(Layout(3, 2).encode())
     assert read_layout(tmp_path) == Layout(3, 2)
     path.write_text('{"format": 9}')
-    with pytest.raises(ConfigurationError, match=f"{path} can't be used: its format is 9 .*backup"):
+    with pytest.raises(ConfigurationError, match=f"{path} can't be used: `format` is 9, .*backup"):
         read_layout(tmp_path)
     path.unlink()
     path.mkdir()

@@ -145,8 +145,8 @@ def test_a_bad_port_in_the_environment() -> None:
 
 
 def test_a_name_that_nobody_knows() -> None:
-    assert "can't be looked up" in unreachable(admin="http://no.such.name.invalid:1")
-    assert "can't be looked up" in unreachable(admin="http://a..b:1")
+    assert "can't be resolved" in unreachable(admin="http://no.such.name.invalid:1")
+    assert "can't be resolved" in unreachable(admin="http://a..b:1")
 
 
 @pytest.mark.parametrize(
@@ -164,18 +164,18 @@ def test_a_name_that_nobody_knows() -> None:
 )
 def test_something_else_on_that_port(body: bytes, status: bytes) -> None:
     with admin_port(body, status) as url:
-        assert unreachable(admin=url) == f"what answers at {url} is no FastChat server"
+        assert unreachable(admin=url) == f"the program that answers at {url} is not a FastChat server"
 
 
 def test_something_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operator_client, "_PATIENCE", 0.2)
     with admin_port(b"", hang=True) as url:
-        assert unreachable(admin=url) == f"what listens at {url} does not answer"
+        assert unreachable(admin=url) == f"the program that listens at {url} does not answer in time"
 
 
 def test_a_server_that_does_not_know_itself_by_that_name() -> None:
     with admin_port(b"no", b"403 Forbidden") as url:
-        assert "does not answer to that name" in unreachable(admin=url)
+        assert "does not accept this host name" in unreachable(admin=url)
 
 
 def test_a_server_that_is_just_starting() -> None:
@@ -185,7 +185,9 @@ def test_a_server_that_is_just_starting() -> None:
 
 def test_a_server_on_another_machine(run_dir: Path) -> None:
     with admin_port(to_json({**STATUS, "settings": {"run_dir": "/no/such/place"}})) as url:
-        assert f"of the server at {url}: is that on another machine?" in unreachable(admin=url)
+        assert f"of the server at {url}: run the command on the machine of that server" in unreachable(
+            admin=url
+        )
         assert RunningServer({}, url).status()["status"] == "ok"
 
 
@@ -204,7 +206,7 @@ def test_a_directory_without_a_server(run_dir: Path) -> None:
     assert unreachable(run_dir=run_dir) == f"no server has its operator socket in the run directory {run_dir}"
     missing = run_dir / "missing"
     assert unreachable(run_dir=missing) == (
-        f"can't look into the run directory {missing} (no such file or directory)"
+        f"can't read the run directory {missing} (no such file or directory)"
     )
 
 
@@ -213,7 +215,10 @@ def test_a_socket_that_a_killed_server_left(run_dir: Path) -> None:
     listener.bind(str(run_dir / OPERATOR_SOCKET))
     listener.close()
     path = run_dir / OPERATOR_SOCKET
-    assert unreachable(run_dir=run_dir) == f"nobody listens on {path}: the server that made it has ended"
+    assert (
+        unreachable(run_dir=run_dir)
+        == f"no process listens on {path}: the server that created this socket has ended"
+    )
 
 
 def test_a_line_before_the_socket_is_stood_in(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,20 +234,20 @@ def test_a_line_before_the_socket_is_stood_in(run_dir: Path, monkeypatch: pytest
 
 def test_a_file_in_its_place(run_dir: Path) -> None:
     (run_dir / OPERATOR_SOCKET).touch()
-    assert "has ended" in unreachable(run_dir=run_dir) or "can't ask" in unreachable(run_dir=run_dir)
+    assert "has ended" in unreachable(run_dir=run_dir) or "can't send" in unreachable(run_dir=run_dir)
 
 
 def test_a_name_that_is_too_long_for_a_socket(run_dir: Path) -> None:
     deep = run_dir / ("x" * 120)
     deep.mkdir()
     (deep / OPERATOR_SOCKET).touch()
-    assert "can't ask the server on" in unreachable(run_dir=deep)
+    assert "can't send a request to the server on" in unreachable(run_dir=deep)
 
 
 @pytest.mark.parametrize("answer", [b"hello\n", b"[]\n", b"\xff\n"])
 def test_something_else_on_that_socket(run_dir: Path, answer: bytes) -> None:
     with operator_socket(run_dir, answer):
-        assert "is no FastChat server" in unreachable(run_dir=run_dir)
+        assert "is not a FastChat server" in unreachable(run_dir=run_dir)
 
 
 @pytest.mark.parametrize("answer", [b"", b'{"known":'])
@@ -265,7 +270,7 @@ def test_what_the_server_refuses_is_its_own_sentence(run_dir: Path) -> None:
 def test_a_status_that_is_none_is_no_servers(run_dir: Path) -> None:
     with (
         operator_socket(run_dir, b'{"problem":"not today"}\n'),
-        pytest.raises(Unreachable, match=r"no FastChat"),
+        pytest.raises(Unreachable, match=r"is not a FastChat"),
     ):
         RunningServer({}, run_dir=run_dir).status()
 
@@ -292,7 +297,8 @@ except Unreachable as problem:
                 [sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=30
             )
             assert (
-                "belongs to another user: ask as the user who runs the server, or as root" in asked.stdout
+                "belongs to another user: run the command as the user who runs the server, or as root"
+                in asked.stdout
             ), asked
 
 
@@ -301,7 +307,9 @@ def test_a_server_that_runs_elsewhere_is_named(run_dir: Path, monkeypatch: pytes
         monkeypatch.setattr(tempfile, "tempdir", str(server.temporary))
         said = unreachable(admin=f"http://127.0.0.1:{free_port()}")
         where = server.temporary / f"fastchat-{os.geteuid()}" / str(server.port)
-        assert said.endswith(f"; a server has its run directory in {where}: name it with --run-dir")
+        assert said.endswith(
+            f"; a server runs with the run directory {where}: select that server with --run-dir"
+        )
         assert RunningServer({}, run_dir=where).status()["pid"] == server.process.pid
         # One that was killed is not named, though its socket is there still.
         dead = where.parent / "9" / "run-0000"
@@ -309,6 +317,6 @@ def test_a_server_that_runs_elsewhere_is_named(run_dir: Path, monkeypatch: pytes
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(str(dead / OPERATOR_SOCKET))
         assert unreachable(admin=f"http://127.0.0.1:{free_port()}").endswith(
-            f" {where}: name it with --run-dir"
+            f" {where}: select that server with --run-dir"
         )
         shutil.rmtree(dead.parent)

@@ -331,7 +331,9 @@ def test_another_user_is_kept_out_also_where_the_modes_are_wrong(run_dir: Path, 
             )
             said, _ = await stranger.communicate()
             expected = (
-                b"not allowed" if mode == 0o600 else b'{"problem":"this server belongs to another user"}'
+                b"not allowed"
+                if mode == 0o600
+                else b'{"problem":"this server belongs to another user: run the command as that user, or as root"}'
             )
             assert said.strip() == expected
 

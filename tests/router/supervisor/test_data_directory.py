@@ -91,8 +91,8 @@ def test_one_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     us = as_somebody_else(monkeypatch)
     with pytest.raises(
         ConfigurationError,
-        match=rf"data directory {tmp_path}/data belongs to another user, {owner}, and the server runs as {us}: start it as {owner},"
-        rf" or say `chown -R {us} {tmp_path}/data`; or choose another with FASTCHAT_DATA_DIR",
+        match=rf"data directory {tmp_path}/data belongs to another user, {owner}, and the server runs as {us}: start the server as {owner},"
+        rf" or run `chown -R {us} {tmp_path}/data`; or choose another directory with FASTCHAT_DATA_DIR",
     ):
         create_data_directory(tmp_path / "data")
     assert sorted(tmp_path.rglob("*")) == before
@@ -126,7 +126,7 @@ def test_one_that_others_can_write_to_is_refused(tmp_path: Path, name: str, mode
     path = used(tmp_path / "data")
     (path / name).chmod(mode)
     with pytest.raises(
-        ConfigurationError, match=rf"can be written to by others \(mode {mode:04o}\): say `chmod go-w"
+        ConfigurationError, match=rf"is writable by other users \(mode {mode:04o}\): run `chmod go-w"
     ):
         create_data_directory(path)
 
@@ -145,12 +145,12 @@ def test_a_link_to_a_directory_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "data").symlink_to(path)
     create_data_directory(tmp_path / "data")
     path.chmod(0o777)
-    with pytest.raises(ConfigurationError, match="can be written to by others"):
+    with pytest.raises(ConfigurationError, match="is writable by other users"):
         create_data_directory(tmp_path / "data")
     path.chmod(0o700)
     (path / "shards-3" / "shard-1.db").rename(tmp_path / "elsewhere")
     (path / "shards-3" / "shard-1.db").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ConfigurationError, match=r"shard-1\.db is a link"):
+    with pytest.raises(ConfigurationError, match=r"shard-1\.db is a symbolic link"):
         create_data_directory(tmp_path / "data")
 
 
@@ -158,7 +158,7 @@ def test_a_link_to_a_directory_elsewhere(tmp_path: Path) -> None:
 def test_a_link_that_another_user_can_turn_elsewhere_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").symlink_to(used(tmp_path / "disk"))
     os.chown(tmp_path / "data", 12_345, 12_345, follow_symlinks=False)
-    with pytest.raises(ConfigurationError, match="is a link that belongs to another user, 12345"):
+    with pytest.raises(ConfigurationError, match="is a symbolic link that belongs to another user, 12345"):
         create_data_directory(tmp_path / "data")
 
 
@@ -171,7 +171,7 @@ def test_a_second_one_is_refused_until_the_first_has_let_go(tmp_path: Path) -> N
     with pytest.raises(ConfigurationError) as refusal:
         lock(tmp_path)
     assert str(refusal.value) == (
-        f"the data directory {tmp_path} is in use by a server or a tool (process {os.getpid()}): stop that first;"
+        f"the data directory {tmp_path} is in use by a server or a tool (process {os.getpid()}): stop that process first;"
         " or choose another directory with FASTCHAT_DATA_DIR"
     )
     first.release()
@@ -261,7 +261,7 @@ def test_files_that_are_missing_and_files_that_are_left(directory: DataDirectory
 def test_a_layout_that_cannot_be_read(directory: DataDirectory) -> None:
     path = directory.path / "layout.json"
     path.write_text('{"format": 9}')
-    with pytest.raises(ConfigurationError, match=rf"{path} can't be used: its format is 9 and .*backup"):
+    with pytest.raises(ConfigurationError, match=rf"{path} can't be used: `format` is 9, but .*backup"):
         directory.is_prepared(1)
     path.unlink()
     path.mkdir()

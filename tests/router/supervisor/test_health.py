@@ -73,7 +73,7 @@ def test_one_front_is_enough_to_be_ready_but_not_to_be_well() -> None:
     one_away = health(role(WORKER, 0), Role(FRONT, 0), role(FRONT, 1))
     assert (one_away.status, one_away.is_ready()) == ("degraded", True)
     none = health(role(WORKER, 0), Role(FRONT, 0), role(FRONT, 1, ready=False))
-    assert (none.status, none.reasons()) == ("degraded", ["no front is ready, so nobody can connect"])
+    assert (none.status, none.reasons()) == ("degraded", ["no front is ready, so no client can connect"])
 
 
 @pytest.mark.parametrize("phase", [Phase.STARTING, Phase.STOPPING])

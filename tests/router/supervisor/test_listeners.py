@@ -43,7 +43,9 @@ def test_a_port_on_which_someone_listens_is_taken(
     monkeypatch.setattr(listeners, "PATIENCE", 0.1)
     other = stack.enter_context(socket.create_server(("127.0.0.1", 0), reuse_port=reuse_port))
     port = other.getsockname()[1]
-    with pytest.raises(ConfigurationError, match=f"port {port} on 127.0.0.1 is taken: .* with ADMIN_PORT="):
+    with pytest.raises(
+        ConfigurationError, match=f"port {port} on 127.0.0.1 is taken: .* with FASTCHAT_ADMIN_PORT"
+    ):
         listen(stack, BOTH, port, "ADMIN_")
 
 

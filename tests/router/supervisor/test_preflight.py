@@ -63,7 +63,7 @@ def test_d5_tokens_without_a_key_and_proxies_that_are_none_stop_the_start() -> N
         (
             {"worker_memory_mib": 40},
             4000,
-            "FASTCHAT_WORKER_MEMORY_MIB: 40 MiB leave a worker next to nothing",
+            "FASTCHAT_WORKER_MEMORY_MIB: 40 MiB leave a worker almost no memory",
         ),
         ({"workers": 8}, 4000, None),
     ],

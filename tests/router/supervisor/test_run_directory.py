@@ -124,7 +124,7 @@ def test_one_that_others_can_write_to_is_refused(temporary: Path, setting: bool)
     base = temporary / "run" if setting else temporary / f"fastchat-{os.geteuid()}"
     base.mkdir()
     base.chmod(0o777)
-    with pytest.raises(ConfigurationError, match=r"can be written to by others"):
+    with pytest.raises(ConfigurationError, match=r"is writable by other users"):
         create(base if setting else None)
 
 

@@ -59,7 +59,7 @@ def test_a_second_server_on_the_same_data_is_refused(directory: Path) -> None:
         assert (code, logged) == (
             2,
             f"fastchat: the data directory {directory}/data is in use by a server or a tool (process {server.process.pid}):"
-            " stop that first; or choose another directory with FASTCHAT_DATA_DIR\n",
+            " stop that process first; or choose another directory with FASTCHAT_DATA_DIR\n",
         )
         client.send(text("PING"))
         assert client.json()["type"] == "PONG"
@@ -99,7 +99,9 @@ def test_what_can_be_wrong_with_the_data_is_a_sentence(directory: Path) -> None:
     (data / "layout.json").write_text("{")
     code, logged = ServerProcess(directory, workers=2).fails()
     assert code == 2
-    assert logged.startswith(f"fastchat: {data}/layout.json can't be used: it is no JSON; expected is")
+    assert logged.startswith(
+        f"fastchat: {data}/layout.json can't be used: the file is not JSON; expected JSON"
+    )
 
 
 def test_preparing_gets_what_it_needs_and_its_refusal_is_the_servers(directory: Path) -> None:
@@ -125,7 +127,7 @@ def test_preparing_that_fails_without_a_word_is_a_failure_to_boot(
     server = ServerProcess(directory, worker=fake(), prepare=FAKE_PREPARE.format(body=body))
     assert server.fails() == (
         3,
-        f"fastchat: the files in {directory}/data could not be prepared: that ended with {how}\n",
+        f"fastchat: the files in {directory}/data could not be prepared: the process `prepare` ended with {how}\n",
     )
 
 

@@ -69,6 +69,6 @@ def _check_known(config: Config, path: Path, revision: str) -> None:
         ScriptDirectory.from_config(config).get_revision(revision)
     except CommandError:
         raise ConfigurationError(
-            f"the database {path} has been written by a newer FastChat: its tables are of revision {revision}, "
-            f"and this one knows them up to {REVISION}; start the newer one, or use another data directory"
+            f"the database {path} was written by a newer version of FastChat: the tables have revision {revision}, "
+            f"and this version supports revisions up to {REVISION}; start the newer version, or use another data directory"
         ) from None
