@@ -150,6 +150,10 @@ class Exchange:
 
     # -- Out --
 
+    def ticket(self) -> int:
+        """Return the next ticket, for what needs no more of a request."""
+        return next(self._tickets)
+
     def open(
         self, kind: str, session: Session, user: User, peer: str, message_id: str | None, now: float
     ) -> Request:
@@ -306,8 +310,12 @@ class Exchange:
             ticket, request = next(iter(self._open.items()))
             if request.deadline > now:
                 return
-            self._counters["unconfirmed_total"] += 1
-            self.settle(ticket, Outcome.FAILED, "", now)
+            self.give_up(ticket, now)
+
+    def give_up(self, ticket: int, now: float) -> None:
+        """Fail a request that was not confirmed in time."""
+        self._counters["unconfirmed_total"] += 1
+        self.settle(ticket, Outcome.FAILED, "", now)
 
 
 #: Where each kind of request names the other user.

@@ -3,6 +3,10 @@
 `send` at the sender's shard: limit, frame, request -> `_came` at the recipient's: refuse it, recognise a repeat, or give it to
 the store -> `appended`, when it is durable: into the mailbox, to the devices, answer -> `_settled` back at the sender's: MSG_ACK, or ERROR.
 
+Most messages take a shorter way: the chat is open, the recipient is in memory on this shard, and nothing stands in the way. They need no
+request and no record: `_send_here` gives them to the store, and `_acknowledge` answers. One that turns out not to be so simple gets its
+request later.
+
 Whether a message counts against the sender's limit is known only when it is settled, since repeats and refused ones don't. So the ones in
 flight are counted as if they would; when that fills the limit, the next one waits until they are settled. A message that is over
 the limit for certain still travels, marked: it may be the repeat of one that was accepted long ago.
@@ -18,10 +22,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from core.chat.capacity import Capacity
 from core.chat.command_queue import EVERYTHING
-from core.chat.envelope import MessageFlag, Outcome, Record, RecordKind
+from core.chat.envelope import MessageFlag, Outcome, Record, RecordKind, new_record
 from core.chat.exchange import Exchange, Request
 from core.chat.ports import Chance, Clock
 from core.chat.session import Session
+from core.chat.stalls import later
 from core.chat.store import Store
 from core.chat.user import Message, User
 from core.events import fields
@@ -59,6 +64,10 @@ _RECEIPT_STATUS: Final[dict[int, str]] = {
 }
 
 
+#: The flags of messages that may take the shorter way.
+_SIMPLE: Final = (int(MessageFlag.CHAT_OPEN), MessageFlag.CHAT_OPEN | MessageFlag.RECEIPTS)
+
+
 class Messages:
     """The messages from and to the users of one shard."""
 
@@ -69,6 +78,7 @@ class Messages:
         "_clock",
         "_delivery",
         "_exchange",
+        "_here",
         "_index",
         "_known",
         "_presence",
@@ -106,6 +116,8 @@ class Messages:
         self._presence = presence
         self._typing = typing
         self._capacity = Capacity(store, settings.mailbox_max)
+        #: Message that went the shorter way -> until when it must be confirmed, and who has sent it; in order of time.
+        self._here: dict[Message, tuple[float, Session]] = {}
         exchange.on(RecordKind.MESSAGE, 4, self._came, body=True, asks=True)
         exchange.on_outcome(MessageType.MSG, self._settled)
         #: Valid MSG, and those of them that went to another shard.
@@ -154,15 +166,46 @@ class Messages:
         self.sent += 1
         user.in_flight += 1
         session.asked()
+        altered = session.receipts and content != data["content"]
+        simple = flags in _SIMPLE and not altered
+        if simple and self._send_here(session, user, recipient, message_id, frame, now):
+            return
         request = self._exchange.open(MessageType.MSG, session, user, recipient, message_id, now)
         request.frame = frame
-        if session.receipts and content != data["content"]:
-            request.altered = True
+        request.altered = altered
         if flags & MessageFlag.CHAT_OPEN:
             session.choose(recipient, request.ticket)
         texts = (user.user_id, recipient, message_id, str(user.mailbox.lamport + 1))
         if self._exchange.ask(RecordKind.MESSAGE, flags, request, texts, frame, now):
             self.sent_far += 1
+
+    def _send_here(
+        self, session: Session, user: User, recipient: str, message_id: str, frame: bytes, now: float
+    ) -> bool:
+        """Send it the shorter way. False, and nothing has happened, when that is not for this message."""
+        peer = self._known.get(recipient)
+        if peer is None:
+            return False
+        sender = user.user_id
+        chat, mailbox, capacity = peer.chats.get(sender), peer.mailbox, self._capacity
+        if (
+            chat is None
+            or not chat.saved
+            or user.chats[recipient].noting
+            or mailbox.waiting >= capacity.free_below
+            or capacity.counting
+            or mailbox.find(sender, message_id) is not None
+        ):
+            return False
+        message = Message(peer, chat, message_id, frame)
+        message.receipts = session.receipts
+        message.lamport = user.mailbox.lamport + 1
+        message.deadline = deadline = now + CONFIRM_TIMEOUT
+        mailbox.reserve(message)
+        session.choose(recipient, self._exchange.ticket())
+        self._here[message] = deadline, session
+        self._store.append(message)
+        return True
 
     def _came(self, record: Record, now: float) -> None:
         """Refuse it at the recipient's shard, recognise it, or give it to the store."""
@@ -226,6 +269,10 @@ class Messages:
 
     def _appended(self, message: Message, failure: str | None, now: float) -> None:
         user = message.user
+        here = self._here.pop(message, None)
+        if here is not None and (failure is not None or message.original is not None):
+            self._ask_after_all(message, here[1], now)
+            here = None
         waiting, message.waiting = message.waiting, []
         if failure is not None:
             user.mailbox.withdraw(message)
@@ -241,12 +288,66 @@ class Messages:
             self._typing.message_came(user, message.sender)
             if user.sessions and self._show(user, message, now):
                 outcome, repeat = Outcome.DELIVERED, Outcome.REPEAT_DELIVERED
-                self._shown[LOCAL if waiting[0].worker == self._index else BUS].append(message.deadline)
+                is_local = here is not None or waiting[0].worker == self._index
+                self._shown[LOCAL if is_local else BUS].append(message.deadline)
             else:
                 outcome, repeat = Outcome.STORED, Outcome.REPEAT_STORED
+            if here is not None:
+                self._acknowledge(here[1], message, outcome, now)
+                outcome = repeat
         for record in waiting:
             self._exchange.reply(record, outcome, user.stored_name, now)
             outcome = repeat
+
+    def _acknowledge(self, session: Session, message: Message, outcome: Outcome, now: float) -> None:
+        """Answer a message that went the shorter way, which is what `_settled` does for others."""
+        user = session.user
+        assert user is not None, "who writes has said HELLO"
+        user.in_flight -= 1
+        if not session.closed:
+            if session.receipts:
+                ack = codec.receipt(message.message_id, _RECEIPT_STATUS[outcome], message.user.user_id, None)
+            else:
+                ack = codec.msg_ack(message.message_id, _PLAIN_STATUS[outcome])
+            session.connection.send(ack)
+        user.messages.count(now)
+        if len(user.sessions) > 1 or session.closed:
+            self._send_carbons(user, session, message.frame)
+        session.decided()
+        if user.parked:
+            self._go_on(user)
+
+    def _ask_after_all(self, message: Message, session: Session, now: float) -> None:
+        """Make the request and the record of a message that went the shorter way."""
+        user, peer = session.user, message.user.user_id
+        assert user is not None, "who writes has said HELLO"
+        request = self._exchange.open(MessageType.MSG, session, user, peer, message.message_id, now)
+        request.frame = message.frame
+        texts = (message.sender, peer, message.message_id, str(message.lamport))
+        flags = MessageFlag.CHAT_OPEN | (MessageFlag.RECEIPTS if message.receipts else 0)
+        record = new_record((self._index, 0, flags, request.ticket, message.deadline, texts, message.frame))
+        message.waiting.insert(0, record)
+
+    @property
+    def open(self) -> int:
+        """How many messages that went the shorter way are not settled."""
+        return len(self._here)
+
+    def stood_still(self, seconds: float, now: float) -> None:
+        """Note that the worker stood still (``core.chat.stalls``)."""
+        latest = now + CONFIRM_TIMEOUT
+        for message, (until, session) in self._here.items():
+            self._here[message] = later(until, seconds, latest), session
+
+    def tick(self, now: float) -> None:
+        """Give up what the store has not confirmed in time."""
+        while self._here:
+            message, (until, session) = next(iter(self._here.items()))
+            if until > now:
+                return
+            del self._here[message]
+            self._ask_after_all(message, session, now)
+            self._exchange.give_up(message.waiting[0].ticket, now)
 
     def written(self, now: float) -> None:
         """Note that what was shown in this loop turn has been written to the clients."""
@@ -289,9 +390,13 @@ class Messages:
                     self._send_carbons(user, session, request.frame)
         session.decided()
         if user.parked:
-            for parked in user.parked:
-                parked.continue_later(EVERYTHING)
-            user.parked = []
+            self._go_on(user)
+
+    def _go_on(self, user: User) -> None:
+        """Go on with the sessions that wait to know whether one more message is allowed."""
+        for parked in user.parked:
+            parked.continue_later(EVERYTHING)
+        user.parked = []
 
     def _answer_repeat(self, record: Record, message: Message, now: float) -> None:
         """Answer `record`, which has the sender and id of a committed message."""

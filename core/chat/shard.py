@@ -186,6 +186,7 @@ class Shard:
     def stood_still(self, seconds: float, now: float) -> None:
         """Note that the worker stood still for so long: nothing is over that could not go on meanwhile. Comes before the next `tick`."""
         self.exchange.stood_still(seconds, now)
+        self.messages.stood_still(seconds, now)
         self.typing.stood_still(seconds, now)
         self.delivery.stood_still(seconds, now)
         self.presence.stood_still(seconds, now)
@@ -193,6 +194,7 @@ class Shard:
     def tick(self, now: float) -> None:
         """Do what happens by the passing of time alone; called several times a second."""
         self.exchange.tick(now)
+        self.messages.tick(now)
         self.typing.tick(now)
         self.expiries.tick(now)
         self.delivery.tick(now)
@@ -271,7 +273,7 @@ class Shard:
         stats["sessions"] = self.presence.sessions
         stats["users"] = len(self.users)
         stats["online"] = len(self.presence)
-        stats["requests"] = len(self.exchange)
+        stats["requests"] = len(self.exchange) + self.messages.open
         stats["bus_seconds"] = self.exchange.seconds.report()
         stats["bus_unheard"] = self.presence.unheard
         return stats

@@ -112,7 +112,7 @@ class User:
         self.presences = SlidingWindow(settings.presence_per_minute)
         #: Requests that are not answered yet.
         self.requests = 0
-        #: Messages among them: they will count against the limit, unless the other side refuses them.
+        #: Messages among them, and those that needed no request: they will count against the limit, unless the other side refuses them.
         self.in_flight = 0
         #: Those that wait for messages in flight to be decided, since only then it is known whether one more is allowed.
         self.parked: list[Device] = []
@@ -155,7 +155,7 @@ class User:
     @property
     def busy(self) -> bool:
         """Whether something is on its way that will come back to this object, so that it must stay in memory."""
-        return bool(self.pins or self.requests)
+        return bool(self.pins or self.requests or self.in_flight)
 
 
 class Device:
