@@ -195,18 +195,20 @@ class Connection(WSListener):
 
     # -- The end of a loop turn --
 
-    def flush(self, now: float) -> None:
-        """Write this turn's frames with one system call; what the kernel does not take waits in the transport."""
+    def flush(self, now: float) -> int:
+        """Write this turn's frames with one system call, and return how many; what the kernel does not take waits in the transport."""
         self._dirty = False
+        written = len(self._frames)
         self._write_frames()
         stream = self._stream
         if stream is None or self._linger_until is not None:
-            return
+            return written
         waiting = stream.get_write_buffer_size()
         if waiting > self.outbox_max:
             self.session.close(CloseCode.TRY_AGAIN_LATER, "you read too slowly; reconnect", now)
         elif self.session.behind and waiting < REPLAY_WINDOW_BYTES:
             self.session.writable(now)
+        return written
 
     def _write_frames(self) -> None:
         stream, frames = self._stream, self._frames
