@@ -202,7 +202,7 @@ install = $(lock); if $(is_new); then exit; fi; \
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint requirements.lock --editable
 
 $(VENV)/.installed-run: pyproject.toml requirements.lock $(VENV)/.made-for
-	@$(install) . && mv $(VENV)/.began $@
+	@$(install) '.[charts]' && mv $(VENV)/.began $@
 
 $(VENV)/.installed-fuzz: pyproject.toml requirements.lock $(VENV)/.made-for
 	@$(install) '.[dev,fuzz]' && cp -p $(VENV)/.began $(VENV)/.installed-run && cp -p $(VENV)/.began $(VENV)/.installed-dev && mv $(VENV)/.began $@

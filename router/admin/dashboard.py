@@ -91,7 +91,9 @@ class Dashboard:
     async def _get_plotly(self, request: web.Request) -> web.StreamResponse:
         path = _plotly_path()
         if path is None:
-            raise web.HTTPNotFound(text="The package plotly is not installed, so there are no charts.\n")
+            raise web.HTTPNotFound(
+                text="The package plotly is not installed: pip install 'fastchat[charts]'.\n"
+            )
         if self._plotly is None:
             # It has megabytes, and compressing them takes most of a second.
             self._plotly = asyncio.ensure_future(asyncio.to_thread(StaticFile, path, _FOR_GOOD))

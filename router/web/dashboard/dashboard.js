@@ -156,7 +156,8 @@ function loadPlotly(name) {
   });
   script.addEventListener("error", () => {
     script.remove(); // the next server that answers is asked again
-    for (const plot of plots) plot.say("Charts can't be shown: their library did not come.");
+    for (const plot of plots)
+      plot.say("Charts can't be shown: the server did not send plotly.js. Is the extra fastchat[charts] installed?");
   });
   document.head.append(script);
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import http.client
 import json
@@ -16,9 +17,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
 from core.process.metrics import METRICS
 from router.admin.columns import HISTOGRAMS
+from router.admin.dashboard import Dashboard
+from router.admin.samples import Samples
 from tests.router.front_process import PROJECT, hello, wait_until
 from tests.router.server_process import FAKE_WORKER, ServerProcess
 
@@ -115,6 +120,22 @@ def test_the_library_for_charts_is_kept_for_good_under_a_name_with_its_version(s
     plain = get(server, PLOTLY)
     assert "Content-Encoding" not in plain[1]
     assert plain[2] == gzip.decompress(body)
+
+
+async def ask_without_plotly(name: str) -> None:
+    dashboard = Dashboard(Samples(1, 1, 0.0), dict)
+    (route,) = [route for route in dashboard.routes() if route.path == "/dashboard/{name}"]
+    await route.handler(make_mocked_request("GET", f"/dashboard/{name}", match_info={"name": name}))
+
+
+def test_without_the_extra_for_charts_the_answer_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("router.admin.dashboard.find_spec", lambda name: None)
+    with pytest.raises(web.HTTPNotFound) as raised:
+        asyncio.run(ask_without_plotly(Path(PLOTLY).name))
+    assert raised.value.text is not None
+    assert "fastchat[charts]" in raised.value.text
 
 
 @pytest.mark.parametrize(
