@@ -95,7 +95,7 @@ FROM_SERVER: Final[dict[str, tuple[Example, ...]]] = {
     MessageType.PRESENCE: (
         Example("", {"users": [_ALICE_ONLINE, _BOB_ONLINE]}),
         Example(
-            "With `presence_delta`, when Bob has left",
+            "A client with `presence_delta` receives this when Bob has gone offline",
             {"users": [_BOB_ONLINE | {"online": False}], "delta": True, "scope": Scope.EVERYONE},
         ),
     ),

@@ -1,4 +1,4 @@
-"""What clients may say: the command table, and what each command checks before the room that does the work gets it.
+"""What clients may say: the command table, and what each command checks before the part that does the work gets it.
 
 To add a command: a MessageType, a method of `Commands` here, and a row in `Commands.table`.
 """

@@ -19,7 +19,7 @@ anything.
 | PRESENCE_SNAPSHOT | to all, or to who asked | JSON | everyone online here; `ticket` is the version |
 | PRESENCE_REQUEST | to who is behind | | send me a snapshot |
 
-To add one: a RecordKind, a row here, and a handler that a room registers (``core.chat.exchange.Exchange.on``).
+To add one: a RecordKind, a row here, and a handler that a part of the shard registers (``core.chat.exchange.Exchange.on``).
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class RecordHead(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A record as the room that handles it gets it, whether it came over the bus or from this shard."""
+    """A record as the part that handles it gets it, whether it came over the bus or from this shard."""
 
     #: The process that it comes from.
     worker: int

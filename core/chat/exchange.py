@@ -1,9 +1,9 @@
 """The route from one user's shard to another's, and back (D26).
 
-`ask` and `notify` reach the shard that owns a user: by a plain call when that is this one, else by a record over the bus. The room that
+`ask` and `notify` reach the shard that owns a user: by a plain call when that is this one, else by a record over the bus. The part that
 handles a kind of record registers for it (`on`), so the order of its fields stands in one file, where they are written and read.
 
-A request gets a ticket, and its Outcome comes back to the room that registered for it (`on_outcome`). A request without an answer within
+A request gets a ticket, and its Outcome comes back to the part that registered for it (`on_outcome`). A request without an answer within
 5 s has failed. Failed means *not confirmed*: the other side may have done it all the same. Records from one shard to another stay in
 order: that keeps messages in order (D18), and lets a client send OPEN_CHAT and MSG in one go.
 """
@@ -111,7 +111,7 @@ class Exchange:
         self._handlers: dict[int, Handler] = {}
         #: RecordKind -> how many fields a record has that needs no answer, and who handles it.
         self._told: dict[int, tuple[int, Told]] = {}
-        #: Message type of a request -> the room that wants its outcome.
+        #: Message type of a request -> the part that wants its outcome.
         self._settled: dict[str, Settled] = {}
         #: ticket -> request. All wait equally long, so the first is the first to expire.
         self._open: dict[int, Request] = {}

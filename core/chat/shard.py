@@ -1,10 +1,10 @@
-"""One worker's part of FastChat: the rooms in which everything happens, put together, and what reaches them from outside.
+"""One worker's part of FastChat: its parts put together, and what reaches them from outside.
 
-Everything about a user happens on the shard that owns the user. Each thing that can happen has a room of its own: `hellos`, `chats`,
+Everything about a user happens on the shard that owns the user. Each kind of event has a part of its own: `hellos`, `chats`,
 `messages`, `delivery`, `receipts`, `histories`, `typing`, `presence`. They share the `users` in memory and the `exchange` with the other
 shards, and none of them knows the shard. What comes from outside arrives here: sessions, envelopes, and time.
 
-To add a room: make it here with what it uses; it registers for its records by itself (`Exchange.on`).
+To add a part: make it here with what it uses; it registers for its records by itself (`Exchange.on`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""One user as the owning shard knows it: name, devices, chats, mailbox with messages, and what counts against the limits."""
+"""One user as the owning shard knows it: name, devices, chats, mailbox with messages, and what counts against the limits.
+
+`User`, `Message` and `Device`, which is the base of ``core.chat.session.Session``, stand in one file since they refer to one another.
+"""
 
 from __future__ import annotations
 
@@ -159,7 +162,7 @@ class User:
 
 
 class Device:
-    """One connection of a user as the rooms know it that write to it: delivery, presence and typing keep their notes here."""
+    """One connection of a user as those parts know it that write to it: delivery, presence and typing keep their notes here."""
 
     __slots__ = (
         "announcements",

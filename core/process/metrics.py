@@ -2,7 +2,7 @@
 
 Every process counts for itself, since its start, and reports all of it to the supervisor once a second (``core.process.control``) under the names
 of this table, with labels as Prometheus writes them: ``errors_total{type="MSG",code="VALIDATION"}``. A histogram is reported as
-`Histogram.report` says. To add a metric: a row here, and the place that counts. Labels must be bounded: no user ids, nothing that a
+`Histogram.report` says. docs/architecture.md says how to add a metric. Labels must be bounded: no user ids, nothing that a
 client chooses.
 """
 
@@ -53,10 +53,10 @@ class Metric(NamedTuple):
 
 _TABLE: Final = (
     # -- A worker: who is there --
-    Metric("connections", Kind.GAUGE, Source.WORKER, "Clients' connections, those that are closing included."),
+    Metric("connections", Kind.GAUGE, Source.WORKER, "Open client connections, including those that are closing."),
     Metric("sessions", Kind.GAUGE, Source.WORKER, "Connections that have sent HELLO."),
     Metric("users", Kind.GAUGE, Source.WORKER, "Users in memory: connected users, and users who disconnected a moment ago."),
-    Metric("online", Kind.GAUGE, Source.WORKER, "Users of the whole server whom this worker knows to be online."),
+    Metric("online", Kind.GAUGE, Source.WORKER, "Online users of the whole server, as this worker sees them; not to be summed over workers."),
     Metric("slots", Kind.GAUGE, Source.WORKER, "Placement slots, of 1024, that this worker owns."),
     # -- A worker: what clients say --
     Metric("received_total", Kind.COUNTER, Source.WORKER, "Messages received from clients, refused ones included, by message type.", ("type",)),
@@ -93,7 +93,7 @@ _TABLE: Final = (
     Metric("endpoints_reopened_total", Kind.COUNTER, Source.WORKER, "Sockets in the run directory that were deleted and created again."),
     # -- A worker: the hand-over --
     Metric("adopted_total", Kind.COUNTER, Source.WORKER, "Client sockets received from fronts."),
-    Metric("handover_truncated_total", Kind.COUNTER, Source.WORKER, "Hand-over messages of fronts that arrived without their socket."),
+    Metric("handover_truncated_total", Kind.COUNTER, Source.WORKER, "Hand-over messages that a worker received without the client's socket; the front sends them again."),
     Metric("handover_pauses_total", Kind.COUNTER, Source.WORKER, "Times that the worker stopped receiving sockets since its file descriptors had run out."),
     # -- A worker: the store --
     Metric("commit_seconds", Kind.HISTOGRAM, Source.WORKER, "Duration of commits, fsync included.", (), SECONDS),
@@ -128,8 +128,8 @@ _TABLE: Final = (
     Metric("front_lobby", Kind.GAUGE, Source.FRONT, "WebSocket connections that have not sent HELLO."),
     Metric("front_lingering", Kind.GAUGE, Source.FRONT, "Connections that are closing."),
     Metric("front_pages", Kind.GAUGE, Source.FRONT, "HTTP connections for the chat page and its files."),
-    Metric("front_waiting", Kind.GAUGE, Source.FRONT, "Connections that wait to be handed over, by worker.", ("worker",)),
-    Metric("front_in_flight", Kind.GAUGE, Source.FRONT, "Connections handed over that the worker has not confirmed, by worker.", ("worker",)),
+    Metric("front_waiting", Kind.GAUGE, Source.FRONT, "Connections that wait in the front to be handed over, by the worker that they go to.", ("worker",)),
+    Metric("front_in_flight", Kind.GAUGE, Source.FRONT, "Connections handed over that their worker has not confirmed, by worker.", ("worker",)),
     Metric("front_handed_over_total", Kind.COUNTER, Source.FRONT, "Client sockets sent to workers."),
     Metric("front_handover_shortages_total", Kind.COUNTER, Source.FRONT, "Hand-overs deferred since the kernel had no memory or descriptors left for them."),
     Metric("front_adopted_total", Kind.COUNTER, Source.FRONT, "Hand-overs confirmed by workers."),

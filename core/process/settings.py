@@ -120,7 +120,7 @@ class Settings(BaseSettings):
         ge=0,
         le=1_048_576,
         description="Memory in MiB that a worker may use; beyond it the worker refuses new connections with close code 1013 until memory is"
-        " free again. 0 is the worker's share of 4/5 of the memory that the machine or container has.",
+        " free again. 0 means an equal share for each worker of 4/5 of the memory that the machine or container has.",
     )
     user_ids: Literal["uuid4", "uuid", "any"] = Field(
         "uuid4",

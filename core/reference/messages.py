@@ -395,8 +395,8 @@ FROM_SERVER: Final = (
     ),
     Message(
         MessageType.MSG_ACK,
-        "MSG_ACK says what became of a MSG. Without `receipts`, the server sends one MSG_ACK for each MSG, with the status `delivered`"
-        " or `stored`. With `receipts`, the server sends one MSG_ACK for each step: `accepted`, `delivered`, `read`.",
+        "MSG_ACK says what became of a MSG. Without the capability `receipts`, the sender of a MSG receives one MSG_ACK, with the"
+        " status `delivered` or `stored`. With `receipts`, the sender receives one MSG_ACK for each step: `accepted`, `delivered`, `read`.",
         (
             Field("message_id", _MESSAGE_ID, "the MSG that the server answers"),
             Field(

@@ -1,9 +1,8 @@
 """The vocabulary of the wire: message types, error codes, close codes, capabilities and limits, one table each.
 
-Everything that a client can see by name or number stands here once; the code, the tests and the documentation read it from here.
+Everything that a client can see by name or number stands here; the server, its tests and its documentation read it from here.
 A comment such as (D7) cites the rule behind it, in docs/decisions.md.
-To add a message type: a constant in `MessageType`, a row in ``core.chat.commands.Commands.table`` if clients send it, a frame builder in
-``core.wire.codec`` if the server does.
+docs/architecture.md says what to change for a new message type, error or close code.
 """
 
 from __future__ import annotations

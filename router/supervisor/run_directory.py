@@ -57,7 +57,8 @@ class RunDirectory:
                 lock = _lock_now(base, self._created or [base])
                 if lock is None:
                     raise ConfigurationError(
-                        f"the run directory {base} was removed, and another server uses this path now"
+                        f"the run directory {base} was removed, and another server uses this path now:"
+                        f" stop one of the two servers, or give each a directory of its own with {_SETTING}"
                     )
                 os.close(self._lock)
                 self._lock = lock
