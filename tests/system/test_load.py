@@ -112,7 +112,9 @@ def test_failures_are_seen(start_server: StartServer, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("processes", ["", "2"])
 def test_no_server(tmp_path: Path, processes: str) -> None:
-    result = make_load("ws://127.0.0.1:1/ws", tmp_path, users=2, seconds=1, processes=processes)
+    # With several processes the users begin only once all of them are there.
+    seconds = 6 if processes else 1
+    result = make_load("ws://127.0.0.1:1/ws", tmp_path, users=2, seconds=seconds, processes=processes)
     assert result.returncode != 0
     assert result.stderr.count("never tried: HELLO->HELLO_ACK") == 1
 
