@@ -86,7 +86,7 @@ class ZmqBus:
             records.append(record)
 
     def stats(self) -> dict[str, Any]:
-        """Return the worker's report."""
+        """Return this part of the worker's report."""
         return {
             "bus_sent_total": self._sent,
             "bus_records_total": self._records_sent,

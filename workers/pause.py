@@ -20,14 +20,13 @@ class _ITimerSpec(ctypes.Structure):
 
 
 class Pause:
-    """Calls `over` so many seconds after each `begin`. Raises OSError where the system has no timerfd."""
+    """Calls `over` so many seconds after each `begin`, as long as the process lives. Raises OSError where the system has no timerfd."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, over: Callable[[], None]) -> None:
         library = ctypes.CDLL(None, use_errno=True)
         if not hasattr(library, "timerfd_create"):
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         self._settime = library.timerfd_settime
-        self._loop = loop
         self._over = over
         self._spec = ctypes.byref(_ITimerSpec(0, 0, int(seconds), int(seconds % 1 * _NANOSECONDS)))
         self._fd: int = library.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
@@ -38,11 +37,6 @@ class Pause:
     def begin(self) -> None:
         """Begin a pause; one that has begun begins again."""
         self._settime(self._fd, 0, self._spec, None)
-
-    def close(self) -> None:
-        """End it; `over` is not called any more."""
-        self._loop.remove_reader(self._fd)
-        os.close(self._fd)
 
     def _expired(self) -> None:
         try:

@@ -97,7 +97,7 @@ class Turn:
             self.schedule()
 
     def stats(self) -> dict[str, Any]:
-        """Return the worker's report; the longest turn is that since this was asked last."""
+        """Return this part of the worker's report; the longest turn is that since this was asked last."""
         longest, self._longest = self._longest, 0.0
         return {"turn_seconds": self._durations.report(), "longest_turn_seconds": longest}
 

@@ -167,8 +167,8 @@ class Messages:
         user.in_flight += 1
         session.asked()
         altered = session.receipts and content != data["content"]
-        simple = flags in _SIMPLE and not altered
-        if simple and self._send_here(session, user, recipient, message_id, frame, now):
+        peer = self._known.get(recipient) if flags in _SIMPLE and not altered else None
+        if peer is not None and self._send_here(session, user, peer, message_id, frame, now):
             return
         request = self._exchange.open(MessageType.MSG, session, user, recipient, message_id, now)
         request.frame = frame
@@ -180,13 +180,10 @@ class Messages:
             self.sent_far += 1
 
     def _send_here(
-        self, session: Session, user: User, recipient: str, message_id: str, frame: bytes, now: float
+        self, session: Session, user: User, peer: User, message_id: str, frame: bytes, now: float
     ) -> bool:
         """Send it the shorter way. False, and nothing has happened, when that is not for this message."""
-        peer = self._known.get(recipient)
-        if peer is None:
-            return False
-        sender = user.user_id
+        sender, recipient = user.user_id, peer.user_id
         chat, mailbox, capacity = peer.chats.get(sender), peer.mailbox, self._capacity
         if (
             chat is None
@@ -197,10 +194,9 @@ class Messages:
             or mailbox.find(sender, message_id) is not None
         ):
             return False
-        message = Message(peer, chat, message_id, frame)
-        message.receipts = session.receipts
-        message.lamport = user.mailbox.lamport + 1
-        message.deadline = deadline = now + CONFIRM_TIMEOUT
+        deadline = now + CONFIRM_TIMEOUT
+        lamport = user.mailbox.lamport + 1
+        message = Message(peer, chat, message_id, frame, session.receipts, lamport, deadline)
         mailbox.reserve(message)
         session.choose(recipient, self._exchange.ticket())
         self._here[message] = deadline, session
@@ -248,10 +244,8 @@ class Messages:
                 return
             refusal = capacity.refusal(user, chat)
         if refusal is None:
-            message = Message(user, chat, message_id, frame)
-            message.receipts = bool(flags & MessageFlag.RECEIPTS)
-            message.lamport = int(lamport)
-            message.deadline = deadline
+            receipts = bool(flags & MessageFlag.RECEIPTS)
+            message = Message(user, chat, message_id, frame, receipts, int(lamport), deadline)
             message.waiting.append(record)
             mailbox.reserve(message)
             self._store.append(message)
@@ -293,29 +287,13 @@ class Messages:
             else:
                 outcome, repeat = Outcome.STORED, Outcome.REPEAT_STORED
             if here is not None:
-                self._acknowledge(here[1], message, outcome, now)
+                self._acknowledge(
+                    here[1], user.user_id, message.message_id, message.frame, outcome, None, now
+                )
                 outcome = repeat
         for record in waiting:
             self._exchange.reply(record, outcome, user.stored_name, now)
             outcome = repeat
-
-    def _acknowledge(self, session: Session, message: Message, outcome: Outcome, now: float) -> None:
-        """Answer a message that went the shorter way, which is what `_settled` does for others."""
-        user = session.user
-        assert user is not None, "who writes has said HELLO"
-        user.in_flight -= 1
-        if not session.closed:
-            if session.receipts:
-                ack = codec.receipt(message.message_id, _RECEIPT_STATUS[outcome], message.user.user_id, None)
-            else:
-                ack = codec.msg_ack(message.message_id, _PLAIN_STATUS[outcome])
-            session.connection.send(ack)
-        user.messages.count(now)
-        if len(user.sessions) > 1 or session.closed:
-            self._send_carbons(user, session, message.frame)
-        session.decided()
-        if user.parked:
-            self._go_on(user)
 
     def _ask_after_all(self, message: Message, session: Session, now: float) -> None:
         """Make the request and the record of a message that went the shorter way."""
@@ -359,44 +337,60 @@ class Messages:
 
     def _settled(self, request: Request, outcome: int, name: str, now: float) -> None:
         """Answer at the sender's shard: MSG_ACK, or why not. `name` is the recipient's, if the message was accepted."""
-        user, session = request.user, request.session
-        chat = user.chats.get(request.peer)
-        if chat is not None and chat.noting and outcome in _PLAIN_STATUS:
-            chat.wait(partial(self._settled, request, outcome, name))
-            return
-        user.in_flight -= 1
+        user, session, peer = request.user, request.session, request.peer
+        chat = user.chats.get(peer)
         if outcome not in _PLAIN_STATUS:
             self._exchange.refuse(request, outcome, now)
-        else:
-            if chat is None or not chat.saved:
-                # The recipient's shard knows of the chat, so it is open, and the record here was lost (D7).
-                chat = self._chats.repair(user, request.peer, name)
-                self._delivery.announce(user, chat, now)
-                self._chats.wrote(session, user, chat)
-                session.choose(request.peer, request.ticket)
-            if not session.closed:
-                assert request.message_id is not None, "every message has an id"
-                if session.receipts:
-                    stored = _stored_text(request) if request.altered else None
-                    ack = codec.receipt(request.message_id, _RECEIPT_STATUS[outcome], request.peer, stored)
-                else:
-                    ack = codec.msg_ack(request.message_id, _PLAIN_STATUS[outcome])
-                session.connection.send(ack)
-            if outcome > Outcome.STORED:
-                session.charge(now)
+            self._decided(session, user)
+            return
+        if chat is not None and chat.noting:
+            chat.wait(partial(self._settled, request, outcome, name))
+            return
+        if chat is None or not chat.saved:
+            # The recipient's shard knows of the chat, so it is open, and the record here was lost (D7).
+            chat = self._chats.repair(user, peer, name)
+            self._delivery.announce(user, chat, now)
+            self._chats.wrote(session, user, chat)
+            session.choose(peer, request.ticket)
+        assert request.message_id is not None, "every message has an id"
+        stored = _stored_text(request) if request.altered else None
+        self._acknowledge(session, peer, request.message_id, request.frame, outcome, stored, now)
+
+    def _acknowledge(
+        self,
+        session: Session,
+        peer: str,
+        message_id: str,
+        frame: bytes,
+        outcome: int,
+        stored: bytes | None,
+        now: float,
+    ) -> None:
+        """Answer an accepted message. `stored` is its content as JSON, for a sender who wrote something else (D11)."""
+        user = session.user
+        assert user is not None, "who writes has said HELLO"
+        if not session.closed:
+            if session.receipts:
+                ack = codec.receipt(message_id, _RECEIPT_STATUS[outcome], peer, stored)
             else:
-                user.messages.count(now)
-                if len(user.sessions) > 1 or session.closed:
-                    self._send_carbons(user, session, request.frame)
+                ack = codec.msg_ack(message_id, _PLAIN_STATUS[outcome])
+            session.connection.send(ack)
+        if outcome > Outcome.STORED:
+            session.charge(now)
+        else:
+            user.messages.count(now)
+            if len(user.sessions) > 1 or session.closed:
+                self._send_carbons(user, session, frame)
+        self._decided(session, user)
+
+    def _decided(self, session: Session, user: User) -> None:
+        """Note that a message is settled, and go on with the sessions that wait to know whether one more is allowed."""
+        user.in_flight -= 1
         session.decided()
         if user.parked:
-            self._go_on(user)
-
-    def _go_on(self, user: User) -> None:
-        """Go on with the sessions that wait to know whether one more message is allowed."""
-        for parked in user.parked:
-            parked.continue_later(EVERYTHING)
-        user.parked = []
+            for parked in user.parked:
+                parked.continue_later(EVERYTHING)
+            user.parked = []
 
     def _answer_repeat(self, record: Record, message: Message, now: float) -> None:
         """Answer `record`, which has the sender and id of a committed message."""

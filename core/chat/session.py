@@ -113,7 +113,7 @@ class _Gone:
         """Drop it: nobody is there."""
 
     def close(self, code: int, reason: str) -> None:
-        """Close it."""
+        """Do nothing: it is closed."""
 
     def hold(self, until: float) -> None:
         """Do nothing: nothing comes."""
@@ -334,12 +334,12 @@ class Session(Device):
         return Refusal(ErrorCode.VALIDATION, problem, field="type", expected=sorted(may_say))
 
     def _must_wait(self, command: Command, data: dict[str, Any]) -> bool:
-        line = self._queue
-        if not line.held:
+        queue = self._queue
+        if not queue.held:
             return False
         if command.about is not None:
-            return line.holds_peer(data.get(command.about))
-        return line.holds_everything() and not (command.urgent and self.user is not None)
+            return queue.holds_peer(data.get(command.about))
+        return queue.holds_everything() and not (command.urgent and self.user is not None)
 
     def _run(self, kind: str, command: Command, data: dict[str, Any], now: float) -> None:
         if self.user is None and command.needs_hello:

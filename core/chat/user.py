@@ -28,7 +28,16 @@ class Message(Entry):
 
     __slots__ = ("deadline", "frame", "original", "read", "receipts", "user", "waiting")
 
-    def __init__(self, user: User, chat: Chat, message_id: str, frame: bytes) -> None:
+    def __init__(
+        self,
+        user: User,
+        chat: Chat,
+        message_id: str,
+        frame: bytes,
+        receipts: bool = False,
+        lamport: int = 0,
+        deadline: float = 0.0,
+    ) -> None:
         #: The recipient, and the recipient's record of the chat.
         self.user = user
         self.chat = chat
@@ -37,13 +46,13 @@ class Message(Entry):
         #: The finished MSG frame, as a plain device of the recipient gets it.
         self.frame = frame
         self.seq = 0
-        self.lamport = 0
+        self.lamport = lamport
         #: Whether the sender wants to know when it is delivered and read, and whether it has been read (D11).
-        self.receipts = False
+        self.receipts = receipts
         self.read = False
         # -- Until it is committed --
         #: When it must not be stored any more, on the monotonic clock (D26).
-        self.deadline = 0.0
+        self.deadline = deadline
         #: The records that are to be answered: the one that brought it, and its repeats that came meanwhile.
         self.waiting: list[Record] = []
         #: Set by the store instead of committing: the stored message of the same sender and id (D10).

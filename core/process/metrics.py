@@ -66,8 +66,8 @@ _TABLE: Final = (
     Metric("errors_total", Kind.COUNTER, Source.WORKER, "ERROR messages sent to clients, by the type of the message that caused them and by code.", ("type", "code")),
     Metric("closes_total", Kind.COUNTER, Source.WORKER, "Connections closed, by the side that closed them, close code and close reason.", ("by", "code", "reason")),
     Metric("requests", Kind.GAUGE, Source.WORKER, "Messages, chats and history requests that wait for an answer of another worker or of the store."),
-    Metric("unconfirmed_total", Kind.COUNTER, Source.WORKER, "Requests to other workers that were not answered within 5 s."),
-    Metric("late_results_total", Kind.COUNTER, Source.WORKER, "Answers of other workers that came after the request had timed out."),
+    Metric("unconfirmed_total", Kind.COUNTER, Source.WORKER, "Messages, chats and history requests that got no answer within 5 s."),
+    Metric("late_results_total", Kind.COUNTER, Source.WORKER, "Answers that came after the request had timed out."),
     Metric("expired_total", Kind.COUNTER, Source.WORKER, "Requests of other workers that were dropped since their deadline had passed."),
     # -- A worker: its event loop and what clients have not read --
     Metric("turn_seconds", Kind.HISTOGRAM, Source.WORKER, "Duration of event-loop turns, idle ones excluded.", (), SECONDS),

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections.abc import Iterable
 from itertools import groupby
 from typing import Final
 
@@ -70,7 +71,7 @@ _ATTRIBUTE: Final = re.compile(
 )
 
 
-def _any_of(names: list[str]) -> str:
+def _any_of(names: Iterable[str]) -> str:
     """Make a pattern of all these names, by their first letters: one long alternation would be tried name by name."""
     groups = groupby(sorted(names), key=lambda name: name[0])
     return "|".join(f"{first}(?:{'|'.join(name[1:] for name in group)})" for first, group in groups)
@@ -78,7 +79,7 @@ def _any_of(names: list[str]) -> str:
 
 #: Tags without attributes, one behind the other. Behind something that was removed all of them go: none is a `List<Object>`.
 _MORE_TAGS: Final = re.compile(
-    rf"(?: < /?+ (?:{_any_of(sorted(ELEMENTS - RAW))}) [\t\n /]{{0,8}}+ > )++",
+    rf"(?: < /?+ (?:{_any_of(ELEMENTS - RAW)}) [\t\n /]{{0,8}}+ > )++",
     re.VERBOSE | re.ASCII | re.IGNORECASE,
 )
 

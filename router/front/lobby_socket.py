@@ -202,7 +202,6 @@ class LobbySocket(PeekedSocket):
         return outcome
 
     def _said_hello(self, hello: Hello, carried: bytes) -> None:
-        self.unwatch()
         self.set_mark(1)
         self.user_id = hello.user_id
         denial = None if self.slot is None else self.sockets.addresses.said_hello(self.slot)
@@ -210,6 +209,7 @@ class LobbySocket(PeekedSocket):
             self.sockets.count_denial(denial, self.address)
             self.end(CloseCode.TRY_AGAIN_LATER, denial.sentence)
             return
+        self.unwatch()  # The worker watches it.
         self._stage.handover.enter(self.hand_on(), hello.user_id, self._lobby, carried)
 
     def expire(self) -> None:

@@ -46,7 +46,7 @@ def is_connected(client: socket.socket) -> bool:
 
 
 class Connection(NamedTuple):
-    """A connection between two stages: its socket is open, does not block, and nobody watches it."""
+    """A connection between two stages: its socket is open and does not block. If it is watched, the next stage watches it instead."""
 
     socket: socket.socket
     #: The client's host, and its port or 0 if that is not known.
@@ -191,8 +191,9 @@ class PeekedSocket(ClientSocket):
         self._final = False
 
     def hand_on(self) -> Connection:
-        """Give the connection away, as it is, to the next stage."""
-        self.release()
+        """Give the connection away to the next stage, which takes over watching it with its own `watch`."""
+        self.sockets.parked.discard(self)
+        self.forget()
         slot, self.slot = self.slot, None
         return Connection(self.socket, self.address, slot, self._mark, self.label)
 

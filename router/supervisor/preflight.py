@@ -60,7 +60,7 @@ def check_settings(settings: Settings) -> Checked:
 
 
 def check_memory(settings: Settings, memory: int) -> str | None:
-    """Return a warning for an operator who has chosen more workers, or more memory for each, than `memory` bytes are enough for."""
+    """Return a warning, or None, for an operator who has chosen more workers, or more memory for each, than fit in `memory` bytes."""
     capacity = Capacity(memory, settings.fronts)
     if not capacity.holds(settings.workers):
         raise ConfigurationError(

@@ -43,7 +43,6 @@ def test_each_pause_comes_to_its_end_once(runner: Callable[[Any], Any]) -> None:
             await over.wait()
             assert len(ended) == number
             assert ended[-1] - began >= 0.002
-        pause.close()
 
     runner(main)
 
@@ -60,9 +59,6 @@ def test_one_that_begins_again_ends_once(runner: Callable[[Any], Any]) -> None:
         pause.begin()
         await later.wait()
         assert ended == [1]
-        pause.begin()
-        pause.close()
-        other.close()
 
     runner(main)
 

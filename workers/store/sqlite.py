@@ -147,7 +147,7 @@ class SqliteStore:
         self._thread = DatabaseThread(database, self._loop, self._schedule)
 
     def stats(self) -> dict[str, Any]:
-        """Return the worker's report."""
+        """Return this part of the worker's report."""
         return {
             **self._counters,
             "commit_seconds": self._durations.report(),

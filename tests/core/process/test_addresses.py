@@ -25,7 +25,7 @@ from core.process.addresses import format_address, host_of, is_this_machine, par
         ("::1", "127.0.0.1", False),
     ],
 )
-def test_an_ipv4_address_or_an_ipv6_64_is_one_place(one: str, other: str, same: bool) -> None:
+def test_an_ipv4_address_or_an_ipv6_64_is_one_source(one: str, other: str, same: bool) -> None:
     assert (source_of(one) == source_of(other)) is same
 
 
@@ -45,7 +45,7 @@ def test_an_address_comes_out_of_its_text_again(address: IPv4Address | IPv6Addre
 
 
 @given(st.text(max_size=60))
-def test_any_text_has_a_host_and_a_place(text: str) -> None:
+def test_any_text_has_a_host_and_a_source(text: str) -> None:
     """They may make no sense, but nothing breaks."""
     assert isinstance(source_of(host_of(text)), str)
     parse_address(text)

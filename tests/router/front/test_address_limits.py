@@ -47,7 +47,7 @@ def test_a_place_has_so_many_connections_and_another_place_its_own() -> None:
     assert denied(per_ip) == "address"
 
 
-def test_an_ipv6_network_is_one_place() -> None:
+def test_an_ipv6_network_is_one_source() -> None:
     per_ip = limits(connections_per_ip=2)
     let_in(per_ip, "2001:db8::1")
     let_in(per_ip, "2001:db8::2")

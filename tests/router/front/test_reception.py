@@ -49,6 +49,16 @@ def test_a_head_that_waits_in_the_socket_has_come_in_time(
     assert (len(reception.handshakes.deadlines), len(reception.lobby.deadlines)) == (0, 1)
 
 
+def test_who_is_let_in_while_parked_is_not_looked_at_as_a_handshake_any_more(
+    reception: Reception, client: socket.socket
+) -> None:
+    (handshake,) = reception.handshakes.deadlines
+    handshake.park()
+    client.sendall(HEAD)
+    reception.handshakes.deadlines.expire(now() + MUCH_LATER)
+    assert reception.sockets.parked == set()
+
+
 @pytest.mark.parametrize("came", [b"", HEAD[:-2]], ids=["nothing", "half of it"])
 def test_a_head_that_is_not_there_has_not(reception: Reception, client: socket.socket, came: bytes) -> None:
     client.sendall(came)
