@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
 import re
+import select
 import shutil
+import struct
 import subprocess
+import termios
+import time
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -37,29 +44,46 @@ def any_ids(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def typed(wscat: str, url: str, *lines: str) -> list[str]:
-    """What wscat shows when these lines are typed into it, one after the other, and then nothing more for a second."""
-    typing = "".join(f"echo '{line}'; sleep 0.5; " for line in lines)
-    command = f"(sleep 1; {typing} sleep 1) | {wscat} -c {url}"
-    shown = subprocess.run(
-        ["bash", "-c", command],
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    return [line for line in shown.stdout.splitlines() if line]
+class Terminal:
+    """A terminal with wscat in it. Each line is typed when wscat has shown what came before it, as a person would.
 
+    Without a terminal, wscat says neither that it is connected nor anything else from which one could know when to type.
+    """
 
-def typed_until(wscat: str, url: str, expected: tuple[str, ...], *lines: str) -> list[str]:
-    """What wscat shows for these lines; they are typed again if it was not ready for the first ones yet, as on a machine that is busy."""
-    shown: list[str] = []
-    for _ in range(4):
-        shown = typed(wscat, url, *lines)
-        if all(any(part in line for line in shown) for part in expected):
-            break
-    return shown
+    def __init__(self, wscat: str, url: str) -> None:
+        self.shown = ""
+        self._terminal, inner = pty.openpty()
+        # So wide that no line is wrapped.
+        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 4000, 0, 0))
+        self._process = subprocess.Popen(
+            [wscat, "--no-color", "-c", url], stdin=inner, stdout=inner, stderr=inner, env=clean_environment()
+        )
+        os.close(inner)
+
+    def __enter__(self) -> Self:
+        self.wait_for("Connected (press CTRL+C to quit)")
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._terminal)
+
+    def type(self, line: str) -> None:
+        """Type a line and press Enter."""
+        os.write(self._terminal, line.encode() + b"\r")
+
+    def wait_for(self, expected: str) -> None:
+        """Wait until wscat shows this text. Raises AssertionError with what it shows instead after a minute, or when it ends."""
+        deadline = time.monotonic() + 60
+        while expected not in self.shown:
+            left = deadline - time.monotonic()
+            assert left > 0, (expected, self.shown)
+            if select.select([self._terminal], [], [], left)[0]:
+                try:
+                    self.shown += os.read(self._terminal, 65536).decode(errors="replace")
+                except OSError:  # EIO: wscat has ended.
+                    raise AssertionError((expected, self.shown)) from None
 
 
 def test_the_example_of_the_readme(wscat: str, any_ids: Server) -> None:
@@ -68,56 +92,57 @@ def test_the_example_of_the_readme(wscat: str, any_ids: Server) -> None:
         (PROJECT / "README.md").read_text().partition("\n## Chat from a terminal\n")[2].partition("\n## ")[0]
     )
     command, second, first = (
-        block.split("\n") for block in re.findall(r"(?:^    .+$\n?)+", section, re.MULTILINE)
+        [line.strip() for line in block.split("\n") if line.strip()]
+        for block in re.findall(r"(?:^    .+$\n?)+", section, re.MULTILINE)
     )
-    assert command[0].strip() == "wscat -c ws://localhost:8000/ws"
-    bobby = [line.strip() for line in second if line.strip()]
-    alice = [line.strip() for line in first if line.strip()]
-    shown = typed_until(wscat, any_ids.url, ('"HELLO_ACK"',), *bobby)
-    assert any('"HELLO_ACK"' in line for line in shown), shown
-    answers = ('"HELLO_ACK"', '"CHAT_OPENED"', '"MSG_ACK"')
-    shown = typed_until(wscat, any_ids.url, answers, *alice)
-    for expected in answers:
-        assert any(expected in line for line in shown), (expected, shown)
-    assert not any('"ERROR"' in line for line in shown), shown
+    assert command[0] == "wscat -c ws://localhost:8000/ws"
+    with Terminal(wscat, any_ids.url) as bobby, Terminal(wscat, any_ids.url) as alice:
+        for line in second:
+            bobby.type(line)
+        bobby.wait_for('"HELLO_ACK"')
+        for line, answer in zip(first, ('"HELLO_ACK"', '"CHAT_OPENED"', '"MSG_ACK"'), strict=True):
+            alice.type(line)
+            alice.wait_for(answer)
+        bobby.wait_for('< {"type":"MSG"')
+        assert '"ERROR"' not in alice.shown + bobby.shown
 
 
-def test_the_first_example_is_greeted(wscat: str, any_ids: Server, tmp_path: Path) -> None:
+def test_the_first_example_is_greeted(wscat: str, any_ids: Server) -> None:
     """D1: ``FASTCHAT_USER_IDS=any`` lets in somebody called `test-123`."""
-    shown = typed(
-        wscat, any_ids.url, '{"type":"HELLO","data":{"user_id":"test-123","display_name":"Test User"}}'
-    )
-    assert any('"HELLO_ACK","data":{"user_id":"test-123","status":"connected"}' in line for line in shown), (
-        shown
-    )
-    assert any('"PRESENCE"' in line and '"test-123"' in line for line in shown), shown
+    with Terminal(wscat, any_ids.url) as terminal:
+        terminal.type('{"type":"HELLO","data":{"user_id":"test-123","display_name":"Test User"}}')
+        terminal.wait_for('"HELLO_ACK","data":{"user_id":"test-123","status":"connected"}')
+        terminal.wait_for('< {"type":"PRESENCE","data":{"users":[{"user_id":"test-123"')
 
 
 def test_the_second_example_needs_hello(wscat: str, any_ids: Server) -> None:
     """D2: a MSG without HELLO before it is refused."""
-    shown = typed(wscat, any_ids.url, '{"type":"MSG","data":{"to":"user-456","content":"Hello!"}}')
-    assert any('"UNAUTHORIZED"' in line for line in shown), shown
+    with Terminal(wscat, any_ids.url) as terminal:
+        terminal.type('{"type":"MSG","data":{"to":"user-456","content":"Hello!"}}')
+        terminal.wait_for('"UNAUTHORIZED"')
 
 
 def test_the_document_s_flows_by_hand(wscat: str, any_ids: Server) -> None:
-    """HELLO, OPEN_CHAT, MSG, TYPING and PING, typed by hand to somebody who was here before."""
-    typed_until(
-        wscat,
-        any_ids.url,
-        ('"HELLO_ACK"',),
-        '{"type":"HELLO","data":{"user_id":"bob-1","display_name":"Bob"}}',
-    )
-    answers = ('"HELLO_ACK"', '"CHAT_OPENED"', '"MSG_ACK","data":{"message_id":"m-1"', '"PONG"')
-    shown = typed_until(
-        wscat,
-        any_ids.url,
-        answers,
-        '{"type":"HELLO","data":{"user_id":"alice-1","display_name":"Alice"}}',
-        '{"type":"OPEN_CHAT","data":{"target_user_id":"bob-1","target_display_name":"Bob"}}',
-        '{"type":"MSG","data":{"to":"bob-1","content":"Hello!","message_id":"m-1"}}',
-        '{"type":"TYPING","data":{"is_typing":true}}',
-        '{"type":"PING","data":{}}',
-    )
-    for expected in answers:
-        assert any(expected in line for line in shown), (expected, shown)
-    assert not any('"ERROR"' in line for line in shown), shown
+    """HELLO, OPEN_CHAT, MSG, TYPING and PING, typed by hand to somebody who is here."""
+    with Terminal(wscat, any_ids.url) as bob, Terminal(wscat, any_ids.url) as alice:
+        bob.type('{"type":"HELLO","data":{"user_id":"bob-1","display_name":"Bob"}}')
+        bob.wait_for('"HELLO_ACK"')
+        for line, answer in (
+            ('{"type":"HELLO","data":{"user_id":"alice-1","display_name":"Alice"}}', '"HELLO_ACK"'),
+            (
+                '{"type":"OPEN_CHAT","data":{"target_user_id":"bob-1","target_display_name":"Bob"}}',
+                '"CHAT_OPENED"',
+            ),
+            (
+                '{"type":"MSG","data":{"to":"bob-1","content":"Hello!","message_id":"m-1"}}',
+                '"MSG_ACK","data":{"message_id":"m-1"',
+            ),
+            ('{"type":"TYPING","data":{"is_typing":true}}', None),
+            ('{"type":"PING","data":{}}', '"PONG"'),
+        ):
+            alice.type(line)
+            if answer is not None:
+                alice.wait_for(answer)
+        bob.wait_for('< {"type":"MSG"')
+        bob.wait_for('< {"type":"TYPING"')
+        assert '"ERROR"' not in alice.shown + bob.shown
