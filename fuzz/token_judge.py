@@ -15,7 +15,7 @@ import math
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeGuard
+from typing import Any, Final, NamedTuple, TypeGuard, cast
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -78,7 +78,7 @@ def _issuer(algorithm: str, names: tuple[str | None, ...], **settings: Any) -> I
         members += [{"kty": "unknown", "kid": "strange"}]
         settings["jwt_jwks_file"] = Path("set")
         content[Path("set")] = json.dumps({"keys": members}).encode()
-    made = Settings(auth="jwt", jwt_algorithm=algorithm, **settings)
+    made = Settings(auth="jwt", jwt_algorithm=cast(Any, algorithm), **settings)
     verifier = load_verifier(made, content.__getitem__)
     assert verifier is not None
     return Issuer(algorithm, keys, bool(names), made, verifier)

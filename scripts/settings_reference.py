@@ -14,7 +14,7 @@ _PROJECT: Final = Path(__file__).resolve().parents[1]
 if str(_PROJECT) not in sys.path:  # it is, unless this runs as a script
     sys.path.insert(0, str(_PROJECT))
 
-from core.process.settings import PREFIX, Settings, describe_default  # noqa: E402
+from core.process.settings import FIELDS, PREFIX, RULES, describe_default  # noqa: E402
 from scripts.written import table, write  # noqa: E402
 
 PAGE: Final = _PROJECT / "docs" / "settings.md"
@@ -46,22 +46,19 @@ default, the environment, or a flag. Both take the flags of `fastchat serve`.
 def page() -> str:
     """Make the page as Markdown."""
     head = ("`make run`", "environment", "flag", "default", "meaning")
-    return f"{_INTRODUCTION}\n{table(head, map(_cells, Settings.model_fields))}\n"
+    return f"{_INTRODUCTION}\n{table(head, map(_cells, FIELDS))}\n"
 
 
 def _cells(name: str) -> tuple[str, ...]:
-    field = Settings.model_fields[name]
     parameter = "DATA" if name == "data_dir" else name.upper()
     default = describe_default(name)
-    in_words = default is None or (
-        isinstance(field.json_schema_extra, dict) and "default" in field.json_schema_extra
-    )
+    in_words = default is None or RULES[name].default_in_words is not None
     return (
         f"`{parameter}`",
         f"`{PREFIX}{name.upper()}`",
         f"`--{name.replace('_', '-')}`",
         (default or "not set") if in_words else f"`{default}`",
-        field.description or "",
+        RULES[name].description,
     )
 
 

@@ -14,7 +14,8 @@ import pytest
 from typer.core import TyperGroup
 from typer.main import get_group
 
-from core.process.settings import PREFIX, Settings, load_settings
+from core.process.configuration import load_settings
+from core.process.settings import FIELDS, PREFIX
 from router.operator.cli import app
 from tests.test_links import FENCED, PAGES, PROJECT, prose
 
@@ -50,7 +51,7 @@ def parameters(task: str) -> set[str]:
     )
     taken = set(listed.split())
     if task in ("run", "status", "who", "kick"):
-        taken |= {name.upper() for name in Settings.model_fields} | {"DATA"}
+        taken |= {name.upper() for name in FIELDS} | {"DATA"}
     return taken
 
 
@@ -64,7 +65,7 @@ def wrong(words: list[str]) -> str | None:
         return None
     program, rest = words[0], words[1:]
     for name in environment:
-        if name.startswith(PREFIX) and name.removeprefix(PREFIX).lower() not in Settings.model_fields:
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX).lower() not in FIELDS:
             return f"{name} is not a setting"
     if program == "make":
         return _wrong_task(rest)
@@ -152,7 +153,7 @@ def settings_on_the_pages() -> list[tuple[str, str]]:
         for words in commands(page):
             for word in words:
                 match = re.fullmatch(rf"{PREFIX}([A-Z_]+)=(\S+)", word)
-                if match is None or match[1].lower() not in Settings.model_fields:
+                if match is None or match[1].lower() not in FIELDS:
                     continue  # docs/decisions.md has settings that are not built yet
                 if "..." not in match[2] and "://10." not in match[2]:
                     found.add((match[1], match[2]))

@@ -16,7 +16,7 @@ from typing import Final
 
 import pytest
 
-from core.process.settings import PREFIX, Settings
+from core.process.settings import FIELDS, PREFIX
 
 PROJECT: Final = Path(__file__).resolve().parents[1]
 DOCUMENTS: Final = (
@@ -48,7 +48,7 @@ def problems(text: str) -> Iterator[str]:
         reference = _REFERENCE.fullmatch(code)
         if reference is not None:
             yield from _missing(*reference.groups())
-    for name in sorted({name.lower() for name in _SETTING.findall(text)} - Settings.model_fields.keys()):
+    for name in sorted({name.lower() for name in _SETTING.findall(text)} - FIELDS.keys()):
         yield f"there is no setting {PREFIX}{name.upper()}"
 
 

@@ -17,7 +17,7 @@ import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import setproctitle
 
@@ -31,11 +31,8 @@ from core.process.control import (
     decode_control,
     encode_control,
 )
-from core.process.environment import ConfigurationError
 from core.process.logs import configure_logging, set_log_level
-
-if TYPE_CHECKING:
-    from core.process.settings import Settings
+from core.process.settings import ConfigurationError, Settings
 
 #: op -> what a child does about it, given the whole message.
 Handlers = Mapping[str, Callable[[dict[str, Any]], None]]
@@ -111,9 +108,6 @@ def run_child(
     `parser` has the program's own arguments; ``--index`` and ``--control`` are added here. `arguments` are those of the process if None.
     `serve` raises ConfigurationError for what the operator has to change (exit code 2), and OSError for what the system refuses (3).
     """
-    # Only here, since the preparation of the data directory, which has a control pipe too, needs no pydantic.
-    from core.process.settings import load_settings
-
     for number in _TERMINAL_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     parser.add_argument("--index", type=int, required=True, help=f"which {kind} this is, from 0")
@@ -122,7 +116,7 @@ def run_child(
     setproctitle.setproctitle(f"fastchat: {kind} {options.index}")
     control = ControlPipe(options.control)
     try:
-        settings = load_settings(os.environ)
+        settings = Settings.handed_down(os.environ)
         configure_logging(f"{kind}-{options.index}", settings.log_level, settings.log_format)
         serve(settings, options, control)
     except ConfigurationError as error:

@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from core.process.environment import ConfigurationError
 from core.process.layout import LAYOUT_NAME, LOCK_NAME, Layout, LayoutError, generation_of, parse_layout
+from core.process.settings import ConfigurationError
 
 #: Seconds in which a server that is just ending may let go of the lock: children of a killed supervisor live up to a second longer.
 _PATIENCE: Final = 2.0

@@ -34,6 +34,16 @@ def service_links(environ: Mapping[str, str], prefix: str) -> list[str]:
     )
 
 
+def setting_variables(environ: Mapping[str, str], prefix: str) -> dict[str, str]:
+    """Return the variables of `environ` that begin with `prefix`, in any case, and are meant as settings: those that tell of no Service."""
+    links = set(service_links(environ, prefix))
+    return {
+        name: value
+        for name, value in environ.items()
+        if name.upper().startswith(prefix) and name not in links
+    }
+
+
 def describe_ignored(environ: Mapping[str, str], prefix: str) -> str | None:
     """Return one line for the operator about the variables that are not taken for settings; None when there are none."""
     links = service_links(environ, prefix)

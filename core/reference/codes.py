@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from core.chat.pace import BURST, RATE, REFUSALS_PER_MINUTE
 from core.chat.shares import sender_share, strangers_share
-from core.process.settings import Settings
+from core.process.settings import FIELDS
 from core.wire import protocol
 from core.wire.protocol import Capability, CloseCode, ErrorCode
 
@@ -137,10 +137,10 @@ CLOSES: Final = (
 
 
 def _a_minute(setting: str) -> str:
-    return f"{Settings.model_fields[setting].default} in any {protocol.RATE_WINDOW:.0f} s"
+    return f"{FIELDS[setting].default} in any {protocol.RATE_WINDOW:.0f} s"
 
 
-_MAILBOX_MAX: Final[int] = Settings.model_fields["mailbox_max"].default
+_MAILBOX_MAX: Final = cast(int, FIELDS["mailbox_max"].default)
 
 LIMITS: Final = (
     Limit("a message, all fragments", f"{protocol.MESSAGE_MAX_BYTES} bytes", "close 1009"),

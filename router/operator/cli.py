@@ -31,7 +31,7 @@ _EXIT_BUG: Final = 70
 
 _PROGRAM: Final = "fastchat"
 _EPILOG: Final = "Exit codes: 0 done, 2 not possible, with the reason on standard error; the help of a command has its other codes."
-#: Everything that a command does not know is for ``core.process.settings``.
+#: Everything that a command does not know is for ``core.process.configuration``.
 _TAKES_SETTINGS: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app: Final = typer.Typer(
@@ -202,7 +202,8 @@ def _token(
     """
     from core.auth.keys import load_keys
     from core.auth.tokens import make_token
-    from core.process.settings import ConfigurationError, load_settings
+    from core.process.configuration import load_settings
+    from core.process.settings import ConfigurationError
     from core.wire.protocol import Refusal
     from core.wire.validation import Validator
 
@@ -227,8 +228,9 @@ def _token(
 @_config.command("check", context_settings=_TAKES_SETTINGS)
 def _check(context: typer.Context) -> None:
     """Check all settings without starting a server."""
+    from core.process.configuration import load_settings
     from core.process.service_links import describe_ignored
-    from core.process.settings import PREFIX, ConfigurationError, load_settings
+    from core.process.settings import PREFIX, ConfigurationError
     from router.supervisor.preflight import check_settings
 
     ignored = describe_ignored(os.environ, PREFIX)

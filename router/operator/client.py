@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from core.process.settings import PREFIX, Settings, setting_variables
+from core.process.service_links import setting_variables
+from core.process.settings import FIELDS, PREFIX
 from core.wire.codec import from_json, to_json
 from router.operator.operations import STATUS
 from router.supervisor.run_directory import default_parent, operator_sockets
@@ -55,7 +56,7 @@ class RunningServer:
         self, environ: Mapping[str, str], admin: str | None = None, run_dir: Path | None = None
     ) -> None:
         """Find the server. Raises Unreachable when `admin`, or what the environment says, is no address."""
-        environ = setting_variables(environ)
+        environ = setting_variables(environ, PREFIX)
         if run_dir is None and admin is None and environ.get(f"{PREFIX}RUN_DIR"):
             run_dir = Path(environ[f"{PREFIX}RUN_DIR"])
         self._run_dir = run_dir
@@ -132,7 +133,7 @@ class RunningServer:
 def _admin_url(environ: Mapping[str, str]) -> str:
     """Return the URL of the server that this environment would start."""
     host, port = (
-        environ.get(PREFIX + name.upper()) or str(Settings.model_fields[name].default)
+        environ.get(PREFIX + name.upper()) or str(FIELDS[name].default)
         for name in ("admin_host", "admin_port")
     )
     if host in _EVERYWHERE:

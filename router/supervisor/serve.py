@@ -12,10 +12,11 @@ from contextlib import suppress
 import setproctitle
 import uvloop
 
+from core.process.configuration import load_settings
 from core.process.control import EXIT_BOOT_FAILURE, EXIT_CONFIGURATION
 from core.process.logs import configure_logging
 from core.process.service_links import describe_ignored
-from core.process.settings import PREFIX, ConfigurationError, Settings, load_settings
+from core.process.settings import PREFIX, ConfigurationError, Settings
 from router.supervisor.supervisor import CannotBoot, Supervisor
 
 _log = logging.getLogger("fastchat.supervisor")

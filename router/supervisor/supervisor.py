@@ -16,6 +16,7 @@ Signal handlers only note what was asked for. A second signal, a second or more 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import platform
@@ -26,7 +27,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from core.auth.tokens import load_verifier
 from core.events import fields
@@ -204,15 +205,14 @@ class Supervisor:
         await self._operators.start()
         self._run_directory_watch = RunDirectoryWatch(self._run_directory, self._operators)
 
-        self._settings = settings.model_copy(
-            update={
-                "port": port,
-                "admin_port": listeners.port_of(admin),
-                "data_dir": data_directory,
-                "run_dir": self._run_directory.path,
-                "jwt_key_file": _absolute(settings.jwt_key_file),
-                "jwt_jwks_file": _absolute(settings.jwt_jwks_file),
-            }
+        self._settings = dataclasses.replace(
+            settings,
+            port=port,
+            admin_port=listeners.port_of(admin),
+            data_dir=data_directory,
+            run_dir=self._run_directory.path,
+            jwt_key_file=_absolute(settings.jwt_key_file),
+            jwt_jwks_file=_absolute(settings.jwt_jwks_file),
         )
         inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
         self._environment = inherited | environment_of_children(inherited) | self._settings.environment()
@@ -446,8 +446,8 @@ class Supervisor:
     def set_log_level(self, level: str) -> None:
         """Log what is at least so severe from now on, in all processes and those that follow. Raises ValueError for what is no level."""
         set_log_level(level)
-        self._settings = self._settings.model_copy(update={"log_level": level})
-        self._environment |= {f"{PREFIX}LOG_LEVEL": level}
+        self._settings = dataclasses.replace(self._settings, log_level=cast(Any, level))
+        self._environment |= self._settings.environment()
         for child in self._children():
             child.send(LOG_LEVEL, level=level)
         _log.info("the log level is now %s", level)
@@ -474,7 +474,7 @@ class Supervisor:
 
     def status(self) -> dict[str, Any]:
         """Return the state of everything, as JSON takes it; `status` is what `/healthz` says, `reasons` what `/readyz` does."""
-        shown = self._settings.model_dump(mode="json", include=set(_SHOWN))
+        shown = {name: value for name, value in self._settings.as_json().items() if name in _SHOWN}
         return {
             "status": self._health.status,
             "reasons": self._health.reasons(),

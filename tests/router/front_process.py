@@ -22,12 +22,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, cast
 from uuid import uuid4
 
 from core.placement import Placement
 from core.process.control import decode_control, encode_control
 from core.process.handover import Ticket, decode_ticket, encode_adopted, endpoint
+from core.process.settings import Settings
 from core.wire import frames
 from core.wire.frames import Opcode
 
@@ -267,7 +268,7 @@ class FrontProcess:
             **settings,
         }
         environment = {name: value for name, value in os.environ.items() if not name.startswith("FASTCHAT_")}
-        environment |= {f"FASTCHAT_{name.upper()}": str(value) for name, value in settings.items()}
+        environment |= Settings(**cast(Any, settings)).environment()
         arguments = [
             "--index",
             "0",

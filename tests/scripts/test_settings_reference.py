@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.process.settings import PREFIX, Settings, describe_default
+from core.process.settings import FIELDS, PREFIX, RULES, describe_default
 from scripts import settings_reference
 
 
@@ -34,7 +34,7 @@ def test_check_tells_that_it_is_out_of_date(
 
 
 def test_every_setting_has_a_row_with_its_names_and_its_default() -> None:
-    names = list(Settings.model_fields)
+    names = list(FIELDS)
     assert [row[1] for row in rows()] == [f"`{PREFIX}{name.upper()}`" for name in names]
     assert [row[2] for row in rows()] == [f"`--{name.replace('_', '-')}`" for name in names]
     parameters = {name: f"`{name.upper()}`" for name in names} | {"data_dir": "`DATA`"}
@@ -50,16 +50,16 @@ def test_a_row_can_be_read_alone(row: list[str]) -> None:
     assert meaning.endswith(".")
     assert not re.search(r"\b(the same|in place of (it|both)|that key|from there|see above|ditto)\b", meaning)
     for name in re.findall(rf"{PREFIX}[A-Z_]+", meaning):
-        assert name.removeprefix(PREFIX).lower() in Settings.model_fields
+        assert name.removeprefix(PREFIX).lower() in FIELDS
 
 
 def test_help_and_page_have_the_same_texts(capsys: pytest.CaptureFixture[str]) -> None:
-    from core.process.settings import load_settings
+    from core.process.configuration import load_settings
 
     with pytest.raises(SystemExit):
         load_settings({}, ["--help"])
     shown = "".join(capsys.readouterr().out.split())
-    for name, field in Settings.model_fields.items():
-        text = f"{field.description} Default: {describe_default(name) or 'not set'}."
+    for name, rule in RULES.items():
+        text = f"{rule.description} Default: {describe_default(name) or 'not set'}."
         # argparse may break a line behind any hyphen.
         assert "".join(text.replace("`", "").split()) in shown

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from core.process.settings import load_settings
+from core.process.configuration import load_settings
 from tests.system.harness import PROJECT, READY, ChatClient, clean_environment, user_on_worker, wait_until
 
 UNITS: Final = PROJECT / "deploy" / "systemd"

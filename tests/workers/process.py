@@ -16,11 +16,12 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 from core.process.allocator import environment_of_children
 from core.process.control import PACKET_MAX_BYTES, READY, STATS, decode_control, encode_control
 from core.process.handover import Ticket, decode_adopted, encode_ticket, endpoint
+from core.process.settings import Settings
 from tests.system.raw_client import PATIENCE, RawClient
 from workers.limits import DEFAULT_LIMITS, Limits
 
@@ -54,8 +55,13 @@ class WorkerProcess:
         self.run_dir = tempfile.mkdtemp(prefix="fastchat-test-")
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # Files are made by others before a worker starts; what is tested with this has nothing to do with them.
-        defaults = {"run_dir": self.run_dir, "workers": workers, "store": "memory", "messages_per_minute": 0}
-        settings = defaults | settings
+        defaults = {
+            "run_dir": Path(self.run_dir),
+            "workers": workers,
+            "store": "memory",
+            "messages_per_minute": 0,
+        }
+        chosen = Settings(**cast(Any, defaults | settings))
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FASTCHAT_")}
         inherited |= environment_of_children(inherited)
         self.process = subprocess.Popen(
@@ -64,7 +70,7 @@ class WorkerProcess:
                 *("--generation", str(generation), "--control", str(theirs.fileno())),
             ],
             cwd=PROJECT,
-            env=inherited | {f"FASTCHAT_{name.upper()}": str(value) for name, value in settings.items()},
+            env=inherited | chosen.environment(),
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             pass_fds=[theirs.fileno()],

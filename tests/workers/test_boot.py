@@ -7,16 +7,18 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from core.process.control import REFUSED, decode_control
+from core.process.settings import Settings
 from tests.system.raw_client import PATIENCE
 from tests.workers.process import PROJECT
 
 
 def boot(**settings: object) -> tuple[int, dict[str, str], bytes]:
-    """Start a worker with these settings, in lower case; its exit code, what it said first, and what it logged."""
+    """Start a worker with these settings; its exit code, what it said first, and what it logged."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         ours.settimeout(PATIENCE)
@@ -25,7 +27,7 @@ def boot(**settings: object) -> tuple[int, dict[str, str], bytes]:
         process = subprocess.run(
             [sys.executable, "-m", "workers", "--index=0", "--generation=1", f"--control={number}"],
             cwd=PROJECT,
-            env=inherited | {f"FASTCHAT_{name.upper()}": str(value) for name, value in settings.items()},
+            env=inherited | Settings(**cast(Any, settings)).environment(),
             pass_fds=[number],
             timeout=PATIENCE,
             capture_output=True,
@@ -36,10 +38,8 @@ def boot(**settings: object) -> tuple[int, dict[str, str], bytes]:
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"workers": "many"}, "FASTCHAT_WORKERS"),
-        ({"nonsense": 1}, "FASTCHAT_NONSENSE"),
         ({"auth": "jwt", "store": "memory"}, "FASTCHAT_JWT"),
-        ({"data_dir": "/dev/null"}, "/dev/null"),
+        ({"data_dir": Path("/dev/null")}, "/dev/null"),
     ],
 )
 def test_what_the_operator_has_to_change_is_2(

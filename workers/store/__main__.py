@@ -16,8 +16,8 @@ import setproctitle
 from core.placement import WORKERS_MAX
 from core.process.child import ControlPipe
 from core.process.control import EXIT_CONFIGURATION, REFUSED
-from core.process.environment import PREFIX, ConfigurationError
 from core.process.logs import configure_logging
+from core.process.settings import PREFIX, ConfigurationError
 
 #: `check`, or what `backup` and `restore` do last, has found damage.
 EXIT_DAMAGED: Final = 1

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from core.process.data_directory import is_there, locking, open_lock, read_layout
-from core.process.environment import ConfigurationError
 from core.process.layout import LAYOUT_NAME, LOCK_NAME, Layout
+from core.process.settings import ConfigurationError
 
 #: A new layout, until it holds.
 UNFINISHED_NAME: Final = f"{LAYOUT_NAME}.new"

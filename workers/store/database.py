@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from core.process.environment import ConfigurationError
+from core.process.settings import ConfigurationError
 from workers.store.data_directory import Mode, file_uri
 from workers.store.migrations import REVISION, migrate
 from workers.store.new_file import create

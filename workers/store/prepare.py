@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from core.process.data_directory import generations, missing_shards, read_layout
-from core.process.environment import ConfigurationError
 from core.process.layout import LAYOUT_NAME, Layout
+from core.process.settings import ConfigurationError
 from workers.store.data_directory import (
     UNFINISHED_NAME,
     check_directory,

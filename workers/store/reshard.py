@@ -43,8 +43,8 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateIndex, CreateTable, DropIndex
 
 from core.placement import Placement
-from core.process.environment import ConfigurationError
 from core.process.layout import Layout
+from core.process.settings import ConfigurationError
 from workers.store.data_directory import file_uri
 from workers.store.database import upgrade
 from workers.store.old_files import TABLES, Counts, Source, count, log_of, settle, slices

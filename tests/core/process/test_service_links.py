@@ -7,9 +7,9 @@ from typing import Final
 
 import pytest
 
-from core.process.configuration import explain_settings
+from core.process.configuration import explain_settings, load_settings
 from core.process.service_links import describe_ignored, service_links
-from core.process.settings import PREFIX, ConfigurationError, load_settings
+from core.process.settings import PREFIX, ConfigurationError
 
 #: What a pod sees of Services named ``fastchat``, with two named ports, and ``fastchat-admin``.
 POD: Final[Mapping[str, str]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ from uuid import uuid4
 
 import pytest
 
+from core.process.settings import Settings
 from tests.router.front_process import hello, text, wait_until
 from tests.router.server_process import FAKE_WORKER, ServerProcess, elapsed, wait_gone
 from tests.system.harness import process_title
@@ -170,14 +172,12 @@ def test_the_data_directory_is_where_the_user_stood(directory: Path) -> None:
 
 
 def test_flags_win_and_reach_the_children(directory: Path) -> None:
-    worker = fake(boot="note({k: v for k, v in os.environ.items() if k.startswith('FASTCHAT_')})")
+    worker = fake(boot="note(dict(os.environ))")
     with ServerProcess(
         directory, "--workers", "1", "--user-ids=any", worker=worker, user_ids="uuid4"
     ) as server:
-        seen = server.notes(0)[1]
-        assert "'FASTCHAT_USER_IDS': 'any'" in seen
-        assert "'FASTCHAT_WORKERS': '1'" in seen
-        assert f"'FASTCHAT_PORT': '{server.port}'" in seen
+        seen = Settings.handed_down(ast.literal_eval(server.notes(0)[1]))
+        assert (seen.user_ids, seen.workers, seen.port) == ("any", 1, server.port)
         assert server.notes(1) == []
 
 

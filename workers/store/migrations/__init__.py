@@ -10,7 +10,7 @@ import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from core.process.environment import ConfigurationError
+from core.process.settings import ConfigurationError
 from workers.store.data_directory import file_uri
 
 if TYPE_CHECKING:
