@@ -373,7 +373,7 @@ class Rows:
             turn: list[Message] = []
             for _ in range(MESSAGES_A_TURN):
                 message_id = _new_id(source)
-                frame = codec.msg(chat.peer, user.user_id, _CONTENT, message_id, timestamp)
+                frame = codec.msg(chat.peer, user.user_id, codec.to_json(_CONTENT), message_id, timestamp)
                 turn.append(Message(user, chat, message_id, frame))
             self._turns.append(turn)
 

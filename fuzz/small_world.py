@@ -60,6 +60,17 @@ class Client(Device):
         self.seen: set[tuple[str, str]] = set()
         self.position = 0
         self.cursor: str | None = None
+        #: All that it was ever sent.
+        self.sent: list[bytes] = []
+        self.pinged: list[bytes] = []
+
+    def send(self, frame: bytes) -> None:
+        super().send(frame)
+        self.sent.append(frame)
+
+    def ping(self, payload: bytes) -> None:
+        super().ping(payload)
+        self.pinged.append(payload)
 
     def read(self) -> None:
         """Take what has come, and check it."""

@@ -12,7 +12,7 @@ CORPUS: Final = Path(__file__).resolve().parent / "corpus"
 
 #: In the order in which they run; each is a module of ``fuzz.targets`` with a `TARGET`.
 NAMES: Final = (
-    *("lobby", "message", "session", "frames", "upgrade", "envelope", "handover", "sanitize"),
+    *("lobby", "message", "session", "plain", "frames", "upgrade", "envelope", "handover", "sanitize"),
     "tokens",
 )
 

@@ -4,7 +4,7 @@
 the store -> `appended`, when it is durable: into the mailbox, to the devices, answer -> `_settled` back at the sender's: MSG_ACK, or ERROR.
 
 Most messages take a shorter way: the chat is open, the recipient is in memory on this shard, and nothing stands in the way. They need no
-request and no record: `_send_here` gives them to the store, and `_acknowledge` answers. One that turns out not to be so simple gets its
+request and no record: `send_here` gives them to the store, and `_acknowledge` answers. One that turns out not to be so simple gets its
 request later.
 
 Whether a message counts against the sender's limit is known only when it is settled, since repeats and refused ones don't. So the ones in
@@ -36,6 +36,7 @@ from core.wire.protocol import CONFIRM_TIMEOUT, AckStatus, MessageType
 from core.wire.timestamps import answer_timestamp
 
 if TYPE_CHECKING:
+    from core.chat.chat import Chat
     from core.chat.chats import Chats
     from core.chat.delivery import Delivery
     from core.chat.presence import Presence
@@ -62,10 +63,6 @@ _RECEIPT_STATUS: Final[dict[int, str]] = {
     Outcome.REPEAT_ACKNOWLEDGED: AckStatus.DELIVERED,
     Outcome.REPEAT_READ: AckStatus.READ,
 }
-
-
-#: The flags of messages that may take the shorter way.
-_SIMPLE: Final = (int(MessageFlag.CHAT_OPEN), MessageFlag.CHAT_OPEN | MessageFlag.RECEIPTS)
 
 
 class Messages:
@@ -142,6 +139,12 @@ class Messages:
         user = session.user
         assert user is not None, "the command table asks for HELLO first"
         chat = user.chats.get(recipient)
+        altered = session.receipts and content != data["content"]
+        if message_id is None:
+            message_id = self._chance.message_id()
+        as_json = codec.to_json(content)
+        if chat is not None and not altered and self.send_here(session, user, chat, as_json, message_id, now):
+            return
         flags = 0
         if chat is not None and chat.saved:
             flags = MessageFlag.CHAT_OPEN
@@ -155,21 +158,7 @@ class Messages:
             flags |= MessageFlag.ONLY_IF_REPEAT
         if session.receipts:
             flags |= MessageFlag.RECEIPTS
-        if message_id is None:
-            message_id = self._chance.message_id()
-        timestamp = self._clock.timestamp()
-        if chat is not None and chat.heard_at >= timestamp:
-            timestamp = answer_timestamp(timestamp, chat.heard_at)
-        frame = codec.msg(user.user_id, recipient, content, message_id, timestamp)
-        if session.typing_to and recipient in session.typing_to:
-            session.typing_to[recipient] = now
-        self.sent += 1
-        user.in_flight += 1
-        session.asked()
-        altered = session.receipts and content != data["content"]
-        peer = self._known.get(recipient) if flags in _SIMPLE and not altered else None
-        if peer is not None and self._send_here(session, user, peer, message_id, frame, now):
-            return
+        frame = self._begin(session, user, recipient, as_json, message_id, now)
         request = self._exchange.open(MessageType.MSG, session, user, recipient, message_id, now)
         request.frame = frame
         request.altered = altered
@@ -179,29 +168,48 @@ class Messages:
         if self._exchange.ask(RecordKind.MESSAGE, flags, request, texts, frame, now):
             self.sent_far += 1
 
-    def _send_here(
-        self, session: Session, user: User, peer: User, message_id: str, frame: bytes, now: float
+    def send_here(
+        self, session: Session, user: User, chat: Chat, content: bytes, message_id: str, now: float
     ) -> bool:
-        """Send it the shorter way. False, and nothing has happened, when that is not for this message."""
-        sender, recipient = user.user_id, peer.user_id
-        chat, mailbox, capacity = peer.chats.get(sender), peer.mailbox, self._capacity
+        """Send a valid MSG the shorter way; `content` is a JSON string. False, and nothing has happened, when that is not for this one."""
+        sender, recipient = user.user_id, chat.peer
+        peer = self._known.get(recipient)
+        if peer is None or not (chat.saved and chat.written and chat.confirmed):
+            return False
+        theirs, mailbox, capacity = peer.chats.get(sender), peer.mailbox, self._capacity
         if (
-            chat is None
-            or not chat.saved
-            or user.chats[recipient].noting
+            theirs is None
+            or not theirs.saved
             or mailbox.waiting >= capacity.free_below
             or capacity.counting
             or mailbox.find(sender, message_id) is not None
+            or user.messages.retry_after(now, user.in_flight)
         ):
             return False
+        frame = self._begin(session, user, recipient, content, message_id, now)
         deadline = now + CONFIRM_TIMEOUT
         lamport = user.mailbox.lamport + 1
-        message = Message(peer, chat, message_id, frame, session.receipts, lamport, deadline)
+        message = Message(peer, theirs, message_id, frame, session.receipts, lamport, deadline)
         mailbox.reserve(message)
         session.choose(recipient, self._exchange.ticket())
         self._here[message] = deadline, session
         self._store.append(message)
         return True
+
+    def _begin(
+        self, session: Session, user: User, recipient: str, content: bytes, message_id: str, now: float
+    ) -> bytes:
+        """Count a message that is sent, and return its frame."""
+        chat = user.chats.get(recipient)
+        timestamp = self._clock.timestamp()
+        if chat is not None and chat.heard_at >= timestamp:
+            timestamp = answer_timestamp(timestamp, chat.heard_at)
+        if session.typing_to and recipient in session.typing_to:
+            session.typing_to[recipient] = now
+        self.sent += 1
+        user.in_flight += 1
+        session.asked()
+        return codec.msg(user.user_id, recipient, content, message_id, timestamp)
 
     def _came(self, record: Record, now: float) -> None:
         """Refuse it at the recipient's shard, recognise it, or give it to the store."""

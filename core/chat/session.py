@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -25,6 +26,7 @@ from core.events import OURS, fields
 from core.measures import OTHER
 from core.wire import codec
 from core.wire.frames import FrameError
+from core.wire.plain import is_kept, recognise
 from core.wire.protocol import (
     HELLO_DEADLINE,
     PING_BURST,
@@ -37,6 +39,7 @@ from core.wire.protocol import (
 )
 
 if TYPE_CHECKING:
+    from core.chat.chat import Chat
     from core.process.settings import Settings
 
 _log = logging.getLogger("fastchat.core")
@@ -72,6 +75,10 @@ class Command:
         self.received = 0
 
 
+SendHere = Callable[["Session", User, "Chat", bytes, str, float], bool]
+Acknowledge = Callable[["Session", User, str, "str | None"], None]
+
+
 class Host(Protocol):
     """The shard, as its sessions see it."""
 
@@ -82,6 +89,10 @@ class Host(Protocol):
     errors: defaultdict[tuple[str, str], int]
     #: What messages may come to nothing beyond what each connection may send of them.
     spare: TokenBucket
+
+    #: `Messages.send_here` and `Delivery.acknowledge`.
+    send_here: SendHere
+    acknowledge: Acknowledge
 
     def pong(self, session: Session, payload: bytes, now: float) -> None:
         """Take the payload of a WebSocket pong."""
@@ -194,6 +205,11 @@ class Session(Device):
         """Take the text of one message. Raises FrameError when the connection must be closed for it."""
         if self.closed:
             return
+        user = self.user
+        if user is not None and not self._queue.held:
+            plain = recognise(payload)
+            if plain is not None and self._receive_plain(user, plain, now):
+                return
         kind: str | None = None
         data: dict[str, Any] | None = None
         try:
@@ -209,6 +225,26 @@ class Session(Device):
                 self._run(kind, command, data, now)
         except Refusal as refusal:
             self.refuse(refusal, kind, data, now)
+
+    def _receive_plain(self, user: User, plain: re.Match[bytes], now: float) -> bool:
+        """Do what is nearly always to be done. False, and nothing has happened, when this is not such a message."""
+        to, content, message_id, acknowledged, sender = plain.groups()
+        if acknowledged is None:
+            chat = user.chats.get(to.decode())
+            if (
+                chat is None
+                or not is_kept(content)
+                or not self._host.send_here(self, user, chat, content, message_id.decode(), now)
+            ):
+                return False
+            self._commands[MessageType.MSG].received += 1
+            return True
+        peer = sender.decode() if sender is not None else None
+        if peer is not None and peer not in user.chats:
+            return False
+        self._commands[MessageType.MSG_ACK].received += 1
+        self._host.acknowledge(self, user, acknowledged.decode(), peer)
+        return True
 
     def pong(self, payload: bytes, now: float) -> None:
         """Take a WebSocket pong."""

@@ -154,14 +154,14 @@ def chat_opened(
     )
 
 
-def msg(sender: str, recipient: str, content: str, message_id: str, timestamp: bytes) -> bytes:
-    """Encode MSG as its recipient gets it. `timestamp` is 24 bytes of ISO 8601 (D19).
+def msg(sender: str, recipient: str, content: bytes, message_id: str, timestamp: bytes) -> bytes:
+    """Encode MSG as its recipient gets it. `content` is a JSON string, `timestamp` 24 bytes of ISO 8601 (D19).
 
-    Spliced rather than dumped whole: user ids need no escaping, so only the content and the message id go through the encoder.
+    Spliced rather than dumped whole: user ids need no escaping.
     """
     return text_frame(
         b'{"type":"MSG","data":{"from":"%b","to":"%b","content":%b,"message_id":%b,"timestamp":"%b"}}'
-        % (sender.encode(), recipient.encode(), orjson.dumps(content), orjson.dumps(message_id), timestamp)
+        % (sender.encode(), recipient.encode(), content, orjson.dumps(message_id), timestamp)
     )
 
 

@@ -21,6 +21,7 @@ from jwt import PyJWS
 
 from core.auth.tokens import TokenVerifier
 from core.chat.envelope import unpack_envelope
+from core.chat.session import Session
 from core.process.handover import decode_ticket
 from core.wire.frames import Frame, parse_frame
 from core.wire.protocol import ErrorCode, Refusal
@@ -35,6 +36,7 @@ SHORT = {
     "lobby": 15_000,
     "message": 8_000,
     "session": 400,
+    "plain": 200,
     "frames": 1_500,
     "upgrade": 4_000,
     "envelope": 15_000,
@@ -136,6 +138,10 @@ BROKEN = {
         "session", "core.wire.validation", "message_id", _crash
     ),
     "markup gets through": Broken("session", "core.wire.validation", "content", _let_through),
+    "texts of any length are recognised": Broken(
+        "plain", "core.chat.session", "is_kept", lambda content: True
+    ),
+    "what is recognised is lost": Broken("plain", Session, "_receive_plain", lambda *_: True),
     "control characters stay": Broken("sanitize", "core.wire.sanitize", "_without_controls", _let_through),
     "what only looks like markup is cut": Broken("sanitize", "core.wire.sanitize", "without_markup", _cut),
     "what looks like markup is left as it is": Broken(

@@ -171,7 +171,7 @@ class StoreDriver:
         if chat is None:
             chat = user.chats[sender] = Chat(sender, sender.title())
         timestamp = format_timestamp(int((self.time_of_day() if sent_at is None else sent_at) * 1000))
-        frame = codec.msg(sender, user.user_id, content, message_id, timestamp)
+        frame = codec.msg(sender, user.user_id, codec.to_json(content), message_id, timestamp)
         message = Message(user, chat, message_id, frame)
         # As Mailbox.reserve does.
         user.mailbox.lamport = message.lamport = user.mailbox.lamport + 1

@@ -62,7 +62,7 @@ def chat_row(user: User, chat: Chat) -> bytes:
 
 def frame_of(row: Row, sender: str, recipient: str) -> bytes:
     """Return the MSG frame of [seq, chat, message_id, content, sent_at, receipts, read], byte for byte as it was when it came."""
-    return codec.msg(sender, recipient, row[3], row[2], format_timestamp(row[4]))
+    return codec.msg(sender, recipient, codec.to_json(row[3]), row[2], format_timestamp(row[4]))
 
 
 def message_of(row: Row, user: User, chat: Chat) -> Message:
