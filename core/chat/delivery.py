@@ -78,7 +78,7 @@ class Delivery:
         for session in user.sessions:
             told = session.announcements
             if session.cursor == previous and (told is None or not told.pending):
-                self._write(user, session, message, now)
+                self._write(user, session, message, False, now)
                 written = True
         return written
 
@@ -94,7 +94,10 @@ class Delivery:
             message = self._next(user, session, mailbox)
             if message is None:
                 break
-            self._write(user, session, message, now)
+            acknowledged = mailbox.is_acknowledged(message.seq)
+            if not acknowledged:
+                message = mailbox.cache(message)
+            self._write(user, session, message, acknowledged, now)
         if session.page and session.cursor >= mailbox.head:
             session.page = []  # the rest came from memory, or has been acknowledged meanwhile
         if session.cursor >= mailbox.head and session in self._to_ask:
@@ -289,21 +292,17 @@ class Delivery:
             session.charge(now)
         session.decided()
 
-    def _write(self, user: User, session: Device, message: Message, now: float) -> None:
-        mailbox = user.mailbox
-        acknowledged = mailbox.is_acknowledged(message.seq)
-        if not acknowledged:
-            message = mailbox.cache(message)
+    def _write(self, user: User, session: Device, message: Message, acknowledged: bool, now: float) -> None:
         frame = message.frame
         if session.resumes:
-            frame = codec.numbered(frame, message.seq, mailbox.cursor(message.seq))
+            frame = codec.numbered(frame, message.seq, user.mailbox.cursor(message.seq))
         session.connection.send(frame)
         self.written += 1
         session.cursor = message.seq
         session.received_peer = message.sender
         if not user.acknowledges:
             if message.receipts and not acknowledged:
-                mailbox.receipts_due[message.seq] = (message.sender, message.message_id)
+                user.mailbox.receipts_due[message.seq] = (message.sender, message.message_id)
             if session.confirm_asked < 0:
                 self._to_ask[session] = now
 

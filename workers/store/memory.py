@@ -74,6 +74,8 @@ class MemoryStore:
         self._chatless_sweep = self._chatless.blocks()
         #: What was called since the last turn, in order: messages, and how to do and answer everything else.
         self._waiting: deque[Message | Callable[[float], None]] = deque()
+        #: Users whose acknowledgements are to be saved.
+        self._unsaved: dict[User, None] = {}
         #: When `flush` was called last.
         self._now = 0.0
         self._next_sweep = 0.0
@@ -100,6 +102,7 @@ class MemoryStore:
         """Do what was called."""
         while self._waiting:
             self._do_waiting(self._now)
+        self._save_unsaved()
 
     # -- Writes: see core.chat.store.Store --
 
@@ -121,8 +124,12 @@ class MemoryStore:
         self._waiting.append(lambda now: done(None, now))
 
     def save_acknowledged(self, user: User, done: Done | None = None) -> None:
-        # Mailbox and chats remember; the store only needs to know that this one can be trimmed.
-        self._write(user, lambda: self._acknowledged(user), done)
+        # Mailbox and chats remember; the store only needs to know that this one can be trimmed, once a turn.
+        if done is not None:
+            self._write(user, lambda: self._acknowledged(user), done)
+        elif user not in self._unsaved:
+            user.pins += 1
+            self._unsaved[user] = None
 
     def save_read(self, message: Message, done: Done) -> None:
         def save() -> None:
@@ -227,7 +234,14 @@ class MemoryStore:
         if now >= self._next_sweep:
             self._scan(now)
         self._do_waiting(now)
+        self._save_unsaved()
         return bool(self._waiting)
+
+    def _save_unsaved(self) -> None:
+        unsaved, self._unsaved = self._unsaved, {}
+        for user in unsaved:
+            user.pins -= 1
+            self._acknowledged(user)
 
     def _do_waiting(self, now: float) -> None:
         """Do everything that waits now. Should a callback raise, a bug, the rest is done in the next turn."""
@@ -249,7 +263,7 @@ class MemoryStore:
 
     def _append(self, messages: list[Message], now: float) -> None:
         for message in messages:
-            record = self._record(message.user)
+            record = self._records.get(message.user.user_id) or self._record(message.user)
             message.chat.saved = True
             stored = record.ids.setdefault((message.sender, message.message_id), message)
             if stored is message:
