@@ -63,9 +63,17 @@ _STORE_PATIENCE: Final = 2.0
 class SystemClock:
     """Implements ``core.chat.ports.Clock``."""
 
+    def __init__(self) -> None:
+        #: The last millisecond that was asked for, since 1970, and its timestamp: a busy server asks often within one.
+        self._millisecond = -1
+        self._timestamp = b""
+
     def timestamp(self) -> bytes:
         """Return UTC in ISO 8601 with milliseconds and Z, 24 bytes."""
-        return format_timestamp(time.time_ns() // 1_000_000)
+        millisecond = time.time_ns() // 1_000_000
+        if millisecond != self._millisecond:
+            self._millisecond, self._timestamp = millisecond, format_timestamp(millisecond)
+        return self._timestamp
 
     def seconds(self) -> float:
         """Return the same in seconds since 1970."""

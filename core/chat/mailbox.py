@@ -79,8 +79,8 @@ class Mailbox(Generic[AnEntry]):
         self.unsaved_ahead: list[int] = []
         #: seq -> message; the one that came into memory first goes first.
         self._cached: dict[int, AnEntry] = {}
-        #: (sender, message_id) -> the message, of those reserved or cached.
-        self._index: dict[tuple[str, str], AnEntry] = {}
+        #: sender -> message_id -> the message, of those reserved or cached.
+        self._index: dict[str, dict[str, AnEntry]] = {}
         self._reserved = 0
         #: Whose the messages are that wait, as long as somebody has to know (D20).
         self.shares: Shares | None = None
@@ -91,7 +91,8 @@ class Mailbox(Generic[AnEntry]):
 
     def find(self, sender: str, message_id: str) -> AnEntry | None:
         """Return the message in memory that this sender gave this id, committed or not."""
-        return self._index.get((sender, message_id))
+        messages = self._index.get(sender)
+        return messages.get(message_id) if messages is not None else None
 
     @property
     def waiting(self) -> int:
@@ -105,7 +106,7 @@ class Mailbox(Generic[AnEntry]):
 
     def reserve(self, message: AnEntry) -> None:
         """Make an uncommitted message findable. After this, `commit` or `withdraw` must follow."""
-        self._index[message.sender, message.message_id] = message
+        self._find(message)
         self._reserved += 1
         self.lamport = message.lamport = max(message.lamport, self.lamport + 1)
         if self.shares is not None and self.shares.complete:
@@ -118,7 +119,7 @@ class Mailbox(Generic[AnEntry]):
         message.seq = self.head
         self._cached[message.seq] = message
         if len(self._cached) > CACHE_MAX:
-            self._evict()
+            self._evict(message.seq)
         if self.shares is not None and self.shares.complete:
             self.shares.committed(message.chat)
 
@@ -139,24 +140,36 @@ class Mailbox(Generic[AnEntry]):
         """Keep a committed message that the store has read, and return it; if it is here already, that one."""
         known = self._cached.setdefault(message.seq, message)
         if known is message:
-            self._index[message.sender, message.message_id] = message
+            self._find(message)
             if len(self._cached) > CACHE_MAX:
-                self._evict()
+                self._evict(message.seq)
         return known
 
-    def _evict(self) -> None:
-        self._forget(self._cached.pop(next(iter(self._cached))))
+    def _evict(self, seq: int) -> None:
+        """Make room for the message at this position: the one that is as far back as there are places, or what came into memory first."""
+        # To look for the first one goes past all places of a dictionary that have been emptied.
+        message = self._cached.pop(seq - CACHE_MAX, None)
+        self._forget(message if message is not None else self._cached.pop(next(iter(self._cached))))
 
     def let_go(self) -> None:
         """Keep no message in memory any more: messages know their user, and only the garbage collector would undo that circle."""
         self._cached.clear()
         self._index.clear()
 
+    def _find(self, message: AnEntry) -> None:
+        """Find it from now on."""
+        messages = self._index.get(message.sender)
+        if messages is None:
+            messages = self._index[message.sender] = {}
+        messages[message.message_id] = message
+
     def _forget(self, message: AnEntry) -> None:
         """Find it no longer. A message that comes back into memory may have taken the place of its own repeat, which is on its way."""
-        name = message.sender, message.message_id
-        if self._index.get(name) is message:
-            del self._index[name]
+        messages = self._index.get(message.sender)
+        if messages is not None and messages.get(message.message_id) is message:
+            del messages[message.message_id]
+            if not messages:
+                del self._index[message.sender]
 
     # -- Leaving --
 

@@ -45,13 +45,17 @@ class _Record:
         self.messages: list[Message] = []
         self.stored_at: list[float] = []
         self.first = user.mailbox.head + 1
-        #: (sender, message_id) -> the message.
-        self.ids: dict[tuple[str, str], Message] = {}
+        #: sender -> message_id -> the message.
+        self.ids: dict[str, dict[str, Message]] = {}
+
+    def find(self, sender: str, message_id: str) -> Message | None:
+        """Return the message that this sender gave this id."""
+        return self.ids.get(sender, {}).get(message_id)
 
     def drop(self, count: int) -> int:
         """Remove the oldest messages; the position of the last of them."""
         for message in self.messages[:count]:
-            del self.ids[message.sender, message.message_id]
+            del self.ids[message.sender][message.message_id]
         del self.messages[:count], self.stored_at[:count]
         self.first += count
         self.user.mailbox.purge(self.first - 1)
@@ -134,7 +138,7 @@ class MemoryStore:
     def save_read(self, message: Message, done: Done) -> None:
         def save() -> None:
             record = self._record(message.user)
-            stored = record.ids.get((message.sender, message.message_id))
+            stored = record.find(message.sender, message.message_id)
             if stored is not None:
                 stored.read = True
 
@@ -166,9 +170,9 @@ class MemoryStore:
 
     def find(self, user: User, sender: str | None, message_id: str, done: Found[list[Message]]) -> None:
         def find() -> list[Message]:
-            ids = self._record(user).ids
+            record = self._record(user)
             senders = user.chats if sender is None else (sender,)
-            found = (ids.get((peer, message_id)) for peer in senders)
+            found = (record.find(peer, message_id) for peer in senders)
             return sorted((message for message in found if message is not None), key=lambda found: found.seq)
 
         self._read(user, find, done)
@@ -265,7 +269,10 @@ class MemoryStore:
         for message in messages:
             record = self._records.get(message.user.user_id) or self._record(message.user)
             message.chat.saved = True
-            stored = record.ids.setdefault((message.sender, message.message_id), message)
+            ids = record.ids.get(message.sender)
+            if ids is None:
+                ids = record.ids[message.sender] = {}
+            stored = ids.setdefault(message.message_id, message)
             if stored is message:
                 record.messages.append(message)
                 record.stored_at.append(now)
