@@ -120,7 +120,6 @@ class Exchange:
         #: How long envelopes from other shards were on their way.
         self.seconds = Histogram(SECONDS)
         self._counters = counters
-        self.on(RecordKind.RESULT, 1, self._result)
 
     def __len__(self) -> int:
         """Return how many requests are open."""
@@ -147,6 +146,10 @@ class Exchange:
     def on_outcome(self, kind: str, settled: Settled) -> None:
         """Give the outcome of each request of a kind, a message type, to `settled`."""
         self._settled[kind] = settled
+
+    def is_here(self, user_id: str) -> bool:
+        """Return whether this shard owns the user."""
+        return self._worker_of(user_id) == self.index
 
     # -- Out --
 
@@ -249,6 +252,9 @@ class Exchange:
 
     def _handle(self, worker: int, generation: int, record: bytes, now: float) -> None:
         number, flags, ticket, deadline = unpack_head(record)
+        if number == RecordKind.RESULT:
+            self.settle(ticket, flags, record_fields(record, 1)[0].decode(), now)
+            return
         kind = self._kinds.get(number)
         if kind is None:
             self._receive(number, flags, record, now)
@@ -269,9 +275,6 @@ class Exchange:
             raise ValueError(f"unknown kind of record {number}")
         texts, handler = told
         handler(tuple(map(bytes.decode, record_fields(record, texts))), flags, now)
-
-    def _result(self, record: Record, now: float) -> None:
-        self.settle(record.ticket, record.flags, record.texts[0], now)
 
     # -- What becomes of requests --
 

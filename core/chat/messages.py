@@ -4,7 +4,7 @@
 the store -> `appended`, when it is durable: into the mailbox, to the devices, answer -> `_settled` back at the sender's: MSG_ACK, or ERROR.
 
 Most messages take a shorter way: the chat is open, the recipient is in memory on this shard, and nothing stands in the way. They need no
-request and no record: `send_here` gives them to the store, and `_acknowledge` answers. One that turns out not to be so simple gets its
+request and no record: `_send_here` gives them to the store, and `_acknowledge` answers. One that turns out not to be so simple gets its
 request later.
 
 Whether a message counts against the sender's limit is known only when it is settled, since repeats and refused ones don't. So the ones in
@@ -143,7 +143,11 @@ class Messages:
         if message_id is None:
             message_id = self._chance.message_id()
         as_json = codec.to_json(content)
-        if chat is not None and not altered and self.send_here(session, user, chat, as_json, message_id, now):
+        if (
+            chat is not None
+            and not altered
+            and self.send_plain(session, user, chat, as_json, message_id, now)
+        ):
             return
         flags = 0
         if chat is not None and chat.saved:
@@ -156,40 +160,60 @@ class Messages:
                 user.parked.append(session)
                 return
             flags |= MessageFlag.ONLY_IF_REPEAT
-        if session.receipts:
-            flags |= MessageFlag.RECEIPTS
-        frame = self._begin(session, user, recipient, as_json, message_id, now)
         request = self._exchange.open(MessageType.MSG, session, user, recipient, message_id, now)
-        request.frame = frame
+        request.frame = self._begin(session, user, recipient, as_json, message_id, now)
         request.altered = altered
-        if flags & MessageFlag.CHAT_OPEN:
-            session.choose(recipient, request.ticket)
-        texts = (user.user_id, recipient, message_id, str(user.mailbox.lamport + 1))
-        if self._exchange.ask(RecordKind.MESSAGE, flags, request, texts, frame, now):
-            self.sent_far += 1
+        self._ask(request, flags, now)
 
-    def send_here(
+    def send_plain(
         self, session: Session, user: User, chat: Chat, content: bytes, message_id: str, now: float
     ) -> bool:
-        """Send a valid MSG the shorter way; `content` is a JSON string. False, and nothing has happened, when that is not for this one."""
-        sender, recipient = user.user_id, chat.peer
-        peer = self._known.get(recipient)
-        if peer is None or not (chat.saved and chat.written and chat.confirmed):
+        """Send a valid MSG with nothing in its way; `content` is a JSON string. False, and nothing has happened, when something is."""
+        if not (chat.saved and chat.written and chat.confirmed):
             return False
-        theirs, mailbox, capacity = peer.chats.get(sender), peer.mailbox, self._capacity
+        if user.messages.retry_after(now, user.in_flight):
+            return False
+        recipient = chat.peer
+        peer = self._known.get(recipient)
+        if peer is not None:
+            return self._send_here(session, user, peer, content, message_id, now)
+        if self._exchange.is_here(recipient):
+            return False
+        request = self._exchange.open(MessageType.MSG, session, user, recipient, message_id, now)
+        request.frame = self._begin(session, user, recipient, content, message_id, now)
+        self._ask(request, MessageFlag.CHAT_OPEN, now)
+        return True
+
+    def _ask(self, request: Request, flags: int, now: float) -> None:
+        """Send the request to the shard of the recipient."""
+        session, user, recipient = request.session, request.user, request.peer
+        assert request.message_id is not None, "every message has an id"
+        if flags & MessageFlag.CHAT_OPEN:
+            session.choose(recipient, request.ticket)
+        if session.receipts:
+            flags |= MessageFlag.RECEIPTS
+        texts = (user.user_id, recipient, request.message_id, str(user.mailbox.lamport + 1))
+        if self._exchange.ask(RecordKind.MESSAGE, flags, request, texts, request.frame, now):
+            self.sent_far += 1
+
+    def _send_here(
+        self, session: Session, user: User, peer: User, content: bytes, message_id: str, now: float
+    ) -> bool:
+        """Send it the shorter way. False, and nothing has happened, when that is not for this message."""
+        sender, recipient = user.user_id, peer.user_id
+        chat, mailbox, capacity = peer.chats.get(sender), peer.mailbox, self._capacity
         if (
-            theirs is None
-            or not theirs.saved
+            chat is None
+            or not chat.saved
             or mailbox.waiting >= capacity.free_below
             or capacity.counting
             or mailbox.find(sender, message_id) is not None
-            or user.messages.retry_after(now, user.in_flight)
         ):
             return False
         frame = self._begin(session, user, recipient, content, message_id, now)
         deadline = now + CONFIRM_TIMEOUT
         lamport = user.mailbox.lamport + 1
-        message = Message(peer, theirs, message_id, frame, session.receipts, lamport, deadline)
+        message = Message(peer, chat, message_id, frame, session.receipts, lamport, deadline)
         mailbox.reserve(message)
         session.choose(recipient, self._exchange.ticket())
         self._here[message] = deadline, session

@@ -75,7 +75,7 @@ class Command:
         self.received = 0
 
 
-SendHere = Callable[["Session", User, "Chat", bytes, str, float], bool]
+SendPlain = Callable[["Session", User, "Chat", bytes, str, float], bool]
 Acknowledge = Callable[["Session", User, str, "str | None"], None]
 
 
@@ -90,8 +90,8 @@ class Host(Protocol):
     #: What messages may come to nothing beyond what each connection may send of them.
     spare: TokenBucket
 
-    #: `Messages.send_here` and `Delivery.acknowledge`.
-    send_here: SendHere
+    #: `Messages.send_plain` and `Delivery.acknowledge`.
+    send_plain: SendPlain
     acknowledge: Acknowledge
 
     def pong(self, session: Session, payload: bytes, now: float) -> None:
@@ -234,7 +234,7 @@ class Session(Device):
             if (
                 chat is None
                 or not is_kept(content)
-                or not self._host.send_here(self, user, chat, content, message_id.decode(), now)
+                or not self._host.send_plain(self, user, chat, content, message_id.decode(), now)
             ):
                 return False
             self._commands[MessageType.MSG].received += 1

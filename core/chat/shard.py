@@ -29,7 +29,7 @@ from core.chat.pace import shared_credit
 from core.chat.ports import Bus, Chance, Clock, Connection
 from core.chat.presence import Presence
 from core.chat.receipts import Receipts
-from core.chat.session import Acknowledge, SendHere, Session
+from core.chat.session import Acknowledge, SendPlain, Session
 from core.chat.store import Listeners, Store, nobody_waits
 from core.chat.typing import TypingIndicators
 from core.chat.users import Users
@@ -92,7 +92,7 @@ class Shard:
         self.messages = Messages(
             settings, clock, chance, users, exchange, store, chats, delivery, presence, self.typing
         )
-        self.send_here: SendHere = self.messages.send_here
+        self.send_plain: SendPlain = self.messages.send_plain
         self.acknowledge: Acknowledge = delivery.acknowledge
         #: What clients may say, each command with the number of times that it came.
         self.commands = Commands(
