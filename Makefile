@@ -9,10 +9,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Whether the server runs with the core compiled to machine code (1) or as it is (empty, or 0), and where the compiled one is kept.
+# Whether the server runs with the core compiled to machine code (1), as it is (0), or compiled if it can be (empty).
 COMPILED =
-compiled = $(filter-out 0,$(COMPILED))
-COMPILED_CORE = build/compiled
 # Where `make manual` and `make load` find the server, and how large the load is. Not from the environment, where such common names
 # may mean anything.
 URL = ws://localhost:8000/ws
@@ -46,8 +44,8 @@ help: ## list the tasks
 
 setup: $(VENV)/.installed-dev ## install everything for development into .venv
 
-run: $(if $(compiled),$(COMPILED_CORE)/.done,$(VENV)/.installed-run) ## run the server: WORKERS=8 PORT=8000 DATA=./data or any other setting (ARGS=--help lists them), COMPILED=1
-	@$(in_the_foreground) $(BIN)/python -m router serve $(ARGS)
+run: $(VENV)/.installed-run ## run the server: WORKERS=8 PORT=8000 DATA=./data or any other setting (ARGS=--help lists them); COMPILED=0 compiles nothing
+	@$(in_the_foreground) $(BIN)/python -E -m scripts.serve '$(COMPILED)' $(ARGS)
 
 status: $(VENV)/.installed-run ## show the state of a running server: ADMIN_PORT=8001 ARGS=--json
 	@exec $(BIN)/fastchat status $(ARGS)
@@ -64,8 +62,9 @@ test: $(VENV)/.installed-dev ## run the tests: ARGS="-k words -n 0" are argument
 test-all: $(VENV)/.installed-dev ## run all tests, also those that take long: ARGS="-k words -n 0" are arguments of pytest
 	@exec $(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
-test-compiled: $(COMPILED_CORE)/.done ## run the tests of the core on the core compiled to machine code (COMPILED=1)
-	@exec $(BIN)/python -m pytest -n 4 -o pythonpath="$(COMPILED_CORE) ." -m "not replaces" tests/core $(ARGS)
+test-compiled: $(VENV)/.installed-dev ## run the tests of the core on the core compiled to machine code
+	@core=$$($(BIN)/python -m scripts.compiled_core) && \
+		exec $(BIN)/python -m pytest -n 4 -o pythonpath="$$core ." -m "not replaces" tests/core $(ARGS)
 
 check: $(VENV)/.installed-dev check-web ## check style, formatting, types, and which module may import which
 	@$(BIN)/ruff check
@@ -97,8 +96,8 @@ bench: $(VENV)/.installed-dev ## measure what a message costs, with servers of i
 	@exec $(BIN)/python -m bench.compare --name ours --subjects ours --yardstick memory --rounds 3 \
 		--loads "window 1,window 8,window 32,rate 5000" $(ARGS)
 
-bench-compare: $(COMPILED_CORE)/.done ## measure what a message costs beside a C relay, uWebSockets.js, picows, ws and FastAPI; takes 15 minutes
-	@exec $(BIN)/python -m bench.compare $(ARGS)
+bench-compare: $(VENV)/.installed-dev ## measure what a message costs beside a C relay, uWebSockets.js, picows, ws and FastAPI; takes 15 minutes
+	@$(BIN)/python -m scripts.compiled_core >/dev/null && exec $(BIN)/python -m bench.compare $(ARGS)
 
 bench-guard: $(VENV)/.installed-dev ## compare the instructions that a message costs with the budget, under valgrind: ARGS=--update sets the budget
 	@exec $(BIN)/python -m bench.guard $(ARGS)
@@ -113,19 +112,6 @@ docs: $(VENV)/.installed-run ## write docs/protocol.md, docs/protocol.schema.jso
 clean: ## remove .venv and all caches; keeps the server's data
 	@rm -rf $(VENV) node_modules build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
-
-# -- The compiled core --
-# Another `core` package beside the sources, which the server finds first.
-
-$(COMPILED_CORE)/.done: $(wildcard core/*.py core/*/*.py) scripts/compile_core.py $(VENV)/.installed-dev
-	@command -v cc >/dev/null || { echo "COMPILED=1 needs a C compiler: apt-get install gcc libc6-dev" >&2; exit 1; }
-	@echo "compiling the core into $(COMPILED_CORE) ..." >&2
-	@$(lock); $(BIN)/python scripts/compile_core.py $(COMPILED_CORE) >$(VENV)/compile.log 2>&1 || { cat $(VENV)/compile.log >&2; exit 1; }; touch $@
-
-ifneq ($(compiled),)
-run: export PYTHONPATH := $(CURDIR)/$(COMPILED_CORE)
-run: export PYTHONSAFEPATH := 1
-endif
 
 # -- Load --
 # Locust itself advises against more than 100 new users a second.

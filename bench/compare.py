@@ -27,8 +27,9 @@ from bench import peers
 from bench.crew import crew
 from bench.driver import Reports, Result, summary
 from bench.report import write_page
-from bench.servers import COMPILED, serving, watched
+from bench.servers import serving, watched
 from bench.usage import cpu_seconds
+from scripts.compiled_core import find
 
 RESULTS: Final = Path(__file__).parent / "results"
 #: Seconds before each measurement.
@@ -56,7 +57,7 @@ def ours(
 
     `is_watched`: with a dashboard open, and Prometheus.
     """
-    if compiled and not (COMPILED / ".done").exists():
+    if compiled and find() is None:
         raise peers.Unavailable("the core is not compiled: make bench-compare does it")
     with (
         serving(store, workers, compiled=compiled) as server,

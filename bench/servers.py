@@ -11,11 +11,11 @@ import tempfile
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Final
 
 from bench.usage import cpu_seconds, resident_bytes
+from scripts.compiled_core import environment_for, find_or_build
 
 #: Name -> settings.
 STORES: Final = {
@@ -23,8 +23,6 @@ STORES: Final = {
     "os": {"STORE": "sqlite", "DURABILITY": "os"},
     "fsync": {"STORE": "sqlite", "DURABILITY": "fsync"},
 }
-#: Where ``make`` keeps the core compiled to machine code.
-COMPILED: Final = Path(__file__).parents[1] / "build" / "compiled"
 #: Seconds between two scrapes, as in deploy/prometheus.
 _SCRAPE_INTERVAL: Final = 5
 #: Limits are counted, so that their cost is in, but nobody meets them.
@@ -102,11 +100,11 @@ def serving(
 ) -> Iterator[Server]:
     """Start a server with one of `STORES` and with settings by their names without ``FASTCHAT_``; stop it at the end.
 
-    `compiled`: with the core in `COMPILED`, as ``make run COMPILED=1`` does.
+    `compiled`: with the core compiled to machine code, as `make run` does. Raises Unavailable when it can't be compiled.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FASTCHAT_")}
     if compiled:
-        environment |= {"PYTHONPATH": str(COMPILED), "PYTHONSAFEPATH": "1"}
+        environment |= environment_for(find_or_build())
     chosen = {"PORT": "0", "ADMIN_PORT": "0", "WORKERS": str(workers), "LOG_LEVEL": "warning"}
     chosen |= {**_GENEROUS, **STORES[store], **settings}
     with tempfile.TemporaryDirectory(prefix="fastchat-bench-", dir=".") as directory:

@@ -72,6 +72,7 @@ def describe_status(status: Mapping[str, Any]) -> list[str]:
         f"  data     {plain(settings.get('data_dir', _NOTHING))}"
         + (" (not used: FASTCHAT_STORE is memory)" if settings.get("store") == "memory" else ""),
         f"  sockets  {plain(settings.get('run_dir') or _NOTHING)}",
+        f"  core     {plain(status.get('core', _NOTHING))}",
         "",
         *table(_HEADER, [_process(each) for each in processes], _WORDS),
     ]
@@ -79,6 +80,7 @@ def describe_status(status: Mapping[str, Any]) -> list[str]:
     # What keeps the server from being ready was said.
     problems = [f"{_name(each)}: {each['problem']}" for each in processes if each.get("problem")]
     lines += _section("problems", [problem for problem in problems if problem not in reasons])
+    lines += _section("to make the core faster", [status["core_advice"]] if status.get("core_advice") else [])
     lines += _section("started again", [_restarts(each) for each in processes if each.get("restarts")])
     return lines
 

@@ -1,10 +1,14 @@
-"""Which FastChat this is."""
+"""Which FastChat this is, and whether its core is compiled to machine code."""
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import PackageNotFoundError, version
+from typing import Final
 
-from core.wire import codec
+#: The environment variable in which `make run` says why the core is not compiled, and what to do about it.
+PURE_CORE_ADVICE: Final = "PURE_CORE_ADVICE"
+_DEFAULT_ADVICE: Final = "start the server with `make run`, which compiles the core if there is a C compiler"
 
 
 def fastchat_version() -> str:
@@ -16,5 +20,22 @@ def fastchat_version() -> str:
 
 
 def core_kind() -> str:
-    """Return whether the core is ``compiled`` to machine code, or ``python`` as it stands in the sources."""
-    return "python" if codec.__file__.endswith(".py") else "compiled"
+    """Return whether the core is ``compiled`` to machine code, or ``pure`` Python as it stands in the sources."""
+    from core.wire import codec  # here, so that `make run` need not load the core
+
+    return "pure" if codec.__file__.endswith(".py") else "compiled"
+
+
+def core_advice() -> str | None:
+    """Return what would make a pure core faster; None if the core is compiled."""
+    if core_kind() == "compiled":
+        return None
+    return os.environ.get(PURE_CORE_ADVICE) or _DEFAULT_ADVICE
+
+
+def describe_core() -> str:
+    """Return a sentence about the core."""
+    advice = core_advice()
+    if advice is None:
+        return "the core is compiled to machine code"
+    return f"the core is pure Python, and slower than a compiled one: {advice}"

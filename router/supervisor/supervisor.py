@@ -51,13 +51,9 @@ from router.admin.recorder import Recorder
 from router.operator.operations import Operations
 from router.operator.socket import OperatorSocket
 from router.supervisor import listeners, preflight
-from router.supervisor.build import core_kind, fastchat_version
+from router.supervisor.build import core_advice, core_kind, describe_core, fastchat_version
 from router.supervisor.children import Child
-from router.supervisor.data_directory import (
-    DataDirectory,
-    create_data_directory,
-    lock_data_directory,
-)
+from router.supervisor.data_directory import DataDirectory, create_data_directory, lock_data_directory
 from router.supervisor.health import Health, Phase
 from router.supervisor.orphans import reap_orphans
 from router.supervisor.problem_log import ProblemLog
@@ -159,6 +155,7 @@ class Supervisor:
                     await prepare
             else:
                 await prepare
+                _log.info("%s", describe_core())
                 for role in self._roles:
                     self._start(role)
             return await self._end
@@ -188,9 +185,8 @@ class Supervisor:
             create_data_directory(data_directory)
 
         first = await listeners.open_listeners("", addresses, settings.port)
-        self._listeners.append(first)
-        for _ in range(1, settings.fronts):
-            self._listeners.append([listeners.share(listener) for listener in first])
+        self._listeners = [first]
+        self._listeners += ([listeners.share(each) for each in first] for _ in range(1, settings.fronts))
         port = listeners.port_of(first)
         admin = await listeners.open_listeners("ADMIN_", admin_addresses, settings.admin_port)
         dashboard = Dashboard(self._recorder.samples, self.status)
@@ -480,6 +476,7 @@ class Supervisor:
             "reasons": self._health.reasons(),
             "version": fastchat_version(),
             "core": core_kind(),
+            "core_advice": core_advice(),
             "pid": os.getpid(),
             "uptime": round(time.monotonic() - self._started_at, 1),
             "settings": shown,

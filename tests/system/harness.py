@@ -156,8 +156,9 @@ class Server:
     """A server of its own for a test; a context manager, or `start` and `stop` by hand.
 
     `directory` takes the data and the output. The other keywords are FastChat's settings, in lower case and without prefix:
-    ``Server(tmp_path, workers=8, user_ids="any")``. Limits are off unless `limits` is true. Port 0 is a free port. `compiled` is the
-    core compiled to machine code. `descriptors` is what each process may have open, None for as many as this one.
+    ``Server(tmp_path, workers=8, user_ids="any")``. Limits are off unless `limits` is true. Port 0 is a free port. `compiled` is
+    whether the core is compiled to machine code, None if that is left to `make run`. `descriptors` is what each process may have open,
+    None for as many as this one.
     """
 
     url: str
@@ -175,7 +176,7 @@ class Server:
         port: int = 0,
         admin_port: int = 0,
         limits: bool = False,
-        compiled: bool = False,
+        compiled: bool | None = False,
         descriptors: int | None = None,
         **settings: object,
     ) -> None:
@@ -190,7 +191,7 @@ class Server:
         self._command = [] if descriptors is None else ["prlimit", f"--nofile={descriptors}"]
         self._command += ["make", "--no-print-directory", "run", f"WORKERS={workers}", f"FRONTS={fronts}"]
         self._command += [f"PORT={port}", f"ADMIN_PORT={admin_port}", f"DATA={data}"]
-        self._command += ["COMPILED=1"] if compiled else []
+        self._command += [] if compiled is None else [f"COMPILED={compiled:d}"]
         if not limits:
             settings = {**NO_LIMITS, **settings}
         self._environment = clean_environment() | {

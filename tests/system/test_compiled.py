@@ -1,4 +1,7 @@
-"""``make run COMPILED=1``: the core compiled to machine code serves as the other does. `make test-compiled` tests the core itself."""
+"""``make run`` on the core compiled to machine code, and on that of the sources where nothing can be compiled.
+
+Nothing else compiles: the other tests of the whole say COMPILED=0. `make test-compiled` tests the compiled core itself.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,22 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.system.harness import PROJECT, StartServer, clean_environment, wait_until
+from tests.system.harness import (
+    PROJECT,
+    Server,
+    ServerFailed,
+    StartServer,
+    clean_environment,
+    ensure_installed,
+    process_title,
+    processes,
+    wait_until,
+)
 from tests.system.status import status
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +33,11 @@ def _compiled() -> None:
     """Compiling takes longer than a server may take to start."""
     if shutil.which("cc") is None:
         pytest.skip("there is no C compiler (apt-get install gcc libc6-dev)")
-    command = ["make", "--silent", "build/compiled/.done"]
+    command = [sys.executable, "-m", "scripts.compiled_core"]
     subprocess.run(command, cwd=PROJECT, env=clean_environment(), check=True, timeout=500)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_compiled")
 def test_all_flows_on_a_compiled_core(start_server: StartServer) -> None:
     """With both kinds of processes that use it; and a worker that is killed is replaced by one that does too."""
@@ -32,7 +45,7 @@ def test_all_flows_on_a_compiled_core(start_server: StartServer) -> None:
     assert status(server)["core"] == "compiled"
     for name in ("front 0", "worker 0", "worker 1"):
         with open(f"/proc/{server.child(name)}/maps") as maps:
-            assert "build/compiled/core" in maps.read(), name
+            assert "build/compiled/" in maps.read(), name
     os.kill(server.child("worker 0"), signal.SIGKILL)
 
     def is_back() -> bool:
@@ -45,8 +58,96 @@ def test_all_flows_on_a_compiled_core(start_server: StartServer) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_without_it_the_core_is_what_stands_in_the_sources(start_server: StartServer) -> None:
+@pytest.mark.slow
+@pytest.mark.usefixtures("_compiled")
+def test_what_was_compiled_is_used_again(start_server: StartServer) -> None:
+    server = start_server(compiled=None, workers=1)
+    told = status(server)
+    assert (told["core"], told["core_advice"]) == ("compiled", None)
+    assert "compiling" not in server.output()
+    assert first_line(server).endswith("the core is compiled to machine code")
+
+
+def first_line(server: Server) -> str:
+    """What the supervisor logged first."""
+    return next(line for line in server.output().splitlines() if " supervisor: " in line)
+
+
+def test_compiled_0_leaves_the_core_as_it_is(start_server: StartServer) -> None:
     server = start_server(workers=1)
-    assert status(server)["core"] == "python"
+    told = status(server)
+    advice = "leave out COMPILED=0, and `make run` compiles the core"
+    assert (told["core"], told["core_advice"]) == ("pure", advice)
+    assert first_line(server).endswith(f"the core is pure Python, and slower than a compiled one: {advice}")
     with open(f"/proc/{server.child('worker 0')}/maps") as maps:
         assert "build/compiled" not in maps.read()
+    command = [".venv/bin/fastchat", "status", "--admin", server.admin_url]
+    shown = subprocess.run(
+        command, cwd=PROJECT, capture_output=True, text=True, timeout=30, check=True
+    ).stdout
+    assert "  core     pure\n" in shown
+    assert f"to make the core faster:\n  {advice}\n" in shown
+
+
+@pytest.mark.parametrize("compiler", ["/nowhere/cc", "a compiler that fails"])
+def test_make_run_starts_where_nothing_can_be_compiled(tmp_path: Path, compiler: str) -> None:
+    cores = tmp_path / "cores"
+    server = Server(tmp_path, workers=1, compiled=None)
+    server._environment |= {"COMPILED_CORES": str(cores), "CC": compiler}
+    if compiler != "/nowhere/cc":
+        failing = tmp_path / "cc"
+        failing.write_text("#!/bin/sh\nexit 1\n")
+        failing.chmod(0o755)
+        server._environment["CC"] = str(failing)
+    with server:
+        told = status(server)
+        assert told["core"] == "pure"
+        assert "a C compiler and Python's headers" in told["core_advice"]
+        assert first_line(server).endswith(told["core_advice"])
+        if cores.exists():
+            assert str(cores / "compile.log") in told["core_advice"]
+
+
+def test_compiled_1_does_not_start_without_a_compiled_core(tmp_path: Path) -> None:
+    server = Server(tmp_path, workers=1, compiled=True)
+    server._environment |= {"COMPILED_CORES": str(tmp_path / "cores"), "CC": "/nowhere/cc"}
+    with pytest.raises(ServerFailed, match="COMPILED=1: there is no C compiler"):
+        server.start()
+
+
+def test_a_wrong_setting_is_told_before_anything_is_compiled(tmp_path: Path) -> None:
+    server = Server(tmp_path, workers=1, compiled=None, log_level="loud")
+    server._environment |= {"COMPILED_CORES": str(tmp_path / "cores")}
+    with pytest.raises(ServerFailed, match="FASTCHAT_LOG_LEVEL") as failed:
+        server.start()
+    assert failed.value.exit_code == 2
+    assert "compiling" not in failed.value.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_make_run_can_be_stopped_while_it_compiles(tmp_path: Path, number: signal.Signals) -> None:
+    """With a signal to the whole group, as a terminal sends it. Nothing is left, neither a process nor a build."""
+    ensure_installed()
+    compiler = tmp_path / "cc"
+    compiler.write_text('#!/bin/sh\n[ "$1" = --version ] || exec sleep 300\n')
+    compiler.chmod(0o755)
+    environment = {"COMPILED_CORES": str(tmp_path / "cores"), "CC": str(compiler)}
+    running = subprocess.Popen(
+        ["make", "--no-print-directory", "run", "PORT=0", "ADMIN_PORT=0", f"DATA={tmp_path}/data"],
+        cwd=PROJECT,
+        env=clean_environment() | environment,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    wait_until(lambda: b"sleep" in commands_of(running.pid), "the compiler to run", 30.0)
+    os.killpg(running.pid, number)
+    running.communicate(timeout=30)
+    wait_until(lambda: not commands_of(running.pid), "all processes to be gone")
+    assert [path for path in (tmp_path / "cores").iterdir() if path.is_dir()] == []
+
+
+def commands_of(session: int) -> bytes:
+    """The command lines of all processes of a session."""
+    ours = [process.pid for process in processes().values() if process.session == session]
+    return b"\n".join(process_title(pid).encode() for pid in ours)

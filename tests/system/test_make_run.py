@@ -28,7 +28,7 @@ from tests.system.harness import (
 from tests.system.raw_client import RawClient
 from tests.system.status import status
 
-FREE_PORTS: Final = ("PORT=0", "ADMIN_PORT=0", "WORKERS=1")
+FREE_PORTS: Final = ("PORT=0", "ADMIN_PORT=0", "WORKERS=1", "COMPILED=0")
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -180,7 +180,7 @@ class Terminal:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
-    [["make", "--no-print-directory", "run"], [".venv/bin/fastchat", "serve"]],
+    [["make", "--no-print-directory", "run", "COMPILED=0"], [".venv/bin/fastchat", "serve"]],
     ids=["make run", "fastchat serve"],
 )
 def test_hanging_up_a_real_terminal(tmp_path: Path, command: list[str]) -> None:
@@ -194,7 +194,10 @@ def test_hanging_up_a_real_terminal(tmp_path: Path, command: list[str]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
-    [["nohup", "make", "--no-print-directory", "run"], ["nohup", ".venv/bin/fastchat", "serve"]],
+    [
+        ["nohup", "make", "--no-print-directory", "run", "COMPILED=0"],
+        ["nohup", ".venv/bin/fastchat", "serve"],
+    ],
     ids=["make run", "fastchat serve"],
 )
 def test_nohup_keeps_it_running(tmp_path: Path, command: list[str]) -> None:

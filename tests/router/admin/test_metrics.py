@@ -50,7 +50,7 @@ def a_role(
 
 
 def a_page(*roles: Role, ready: bool = True) -> MetricsPage:
-    build = {"version": "1.2.3", "python": "3.11.7", "core": "python"}
+    build = {"version": "1.2.3", "python": "3.11.7", "core": "pure"}
     return MetricsPage(MetricsCollector(roles, ProcessUsage(), lambda: ready, build))
 
 
@@ -131,7 +131,7 @@ def test_the_server_as_a_whole() -> None:
     for ready in (True, False):
         answer = get(a_page(a_role(WORKER, 0, {}), ready=ready))
         assert answer.value("ready") == ready
-        assert answer.value("build_info", version="1.2.3", python="3.11.7", core="python") == 1
+        assert answer.value("build_info", version="1.2.3", python="3.11.7", core="pure") == 1
 
 
 # -- What children report --

@@ -72,10 +72,12 @@ def status(**fields: Any) -> dict[str, Any]:
         "run_dir": "/tmp/f/run-1234",
         "store": "sqlite",
     }
-    usual = {
+    usual: dict[str, Any] = {
         "status": "ok",
         "reasons": [],
         "version": "1.0",
+        "core": "compiled",
+        "core_advice": None,
         "pid": 77,
         "uptime": 100.0,
         "settings": settings,
@@ -90,6 +92,7 @@ def test_a_server_that_is_well() -> None:
         "  admin    http://[::1]:8001",
         "  data     /srv/data",
         "  sockets  /tmp/f/run-1234",
+        "  core     compiled",
         "",
         "process   state      pid       up  slots  clients   users  msg/s  restarts",
         "worker 0  ready  1234567  23h 53m    512   123456  120000  12346         0",
@@ -107,17 +110,22 @@ def test_a_server_that_is_not() -> None:
         status="degraded",
         reasons=["worker 63: it is backing off"],
         processes=[process("worker", 0), away, front],
+        core="pure",
+        core_advice="install a compiler",
     )
     lines = describe_status(told)
     assert lines[0].startswith("FastChat 1.0 is not ready (degraded)")
     assert all(len(line) <= WIDTH for line in lines)
-    assert "worker 63 backing off" in lines[8]
+    assert "worker 63 backing off" in lines[9]
     assert lines[lines.index("not ready:") :] == [
         "not ready:",
         "  worker 63: it is backing off",
         "",
         "problems:",
         "  front 1: it is starting",
+        "",
+        "to make the core faster:",
+        "  install a compiler",
         "",
         "started again:",
         "  worker 63 2 times; the process before this one ended with signal SIGKILL",
@@ -132,7 +140,7 @@ def test_a_server_that_starts_and_one_of_another_version() -> None:
     del starting["messages_per_second"]
     lines = describe_status(told)
     assert "not used" in lines[3]
-    assert lines[7].split() == ["worker", "0", "not", "running", "-", "-", "-", "-", "-", "0.0", "0"]
+    assert lines[8].split() == ["worker", "0", "not", "running", "-", "-", "-", "-", "-", "0.0", "0"]
 
 
 def facts(**fields: Any) -> dict[str, Any]:

@@ -1,0 +1,54 @@
+"""``make run``: start the server on the compiled core, or on the sources if it can't be compiled. ``python -m scripts.serve COMPILED``
+
+COMPILED is the parameter of `make run`: empty for what is possible, 0 for the sources, 1 for the compiled core or nothing. Further
+arguments are those of ``fastchat serve``, which replaces this process, so that signals and exit codes are the server's.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import NoReturn
+
+from router.supervisor.build import PURE_CORE_ADVICE
+from scripts.compiled_core import Unavailable, environment_for, find, find_or_build
+
+
+def main() -> int:
+    """Become the server; the exit code if there is nothing to start."""
+    choice, arguments = sys.argv[1], sys.argv[2:]
+    serve = [sys.executable, "-m", "router", "serve", *arguments]
+    # Whoever stops a server whose core is still being compiled has stopped it: that is no failure. A shell starts what runs in its
+    # background with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    environment = dict(os.environ)
+    if choice == "0":
+        environment[PURE_CORE_ADVICE] = "leave out COMPILED=0, and `make run` compiles the core"
+    elif find() is not None or _would_start(arguments):
+        try:
+            environment |= environment_for(find_or_build())
+        except Unavailable as reason:
+            if choice:
+                print(f"fastchat: COMPILED={choice}: {reason}", file=sys.stderr)
+                return 1
+            environment[PURE_CORE_ADVICE] = str(reason)
+    os.execve(sys.executable, serve, environment)  # noqa: S606 - our own program, and no shell
+
+
+def _would_start(arguments: list[str]) -> bool:
+    """Return whether the settings are good: with others the server says so at once, and nobody waits for the compiler before."""
+    if {"-h", "--help"} & set(arguments):
+        return False
+    check = [sys.executable, "-m", "router", "config", "check", *arguments]
+    return subprocess.run(check, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
