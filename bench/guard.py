@@ -28,6 +28,7 @@ from typing import Any, Final, NamedTuple
 
 from bench.counted import REFERENCE, Stretch
 from bench.hot_path import SCENARIOS
+from scripts.compiled_core import Unavailable, find_or_build
 
 #: Of the budget. Two runs differ by less than 0.1 % where addresses can be fixed, and by up to 1 % where they can't: which names share
 #: a place in the interpreter's caches depends on addresses.
@@ -38,11 +39,15 @@ OTHER_TOLERANCE: Final = 0.1
 _SAME_BUILD: Final = 0.02
 #: Turns of each scenario: 2,048 messages, which is enough for the odd collection of garbage to make no difference.
 TURNS: Final = 64
+#: Of the core in the sources, and of the one that is compiled from them.
 _BUDGET: Final = Path(__file__).with_name("guard_budget.json")
+_COMPILED_BUDGET: Final = Path(__file__).with_name("guard_budget_compiled.json")
 _ROOT: Final = Path(__file__).parent.parent
 _SUMMARY: Final = re.compile(r"^summary: (\d+)", re.MULTILINE)
 _PROGRAM: Final = ("-m", "bench.counted")
 _HOW_TO_UPDATE: Final = "`make bench-guard ARGS=--update`"
+PURE: Final = "pure"
+COMPILED: Final = "compiled"
 
 
 class NotMeasured(Exception):
@@ -52,7 +57,8 @@ class NotMeasured(Exception):
 class Budget(NamedTuple):
     """What messages may cost."""
 
-    #: Version of Python that it was made with, such as 3.11, and the instructions of a unit there.
+    #: What it was made with: the version of Python, such as 3.11, and of the C compiler where there was one; and the instructions of a
+    #: unit there.
     python: str
     unit: float
     #: Scenario -> units a message.
@@ -75,10 +81,12 @@ class Verdict(NamedTuple):
 # -- Counting --
 
 
-def count(names: Sequence[str], turns: int = TURNS, program: Sequence[str] = _PROGRAM) -> dict[str, float]:
-    """Scenario -> instructions a message. `program` is what python runs: something that calls ``bench.counted.serve``.
+def count(
+    names: Sequence[str], core: Path | None = None, turns: int = TURNS, program: Sequence[str] = _PROGRAM
+) -> dict[str, float]:
+    """Scenario -> instructions a message, with the compiled `core` in that directory or with that of the sources.
 
-    Raises NotMeasured.
+    `program` is what python runs: something that calls ``bench.counted.serve``. Raises NotMeasured.
     """
     valgrind = shutil.which("valgrind")
     if valgrind is None:
@@ -98,7 +106,7 @@ def count(names: Sequence[str], turns: int = TURNS, program: Sequence[str] = _PR
             *names,
         ]
         run = subprocess.run(
-            command, cwd=_ROOT, env=_environment(), capture_output=True, text=True, check=False
+            command, cwd=_ROOT, env=_environment(core), capture_output=True, text=True, check=False
         )
         if run.returncode:
             raise NotMeasured(
@@ -118,12 +126,13 @@ def _at_fixed_addresses() -> list[str]:
     return prefix if works else []
 
 
-def _environment() -> dict[str, str]:
+def _environment(core: Path | None) -> dict[str, str]:
     """Return that of this process, without what may change how Python, valgrind or the server's settings behave."""
     ours = ("PYTHON", "FASTCHAT_", "VALGRIND", "COVERAGE")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     # The second lets the program be a file elsewhere.
-    return environment | {"PYTHONHASHSEED": "0", "PYTHONPATH": str(_ROOT)}
+    paths = f"{core}{os.pathsep}{_ROOT}" if core is not None else str(_ROOT)
+    return environment | {"PYTHONHASHSEED": "0", "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
 
 
 def _a_message(stretch: Stretch, directory: Path) -> float:
@@ -156,6 +165,16 @@ def in_units(counted: Mapping[str, float]) -> dict[str, float]:
 def python_version() -> str:
     """Return that of this interpreter, as a budget has it."""
     return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def compiler_version() -> str:
+    """Return the first line that the C compiler says of itself."""
+    compiler = os.environ.get("CC") or "cc"
+    try:
+        said = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    except OSError:
+        said = ""
+    return said.partition("\n")[0]
 
 
 def is_same_build(budget: Budget, python: str, unit: float) -> bool:
@@ -220,28 +239,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--scenario", action="append", choices=list(SCENARIOS), help="only this one; may come more than once"
     )
+    parser.add_argument(
+        "--core", choices=(PURE, COMPILED), help="only this core, and not one after the other"
+    )
     options: Any = parser.parse_args(arguments)
-    names = options.scenario or list(SCENARIOS)
-    python = python_version()
-    budget = load_budget(_BUDGET)
+    cores = (options.core,) if options.core is not None else (PURE, COMPILED)
+    return max(_guard(core, options.scenario, options.update) for core in cores)
+
+
+def _guard(core: str, chosen: list[str] | None, update: bool) -> int:
+    """Measure, print and compare with one core; the exit code."""
+    names = chosen or list(SCENARIOS)
+    python = python_version() if core == PURE else f"{python_version()}, {compiler_version()}"
+    path = _BUDGET if core == PURE else _COMPILED_BUDGET
+    budget = load_budget(path)
+    print(f"-- the {core} core --")
     try:
-        counted = count([REFERENCE, *names])
-    except NotMeasured as problem:
+        counted = count([REFERENCE, *names], None if core == PURE else find_or_build())
+    except (NotMeasured, Unavailable) as problem:
         print(problem, file=sys.stderr)
         return 2
     allowed = {} if budget is None else budget.units
     print(table(counted, allowed))
-    if options.update:
+    if update:
         try:
-            _BUDGET.write_text(updated(budget, counted, python).dump())
+            path.write_text(updated(budget, counted, python).dump())
         except ValueError as problem:
             print(problem, file=sys.stderr)
             return 1
-        print(f"{_BUDGET.name} is written; the commit must say why")
+        print(f"{path.name} is written; the commit must say why")
         return 0
     same = budget is not None and is_same_build(budget, python, counted[REFERENCE])
     tolerance = TOLERANCE if same else OTHER_TOLERANCE
-    verdict = compare(in_units(counted), allowed, tolerance, complete=options.scenario is None)
+    verdict = compare(in_units(counted), allowed, tolerance, complete=chosen is None)
     if budget is not None and not same:
         print(
             f"note: the budget is that of another build of Python ({budget.python}, a unit of {budget.unit:,.0f} "

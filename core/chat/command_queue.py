@@ -19,35 +19,31 @@ _NOTHING: Final[frozenset[str]] = frozenset()
 class CommandQueue:
     """The commands of one connection that wait."""
 
-    __slots__ = ("_held", "_waiting")
+    __slots__ = ("_waiting", "held")
 
     def __init__(self) -> None:
+        #: The keys that are held: if there are none, nothing needs to wait.
         # Nearly always empty, and there is one for each connection: an empty set of its own would take 216 bytes, an empty deque 760.
-        self._held = _NOTHING
+        self.held = _NOTHING
         self._waiting: list[tuple[str, dict[str, Any]]] = []
 
     def __len__(self) -> int:
         """Return how many commands wait."""
         return len(self._waiting)
 
-    @property
-    def held(self) -> bool:
-        """Whether anything is held: if not, nothing needs to wait."""
-        return bool(self._held)
-
     def hold(self, key: str) -> None:
         """Let what depends on `key` wait, until `release`."""
-        self._held |= {key}
+        self.held |= {key}
 
     def holds_everything(self) -> bool:
         """Return whether no command may begin."""
-        return EVERYTHING in self._held
+        return EVERYTHING in self.held
 
     def holds_peer(self, peer: Any) -> bool:
         """Return whether a command about `peer`, as the client wrote it, must wait; without a peer it may be about any of them."""
-        if EVERYTHING in self._held or peer is None:
-            return bool(self._held)
-        return type(peer) is str and (peer in self._held or peer.lower() in self._held)
+        if EVERYTHING in self.held or peer is None:
+            return bool(self.held)
+        return type(peer) is str and (peer in self.held or peer.lower() in self.held)
 
     def put(self, kind: str, data: dict[str, Any]) -> None:
         """Let a command wait behind all others that do."""
@@ -55,7 +51,7 @@ class CommandQueue:
 
     def release(self, key: str) -> list[tuple[str, dict[str, Any]]]:
         """Hold `key` no longer. All that waits is taken out, in order; what must wait on is to be `put` back."""
-        self._held = self._held - {key} or _NOTHING
+        self.held = self.held - {key} or _NOTHING
         waiting, self._waiting = self._waiting, []
         return waiting
 

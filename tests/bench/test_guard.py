@@ -202,8 +202,9 @@ def test_the_table_has_a_line_for_each_scenario_and_the_unit() -> None:
     ]
 
 
-def test_the_committed_budget_has_every_scenario_and_no_other() -> None:
-    budget = guard.load_budget(guard._BUDGET)
+@pytest.mark.parametrize("path", [guard._BUDGET, guard._COMPILED_BUDGET])
+def test_the_committed_budgets_have_every_scenario_and_no_other(path: Path) -> None:
+    budget = guard.load_budget(path)
     assert budget is not None
     assert budget.units.keys() == SCENARIOS.keys()
 
@@ -248,8 +249,13 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, float
     says = dict(ALL)
     path = tmp_path / "budget.json"
     path.write_text(guard.updated(None, ALL, guard.python_version()).dump())
+    compiled = tmp_path / "compiled.json"
+    compiled.write_text(guard.updated(None, ALL, f"{guard.python_version()}, cc 1").dump())
+    monkeypatch.setattr(guard, "compiler_version", lambda: "cc 1")
     monkeypatch.setattr(guard, "_BUDGET", path)
-    monkeypatch.setattr(guard, "count", lambda names: {name: says[name] for name in names})
+    monkeypatch.setattr(guard, "_COMPILED_BUDGET", compiled)
+    monkeypatch.setattr(guard, "find_or_build", lambda: tmp_path)
+    monkeypatch.setattr(guard, "count", lambda names, core: {name: says[name] for name in names})
     return says
 
 
