@@ -158,8 +158,10 @@ class _AdoptedProtocol(WSProtocol):  # type: ignore[misc]
         # Else the kernel takes megabytes for a client that does not read, before we see that anything waits.
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _KERNEL_UNSENT_BYTES)
         self._feed(_CANNED_REQUEST)
-        # picows keeps the request for as long as the connection lasts, and with the headers it is a kilobyte.
-        self.transport.request.headers = _NO_RESPONSE.headers
+        # picows keeps the request for as long as the connection lasts, which is a kilobyte.
+        request = self.transport.request
+        request.headers = _NO_RESPONSE.headers
+        request.method = request.path = request.version = b""
         carried, self._carried = self._carried, b""
         self._feed(carried)
 

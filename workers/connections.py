@@ -154,6 +154,8 @@ class Connections:
     def sample(self, now: float) -> None:
         """Look, once a second, who has stopped reading and is to be closed, and whether there is memory for more connections."""
         self._outbox = self.slow_readers.sample(now)
+        if not self._open:
+            self._open.clear()  # else it keeps the table that a crowd needed
         memory, was_full = self._memory, self._memory.full
         memory.sample(now)
         if memory.full != was_full:

@@ -182,7 +182,7 @@ class Commands:
         self._typing_indicators.send(session, session.greeted, peer, is_typing, now)
 
     def _ping(self, session: Session, data: dict[str, Any], now: float) -> None:
-        wait = session.pings.retry_after(now)
+        wait = session.count_ping(now)
         if wait:
             raise ping_limited(self._pings_per_second, wait)
         session.connection.send(codec.pong(self._clock.timestamp()))

@@ -302,7 +302,7 @@ class Delivery:
         session.received_peer = message.sender
         if not user.acknowledges:
             if message.receipts and not acknowledged:
-                user.mailbox.receipts_due[message.seq] = (message.sender, message.message_id)
+                user.mailbox.expect_receipt(message)
             if session.confirm_asked < 0:
                 self._to_ask[session] = now
 

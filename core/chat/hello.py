@@ -54,6 +54,8 @@ class Hellos:
     def hello(self, session: Session, hello: Hello, now: float) -> None:
         """Handle a valid HELLO, of the user whom the connection belongs to."""
         session.hold(EVERYTHING)
+        if hello.user_id == session.claimed:
+            hello = hello._replace(user_id=session.claimed)  # one string less for each user
         self._users.find(hello.user_id, partial(self._found, session, hello), now)
 
     def _found(

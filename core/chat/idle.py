@@ -80,6 +80,10 @@ class IdleUsers:
                     self.note(user, now)
                 else:
                     self._leave_to_store(user, now)
+        # An empty dictionary keeps the table that a crowd needed until it is cleared, or grows again.
+        for table in (self._chatless, self._others, self._users):
+            if not table:
+                table.clear()
         if now >= self._renewed_at + UNLOAD_AFTER:
             self._renewed_at = now
             self._counted_before, self._counted = self._counted, Packed()

@@ -16,7 +16,7 @@ of a mailbox is that of its newest message.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
     from core.chat.chat import Chat
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 #: Committed messages that are kept in memory for each mailbox; the store has all of them.
 CACHE_MAX: Final = 128
+
+#: What a mailbox has in place of four dictionaries before the first message, as most of a crowd have: 320 bytes less for each. Nothing is
+#: ever put into it.
+_EMPTY: Final[dict[Any, Any]] = {}
 
 _CURSOR: Final = re.compile(r"([0-9a-f]{12})\.([0-9]{1,15})", re.ASCII)
 
@@ -74,18 +78,18 @@ class Mailbox(Generic[AnEntry]):
         self.purged_through = 0
         #: Everything up to here is acknowledged; and what is beyond it.
         self.acknowledged_through = 0
-        self._ahead: dict[int, None] = {}  # a set, of which an empty one takes three times as much memory
+        self._ahead: dict[int, None] = _EMPTY  # a set, which takes three times as much memory
         #: Those of `_ahead` that the store has not been given yet.
         self.unsaved_ahead: list[int] = []
         #: seq -> message; the one that came into memory first goes first.
-        self._cached: dict[int, AnEntry] = {}
+        self._cached: dict[int, AnEntry] = _EMPTY
         #: sender -> message_id -> the message, of those reserved or cached.
-        self._index: dict[str, dict[str, AnEntry]] = {}
+        self._index: dict[str, dict[str, AnEntry]] = _EMPTY
         self._reserved = 0
         #: Whose the messages are that wait, as long as somebody has to know (D20).
         self.shares: Shares | None = None
         #: Position -> (sender, message id) of written messages whose sender will want to know when a pong confirms them (D11).
-        self.receipts_due: dict[int, tuple[str, str]] = {}
+        self.receipts_due: dict[int, tuple[str, str]] = _EMPTY
 
     # -- Entering --
 
@@ -138,12 +142,24 @@ class Mailbox(Generic[AnEntry]):
 
     def cache(self, message: AnEntry) -> AnEntry:
         """Keep a committed message that the store has read, and return it; if it is here already, that one."""
+        self._expect()
         known = self._cached.setdefault(message.seq, message)
         if known is message:
             self._find(message)
             if len(self._cached) > CACHE_MAX:
                 self._evict(message.seq)
         return known
+
+    def expect_receipt(self, message: AnEntry) -> None:
+        """Note that the sender of a written message will want to know when a pong confirms it."""
+        if self.receipts_due is _EMPTY:
+            self.receipts_due = {}
+        self.receipts_due[message.seq] = (message.sender, message.message_id)
+
+    def _expect(self) -> None:
+        """Make room for messages, before the first."""
+        if self._index is _EMPTY:
+            self._cached, self._index = {}, {}
 
     def _evict(self, seq: int) -> None:
         """Make room for the message at this position: the one that is as far back as there are places, or what came into memory first."""
@@ -158,6 +174,7 @@ class Mailbox(Generic[AnEntry]):
 
     def _find(self, message: AnEntry) -> None:
         """Find it from now on."""
+        self._expect()
         messages = self._index.get(message.sender)
         if messages is None:
             messages = self._index[message.sender] = {}
@@ -191,6 +208,8 @@ class Mailbox(Generic[AnEntry]):
         if self.shares is not None:
             self.shares.acknowledged(seq)
         if seq != self.acknowledged_through + 1:
+            if self._ahead is _EMPTY:
+                self._ahead = {}
             self._ahead[seq] = None
             self.unsaved_ahead.append(seq)
             return True

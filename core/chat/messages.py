@@ -157,6 +157,8 @@ class Messages:
         if user.messages.retry_after(now, user.in_flight):
             if user.in_flight:
                 session.hold_back(MessageType.MSG, data)
+                if user.parked is None:
+                    user.parked = []
                 user.parked.append(session)
                 return
             flags |= MessageFlag.ONLY_IF_REPEAT
@@ -422,7 +424,7 @@ class Messages:
         if user.parked:
             for parked in user.parked:
                 parked.continue_later(EVERYTHING)
-            user.parked = []
+            user.parked = None
 
     def _answer_repeat(self, record: Record, message: Message, now: float) -> None:
         """Answer `record`, which has the sender and id of a committed message."""

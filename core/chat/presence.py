@@ -298,6 +298,13 @@ class Presence:
                 self._send(session, now, full=session.presence_full)
         while self._owed:
             self._introduce(self._owed.pop())
+        # What is empty keeps the table that a crowd needed until it is cleared, or grows again.
+        for table in (self._online, self._local, self._leaving, self._sessions, self._dirty):
+            if not table:
+                table.clear()
+        for replica in self._replicas.values():
+            if not replica.users:
+                replica.users.clear()
 
     # -- Inside --
 

@@ -145,6 +145,7 @@ class Session(Device):
         "_hold",
         "_host",
         "_pace",
+        "_pings",
         "_queue",
         "_slow_until",
         "_strikes",
@@ -154,7 +155,6 @@ class Session(Device):
         "first",
         "hello_deadline",
         "in_flight",
-        "pings",
         "token_tries",
     )
 
@@ -182,7 +182,8 @@ class Session(Device):
         #: New tokens in a row that were no good.
         self.token_tries = 0
         # -- Limits of this connection --
-        self.pings = TokenBucket(host.settings.pings_per_second, PING_BURST, now)
+        #: PING; None before the first.
+        self._pings: TokenBucket | None = None
         #: Invalid messages; most clients never need it.
         self._strikes: SlidingWindow | None = None
         if strikes:
@@ -249,6 +250,12 @@ class Session(Device):
     def pong(self, payload: bytes, now: float) -> None:
         """Take a WebSocket pong."""
         self._host.pong(self, payload, now)
+
+    def count_ping(self, now: float) -> float:
+        """Count a PING and return 0.0, or return the seconds until one is allowed."""
+        if self._pings is None:
+            self._pings = TokenBucket(self._host.settings.pings_per_second, PING_BURST, now)
+        return self._pings.retry_after(now)
 
     def writable(self, now: float) -> None:
         """Note that the connection has room again."""

@@ -127,7 +127,7 @@ class User:
         #: Messages among them, and those that needed no request: they will count against the limit, unless the other side refuses them.
         self.in_flight = 0
         #: Those that wait for messages in flight to be decided, since only then it is known whether one more is allowed.
-        self.parked: list[Device] = []
+        self.parked: list[Device] | None = None
         # -- While connected --
         #: The devices that have said HELLO.
         self.sessions: list[Device] = []

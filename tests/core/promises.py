@@ -100,7 +100,7 @@ class Promises(RuleBasedStateMachine):
             assert not shard.users._loading
             for user in shard.users.known.values():
                 assert not user.busy
-                assert (user.pins, user.in_flight, user.parked, user.mailbox.reserved) == (0, 0, [], 0)
+                assert (user.pins, user.in_flight, user.parked, user.mailbox.reserved) == (0, 0, None, 0)
         for client in self.live():
             assert client.broken == 0
             assert client.reading

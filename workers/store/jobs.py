@@ -100,6 +100,8 @@ class DatabaseThread:
             job.seconds = perf_counter() - began
             rows += job.rows
             self._done.put(job)
+            # Else this thread keeps its users, and each of their rows, in memory until the next job comes.
+            del job
             # The loop is closed when the process ends without waiting for us.
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._wake)
