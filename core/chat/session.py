@@ -26,7 +26,7 @@ from core.events import OURS, fields
 from core.measures import OTHER
 from core.wire import codec
 from core.wire.frames import FrameError
-from core.wire.plain import BEGINNINGS, is_kept, recognise
+from core.wire.plain import is_kept, recognise
 from core.wire.protocol import (
     HELLO_DEADLINE,
     PING_BURST,
@@ -207,7 +207,7 @@ class Session(Device):
         if self.closed:
             return
         user = self.user
-        if user is not None and not self._queue.held and payload.startswith(BEGINNINGS):
+        if user is not None and not self._queue.held:
             plain = recognise(payload)
             if plain is not None and self._receive_plain(user, plain, now):
                 return

@@ -28,8 +28,6 @@ _PLAIN: Final = re.compile(
     rb")\}\}" % (_USER_ID, _CONTENT, _MESSAGE_ID, _MESSAGE_ID, _USER_ID)
 )
 
-#: What `recognise` can be asked about: of anything else it would say None, and to ask costs a tenth of a PING.
-BEGINNINGS: Final = (b'{"type":"MSG', b'{"type": "MSG')
 #: The match of a payload, or None. Groups 1 to 3: recipient, content and id of a MSG. Group 4: the id of a MSG_ACK; 5: from whom that is,
 #: if the client says so.
 recognise: Final = _PLAIN.fullmatch
