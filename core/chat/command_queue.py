@@ -14,6 +14,9 @@ from typing import Any, Final
 EVERYTHING: Final = "*"
 
 _NOTHING: Final[frozenset[str]] = frozenset()
+_Commands = list[tuple[str, dict[str, Any]]]
+#: Never changed: a line that gets its first command is a list of its own.
+_NO_COMMANDS: Final[_Commands] = []
 
 
 class CommandQueue:
@@ -25,7 +28,7 @@ class CommandQueue:
         #: The keys that are held: if there are none, nothing needs to wait.
         # Nearly always empty, and there is one for each connection: an empty set of its own would take 216 bytes, an empty deque 760.
         self.held = _NOTHING
-        self._waiting: list[tuple[str, dict[str, Any]]] = []
+        self._waiting = _NO_COMMANDS
 
     def __len__(self) -> int:
         """Return how many commands wait."""
@@ -47,14 +50,16 @@ class CommandQueue:
 
     def put(self, kind: str, data: dict[str, Any]) -> None:
         """Let a command wait behind all others that do."""
+        if not self._waiting:
+            self._waiting = []
         self._waiting.append((kind, data))
 
     def release(self, key: str) -> list[tuple[str, dict[str, Any]]]:
         """Hold `key` no longer. All that waits is taken out, in order; what must wait on is to be `put` back."""
         self.held = self.held - {key} or _NOTHING
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, _NO_COMMANDS
         return waiting
 
     def clear(self) -> None:
         """Forget all that waits."""
-        self._waiting.clear()
+        self._waiting = _NO_COMMANDS

@@ -75,26 +75,27 @@ class User:
     """A user who has said HELLO at least once. Grouped by how long the attributes matter."""
 
     __slots__ = (
+        "_histories",
+        "_open_chats",
+        "_presences",
+        "_settings",
+        "_typing",
         "acknowledges",
         "chats",
         "display_name",
         "durable",
         "hellos",
-        "histories",
         "in_flight",
         "key",
         "last_close",
         "mailbox",
         "messages",
-        "open_chats",
         "parked",
         "pins",
-        "presences",
         "requests",
         "saved",
         "sessions",
         "stored_name",
-        "typing",
         "unsaved_confirmed",
         "user_id",
     )
@@ -116,12 +117,14 @@ class User:
         self.unsaved_confirmed: list[Chat] = []
         self.mailbox: Mailbox[Message] = Mailbox(epoch)
         # -- For a minute (D23) --
+        self._settings = settings
         self.messages = SlidingWindow(settings.messages_per_minute)
-        self.typing = SlidingWindow(settings.typing_per_minute)
-        self.open_chats = SlidingWindow(settings.open_chats_per_minute)
         self.hellos = SlidingWindow(settings.hellos_per_minute)
-        self.histories = SlidingWindow(settings.history_per_minute)
-        self.presences = SlidingWindow(settings.presence_per_minute)
+        #: What most users never need; each is made when it is.
+        self._typing: SlidingWindow | None = None
+        self._open_chats: SlidingWindow | None = None
+        self._histories: SlidingWindow | None = None
+        self._presences: SlidingWindow | None = None
         #: Requests that are not answered yet.
         self.requests = 0
         #: Messages among them, and those that needed no request: they will count against the limit, unless the other side refuses them.
@@ -141,6 +144,30 @@ class User:
         #: Calls of the store about this user that are not finished: until they are, the user stays in memory.
         self.pins = 0
 
+    @property
+    def typing(self) -> SlidingWindow:
+        if self._typing is None:
+            self._typing = SlidingWindow(self._settings.typing_per_minute)
+        return self._typing
+
+    @property
+    def open_chats(self) -> SlidingWindow:
+        if self._open_chats is None:
+            self._open_chats = SlidingWindow(self._settings.open_chats_per_minute)
+        return self._open_chats
+
+    @property
+    def histories(self) -> SlidingWindow:
+        if self._histories is None:
+            self._histories = SlidingWindow(self._settings.history_per_minute)
+        return self._histories
+
+    @property
+    def presences(self) -> SlidingWindow:
+        if self._presences is None:
+            self._presences = SlidingWindow(self._settings.presence_per_minute)
+        return self._presences
+
     def has_chat(self, peer: str) -> bool:
         """Return whether a chat with `peer` is open: a record that is not durable yet does not count."""
         chat = self.chats.get(peer)
@@ -148,21 +175,25 @@ class User:
 
     def counted(self, now: float) -> list[list[float]]:
         """Return what counts against each limit at present: when it was."""
-        return [window.recent_times(now) for window in self._windows()]
+        windows = (
+            *(self.messages, self._typing, self._open_chats),
+            *(self.hellos, self._histories, self._presences),
+        )
+        return [[] if window is None else window.recent_times(now) for window in windows]
 
     def count_again(self, counted: list[list[float]]) -> None:
         """Count what `counted` of the same user has said, who was left to the store meanwhile."""
-        for window, times in zip(
-            self._windows(), counted, strict=False
-        ):  # another version may have had fewer limits, or more
-            for time in times:
-                window.count(time)
-
-    def _windows(self) -> tuple[SlidingWindow, ...]:
-        return (
+        if not any(counted):
+            return
+        windows = (
             *(self.messages, self.typing, self.open_chats),
             *(self.hellos, self.histories, self.presences),
         )
+        for window, times in zip(
+            windows, counted, strict=False
+        ):  # another version may have had fewer limits, or more
+            for time in times:
+                window.count(time)
 
     @property
     def busy(self) -> bool:
