@@ -52,7 +52,7 @@ _AWAY: Final = 8
 _SMALL: Final = 4096
 _TEXT: Final = "Are you coming to the station tonight? The train leaves at seven."
 
-_CHOICES: Final[dict[str, Any]] = {"store": tuple(STORES), "where": WHERE}
+_CHOICES: Final[dict[str, Any]] = {"store": tuple(STORES), "core": ("pure", "compiled"), "where": WHERE}
 
 
 def latencies(name: str, histogram: HdrHistogram) -> Result:
@@ -167,10 +167,14 @@ def summary(load: str, outcome: Outcome, cpu: float) -> Result:
 
 
 def idle(
-    connections: int = 10_000, workers: int = 2, store: str = "memory", patience: float = _SETTLING
+    connections: int = 10_000,
+    workers: int = 2,
+    store: str = "memory",
+    core: str = "pure",
+    patience: float = _SETTLING,
 ) -> Result:
     """Measure connections that have said HELLO; and `patience` seconds after they have left."""
-    with serving(store, workers) as server:
+    with serving(store, workers, compiled=core == "compiled") as server:
         crowd = Crowd(server.url, [str(uuid4()) for _ in range(connections)])
         empty = server.resident()
         for start in range(0, connections, _AT_ONCE):
@@ -183,6 +187,7 @@ def idle(
         left = server.resident()
         return {
             "store": store,
+            "core": core,
             "workers": workers,
             "connections": connections,
             "bytes_each": (full - empty) / connections,
