@@ -29,7 +29,7 @@ from core.wire import codec
 from core.wire.timestamps import format_timestamp
 from workers.chance import SystemChance
 from workers.store.memory import MemoryStore
-from workers.store.rows import message_row
+from workers.store.rows import id_hash, message_row
 
 #: What one loop turn of a busy worker finds to do: 8 users who each say 4 things, or 4 who each say 8.
 MESSAGES_A_TURN: Final = 32
@@ -380,7 +380,7 @@ class Rows:
     def turn(self) -> None:
         """Make the rows of one commit."""
         for message in self._turns.popleft():
-            self.last = message_row(message, 1, self.written + 1)
+            self.last = message_row(message, id_hash(message.message_id), 1, self.written + 1)
             self.written += 1
 
 

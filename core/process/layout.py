@@ -4,6 +4,7 @@
     layout.json          which generation of files holds, and how many workers it is for
     shards-2/            the files of generation 2, one for each worker
         shard-0.db
+        shard-0.db-log-1     what has been committed and is not in that file yet (``workers.store.commit_log``)
     limits-0.json        what counted against limits when worker 0 ended; worth nothing a minute later
 
 Which worker owns a user depends on the number of workers, so another number needs other files. They are made as a new generation beside

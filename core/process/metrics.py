@@ -98,7 +98,7 @@ _TABLE: Final = (
     # -- A worker: the store --
     Metric("commit_seconds", Kind.HISTOGRAM, Source.WORKER, "Duration of commits, fsync included.", (), SECONDS),
     Metric("commit_rows", Kind.HISTOGRAM, Source.WORKER, "Messages per commit.", (), SIZES),
-    Metric("store_commits_total", Kind.COUNTER, Source.WORKER, "Commits to the database."),
+    Metric("store_commits_total", Kind.COUNTER, Source.WORKER, "Commits, to the commit log or to the database."),
     Metric("store_rows_total", Kind.COUNTER, Source.WORKER, "Messages stored."),
     Metric("store_repeats_total", Kind.COUNTER, Source.WORKER, "Messages sent again that were found in the database, not in memory; they were not stored again."),
     Metric("store_expired_total", Kind.COUNTER, Source.WORKER, "Messages refused since they waited too long for the database."),
@@ -106,6 +106,8 @@ _TABLE: Final = (
     Metric("store_failures_total", Kind.COUNTER, Source.WORKER, "Transactions and queries that failed."),
     Metric("store_failing", Kind.GAUGE, Source.WORKER, "1 while the database can't be written or read."),
     Metric("store_log_bytes", Kind.GAUGE, Source.WORKER, "Size of the write-ahead log. It grows while a reader keeps a transaction open."),
+    Metric("store_unfolded_rows", Kind.GAUGE, Source.WORKER, "Rows in the commit log that are not yet folded into the database."),
+    Metric("fold_seconds", Kind.HISTOGRAM, Source.WORKER, "Duration of folds, which move rows from the commit log into the database; commits wait meanwhile.", (), SECONDS),
     Metric("store_waiting", Kind.GAUGE, Source.WORKER, "Writes and reads that wait for the database."),
     # -- A front --
     Metric("front_accepted_total", Kind.COUNTER, Source.FRONT, "Connections accepted."),

@@ -31,15 +31,15 @@ WORKERS: Final = 2
 FAILING: Final = 0
 #: Seconds within which the server has to notice that the disk is back, without anybody asking for anything.
 RECOVERS_WITHIN: Final = 10.0
-#: Bytes that a file may have: less than a page and the header of the log, so that no commit can be written.
-TINY: Final = 4096
+#: Bytes that a file may have: less than the first record of the commit log, so that no commit can be written.
+TINY: Final = 64
 
 Fault = Callable[[int, Path], AbstractContextManager[object]]
 
 
 @contextmanager
 def no_room(worker: int, directory: Path) -> Iterator[None]:
-    """No file may grow or be written to beyond its first few KiB (EFBIG)."""
+    """No file may grow or be written to beyond its first few bytes (EFBIG)."""
     limits = resource.prlimit(worker, resource.RLIMIT_FSIZE, (TINY, resource.RLIM_INFINITY))
     try:
         yield

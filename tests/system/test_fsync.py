@@ -13,7 +13,7 @@ import pytest
 
 from tests.system.harness import Server, StartServer, user_on_worker
 from tests.system.raw_client import RawClient, text
-from tests.system.trace import LOG_SUFFIX, SYNCS, WRITES, Call, Tracer, frames, safe_since
+from tests.system.trace import LOG_SUFFIX, SEGMENT_SUFFIXES, SYNCS, WRITES, Call, Tracer, frames, safe_since
 
 WORKERS: Final = 2
 #: Messages to each recipient that are sent one by one, and all at once.
@@ -152,8 +152,13 @@ def traced(start_server: StartServer, directory: Path, durability: str) -> tuple
 def test_d20_nothing_is_shown_before_it_is_synced(start_server: StartServer, tmp_path: Path) -> None:
     calls, said = traced(start_server, tmp_path, "fsync")
     assert shown_too_early(calls, said) == []
-    logs = {call.target for call in calls if call.target.endswith(LOG_SUFFIX)}
-    assert len(logs) == WORKERS, "each worker has a file of its own"
+    segments = {call.target: call for call in reversed(calls) if call.target.endswith(SEGMENT_SUFFIXES)}
+    assert len(segments) == WORKERS, "each worker has a file of its own"
+    for segment, first in segments.items():
+        directory = str(Path(segment).parent)
+        assert any(call.target == directory and call.ended < first.began for call in calls), (
+            "the name of the file is on the disk before anything is in it"
+        )
 
 
 @pytest.mark.slow
@@ -164,10 +169,11 @@ def test_the_test_fails_without_the_sync(start_server: StartServer, tmp_path: Pa
     assert len(early) > 0.9 * (2 * len(said.sent) + len(said.newcomers)), early[:20]
 
 
+@pytest.mark.parametrize("suffix", [LOG_SUFFIX, SEGMENT_SUFFIXES[0]])
 @pytest.mark.parametrize("kind", ["MSG_ACK", "MSG", "HELLO_ACK"])
-def test_the_test_fails_when_one_sync_fails_to_come_first(kind: str) -> None:
+def test_the_test_fails_when_one_sync_fails_to_come_first(kind: str, suffix: str) -> None:
     """One frame that is written while the sync is still under way is enough."""
-    log, marker = f"/data/shard-0.db{LOG_SUFFIX}", mark().encode()
+    log, marker = f"/data/shard-0.db{suffix}", mark().encode()
     said = Talk()
     said.sent["m-0"] = marker
     said.received["bob"].append("m-0")
@@ -180,10 +186,14 @@ def test_the_test_fails_when_one_sync_fails_to_come_first(kind: str) -> None:
     }
 
     def history(early: str | None) -> list[Call]:
-        calls = [
-            Call("pwrite64", log, 0, 0, 24, b"\0\0\0\1\0\0\0\1" + bytes(16), 32),
-            Call("pwrite64", log, 1, 1, len(page), page, 56),
-        ]
+        if suffix == LOG_SUFFIX:
+            calls = [
+                Call("pwrite64", log, 0, 0, 24, b"\0\0\0\1\0\0\0\1" + bytes(16), 32),
+                Call("pwrite64", log, 1, 1, len(page), page, 56),
+            ]
+        else:
+            record = len(page).to_bytes(4, "little") + bytes(4) + page
+            calls = [Call("pwrite64", log, 1, 1, len(record), record, 0)]
         sync = Call("fdatasync", log, 2, 4, 0, b"", 0)
         for name, (client, payload) in shown.items():
             data = bytes([0x81, len(payload)]) + payload

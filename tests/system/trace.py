@@ -1,11 +1,12 @@
 """What a worker asks of the kernel, in which order: strace, and reading what it wrote (D20).
 
 kill -9 cannot tell what was synced from what was not, since the kernel keeps both. The order of the system calls can: a message is safe
-when a sync of the log has *returned* that *began* after the commit with its row had been written there.
+when a sync of a log has *returned* that *began* after the commit with its row had been written there. There are two kinds of logs: the
+segments of the commit log, and SQLite's write-ahead log, for what is committed in SQLite at once.
 
 `Tracer` runs strace on processes that run already. `read_calls` makes `Call`s of its output, with the places in it where each began and
 ended, which is what "before" means here: a thread goes on only when strace has seen its call end, so what happens because of that call
-comes later in the output. `safe_since` looks for texts in what is written to SQLite's logs, and says from where on each of them is safe.
+comes later in the output. `safe_since` looks for texts in what is written to the logs, and says from where on each of them is safe.
 `frames` takes the frames out of what is written to a client.
 """
 
@@ -30,8 +31,12 @@ from tests.system.harness import processes, wait_until
 SYNCS: Final = frozenset({"fsync", "fdatasync"})
 WRITES: Final = frozenset({"write", "writev", "pwrite64", "pwritev", "sendto", "sendmsg"})
 
-#: The end of the name of SQLite's log, in which a row is when it is committed.
+#: The ends of the names of SQLite's log and of the segments of the commit log: in one of them a row is when it is committed.
 LOG_SUFFIX: Final = "-wal"
+SEGMENT_SUFFIXES: Final = ("-log-1", "-log-2")
+#: Bytes of the header before each record in a segment, and of the length of the rest in it.
+_RECORD_HEADER: Final = 8
+_LENGTH: Final = slice(0, 4)
 #: Bytes of the header before each page in that log. Its second field is not 0 in the last page of a commit, where it says how large the
 #: database is. See "File Format For SQLite Databases", 4.1.
 _PAGE_HEADER: Final = 24
@@ -184,7 +189,7 @@ def safe_since(calls: Iterable[Call], marker: re.Pattern[bytes], longest: int) -
     found: dict[bytes, Safe | None] = {}
     for call in calls:
         log = call.target
-        if not log.endswith(LOG_SUFFIX):
+        if not log.endswith((LOG_SUFFIX, *SEGMENT_SUFFIXES)):
             continue
         if call.name in SYNCS and call.result == 0:
             covered = [
@@ -193,6 +198,12 @@ def safe_since(calls: Iterable[Call], marker: re.Pattern[bytes], longest: int) -
             for text in covered:
                 del unsynced[text]
                 found[text] = Safe(log, call.ended)
+        elif call.name == "pwrite64" and log.endswith(SEGMENT_SUFFIXES):
+            length = int.from_bytes(call.data[_LENGTH], "little")
+            assert len(call.data) == _RECORD_HEADER + length, "a record is written with one call"
+            new = [text for text in dict.fromkeys(marker.findall(call.data)) if text not in found]
+            found.update(dict.fromkeys(new))
+            unsynced.update((text, (log, call.ended)) for text in new)
         elif call.name == "pwrite64":
             content, end = logs[log], call.offset + len(call.data)
             content.extend(bytes(max(0, call.offset - len(content))))

@@ -23,7 +23,7 @@ from core.wire.timestamps import format_timestamp
 from workers.chance import SystemChance
 from workers.store.memory import MemoryStore
 from workers.store.shard_store import ShardStore
-from workers.store.sqlite import SqliteStore
+from workers.store.sqlite import FOLD_AFTER, SqliteStore
 
 Kind = Literal["memory", "sqlite"]
 KINDS: Final[tuple[Kind, ...]] = ("memory", "sqlite")
@@ -104,6 +104,12 @@ class StoreDriver:
         self.store.after_writes(lambda failure, now: barrier.append(failure))
         self.store.load("nobody", lambda found, failure, now: barrier.append(found))
         self.until(lambda: len(barrier) == 2)
+
+    def fold(self) -> None:
+        """Everything that was called is in the database file, not only in the commit log."""
+        self.settle()
+        self.advance(FOLD_AFTER)
+        self.until(lambda: self.store.stats()["store_unfolded_rows"] == 0)
 
     def later(self, seconds: float) -> None:
         """Let some time go by, in steps, with everything that is due in it."""

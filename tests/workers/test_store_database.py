@@ -24,6 +24,7 @@ from workers.store.database import open_database, upgrade
 from workers.store.migrations import REVISION, migrate
 from workers.store.retention import Bite, Probe
 from workers.store.schema import metadata
+from workers.store.storage import Storage
 
 
 @pytest.fixture
@@ -217,24 +218,24 @@ def test_a_transaction_is_all_or_nothing(path: Path) -> None:
 
 
 def test_a_probe_mends_a_broken_connection(path: Path) -> None:
-    with closing(open_database(path, "os")) as database:
-        database.close()
+    with closing(Storage(path, "os")) as storage:
+        storage.database.close()
         bite, probe = Bite(0, 0, 0), Probe()
-        bite.execute(database)
+        bite.execute(storage)
         assert bite.failure is not None
         assert "closed" in bite.failure
-        probe.execute(database)
+        probe.execute(storage)
         assert probe.failure is None
-        assert database.value("SELECT count(*) FROM users") == 0
+        assert storage.database.value("SELECT count(*) FROM users") == 0
 
 
 def test_a_probe_does_not_make_a_file(path: Path) -> None:
     """A file that was taken away is a failure, and not a reason to begin with an empty one."""
-    with closing(open_database(path, "os")) as database:
+    with closing(Storage(path, "os")) as storage:
         for file in path.parent.iterdir():
             file.unlink()
         probe = Probe()
-        probe.execute(database)
+        probe.execute(storage)
         assert probe.failure is not None
         assert "unable to open" in probe.failure
         assert list(path.parent.iterdir()) == []

@@ -50,6 +50,12 @@ def test_it_counts(driver: StoreDriver) -> None:
     driver.append(driver.user("bob"), "alice", "1", "2", "1")
     assert driver.store.stats()["store_waiting"] == 3
     driver.settle()
-    expected = {"store_rows_total": 2, "store_waiting": 0, "store_failing": 0, "store_log_bytes": 0}
+    expected = {
+        "store_rows_total": 2,
+        "store_waiting": 0,
+        "store_failing": 0,
+        "store_log_bytes": 0,
+        "store_unfolded_rows": 0,
+    }
     assert driver.store.stats() == expected
     assert driver.store.failure is None

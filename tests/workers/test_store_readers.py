@@ -55,7 +55,7 @@ def test_a_log_that_grew_beside_a_reader_gets_short_again(driver: StoreDriver, p
     with closing(connect(path)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM messages").fetchone()
-        write(driver, "beside")
+        write(driver, "beside", 6000)
         driver.later(61)
         grown = log_bytes(path)
         assert grown > 4 * LIMIT

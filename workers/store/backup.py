@@ -23,6 +23,7 @@ from typing import Final, TextIO
 
 from core.process.layout import Layout
 from core.process.settings import ConfigurationError
+from workers.store.catch_up import catch_up
 from workers.store.check import check
 from workers.store.data_directory import Mode, existing_layout, file_uri, switch, sync
 
@@ -70,11 +71,12 @@ def _copy(directory: Path, target: Path, out: TextIO, what: str, statements: Seq
 @contextmanager
 def _new_directory(directory: Path, target: Path) -> Iterator[Path]:
     """Make a directory to write to, which becomes `target` at the end, and goes when an exception leaves."""
-    existing_layout(directory)
+    layout = existing_layout(directory)
     if os.path.lexists(target):
         raise ConfigurationError(f"{target} is there already: name a directory that does not exist")
     if directory.resolve() in target.resolve().parents:
         raise ConfigurationError(f"{target} is inside {directory}: choose a directory outside {directory}")
+    catch_up(directory, layout.shards())
     unfinished = target.with_name(target.name + UNFINISHED_SUFFIX)
     try:
         unfinished.mkdir(mode=0o700)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TextIO
 
@@ -17,9 +18,20 @@ from core.placement import Placement, slot_of
 from core.process.data_directory import generations
 from core.process.layout import Layout
 from core.process.settings import ConfigurationError
-from workers.store.data_directory import existing_layout
+from workers.store.catch_up import catch_up, unfolded
+from workers.store.data_directory import existing_layout, is_locked
 from workers.store.migrations import REVISION
-from workers.store.schema import NO_CHAT, acknowledged, chats, clock, marks, messages, metadata, users
+from workers.store.schema import (
+    NO_CHAT,
+    acknowledged,
+    chats,
+    clock,
+    commit_log,
+    marks,
+    messages,
+    metadata,
+    users,
+)
 from workers.store.tools import Unreadable, connected, reason
 
 #: Lines about one kind of problem in one file; more of them would not tell more.
@@ -34,6 +46,8 @@ class _Numbers(NamedTuple):
     users: int = 0
     chats: int = 0
     messages: int = 0
+    #: Commits that are in the commit log only.
+    unfolded: int = 0
 
 
 def check(directory: Path, out: TextIO) -> int:
@@ -42,6 +56,10 @@ def check(directory: Path, out: TextIO) -> int:
     Raises ConfigurationError when this is no data directory, or one that can't be read.
     """
     layout = existing_layout(directory)
+    if is_locked(directory):
+        # A server moves what was committed until now into the files; when it can't, they are checked as they are.
+        with suppress(ConfigurationError):
+            catch_up(directory, layout.shards())
     problems = 0
     numbers = _Numbers()
     for worker in range(layout.workers):
@@ -60,6 +78,12 @@ def check(directory: Path, out: TextIO) -> int:
     if existing_layout(directory) != layout:
         raise ConfigurationError(
             f"a server with another number of workers was started while {directory} was checked: check again"
+        )
+    if numbers.unfolded:
+        print(
+            f"{numbers.unfolded:,} commits are in the commit logs only and were not checked: the server, or its next start, moves them into"
+            " the database",
+            file=out,
         )
     left = [other for other in generations(directory) if other != layout.generation]
     print(
@@ -107,12 +131,15 @@ def _check_file(path: Path, worker: int, layout: Layout) -> Iterator[str | _Numb
         yield from _misplaced(connection, worker, layout)
         for what, rows in _PROBLEMS.items():
             yield from _shorten(connection, what, rows)
+        log = unfolded(path)
+        if log.lost:
+            yield f"the commit log is damaged: {log.lost} commits behind the damage can't be read"
         yield _Numbers(
             *(
                 connection.scalar(select(func.count()).select_from(table)) or 0
                 for table in (users, chats, messages)
             )
-        )
+        )._replace(unfolded=len(log.records))
 
 
 def _revision_problem(connection: Connection) -> str | None:
@@ -248,6 +275,11 @@ def _problems_of_times() -> dict[str, Select[Any]]:
     """List what is wrong with what retention goes by."""
     newest = select(func.coalesce(func.max(messages.c.number), 0)).scalar_subquery()
     return {
+        "the table of the commit log has {rows} rows, and must have one row": select(
+            func.count().label("rows")
+        )
+        .select_from(commit_log)
+        .having(func.count() != 1),
         "ages are known up to message {number}, but the last message is {newest}: retention would delete later messages too early": select(
             func.max(marks.c.number).label("number"), newest.label("newest")
         ).having(func.max(marks.c.number) > newest),

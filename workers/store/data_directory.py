@@ -107,6 +107,23 @@ def file_uri(path: Path, mode: Mode) -> str:
     return f"{path.absolute().as_uri()}?mode={'ro&immutable=1' if mode == 'immutable' else mode}"
 
 
+def is_locked(directory: Path) -> bool:
+    """Return whether a server or a tool has locked the directory, or might have: a lock that can't be opened is somebody else's."""
+    try:
+        descriptor = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 @contextmanager
 def locked(directory: Path, inherited: int | None = None) -> Iterator[None]:
     """Own the directory; `inherited` is the descriptor of a supervisor that does already. Raises ConfigurationError while a server runs."""

@@ -61,13 +61,26 @@ class Database:
             self.rollback()
             raise
 
+    @contextmanager
+    def unsynced(self) -> Iterator[None]:
+        """Let the commits within not wait for the disk: what they write is in the commit log, until the next commit that does wait."""
+        self._connection.execute("PRAGMA synchronous = NORMAL").close()
+        try:
+            yield
+        finally:
+            self._connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[self._durability]}").close()
+
     def rollback(self) -> None:
         """End a transaction, if there is one. SQLite has ended it by itself after some failures, such as a full disk."""
         if self._connection.in_transaction:
             self.execute("ROLLBACK")
 
+    def doubt(self) -> None:
+        """Note that what was written may not be on the disk, although SQLite reads it: `settle` comes before the next write."""
+        self._in_doubt = True
+
     def settle(self) -> None:
-        """Move what the log seems to have into the file, and wait until it is there: after `reconnect`, before anything is written.
+        """Move what the log seems to have into the file, and wait until it is there; after a failure, before anything is written.
 
         What was written when a sync failed may be in the system's memory only, and is read from there as if it were on the disk.
         """

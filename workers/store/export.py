@@ -23,6 +23,7 @@ from core.placement import Placement
 from core.process.settings import ConfigurationError
 from core.wire.codec import to_json
 from core.wire.timestamps import format_timestamp
+from workers.store.catch_up import catch_up
 from workers.store.data_directory import existing_layout
 from workers.store.migrations import REVISION
 from workers.store.schema import acknowledged, chats, messages, users
@@ -41,6 +42,7 @@ def export(directory: Path, user_id: str, out: TextIO) -> None:
     there twice.
     """
     layout = existing_layout(directory)
+    catch_up(directory, layout.shards())
     placement = Placement(layout.workers)
     try:
         with ExitStack() as opened:

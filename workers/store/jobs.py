@@ -12,13 +12,14 @@ from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Final
 
-from workers.store.database import Database
+from workers.store.storage import Storage
 from workers.store.write_ahead_log import WriteAheadLog
 
 _log = logging.getLogger("fastchat.store")
 
-#: Rows written between two checkpoints. More make the pause longer, in which nothing is committed; fewer write the same pages more often.
-CHECKPOINT_ROWS: Final = 2000
+#: Rows written to SQLite between two checkpoints: some folds. More make the pause longer, in which nothing is committed; fewer write the
+#: same pages more often.
+CHECKPOINT_ROWS: Final = 8192
 
 
 class Job:
@@ -32,26 +33,35 @@ class Job:
         #: How long it took.
         self.seconds = 0.0
 
-    def execute(self, database: Database) -> None:
+    def execute(self, storage: Storage) -> None:
         """Do it and note how it went. Raises nothing."""
-        self.failure = attempt(self.run, database)
+        self.failure = attempt(self.run, storage)
 
-    def run(self, database: Database) -> None:
-        """Do it. Raises sqlite3.Error."""
+    def run(self, storage: Storage) -> None:
+        """Do it. Raises sqlite3.Error or OSError."""
         raise NotImplementedError
 
     @property
     def rows(self) -> int:
-        """About how many rows were written, for telling when to make a checkpoint."""
+        """About how many rows were written by something else than a fold, for telling when to make a checkpoint."""
         return 0
 
 
-def attempt(action: Callable[[Database], None], database: Database) -> str | None:
+class Fold(Job):
+    """Moves what was committed first from the commit log into the tables."""
+
+    def run(self, storage: Storage) -> None:
+        storage.fold()
+
+
+def attempt(action: Callable[[Storage], None], storage: Storage) -> str | None:
     """Return None, or a sentence that says why not. Whatever goes wrong, the thread goes on, and everybody gets an answer."""
     try:
-        action(database)
+        action(storage)
     except sqlite3.Error as error:
         return f"the storage of the server fails: {error}"
+    except OSError as error:
+        return f"the storage of the server fails: {error.strerror}"
     except Exception:
         _log.exception("bug in the store")
         return "the storage of the server fails: a bug"
@@ -61,9 +71,9 @@ def attempt(action: Callable[[Database], None], database: Database) -> str | Non
 class DatabaseThread:
     """Does jobs in the order in which they come. `wake` is called on the loop when one is done."""
 
-    def __init__(self, database: Database, loop: asyncio.AbstractEventLoop, wake: Callable[[], None]) -> None:
-        self._database = database
-        self.log = WriteAheadLog(database.path)
+    def __init__(self, storage: Storage, loop: asyncio.AbstractEventLoop, wake: Callable[[], None]) -> None:
+        self._storage = storage
+        self.log = WriteAheadLog(storage.database.path)
         self._loop = loop
         self._wake = wake
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
@@ -96,9 +106,9 @@ class DatabaseThread:
         rows = 0
         while (job := self._jobs.get()) is not None:
             began = perf_counter()
-            job.execute(self._database)
+            job.execute(self._storage)
             job.seconds = perf_counter() - began
-            rows += job.rows
+            rows += job.rows + self._storage.log.take_folded()
             self._done.put(job)
             # Else this thread keeps its users, and each of their rows, in memory until the next job comes.
             del job
@@ -108,5 +118,8 @@ class DatabaseThread:
             if rows >= CHECKPOINT_ROWS:
                 rows = 0
                 # If it fails the log goes on growing, and the next one is tried; a full disk is noticed by the writes.
-                attempt(self.log.checkpoint, self._database)
-        attempt(Database.close, self._database)
+                attempt(self._checkpoint, self._storage)
+        attempt(Storage.close, self._storage)
+
+    def _checkpoint(self, storage: Storage) -> None:
+        self.log.checkpoint(storage.database)

@@ -100,6 +100,7 @@ class MemoryStore:
             "store_waiting": len(self._waiting),
             "store_failing": 0,
             "store_log_bytes": 0,
+            "store_unfolded_rows": 0,
         }
 
     def close(self, patience: float = 5.0) -> None:

@@ -84,6 +84,13 @@ CREATE TABLE marks (
     ran BIGINT NOT NULL,
     CONSTRAINT marks_key PRIMARY KEY (number)
 );
+CREATE TABLE commit_log (
+    number INTEGER NOT NULL,
+    folded BIGINT NOT NULL,
+    syncs BIGINT NOT NULL,
+    CONSTRAINT commit_log_key PRIMARY KEY (number)
+);
+INSERT INTO commit_log VALUES (1, 0, 0);
 """
 
 

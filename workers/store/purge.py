@@ -19,6 +19,7 @@ from sqlalchemy import Connection, delete, func, insert, literal, select, update
 
 from core.placement import Placement
 from core.process.settings import ConfigurationError
+from workers.store.catch_up import replay
 from workers.store.data_directory import existing_layout, locked
 from workers.store.export import check_revision, reading
 from workers.store.schema import NO_CHAT, acknowledged, chats, messages, users
@@ -35,6 +36,8 @@ def purge(directory: Path, user_id: str) -> str:
     with locked(directory):
         layout = existing_layout(directory)
         paths = [directory / name for name in layout.shards()]
+        for path in paths:
+            replay(path)
         try:
             # The id of a user is in lower case unless the server takes any.
             for name in dict.fromkeys((user_id, user_id.lower())):

@@ -36,7 +36,7 @@ from sqlalchemy.dialects import sqlite
 from core.wire.protocol import REPLAY_WINDOW_BYTES
 from workers.store import retention_queries
 from workers.store.json_sql import field_of, gathered, given_rows, json_array, nested, number, text_of
-from workers.store.schema import NO_CHAT, acknowledged, chats, messages, users
+from workers.store.schema import NO_CHAT, acknowledged, chats, commit_log, messages, users
 
 #: Rows of messages that one `READ` gives at most for each mailbox.
 READ_MAX: Final = 256
@@ -44,6 +44,8 @@ READ_MAX: Final = 256
 SENDERS_MAX: Final = 4096
 #: Messages up to which a chat is small: going through all of it is quicker than going through the mailbox.
 SMALL_CHAT: Final = 1000
+#: Rows that one `APPEND_MANY` takes.
+MANY: Final = 256
 #: Later than every time of day that a message may have, in milliseconds since 1970 (``core.wire.timestamps``: up to the year 9999).
 _AFTER_ALL_TIMES: Final = 10**15
 #: What a message takes in its frame beyond its content, about.
@@ -52,18 +54,30 @@ _FRAME_OVERHEAD: Final = 210
 # -- Writes --
 
 
+#: The columns of a message that are given with it, in the order of a row; `read` is 0.
+_GIVEN: Final = (
+    *(messages.c.mailbox, messages.c.seq, messages.c.chat, messages.c.id_hash, messages.c.message_id),
+    *(messages.c.content, messages.c.sent_at, messages.c.receipts, messages.c.lamport),
+)
+
+
 def _append() -> str:
     given = given_rows()
-    columns = (
-        *(messages.c.mailbox, messages.c.seq, messages.c.chat, messages.c.id_hash, messages.c.message_id),
-        *(messages.c.content, messages.c.sent_at, messages.c.receipts, messages.c.lamport, messages.c.read),
-    )
-    fields = [*(field_of(given, index) for index in range(len(columns) - 1)), number(0)]
-    return text_of(messages.insert().from_select(list(columns), select(*fields)), "rows")
+    fields = [*(field_of(given, index) for index in range(len(_GIVEN))), number(0)]
+    return text_of(messages.insert().from_select([*_GIVEN, messages.c.read], select(*fields)), "rows")
+
+
+def _append_many() -> str:
+    row = {column.name: bindparam(f"given_{column.name}", type_=Integer) for column in _GIVEN}
+    statement = text_of(messages.insert().values(**row, read=number(0)), *(f"given_{name}" for name in row))
+    head, values, row_values = statement.partition(" VALUES ")
+    return head + values + ", ".join([row_values] * MANY)
 
 
 #: Rows of [mailbox, seq, chat, id_hash, message_id, content, sent_at, receipts, lamport].
 APPEND: Final = _append()
+#: The fields of `MANY` such rows, one after the other: half as dear as JSON, which SQLite would take apart once for each field.
+APPEND_MANY: Final = _append_many()
 
 
 def _upsert(table: Any, columns: tuple[Any, ...], changing: tuple[Any, ...]) -> str:
@@ -177,6 +191,14 @@ PROBE: Final = "PRAGMA user_version = 0"
 
 # -- Reads --
 
+#: How far the commit log has been folded; and the same to be kept.
+LOAD_FOLDED: Final = text_of(select(commit_log.c.folded))
+SAVE_FOLDED: Final = text_of(
+    update(commit_log).values(folded=bindparam("new_folded", type_=Integer)), "new_folded"
+)
+#: Changes something, so that SQLite has something to sync.
+COUNT_SYNC: Final = text_of(update(commit_log).values(syncs=commit_log.c.syncs + number(1)))
+
 #: What a read gives of each message: [seq, chat, message_id, content, sent_at, receipts, read].
 _MESSAGE: Final = (
     *(messages.c.seq, messages.c.chat, messages.c.message_id, messages.c.content),
@@ -197,6 +219,17 @@ def _find() -> str:
 
 #: Rows of [chat, id_hash]; gives the messages, each with the index of its row before its fields.
 FIND: Final = _find()
+
+
+def _is_stored() -> str:
+    given = given_rows()
+    joined = (messages.c.chat == field_of(given, 0)) & (messages.c.id_hash == field_of(given, 1))
+    found = select(messages.c.number).join_from(given, messages, joined)
+    return text_of(found.limit(number(1)).offset(number(0)), "rows")
+
+
+#: Rows of [chat, id_hash]; gives something if one of the messages is there.
+IS_STORED: Final = _is_stored()
 
 
 def _find_in_mailbox() -> str:
@@ -351,7 +384,7 @@ from typing import Final
 
 def source() -> str:
     """Return the text of ``workers/store/statements.py``: the statements by their names, and the numbers in them that others go by."""
-    constants = {"SMALL_CHAT": SMALL_CHAT, "BITE_ROWS": retention_queries.BITE_ROWS} | {
+    constants = {"SMALL_CHAT": SMALL_CHAT, "MANY": MANY, "BITE_ROWS": retention_queries.BITE_ROWS} | {
         name: value
         for name, value in (*globals().items(), *vars(retention_queries).items())
         if name.isupper() and name[0] != "_" and isinstance(value, str | tuple)

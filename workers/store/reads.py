@@ -37,6 +37,12 @@ class Question(Generic[T]):
         self.answer: Any = None
 
     @property
+    def user_id(self) -> str:
+        """Whose mailbox it reads."""
+        assert self.user is not None
+        return self.user.user_id
+
+    @property
     def weight(self) -> int:
         """What it costs to read and to call back, as many times as one committed message."""
         return 2
@@ -53,11 +59,15 @@ class Question(Generic[T]):
 class Load(Question["User | None"]):
     """See ``core.chat.store.Store``, and so for the others."""
 
-    __slots__ = ("user_id",)
+    __slots__ = ("_user_id",)
 
     def __init__(self, user_id: str, done: Found[User | None]) -> None:
         super().__init__(None, done)
-        self.user_id = user_id
+        self._user_id = user_id
+
+    @property
+    def user_id(self) -> str:
+        return self._user_id
 
     def found(self, settings: Settings) -> User | None:
         return None if self.answer is None else user_of(self.answer, settings)
@@ -145,7 +155,7 @@ class Senders(Question["list[tuple[int, Chat]]"]):
 class History(Question["list[tuple[int, int, bytes]]"]):
     """One side of a conversation."""
 
-    __slots__ = ("before", "limit", "peer", "user_id")
+    __slots__ = ("_user_id", "before", "limit", "peer")
 
     def __init__(
         self,
@@ -156,10 +166,14 @@ class History(Question["list[tuple[int, int, bytes]]"]):
         done: Found[list[tuple[int, int, bytes]]],
     ) -> None:
         super().__init__(None, done)
-        self.user_id = user_id
+        self._user_id = user_id
         self.peer = peer
         self.before = _END if before is None else before
         self.limit = limit
+
+    @property
+    def user_id(self) -> str:
+        return self._user_id
 
     @property
     def weight(self) -> int:
@@ -177,12 +191,13 @@ class Reads:
 
     __slots__ = (
         *("_finds", "_histories", "_loads", "_places", "_reads", "_senders", "_windows"),
-        *("failure", "questions"),
+        *("failure", "questions", "user_ids"),
     )
 
     def __init__(self, questions: list[Question[Any]]) -> None:
         self.questions = questions
         self.failure: str | None = None
+        self.user_ids = {question.user_id for question in questions}
         self._loads = [question for question in questions if isinstance(question, Load)]
         self._finds = [question for question in questions if isinstance(question, Find)]
         self._places = [find.row() for find in self._finds]

@@ -1,6 +1,6 @@
 """Filling new files from those for another number of workers; ``workers.store.prepare`` makes them, and lets them hold.
 
-    upgrade the old files, move their logs into them --> copy, index, count
+    upgrade the old files, fold their commit logs, move their write-ahead logs into them --> copy, index, count
 
 The new files are filled side by side, one thread each, since SQLite does the work in long statements during which other threads run.
 Users, chats and messages get new numbers in each file, 1, 2, 3 ..., so numbers never grow beyond what there is. What a client may have
@@ -45,6 +45,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DropIndex
 from core.placement import Placement
 from core.process.layout import Layout
 from core.process.settings import ConfigurationError
+from workers.store.catch_up import replay
 from workers.store.data_directory import file_uri
 from workers.store.database import upgrade
 from workers.store.old_files import TABLES, Counts, Source, count, log_of, settle, slices
@@ -126,6 +127,7 @@ class _Reshard:
         self._check_room(paths)
         for path in paths:
             upgrade(path)
+            replay(path)
             settle(path)
         expected = _sum(map(count, paths))
         self._total = expected[TABLES.index(messages)]

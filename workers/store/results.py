@@ -11,9 +11,9 @@ from typing import Any, Final
 from core.chat.store import Appended
 from core.chat.user import Message
 from core.process.settings import Settings
-from workers.store.database import Database
 from workers.store.jobs import Job, attempt
 from workers.store.reads import Question, Reads
+from workers.store.storage import Storage
 from workers.store.writes import Batch, Write
 
 _log = logging.getLogger("fastchat.store")
@@ -48,16 +48,18 @@ class Commit(Job):
         self.entries = entries
         self.reads = Reads(questions)
 
-    def execute(self, database: Database) -> None:
+    def execute(self, storage: Storage) -> None:
         if self.batch:
-            self.failure = attempt(self.batch.write, database)
+            self.failure = attempt(self._write, storage)
         if self.reads.questions:
-            self.reads.failure = attempt(self.reads.read, database)
+            self.reads.failure = attempt(self._read, storage)
 
-    @property
-    def rows(self) -> int:
-        # Whatever it was, it made the log longer.
-        return len(self.entries) if self.batch else 0
+    def _write(self, storage: Storage) -> None:
+        storage.write(self.batch)
+
+    def _read(self, storage: Storage) -> None:
+        storage.fold_for(self.reads.user_ids)
+        self.reads.read(storage.database)
 
 
 class Results:

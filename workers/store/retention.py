@@ -13,9 +13,9 @@ from typing import Final
 from core.wire import codec
 from core.wire.protocol import FORGET_AFTER
 from workers.store import statements
-from workers.store.database import Database
 from workers.store.jobs import CHECKPOINT_ROWS, Job
 from workers.store.retention_clock import ClockState, Jump, RetentionClock
+from workers.store.storage import Storage
 
 #: Seconds between two bites while there is more.
 BITE_INTERVAL: Final = 0.02
@@ -44,7 +44,11 @@ class KeepTime(Job):
         self._state = state
         self.stamp = stamp
 
-    def run(self, database: Database) -> None:
+    def run(self, storage: Storage) -> None:
+        database = storage.database
+        if self.stamp is not None:
+            # What has not been folded has no number yet, and would count as stored later.
+            storage.fold_all()
         with database.transaction():
             database.execute(statements.SAVE_CLOCK, *self._state)
             if self.stamp is not None:
@@ -75,7 +79,9 @@ class Bite(Job):
         self.reached = after
         self.more = False
 
-    def run(self, database: Database) -> None:
+    def run(self, storage: Storage) -> None:
+        # Nothing need be folded: what is in the commit log is younger than all of them, and acknowledges more of them at most.
+        database = storage.database
         past, waited = codec.from_json(database.value(statements.PAST, self._passed, self._ran))
         looked, last = codec.from_json(database.value(statements.BITE, self._after, past))
         if last is None:
@@ -110,21 +116,22 @@ class Sweep(Job):
         #: The last number that was looked at; 0 at the end.
         self.reached = 0
 
-    def run(self, database: Database) -> None:
-        reached, found = codec.from_json(database.value(statements.STRANGERS, self._until, self._after))
+    def run(self, storage: Storage) -> None:
+        storage.fold_all()
+        reached, found = codec.from_json(
+            storage.database.value(statements.STRANGERS, self._until, self._after)
+        )
         self.reached = reached or 0
         self.strangers = [user_id for user_id in found if user_id is not None]
 
 
 class Probe(Job):
-    """Opens the file again and writes to it, to see whether a failure is over."""
+    """Opens the file again and writes, to see whether a failure is over."""
 
     __slots__ = ()
 
-    def run(self, database: Database) -> None:
-        database.reconnect()
-        database.settle()
-        database.execute(statements.PROBE)
+    def run(self, storage: Storage) -> None:
+        storage.reconnect()
 
 
 class Upkeep:

@@ -26,15 +26,15 @@ def joined(rows: list[bytes]) -> bytes:
     return b"[%b]" % b",".join(rows)
 
 
-def message_row(message: Message, mailbox: int, seq: int) -> bytes:
-    """Return a message for ``statements.APPEND``. The content is a slice of the frame, where it is JSON already."""
+def message_row(message: Message, hashed: int, mailbox: int, seq: int) -> bytes:
+    """Return a message for ``statements.APPEND``, of which `id_hash` is `hashed`. The content is a slice of the frame, which is JSON."""
     message_id = message.message_id
     content, timestamp = codec.msg_parts(message.frame, message.sender, message.user.user_id, message_id)
     return b"[%d,%d,%d,%d,%b,%b,%d,%d,%d]" % (
         mailbox,
         seq,
         message.chat.key,
-        id_hash(message_id),
+        hashed,
         codec.to_json(message_id),
         content,
         parse_timestamp(timestamp),

@@ -118,6 +118,17 @@ marks: Final = Table(
     Column("ran", BigInteger, nullable=False),
 )
 
+#: The number of the last record of the commit log whose changes are in the other tables (``workers.store.commit_log``), in one row; 0 while
+#: there has never been a log.
+commit_log: Final = Table(
+    "commit_log",
+    metadata,
+    Column("number", _Number, primary_key=True),
+    Column("folded", BigInteger, nullable=False),
+    #: How many syncs there have been for the folds before them.
+    Column("syncs", BigInteger, nullable=False),
+)
+
 #: Acknowledged positions beyond `users.acknowledged_through`.
 acknowledged: Final = Table(
     "acknowledged",

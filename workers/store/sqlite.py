@@ -1,9 +1,9 @@
-"""The store on disk: one SQLite file for each shard, written and read by one thread that has the only connection to it.
+"""The store on disk: for each shard one SQLite file and a commit log in front of it, which one thread has for itself.
 
 The loop gathers what the core calls (`writes`, `reads`) and gives it to the thread (`jobs`) job by job; there is never more than one on its
 way. Group commit follows from that: what is called while a job is in the thread waits, and goes with the next one. Alone, a write goes at
-once. Under load the next commit begins `COMMIT_INTERVAL` after the one before, since a commit costs as much as twenty messages, or as soon
-as `ENOUGH` wait.
+once. Under load the next commit begins `COMMIT_INTERVAL` after the one before, since a commit costs as much as some messages, or as soon as
+`ENOUGH` wait. Every `FOLD_ROWS` rows, or `FOLD_AFTER`, the thread moves what was committed from the log into SQLite.
 
     calls -> waiting -> Batch, at most BATCH_MAX -> thread: commit, then reads -> callbacks in slices (`delivery`) -> next Batch
 
@@ -33,12 +33,13 @@ from core.measures import SECONDS, SIZES, Histogram
 from core.process.settings import ConfigurationError, Settings
 from core.wire import codec
 from workers.store import statements
-from workers.store.database import open_database
-from workers.store.jobs import DatabaseThread, Job
+from workers.store.commit_log import FOLD_ROWS
+from workers.store.jobs import DatabaseThread, Fold, Job
 from workers.store.reads import READS_WEIGHT, Find, History, Load, Question, Read, Senders
 from workers.store.results import Commit, Entry, Expired, Results
 from workers.store.retention import Bite, Sweep, Upkeep
 from workers.store.retention_clock import ClockState
+from workers.store.storage import Storage
 from workers.store.writes import (
     After,
     Batch,
@@ -53,11 +54,12 @@ from workers.store.writes import (
 
 _log = logging.getLogger("fastchat.store")
 
-#: Seconds from the beginning of one commit to that of the next: at 5,000 messages a second 4 ms cost a tenth more. The first write after
-#: a pause does not wait.
-COMMIT_INTERVAL: Final = 0.006
+#: Seconds from the beginning of one commit to that of the next. The first write after a pause does not wait.
+COMMIT_INTERVAL: Final = 0.001
 #: Writes for which a commit does not wait that long: with so many each of them costs little more than in a larger one.
 ENOUGH: Final = 64
+#: Seconds after which what is in the commit log is folded, however little it is: an operator's tool waits for that.
+FOLD_AFTER: Final = 2.0
 #: Timers are as exact as a millisecond: what is due within half of one is due.
 _SLACK: Final = 0.0005
 #: Seconds after which a thread that waits for Python's lock insists on it. With Python's own 5 ms, a loop that is busy all the time and
@@ -93,6 +95,7 @@ class SqliteStore:
         # -- From `listen` and `start` on --
         self._listeners: Listeners
         self._results: Results
+        self._storage: Storage
         self._thread: DatabaseThread
         self._numbers: Numbers
         self._upkeep: Upkeep
@@ -112,9 +115,14 @@ class SqliteStore:
         self._saving: list[User] = []
         self._next_commit = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        #: When what is in the commit log is to be folded.
+        self._next_fold = inf
+        #: Whether the last fold has failed, until something else than a commit succeeds.
+        self._fold_fails = False
         #: How long commits have taken, and how many messages each had.
         self._durations = Histogram(SECONDS)
         self._rows = Histogram(SIZES)
+        self._folds = Histogram(SECONDS)
         self._counters = dict.fromkeys(
             (
                 *("store_commits_total", "store_rows_total", "store_repeats_total", "store_expired_total"),
@@ -133,18 +141,25 @@ class SqliteStore:
 
         From here on the threads of this process wait less for each other, see `SWITCH_INTERVAL`.
         """
-        database = open_database(self._path, self._settings.durability)
         try:
+            self._storage = Storage(self._path, self._settings.durability)
+            database = self._storage.database
             users, chats = database.value(statements.HIGHEST_USER), database.value(statements.HIGHEST_CHAT)
             state = ClockState(*codec.from_json(database.value(statements.LOAD_CLOCK)))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise ConfigurationError(
                 f"the database {self._path} is damaged ({error}): restore the data directory from a backup"
             ) from error
+        if self._storage.replayed:
+            _log.info(
+                "%d commits that a process before had left in the commit log are in the database now",
+                self._storage.replayed,
+                extra=fields(path=self._path),
+            )
         self._numbers = Numbers(users or 0, chats or 0)
         self._upkeep = Upkeep(self._settings.retention_days, state)
         sys.setswitchinterval(SWITCH_INTERVAL)
-        self._thread = DatabaseThread(database, self._loop, self._schedule)
+        self._thread = DatabaseThread(self._storage, self._loop, self._schedule)
 
     def stats(self) -> dict[str, Any]:
         """Return this part of the worker's report."""
@@ -152,6 +167,8 @@ class SqliteStore:
             **self._counters,
             "commit_seconds": self._durations.report(),
             "commit_rows": self._rows.report(),
+            "fold_seconds": self._folds.report(),
+            "store_unfolded_rows": self._storage.log.rows,
             "store_waiting": len(self._waiting) + len(self._questions),
             "store_failing": int(self.failure is not None),
             "store_log_bytes": self._thread.log.bytes,
@@ -262,6 +279,8 @@ class SqliteStore:
 
     def _due(self, now: float) -> Job | None:
         """Return the next job with writes or reads, if it is time for one."""
+        if self.failure is None and (now >= self._next_fold or self._storage.log.rows >= FOLD_ROWS):
+            return Fold()
         waiting = len(self._waiting)
         if waiting or self._acknowledged_due(now):
             early = self._next_commit - now
@@ -348,11 +367,18 @@ class SqliteStore:
         self._busy = False
         if isinstance(job, Commit):
             self._finish_commit(job, now)
+            self._next_fold = min(self._next_fold, now + FOLD_AFTER) if self._storage.log.rows else inf
+        elif isinstance(job, Fold):
+            self._folds.record(job.seconds)
+            self._next_fold = now + FOLD_AFTER if self._storage.log.rows else inf
         self._upkeep.done(job, now)
         failure = job.failure or (job.reads.failure if isinstance(job, Commit) else None)
         if failure is not None:
+            self._fold_fails = self._fold_fails or isinstance(job, Fold)
             self._failed(failure, now)
-        elif not isinstance(job, Commit) or job.batch:
+        elif not isinstance(job, Commit) or (job.batch and not self._fold_fails):
+            # A commit goes into the log also when SQLite can't write.
+            self._fold_fails = False
             self._recovered()
         if isinstance(job, Bite) and job.purged:
             self._counters["store_purged_total"] += job.gone

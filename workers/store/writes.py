@@ -14,6 +14,7 @@ from core.chat.user import Message, User
 from core.wire import codec
 from workers.store import statements
 from workers.store.database import Database
+from workers.store.log_record import Changes, Record
 from workers.store.rows import Row, chat_row, id_hash, joined, message_of, message_row, user_row
 
 
@@ -93,7 +94,7 @@ class SaveRead(Write):
         self.message = message
 
     def join(self, batch: Batch) -> None:
-        batch.reads.append([self.message.user.key, self.message.seq])
+        batch.save_read(self.message)
 
 
 class Forget(Write):
@@ -117,6 +118,7 @@ class Batch:
         "_heads",
         "_left_at",
         "_numbers",
+        "_places",
         "_repeats",
         "_rows",
         "_seen_at",
@@ -126,6 +128,7 @@ class Batch:
         "forgotten",
         "messages",
         "reads",
+        "user_ids",
         "users",
     )
 
@@ -136,6 +139,10 @@ class Batch:
         self._left_at = left_at
         self.messages: list[Message] = []
         self._rows: list[bytes] = []
+        #: (chat, id_hash) of each message: no two messages have the same.
+        self._places: list[tuple[int, int]] = []
+        #: Whom the batch is about.
+        self.user_ids: set[str] = set()
         #: A user's number -> the last position given in this batch.
         self._heads: dict[int, int] = {}
         self.users: dict[User, bytes] = {}
@@ -174,8 +181,11 @@ class Batch:
         mailbox = user.key
         seq = self._heads.get(mailbox)
         seq = self._heads[mailbox] = (user.mailbox.head if seq is None else seq) + 1
+        hashed = id_hash(message.message_id)
         self.messages.append(message)
-        self._rows.append(message_row(message, mailbox, seq))
+        self._places.append((message.chat.key, hashed))
+        self._rows.append(message_row(message, hashed, mailbox, seq))
+        self.user_ids.add(user.user_id)
 
     def save_user(self, user: User) -> None:
         """Gather a user as it is now."""
@@ -183,6 +193,7 @@ class Batch:
             self._numbers.user += 1
             user.key = self._numbers.user
         self.users[user] = user_row(user, self._seen_at, self._left_at)
+        self.user_ids.add(user.user_id)
 
     def save_chat(self, user: User, chat: Chat) -> None:
         """Gather a chat as it is now, and its user if that has never been saved."""
@@ -192,11 +203,18 @@ class Batch:
             self._numbers.chat += 1
             chat.key = self._numbers.chat
         self.chats[chat] = chat_row(user, chat)
+        self.user_ids.add(user.user_id)
+
+    def save_read(self, message: Message) -> None:
+        """Gather that a message has been read."""
+        self.reads.append([message.user.key, message.seq])
+        self.user_ids.add(message.user.user_id)
 
     def save_acknowledged(self, user: User) -> None:
         """Gather what a user has acknowledged until now."""
         if not user.saved and user not in self.users:
             self.save_user(user)
+        self.user_ids.add(user.user_id)
         mailbox = user.mailbox
         self._through[user.key] = mailbox.acknowledged_through
         if mailbox.unsaved_ahead:
@@ -208,16 +226,34 @@ class Batch:
 
     # -- In the thread --
 
+    @property
+    def may_repeat(self) -> bool:
+        """Whether two of its messages seem to be the same."""
+        return len(set(self._places)) < len(self._places)
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """(chat, id_hash) of each message."""
+        return self._places
+
+    def record(self) -> Record:
+        """Return everything as a record of the commit log, which knows no `forgotten`."""
+        changes = None
+        if self.has_others:
+            changes = Changes(
+                list(map(codec.from_json, self.users.values())),
+                list(map(codec.from_json, self.chats.values())),
+                list(self._through.items()),
+                self._ahead(),
+                self._confirmed_chats(),
+                self.reads,
+            )
+        record = Record(len(self._rows), b",".join(self._rows), changes)
+        record.places, record.user_ids = self._places, self.user_ids
+        return record
+
     def write(self, database: Database) -> None:
-        """Commit everything, or raise sqlite3.Error and leave nothing."""
-        database.settle()
-        if not self.has_others:
-            try:
-                # Alone it is a transaction: from BEGIN to fsync it is one call, during which the loop can run.
-                database.execute(statements.APPEND, joined(self._rows))
-                return
-            except sqlite3.IntegrityError:
-                pass
+        """Commit everything to the tables, or raise sqlite3.Error and leave nothing."""
         with database.transaction():
             self._write_all(database)
 
@@ -244,14 +280,19 @@ class Batch:
 
     def _write_acknowledged(self, database: Database) -> None:
         rows = codec.to_json(list(self._through.items()))
-        ahead = [(user.key, seq) for user, positions in self._taken for seq in positions]
+        ahead, confirmed = self._ahead(), self._confirmed_chats()
         database.execute(statements.SAVE_ACKNOWLEDGED, rows)
         if ahead:
             database.execute(statements.SAVE_AHEAD, codec.to_json(ahead))
         database.execute(statements.FORGET_ACKNOWLEDGED, rows)
-        confirmed = [chat.key for _, chats in self._confirmed for chat in chats]
         if confirmed:
             database.execute(statements.CONFIRM_CHATS, codec.to_json(confirmed))
+
+    def _ahead(self) -> list[tuple[int, int]]:
+        return [(user.key, seq) for user, positions in self._taken for seq in positions]
+
+    def _confirmed_chats(self) -> list[int]:
+        return [chat.key for _, chats in self._confirmed for chat in chats]
 
     def _append_without_repeats(self, database: Database) -> None:
         """Take out messages that are stored already (D10), and close the gaps in the positions.
@@ -261,7 +302,7 @@ class Batch:
         heads = {message.user.key: message.user.mailbox.head for message in self.messages}
         database.execute(statements.DROP_BEYOND, codec.to_json(list(heads.items())))
         database.execute(statements.TRIM_MARKS)
-        places = [(message.chat.key, id_hash(message.message_id)) for message in self.messages]
+        places = self._places
         found = codec.from_json(database.value(statements.FIND, codec.to_json(places)))
         taken: dict[tuple[int, int], Row | Message] = {places[index]: row for index, *row in found}
         self._rows, self._repeats = [], []
@@ -270,7 +311,7 @@ class Batch:
             if stored is message:
                 mailbox = message.user.key
                 heads[mailbox] += 1
-                self._rows.append(message_row(message, mailbox, heads[mailbox]))
+                self._rows.append(message_row(message, place[1], mailbox, heads[mailbox]))
             else:
                 self._repeats.append((message, stored))
         if self._rows:

@@ -1,0 +1,551 @@
+"""workers.store.commit_log: what was answered is there again, wherever the process was killed and whatever became of the end of the log."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from core.chat.store import nobody_waits
+from core.chat.user import User
+from tests.workers.store_driver import StoreDriver
+from workers.store import commit_log, sqlite, statements
+from workers.store.commit_log import CommitLog
+from workers.store.database import Database, upgrade
+from workers.store.log_record import Changes, Record, decode, encode
+from workers.store.segment import Segment, read_log, segment_paths
+from workers.store.sqlite import FOLD_AFTER
+from workers.store.storage import Storage
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "shard.db"
+
+
+@pytest.fixture
+def driver(path: Path) -> Iterator[StoreDriver]:
+    driver = StoreDriver("sqlite", path, durability="fsync")
+    yield driver
+    driver.close()
+
+
+def query(path: Path, sql: str) -> list[Any]:
+    """What another program sees in the file."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def copied(path: Path, name: str) -> Path:
+    """The files as they are now, as a killed process would leave them."""
+    target = path.parent / name
+    target.mkdir()
+    for file in path.parent.glob(f"{path.name}*"):
+        if not file.name.endswith("-shm"):
+            shutil.copyfile(file, target / file.name)
+    return target / path.name
+
+
+def mailbox(path: Path, user_id: str = "bob") -> list[str]:
+    """The ids of a user's messages, by position, as a store that is started on these files has them."""
+    driver = StoreDriver("sqlite", path)
+    try:
+        user, ids = driver.loaded(user_id), list[str]()
+        while window := driver.read(user, len(ids)):
+            assert [message.seq for message in window] == list(
+                range(len(ids) + 1, len(ids) + 1 + len(window))
+            )
+            ids += [message.message_id for message in window]
+        assert user.mailbox.head == len(ids)
+        return ids
+    finally:
+        driver.close()
+
+
+def active(path: Path) -> Path:
+    """The segment that was written to last."""
+    (segment,) = [segment for segment in segment_paths(path) if segment.exists()]
+    return segment
+
+
+# -- Records --
+
+_rows = st.lists(st.binary(max_size=20).map(lambda data: b"[%d]" % len(data)), max_size=4)
+_changes = st.none() | st.just(Changes([[1]], [], [[1, 2]], [], [3], []))
+
+
+@given(st.lists(st.tuples(_rows, _changes), min_size=1, max_size=5), st.integers(1, 2**40), st.data())
+def test_any_end_that_is_missing_or_changed_ends_the_log(
+    made: list[tuple[list[bytes], Changes | None]], first: int, data: st.DataObject
+) -> None:
+    """And what stands before it is there."""
+    encoded = []
+    for index, (rows, changes) in enumerate(made):
+        record = Record(len(rows), b",".join(rows), changes)
+        record.number = first + index
+        encoded.append(encode(record))
+    whole = b"".join(encoded)
+    found = [(record.number, record.count, record.messages, record.changes) for record, _ in decode(whole)]
+    assert found == [
+        (first + index, len(rows), b",".join(rows), changes) for index, (rows, changes) in enumerate(made)
+    ]
+    position = data.draw(st.integers(0, len(whole) - 1))
+    complete = sum(1 for index in range(len(encoded)) if len(b"".join(encoded[: index + 1])) <= position)
+    assert len(list(decode(whole[:position]))) == complete
+    flipped = bytearray(whole)
+    flipped[position] ^= data.draw(st.integers(1, 255))
+    assert [record.number for record, _ in decode(bytes(flipped))] == [
+        first + index for index in range(complete)
+    ]
+    assert len(list(decode(whole + data.draw(st.binary(max_size=64))))) == len(made)
+
+
+def test_records_of_before_behind_the_end_are_left_out(tmp_path: Path) -> None:
+    """A segment is written over from its beginning."""
+    segment = Segment(tmp_path / "log")
+    for numbers in (range(1, 9), range(17, 20)):
+        segment.begin_again()
+        for number in numbers:
+            record = Record(1, b"[1]", None)
+            record.number = number
+            segment.write(encode(record), number)
+    assert [record.number for record, _ in decode((tmp_path / "log").read_bytes())] == [17, 18, 19]
+    segment.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- A kill, at any place --
+
+
+def test_a_log_that_ends_anywhere_has_all_commits_before(driver: StoreDriver, path: Path) -> None:
+    bob = driver.user("bob")
+    sizes = []
+    driver.append(bob, "alice", "first")
+    driver.fold()
+    for number in range(3):
+        driver.append(bob, "alice", f"{number}-a", f"{number}-b")
+        driver.settle()
+        sizes.append(max(end for _, end in decode(active(path).read_bytes())))
+    content = active(path).read_bytes()
+    assert sizes[-1] == len(content)
+    for cut in range(0, len(content), 31):
+        copy = copied(path, f"cut-{cut}")
+        active(copy).write_bytes(content[:cut])
+        whole = sum(size <= cut for size in sizes)
+        ids = ["first"] + [f"{number}-{half}" for number in range(whole) for half in "ab"]
+        assert mailbox(copy) == ids
+        assert [file.name for file in copy.parent.iterdir()] == ["shard.db"]
+        shutil.rmtree(copy.parent)
+
+
+def test_a_flipped_byte_ends_the_log(driver: StoreDriver, path: Path) -> None:
+    bob = driver.user("bob")
+    for number in range(4):
+        driver.append(bob, "alice", f"{number}")
+        driver.settle()
+    ends = [end for _, end in decode(active(path).read_bytes())]
+    for index in (1, 2, 3):
+        copy = copied(path, f"flipped-{index}")
+        content = bytearray(active(copy).read_bytes())
+        content[ends[index] - 5] ^= 1
+        active(copy).write_bytes(content)
+        assert mailbox(copy) == [f"{number}" for number in range(index)]
+
+
+def test_a_kill_between_a_fold_and_the_end_of_the_segment(driver: StoreDriver, path: Path) -> None:
+    """What has been folded is not folded again, also when it is gone meanwhile."""
+    bob = driver.user("bob")
+    driver.append(bob, "alice", "1", "2")
+    driver.fold()
+    driver.append(bob, "alice", "3")
+    driver.settle()
+    copy = copied(path, "copy")
+    assert read_log(copy, 0).last == query(path, "SELECT folded FROM commit_log")[0][0] + 1
+    query(copy, "DELETE FROM messages WHERE seq = 1")
+    query(copy, "UPDATE users SET purged_through = 1")
+    again = StoreDriver("sqlite", copy)
+    bob = again.loaded("bob")
+    assert [message.message_id for message in again.read(bob, 0)] == ["2", "3"]
+    again.close()
+
+
+def test_a_segment_comes_back_whose_removal_was_lost(driver: StoreDriver, path: Path) -> None:
+    """With the power: its records have been folded, and count for nothing."""
+    bob = driver.user("bob")
+    driver.append(bob, "alice", "1", "2")
+    driver.settle()
+    segment = active(path)
+    content = segment.read_bytes()
+    driver.store.close()
+    segment.write_bytes(content)
+    assert mailbox(path) == ["1", "2"]
+    assert not segment.exists()
+
+
+def test_a_log_of_another_file_is_not_taken_for_its_own(
+    tmp_path: Path, path: Path, driver: StoreDriver, caplog: pytest.LogCaptureFixture
+) -> None:
+    driver.append(driver.user("bob"), "alice", "1")
+    driver.settle()
+    other = tmp_path / "other" / "shard.db"
+    other.parent.mkdir()
+    second = StoreDriver("sqlite", other)
+    second.append(second.user("bob"), "alice", "2")
+    second.close()
+    shutil.copyfile(active(path), other.with_name("shard.db-log-1"))
+    assert mailbox(other) == ["2"]
+
+
+# -- Two segments --
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments are full after a few commits, and folds are small."""
+    monkeypatch.setattr(commit_log, "SEGMENT_BYTES", 2000)
+    monkeypatch.setattr(commit_log, "FOLD_ROWS", 8)
+    monkeypatch.setattr(sqlite, "FOLD_ROWS", 8)
+
+
+@pytest.mark.usefixtures("small")
+def test_segments_are_written_in_turn(driver: StoreDriver, path: Path) -> None:
+    bob = driver.user("bob")
+    for number in range(100):
+        driver.append(bob, "alice", f"{number}")
+        driver.settle()
+        if number % 7 == 0:
+            assert mailbox(copied(path, f"copy-{number}")) == [f"{before}" for before in range(number + 1)]
+    assert all(segment.stat().st_size < 3000 for segment in segment_paths(path))
+    assert driver.log == [(f"{number}", number + 1) for number in range(100)]
+
+
+@pytest.mark.usefixtures("small")
+def test_a_segment_is_not_written_over_before_sqlite_has_synced_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file as it was at the last sync, and the segments as they are now, have everything at any time: as after a loss of power."""
+    synced: list[int] = []
+    sync_folds = CommitLog._sync_folds
+
+    def note(self: CommitLog, number: int) -> None:
+        sync_folds(self, number)
+        synced.append(number)
+
+    monkeypatch.setattr(CommitLog, "_sync_folds", note)
+    driver = StoreDriver("sqlite", path, durability="fsync")
+    bob = driver.user("bob")
+    last = 0
+    for number in range(150):
+        driver.append(bob, "alice", f"{number}")
+        driver.settle()
+        content = read_log(path, synced[-1])
+        assert content.lost == 0
+        assert content.last == synced[-1] + len(content.records) > last
+        last = content.last
+    assert len(synced) > 3
+    driver.close()
+
+
+# -- Failures --
+
+
+class Disk:
+    """Lets writes to segments, or their syncs, fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fails: str | None = None
+        self.synced: list[int] = []
+        for name in ("pwrite", "fdatasync"):
+            monkeypatch.setattr(os, name, self._failing(name, getattr(os, name)))
+
+    def _failing(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def maybe(descriptor: int, *arguments: Any) -> Any:
+            if name == "fdatasync":
+                self.synced.append(os.fstat(descriptor).st_ino)
+            if self.fails == name:
+                if name == "pwrite":
+                    call(descriptor, bytes(arguments[0])[:20], arguments[1])
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return call(descriptor, *arguments)
+
+        return maybe
+
+
+@pytest.mark.parametrize("what", ["pwrite", "fdatasync"])
+def test_a_log_that_can_not_be_written(
+    driver: StoreDriver, path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The commit fails, what came before stays, the segment is never synced again, and what fails may be sent again."""
+    disk = Disk(monkeypatch)
+    bob = driver.user("bob")
+    driver.append(bob, "alice", "1")
+    driver.settle()
+    disk.fails = what
+    driver.append(bob, "alice", "2")
+    driver.settle()
+    assert driver.log[0] == ("1", 1)
+    assert "No space left" in driver.log[1][1]
+    assert driver.store.failure is not None
+    failed = active(path).stat().st_ino
+    os.link(active(path), path.with_name("kept"))  # or the number would be given again
+    copy = copied(path, "copy")
+    disk.fails = None
+    disk.synced.clear()
+    driver.append(bob, "alice", "3", "2")
+    driver.settle()
+    assert driver.log[2:] == [("3", 2), ("2", 3)]
+    assert failed not in disk.synced
+    assert mailbox(copied(path, "after")) == ["1", "3", "2"]
+    assert mailbox(copy) == ["1"] + (["2"] if what == "fdatasync" else []), "killed before, who knows"
+
+
+def test_a_failed_record_stays_void_when_its_segment_comes_back(
+    driver: StoreDriver, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+    bob = driver.user("bob")
+    disk.fails = "fdatasync"
+    driver.append(bob, "alice", "1")
+    driver.settle()
+    old = active(path).read_bytes()
+    disk.fails = None
+    driver.append(bob, "alice", "2")
+    driver.settle()
+    copy = copied(path, "copy")
+    copy.with_name("shard.db-log-2").write_bytes(old)
+    assert mailbox(copy) == ["2"]
+
+
+def test_a_probe_finds_a_log_that_can_not_be_written(
+    driver: StoreDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+    disk.fails = "pwrite"
+    driver.append(driver.user("bob"), "alice", "1")
+    driver.settle()
+    failures = driver.store.stats()["store_failures_total"]
+    driver.advance(1.1)
+    driver.until(lambda: driver.store.stats()["store_failures_total"] > failures)
+    disk.fails = None
+    driver.advance(1.1)
+    driver.until(lambda: driver.store.failure is None)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_full_log_refuses_what_can_not_be_folded(driver: StoreDriver, path: Path) -> None:
+    """It does not grow without end while SQLite can't be written."""
+    bob = driver.user("bob")
+    with closing(sqlite3.connect(path, isolation_level=None)) as tool:
+        tool.execute("PRAGMA busy_timeout = 0")
+        tool.execute("BEGIN IMMEDIATE")
+        number = 0
+        while not any(isinstance(result, str) for _, result in driver.log):
+            driver.append(bob, "alice", *(f"{number}-{index}" for index in range(8)), content="x" * 100)
+            driver.settle()
+            number += 1
+        assert number < 10
+    kept = [name for name, result in driver.log if isinstance(result, int)]
+    driver.advance(1.1)
+    driver.until(lambda: driver.store.failure is None)
+    driver.fold()
+    assert [message.message_id for message in driver.read(bob, 0)] == kept
+
+
+def test_folds_that_a_reconnected_file_does_not_have_are_made_again(path: Path) -> None:
+    """The write-ahead log was not synced, and SQLite gives up what is in it: the segments have it still."""
+    storage = Storage(path, "fsync")
+    log = storage.log
+    for user in (1, 2, 3):
+        row = [user, f"user-{user}", 0, "name", 0, "e", 0, 0, 0, 0]
+        log.append(Record(0, b"", Changes([row], [], [], [], [], [])))
+        if user == 1:
+            log.fold_all()
+    folded = storage.database.value(statements.LOAD_FOLDED)
+    storage.database.execute("DELETE FROM users")
+    storage.database.execute("UPDATE commit_log SET folded = folded - 1")
+    storage.reconnect()
+    assert log.rows == 3
+    assert log.is_about({"anybody"}), "nobody knows any more"
+    storage.fold_all()
+    assert storage.database.value("SELECT count(*) FROM users") == 3
+    assert storage.database.value(statements.LOAD_FOLDED) > folded
+    storage.close()
+
+
+def test_a_sync_of_folds_that_fails_is_not_believed_when_it_succeeds_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(path, "fsync")
+    settled: list[bool] = []
+    settle = Database.settle
+
+    def note(self: Database) -> None:
+        settled.append(self._in_doubt)
+        settle(self)
+
+    monkeypatch.setattr(Database, "settle", note)
+    execute = Database.execute
+
+    def fail(self: Database, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        if sql == statements.COUNT_SYNC:
+            raise sqlite3.OperationalError("disk I/O error")
+        return execute(self, sql, *parameters)
+
+    storage.log.append(Record(0, b"", None))
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "execute", fail)
+        with pytest.raises(sqlite3.OperationalError):
+            storage.log.close()
+    storage.fold_all()
+    assert settled == [True]
+    storage.close()
+
+
+# -- Old and new --
+
+
+def test_files_from_before_have_no_log(path: Path) -> None:
+    from tests.workers.test_store_database import old_file
+
+    old_file(path, "0004")
+    query(path, "INSERT INTO users VALUES (1, 'bob', 0, 'Bob', 0, 'e', 0, 0, 0, 0)")
+    driver = StoreDriver("sqlite", path)
+    driver.append(driver.loaded("bob"), "alice", "1")
+    driver.settle()
+    driver.crash()
+    assert mailbox(path) == ["1"]
+    assert query(path, "SELECT version_num FROM alembic_version") == [("0005",)]
+
+
+def test_a_new_log_begins_with_any_number(tmp_path: Path) -> None:
+    numbers = set()
+    for name in "abc":
+        path = tmp_path / f"{name}.db"
+        upgrade(path)
+        Storage(path, "os").close()
+        numbers.add(query(path, "SELECT folded FROM commit_log")[0][0])
+    assert len(numbers) == 3
+
+
+# -- Any sequence --
+
+_USERS = ("bob", "carol")
+
+_call = st.one_of(
+    st.tuples(st.just("append"), st.sampled_from(_USERS), st.integers(1, 5)),
+    st.tuples(st.just("repeat"), st.sampled_from(_USERS)),
+    st.tuples(st.just("acknowledge"), st.sampled_from(_USERS)),
+    st.tuples(st.just("rename"), st.sampled_from(_USERS)),
+    st.tuples(st.just("read"), st.sampled_from(_USERS)),
+    st.tuples(st.just("fold")),
+    st.tuples(st.just("kill")),
+    st.tuples(st.just("power"), st.integers(0, 2**32)),
+)
+
+
+class Killed:
+    """A store that is killed again and again, and loses its power; and what was answered, which must be there."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.path = directory / "0" / "shard.db"
+        self.path.parent.mkdir()
+        self.generation = 0
+        self.number = 0
+        self.answered: dict[str, list[str]] = {"bob": [], "carol": []}
+        self.acknowledged = dict.fromkeys(self.answered, 0)
+        self.names: dict[str, str] = {}
+        self.driver = StoreDriver("sqlite", self.path, durability="fsync")
+        self.users: dict[str, User] = {}
+        for user_id in self.answered:
+            self.users[user_id] = self.driver.user(user_id)
+            self.rename(user_id)
+
+    def append(self, user_id: str, count: int) -> None:
+        ids = [f"{self.number + index}" for index in range(count)]
+        self.number += count
+        self.driver.append(self.users[user_id], "alice", *ids)
+        self.driver.settle()
+        self.answered[user_id] += ids
+
+    def repeat(self, user_id: str) -> None:
+        if self.answered[user_id]:
+            message_id = self.answered[user_id][self.number % len(self.answered[user_id])]
+            self.driver.append(self.users[user_id], "alice", message_id)
+            self.driver.settle()
+            assert self.driver.log[-1] == (message_id, "repeat")
+
+    def acknowledge(self, user_id: str) -> None:
+        mailbox = self.users[user_id].mailbox
+        if mailbox.acknowledged_through < len(self.answered[user_id]):
+            mailbox.acknowledge(mailbox.acknowledged_through + 1)
+            self.driver.store.save_acknowledged(self.users[user_id], nobody_waits)
+            self.driver.settle()
+            self.acknowledged[user_id] += 1
+
+    def rename(self, user_id: str) -> None:
+        self.number += 1
+        self.names[user_id] = self.users[user_id].display_name = f"name {self.number}"
+        self.driver.store.save_user(self.users[user_id], nobody_waits)
+        self.driver.settle()
+
+    def read(self, user_id: str) -> None:
+        assert len(self.driver.read(self.users[user_id], 0)) == len(self.answered[user_id])
+
+    def fold(self) -> None:
+        self.driver.advance(FOLD_AFTER)
+        self.driver.turn()
+        self.driver.settle()
+
+    def kill(self) -> None:
+        """Everything that was written is there."""
+        self.again()
+
+    def power(self, torn: int) -> None:
+        """What was written to a segment after the last answer is anything."""
+        self.again(torn)
+
+    def again(self, torn: int | None = None) -> None:
+        self.generation += 1
+        copy = copied(self.path, f"../{self.generation}")
+        if torn is not None:
+            for segment in segment_paths(copy):
+                if segment.exists():
+                    end = max((end for _, end in decode(segment.read_bytes())), default=0)
+                    segment.write_bytes(segment.read_bytes()[:end] + torn.to_bytes(5, "big") * (torn % 9))
+        self.driver.close()
+        self.path = copy
+        self.driver = StoreDriver("sqlite", copy, durability="fsync")
+        for user_id, ids in self.answered.items():
+            user = self.users[user_id] = self.driver.loaded(user_id)
+            assert user.display_name == self.names[user_id]
+            assert user.mailbox.acknowledged_through == self.acknowledged[user_id]
+            assert [message.message_id for message in self.driver.read(user, 0)] == ids
+
+
+@pytest.mark.usefixtures("small")
+@settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(calls=st.lists(_call, max_size=30))
+def test_any_sequence_of_calls_and_kills(calls: list[tuple[Any, ...]]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        killed = Killed(Path(directory))
+        try:
+            for name, *arguments in calls:
+                getattr(killed, name)(*arguments)
+            killed.kill()
+        finally:
+            killed.driver.close()

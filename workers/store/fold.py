@@ -1,0 +1,96 @@
+"""Folding: what records of the commit log say is written to the tables, all of it in one transaction.
+
+The number of the last of them goes with it, so a record is folded once, whatever is killed or loses its power in between.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from itertools import chain
+from operator import itemgetter
+from typing import Any, Final
+
+from core.wire import codec
+from workers.store import statements
+from workers.store.database import Database
+from workers.store.log_record import Changes, Record
+from workers.store.rows import Row
+
+#: Of a row of a message.
+_MAILBOX: Final = itemgetter(0)
+
+
+def fold(database: Database, records: Sequence[Record]) -> None:
+    """Write the oldest records that have not been folded. Raises sqlite3.Error, and has then written nothing."""
+    changes = [record.changes for record in records if record.changes]
+    rows: list[Row] = codec.from_json(
+        b"[%b]" % b",".join(record.messages for record in records if record.count)
+    )
+    # A mailbox at a time, each in its order: neighbours in the indexes are written together, and lie together for who reads them.
+    rows.sort(key=_MAILBOX)
+    with database.transaction():
+        if changes:
+            _write_users_and_chats(database, changes)
+        if rows:
+            _append(database, rows)
+        if changes:
+            _write_acknowledged(database, changes)
+            reads = [read for change in changes for read in change.reads]
+            if reads:
+                database.execute(statements.SAVE_READ, codec.to_json(reads))
+        database.execute(statements.SAVE_FOLDED, records[-1].number)
+
+
+def _append(database: Database, rows: list[Row]) -> None:
+    try:
+        _insert(database, rows)
+    except sqlite3.IntegrityError:
+        # A commit of SQLite's of which the disk said that it failed may have come back. Its rows have positions that were given again;
+        # and those of `rows` that have been written go with them.
+        heads: dict[int, int] = {}
+        for mailbox, seq, *_ in rows:
+            heads[mailbox] = min(heads.get(mailbox, seq), seq - 1)
+        database.execute(statements.DROP_BEYOND, codec.to_json(list(heads.items())))
+        database.execute(statements.TRIM_MARKS)
+        _insert(database, rows)
+
+
+def _insert(database: Database, rows: list[Row]) -> None:
+    many = len(rows) - len(rows) % statements.MANY
+    for start in range(0, many, statements.MANY):
+        database.execute(statements.APPEND_MANY, *chain.from_iterable(rows[start : start + statements.MANY]))
+    if many < len(rows):
+        database.execute(statements.APPEND, codec.to_json(rows[many:]))
+
+
+def _write_users_and_chats(database: Database, changes: Sequence[Changes]) -> None:
+    """Write the last that is said of each user and chat. A user is there before the chats, and before anything is acknowledged."""
+    users = [user for change in changes for user in change.users]
+    if users:
+        database.execute(statements.SAVE_USERS, codec.to_json(users))
+    chats: dict[int, Any] = {}
+    confirmed: dict[int, None] = {}
+    for change in changes:
+        for chat in change.chats:
+            chats[chat[0]] = chat
+            confirmed.pop(chat[0], None)
+        confirmed.update(dict.fromkeys(change.confirmed))
+    if chats:
+        database.execute(statements.SAVE_CHATS, codec.to_json(list(chats.values())))
+    if confirmed:
+        database.execute(statements.CONFIRM_CHATS, codec.to_json(list(confirmed)))
+
+
+def _write_acknowledged(database: Database, changes: Sequence[Changes]) -> None:
+    through: dict[int, int] = {}
+    for change in changes:
+        for mailbox, seq in change.through:
+            through[mailbox] = max(seq, through.get(mailbox, 0))
+    ahead = [position for change in changes for position in change.ahead]
+    if ahead:
+        database.execute(statements.SAVE_AHEAD, codec.to_json(ahead))
+    if through:
+        rows = codec.to_json(list(through.items()))
+        database.execute(statements.SAVE_ACKNOWLEDGED, rows)
+        database.execute(statements.FORGET_ACKNOWLEDGED, rows)

@@ -1,0 +1,96 @@
+"""A record of the commit log: everything that one commit writes, as it goes into a file and as it comes back.
+
+    length of the payload | CRC-32 of what follows | number | payload: rows of messages, their count and length before them; other changes
+
+The rows of messages are the JSON that ``statements.APPEND`` takes, and are never taken apart on the way from the event loop to SQLite. The
+other changes are one JSON array, and left out when there are none, which is nearly always so.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from struct import Struct
+from typing import Any, Final, NamedTuple
+
+from core.wire import codec
+
+#: Length of the payload, CRC-32 of number and payload.
+_HEADER: Final = Struct("<II")
+#: The number, and how many messages there are and how many bytes they take.
+_START: Final = Struct("<QII")
+#: Where a message's chat and hashed id are in its row: together they name it.
+_CHAT: Final = 2
+_ID_HASH: Final = 3
+
+
+class Changes(NamedTuple):
+    """What a commit writes besides messages; the rows of users and chats are those of ``statements.SAVE_USERS`` and ``SAVE_CHATS``."""
+
+    users: list[Any]
+    chats: list[Any]
+    #: [mailbox, acknowledged_through], and [mailbox, seq] of positions beyond.
+    through: list[Any]
+    ahead: list[Any]
+    #: Numbers of chats that were confirmed.
+    confirmed: list[Any]
+    #: [mailbox, seq] of messages that were read.
+    reads: list[Any]
+
+
+class Record:
+    """One commit. `number` is given when it goes into the log: one more than that of the record before it."""
+
+    __slots__ = ("changes", "count", "messages", "number", "places", "user_ids")
+
+    def __init__(self, count: int, messages: bytes, changes: Changes | None) -> None:
+        self.number = 0
+        #: Rows of messages, with commas between them, and how many.
+        self.count = count
+        self.messages = messages
+        self.changes = changes
+        #: (chat, id_hash) of each message; empty for a record that was read from a file, see `places_of`.
+        self.places: list[tuple[int, int]] = []
+        #: Whom it is about.
+        self.user_ids: frozenset[str] | set[str] = frozenset()
+
+    @property
+    def rows(self) -> int:
+        """About how many rows it writes."""
+        return self.count + (sum(map(len, self.changes)) if self.changes else 0)
+
+    def places_of(self) -> list[tuple[int, int]]:
+        """Return (chat, id_hash) of each message."""
+        if self.count and not self.places:
+            self.places = [(row[_CHAT], row[_ID_HASH]) for row in codec.from_json(b"[%b]" % self.messages)]
+        return self.places
+
+
+def encode(record: Record) -> bytes:
+    """Return a record as it stands in a segment."""
+    changes = codec.to_json(list(record.changes)) if record.changes else b""
+    content = _START.pack(record.number, record.count, len(record.messages)) + record.messages + changes
+    return _HEADER.pack(len(content), zlib.crc32(content)) + content
+
+
+def decode(content: bytes) -> Iterator[tuple[Record, int]]:
+    """Iterate over the records at the beginning of a segment, each with the position of its end, up to the first that is not whole.
+
+    A segment is written over again and again, so behind its records may be records of before: a number that does not follow ends them.
+    """
+    position, expected = 0, None
+    view = memoryview(content)
+    while position + _HEADER.size + _START.size <= len(content):
+        length, checksum = _HEADER.unpack_from(content, position)
+        start, end = position + _HEADER.size, position + _HEADER.size + length
+        if length < _START.size or end > len(content) or zlib.crc32(view[start:end]) != checksum:
+            return
+        number, count, size = _START.unpack_from(content, start)
+        if expected is not None and number != expected:
+            return
+        middle = start + _START.size + size
+        changes = Changes(*codec.from_json(content[middle:end])) if middle < end else None
+        record = Record(count, content[start + _START.size : middle], changes)
+        record.number = number
+        yield record, end
+        position, expected = end, number + 1

@@ -1,0 +1,83 @@
+"""What a shard has on the disk: its SQLite file and the commit log in front of it, and what goes into which.
+
+A commit goes into the log (``workers.store.commit_log``). Two kinds go into SQLite instead, after a fold of everything before them: one
+with a message that may be there already (D10), since only SQLite knows all messages, and one that forgets a user. Whatever else reads or
+changes the tables says what must have been folded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core.wire import codec
+from workers.store import statements
+from workers.store.commit_log import CommitLog
+from workers.store.database import Database, Durability, open_database
+from workers.store.log_record import Record
+from workers.store.writes import Batch
+
+
+class Storage:
+    """The files of one shard. One thread at a time may use it. Every method raises sqlite3.Error or OSError for a failure."""
+
+    def __init__(self, path: Path, durability: Durability) -> None:
+        """Open what there is, and fold what a process before has left. Raises ConfigurationError too."""
+        self.database: Database = open_database(path, durability)
+        self.log = CommitLog(path, self.database, durability)
+        try:
+            self.replayed = self.log.replay()
+        except BaseException:
+            self.database.close()
+            raise
+
+    def write(self, batch: Batch) -> None:
+        """Commit a batch, or raise and leave nothing."""
+        self.settle()
+        if batch.forgotten or (batch.messages and self._may_have(batch)):
+            self.log.fold_all()
+            batch.write(self.database)
+        else:
+            self.log.append(batch.record())
+
+    def fold_for(self, user_ids: set[str]) -> None:
+        """Fold what the log has, if something is about one of these users."""
+        if self.log.is_about(user_ids):
+            self.fold_all()
+
+    def fold(self) -> None:
+        """Fold the oldest of what the log has."""
+        self.settle()
+        self.log.fold()
+
+    def fold_all(self) -> None:
+        """Fold everything that the log has: after this the tables have all that was committed."""
+        self.settle()
+        self.log.fold_all()
+
+    def settle(self) -> None:
+        """Make sure that after a failure what there seems to be is on the disk, before anything is written."""
+        self.database.settle()
+        self.log.settle()
+
+    def reconnect(self) -> None:
+        """Open the database again after a failure, and see whether everything can be written."""
+        self.database.reconnect()
+        self.database.settle()
+        self.log.align()
+        self.log.settle()
+        self.database.execute(statements.PROBE)
+        self.log.append(Record(0, b"", None))
+
+    def close(self) -> None:
+        """Fold everything, remove the log, and close the file."""
+        try:
+            self.log.close()
+        finally:
+            self.database.close()
+
+    def _may_have(self, batch: Batch) -> bool:
+        """Return whether there may be a message that is one of these."""
+        places = batch.places
+        if batch.may_repeat or self.log.has(places):
+            return True
+        return self.database.value(statements.IS_STORED, codec.to_json(places)) is not None
