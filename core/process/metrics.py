@@ -107,7 +107,7 @@ _TABLE: Final = (
     Metric("store_failing", Kind.GAUGE, Source.WORKER, "1 while the database can't be written or read."),
     Metric("store_log_bytes", Kind.GAUGE, Source.WORKER, "Size of the write-ahead log. It grows while a reader keeps a transaction open."),
     Metric("store_unfolded_rows", Kind.GAUGE, Source.WORKER, "Rows in the commit log that are not yet folded into the database."),
-    Metric("fold_seconds", Kind.HISTOGRAM, Source.WORKER, "Duration of folds, which move rows from the commit log into the database; commits wait meanwhile.", (), SECONDS),
+    Metric("fold_seconds", Kind.HISTOGRAM, Source.WORKER, "Duration of the slices of folds, which move rows from the commit log into the database; commits wait meanwhile.", (), SECONDS),
     Metric("store_waiting", Kind.GAUGE, Source.WORKER, "Writes and reads that wait for the database."),
     # -- A front --
     Metric("front_accepted_total", Kind.COUNTER, Source.FRONT, "Connections accepted."),

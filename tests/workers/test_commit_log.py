@@ -22,7 +22,10 @@ from tests.workers.store_driver import StoreDriver
 from workers.store import commit_log, sqlite, statements
 from workers.store.commit_log import CommitLog
 from workers.store.database import Database, upgrade
+from workers.store.jobs import Job
 from workers.store.log_record import Changes, Record, decode, encode
+from workers.store.retention import Bite, KeepTime
+from workers.store.retention_clock import ClockState
 from workers.store.segment import Segment, read_log, segment_paths
 from workers.store.sqlite import FOLD_AFTER
 from workers.store.storage import Storage
@@ -214,6 +217,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments are full after a few commits, and folds are small."""
     monkeypatch.setattr(commit_log, "SEGMENT_BYTES", 2000)
     monkeypatch.setattr(commit_log, "FOLD_ROWS", 8)
+    monkeypatch.setattr(commit_log, "SLICE_ROWS", 4)
     monkeypatch.setattr(sqlite, "FOLD_ROWS", 8)
 
 
@@ -254,6 +258,76 @@ def test_a_segment_is_not_written_over_before_sqlite_has_synced_it(
         last = content.last
     assert len(synced) > 3
     driver.close()
+
+
+# -- A fold in slices --
+
+
+def name(number: int) -> Record:
+    """A record about one user; the last name holds."""
+    row = [1, "bob", 0, f"name {number}", 0, "e", 0, 0, 0, 0]
+    return Record(0, b"", Changes([row], [], [], [], [], []))
+
+
+@pytest.fixture
+def folding(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
+    """Two of four records are in the transaction of a fold."""
+    monkeypatch.setattr(commit_log, "SLICE_ROWS", 2)
+    storage = Storage(path, "fsync")
+    for number in range(4):
+        storage.log.append(name(number))
+    storage.fold()
+    assert storage.log.is_folding
+    yield storage
+    storage.close()
+
+
+def test_commits_go_on_between_the_slices_of_a_fold(folding: Storage, path: Path) -> None:
+    folding.log.append(name(4))
+    assert query(path, "SELECT count(*) FROM users") == [(0,)]
+    while folding.log.is_folding:
+        folding.fold()
+    assert query(path, "SELECT display_name FROM users") == [("name 4",)]
+    assert folding.log.rows == 0
+    assert folding.database.value("PRAGMA synchronous") == 2
+
+
+@pytest.mark.parametrize("job", [KeepTime(ClockState(1, 1, 0, 1), None), Bite(0, 0, 0)])
+def test_what_needs_no_fold_completes_one_that_has_begun(folding: Storage, path: Path, job: Job) -> None:
+    job.execute(folding)
+    assert job.failure is None
+    assert not folding.log.is_folding
+    assert query(path, "SELECT display_name FROM users") == [("name 1",)]
+    assert folding.log.rows == 2
+
+
+def test_a_slice_that_fails_takes_the_fold_back(
+    folding: Storage, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = Database.execute
+
+    def fail(self: Database, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        if sql == statements.SAVE_USERS:
+            raise sqlite3.OperationalError("disk I/O error")
+        return execute(self, sql, *parameters)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "execute", fail)
+        with pytest.raises(sqlite3.OperationalError):
+            folding.fold()
+    assert not folding.log.is_folding
+    assert folding.log.rows == 4
+    assert folding.database.value("PRAGMA synchronous") == 2
+    assert query(path, "SELECT count(*) FROM users") == [(0,)]
+    folding.fold_all()
+    assert query(path, "SELECT display_name FROM users") == [("name 3",)]
+
+
+def test_a_file_that_is_opened_again_in_a_fold(folding: Storage, path: Path) -> None:
+    folding.reconnect()
+    assert not folding.log.is_folding
+    folding.fold_all()
+    assert query(path, "SELECT display_name FROM users") == [("name 3",)]
 
 
 # -- Failures --

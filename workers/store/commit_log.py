@@ -5,9 +5,9 @@
                  v
               fold: one transaction of SQLite, not synced -> ... -> synced, when a segment is folded to its end: it may be written over
 
-A record has a number, one more than the last, and each fold saves the number of its last record (``statements.SAVE_FOLDED``) in the same
-transaction. So a record is folded once, whatever is killed or loses its power in between, and SQLite alone always has all that there was
-at one moment, a few seconds ago.
+A fold is made in slices, between which commits go on: its transaction stays open until it has all records. A record has a number, one more
+than the last, and each fold saves the number of its last record (``statements.SAVE_FOLDED``) in the same transaction. So a record is folded
+once, whatever is killed or loses its power in between, and SQLite alone always has all that there was at one moment, a few seconds ago.
 
 **A failure.** When a record can't be written or synced, nobody knows what the disk has of it, and its number is void: before the next
 commit, everything that was answered is folded and synced together with the void number, and the segments are removed. They are never
@@ -33,8 +33,10 @@ from workers.store.segment import Segment, read_log, segment_paths
 
 _log = logging.getLogger("fastchat.store")
 
-#: Rows after which the records are folded, and that one fold takes: with more of them a row costs less, and a commit waits longer.
-FOLD_ROWS: Final = 2048
+#: Rows after which the records are folded: with more of them a row costs less, since more are on the same pages.
+FOLD_ROWS: Final = 4096
+#: Rows of one slice: more than a commit has, and few enough that the next commit hardly waits.
+SLICE_ROWS: Final = 512
 #: Bytes after which a segment is full: some folds.
 SEGMENT_BYTES: Final = 4 * 1024 * 1024
 #: The first number that a new file gets is below this: a log that belongs to another file is not taken for its own.
@@ -53,6 +55,9 @@ class CommitLog:
         #: The records that have not been folded, in order, how many rows they have, and what is asked about them.
         self._records: list[Record] = []
         self.rows = 0
+        #: How many of them, the oldest, are in the transaction that is open, and how many rows.
+        self._written = 0
+        self._written_rows = 0
         self._places: set[tuple[int, int]] = set()
         self._user_ids: set[str] = set()
         #: Whether records were read from the segments, of which it is not known whom they are about.
@@ -142,25 +147,61 @@ class CommitLog:
         while self._records and self._records[0].number <= other.last:
             self.fold()
         if other.last > self._synced:
+            self.complete_fold()
             self._sync_folds(self._folded)
         other.begin_again()
         self._segments.reverse()
 
     # -- Folds --
 
+    @property
+    def is_folding(self) -> bool:
+        """Whether a fold has begun and is not complete."""
+        return self._written > 0
+
     def fold(self) -> None:
-        """Fold the oldest records, about `FOLD_ROWS` rows of them."""
-        rows = 0
-        for index, record in enumerate(self._records):
-            rows += record.rows
-            if rows >= FOLD_ROWS:
-                self._fold(index + 1)
-                break
-        else:
-            self._fold(len(self._records))
+        """Write the next slice of a fold; it is complete when all records are in it, or twice as many rows as usual."""
+        if not self._records:
+            return
+        end, rows = self._written, 0
+        while end < len(self._records) and rows < SLICE_ROWS:
+            rows += self._records[end].rows
+            end += 1
+        try:
+            if not self._written:
+                self._written_rows = 0
+                self._database.begin_unsynced()
+            fold(self._database, self._records[self._written : end])
+            self._written = end
+            self._written_rows += rows
+            if end == len(self._records) or self._written_rows >= 2 * FOLD_ROWS:
+                self._complete()
+        except BaseException:
+            self._written = 0
+            self._database.abandon()
+            raise
         waiting = self._segments[1].last
-        if self._synced < waiting <= self._folded:
+        if self._synced < waiting <= self._folded and not self._written:
             self._sync_folds(self._folded)
+
+    def complete_fold(self) -> None:
+        """Commit the slices that have been written, so that there is no open transaction."""
+        if self._written:
+            try:
+                self._complete()
+            except BaseException:
+                self._written = 0
+                self._database.abandon()
+                raise
+
+    def _complete(self) -> None:
+        folded, left = self._records[: self._written], self._records[self._written :]
+        self._database.execute(statements.SAVE_FOLDED, folded[-1].number)
+        self._database.commit()
+        self._written = 0
+        self._folded = folded[-1].number
+        self._taken += sum(record.rows for record in folded)
+        self._take(left)
 
     def fold_all(self) -> None:
         """Fold all records: after this, SQLite has everything, though not all of it on the disk."""
@@ -171,15 +212,6 @@ class CommitLog:
         """Return how many rows have been folded since this was called last."""
         taken, self._taken = self._taken, 0
         return taken
-
-    def _fold(self, count: int) -> None:
-        if not count:
-            return
-        with self._database.unsynced():
-            fold(self._database, self._records[:count])
-        self._folded = self._records[count - 1].number
-        self._taken += sum(record.rows for record in self._records[:count])
-        self._take(self._records[count:])
 
     def _take(self, records: list[Record]) -> None:
         """Have these records waiting to be folded, and no others."""
@@ -206,6 +238,7 @@ class CommitLog:
 
     def align(self) -> None:
         """Go by what the file has after it was opened anew: folds of which SQLite said that they failed, or did not fail."""
+        self._written = 0
         folded = self._database.value(statements.LOAD_FOLDED)
         if folded < self._folded:
             content = read_log(self._path, folded)

@@ -61,14 +61,23 @@ class Database:
             self.rollback()
             raise
 
-    @contextmanager
-    def unsynced(self) -> Iterator[None]:
-        """Let the commits within not wait for the disk: what they write is in the commit log, until the next commit that does wait."""
-        self._connection.execute("PRAGMA synchronous = NORMAL").close()
-        try:
-            yield
-        finally:
-            self._connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[self._durability]}").close()
+    def begin_unsynced(self) -> None:
+        """Begin a transaction whose commit does not wait for the disk, since what it writes is in the commit log. `commit` ends it."""
+        self._synchronise("NORMAL")
+        self.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Commit what `begin_unsynced` has begun. When this or anything before it raises, `abandon` must follow."""
+        self.execute("COMMIT")
+        self._synchronise(_SYNCHRONOUS[self._durability])
+
+    def abandon(self) -> None:
+        """End what `begin_unsynced` has begun, and leave nothing of it."""
+        self.rollback()
+        self._synchronise(_SYNCHRONOUS[self._durability])
+
+    def _synchronise(self, level: str) -> None:
+        self.execute(f"PRAGMA synchronous = {level}").close()
 
     def rollback(self) -> None:
         """End a transaction, if there is one. SQLite has ended it by itself after some failures, such as a full disk."""

@@ -1,7 +1,4 @@
-"""Folding: what records of the commit log say is written to the tables, all of it in one transaction.
-
-The number of the last of them goes with it, so a record is folded once, whatever is killed or loses its power in between.
-"""
+"""Folding: what records of the commit log say is written to the tables. ``workers.store.commit_log`` has the transaction and says when."""
 
 from __future__ import annotations
 
@@ -22,24 +19,22 @@ _MAILBOX: Final = itemgetter(0)
 
 
 def fold(database: Database, records: Sequence[Record]) -> None:
-    """Write the oldest records that have not been folded. Raises sqlite3.Error, and has then written nothing."""
+    """Write what records say, which follow those that were written before, within a transaction. Raises sqlite3.Error."""
     changes = [record.changes for record in records if record.changes]
     rows: list[Row] = codec.from_json(
         b"[%b]" % b",".join(record.messages for record in records if record.count)
     )
     # A mailbox at a time, each in its order: neighbours in the indexes are written together, and lie together for who reads them.
     rows.sort(key=_MAILBOX)
-    with database.transaction():
-        if changes:
-            _write_users_and_chats(database, changes)
-        if rows:
-            _append(database, rows)
-        if changes:
-            _write_acknowledged(database, changes)
-            reads = [read for change in changes for read in change.reads]
-            if reads:
-                database.execute(statements.SAVE_READ, codec.to_json(reads))
-        database.execute(statements.SAVE_FOLDED, records[-1].number)
+    if changes:
+        _write_users_and_chats(database, changes)
+    if rows:
+        _append(database, rows)
+    if changes:
+        _write_acknowledged(database, changes)
+        reads = [read for change in changes for read in change.reads]
+        if reads:
+            database.execute(statements.SAVE_READ, codec.to_json(reads))
 
 
 def _append(database: Database, rows: list[Row]) -> None:

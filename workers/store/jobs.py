@@ -48,7 +48,7 @@ class Job:
 
 
 class Fold(Job):
-    """Moves what was committed first from the commit log into the tables."""
+    """Moves some of what was committed first from the commit log into the tables."""
 
     def run(self, storage: Storage) -> None:
         storage.fold()

@@ -49,6 +49,7 @@ class KeepTime(Job):
         if self.stamp is not None:
             # What has not been folded has no number yet, and would count as stored later.
             storage.fold_all()
+        storage.complete_fold()
         with database.transaction():
             database.execute(statements.SAVE_CLOCK, *self._state)
             if self.stamp is not None:
@@ -81,6 +82,7 @@ class Bite(Job):
 
     def run(self, storage: Storage) -> None:
         # Nothing need be folded: what is in the commit log is younger than all of them, and acknowledges more of them at most.
+        storage.complete_fold()
         database = storage.database
         past, waited = codec.from_json(database.value(statements.PAST, self._passed, self._ran))
         looked, last = codec.from_json(database.value(statements.BITE, self._after, past))

@@ -55,7 +55,7 @@ from workers.store.writes import (
 _log = logging.getLogger("fastchat.store")
 
 #: Seconds from the beginning of one commit to that of the next. The first write after a pause does not wait.
-COMMIT_INTERVAL: Final = 0.001
+COMMIT_INTERVAL: Final = 0.003
 #: Writes for which a commit does not wait that long: with so many each of them costs little more than in a larger one.
 ENOUGH: Final = 64
 #: Seconds after which what is in the commit log is folded, however little it is: an operator's tool waits for that.
@@ -117,6 +117,8 @@ class SqliteStore:
         self._timer: asyncio.TimerHandle | None = None
         #: When what is in the commit log is to be folded.
         self._next_fold = inf
+        #: Whether the last job was a slice of a fold: then a commit has its turn, if there is one.
+        self._has_folded = False
         #: Whether the last fold has failed, until something else than a commit succeeds.
         self._fold_fails = False
         #: How long commits have taken, and how many messages each had.
@@ -279,7 +281,8 @@ class SqliteStore:
 
     def _due(self, now: float) -> Job | None:
         """Return the next job with writes or reads, if it is time for one."""
-        if self.failure is None and (now >= self._next_fold or self._storage.log.rows >= FOLD_ROWS):
+        folds = self.failure is None and (now >= self._next_fold or self._storage.log.rows >= FOLD_ROWS)
+        if folds and not self._has_folded:
             return Fold()
         waiting = len(self._waiting)
         if waiting or self._acknowledged_due(now):
@@ -289,7 +292,7 @@ class SqliteStore:
             self._wake_in(early)
         if self._questions and self._questions[0].after <= self._gathered:
             return Commit(Batch(self._numbers, 0, 0), [], self._readable())
-        return None
+        return Fold() if folds else None
 
     def _acknowledged_due(self, now: float) -> bool:
         return bool(self._unsaved) and next(iter(self._unsaved.values())) <= now
@@ -365,12 +368,14 @@ class SqliteStore:
 
     def _finish(self, job: Job, now: float) -> None:
         self._busy = False
+        self._has_folded = isinstance(job, Fold)
         if isinstance(job, Commit):
             self._finish_commit(job, now)
             self._next_fold = min(self._next_fold, now + FOLD_AFTER) if self._storage.log.rows else inf
         elif isinstance(job, Fold):
             self._folds.record(job.seconds)
-            self._next_fold = now + FOLD_AFTER if self._storage.log.rows else inf
+            if not self._storage.log.is_folding:
+                self._next_fold = now + FOLD_AFTER if self._storage.log.rows else inf
         self._upkeep.done(job, now)
         failure = job.failure or (job.reads.failure if isinstance(job, Commit) else None)
         if failure is not None:

@@ -44,8 +44,12 @@ class Storage:
         if self.log.is_about(user_ids):
             self.fold_all()
 
+    def complete_fold(self) -> None:
+        """End the transaction of a fold that has begun: before the tables are changed by anything that needs no fold."""
+        self.log.complete_fold()
+
     def fold(self) -> None:
-        """Fold the oldest of what the log has."""
+        """Write a slice of what the log has to the tables."""
         self.settle()
         self.log.fold()
 
