@@ -97,13 +97,18 @@ class TestReopen:
         assert repeat.original.read
         second.close()
 
-    def test_what_was_called_back_survives_a_kill(self, path: Path) -> None:
-        """D20: the writer says which messages are committed, and is killed in the middle."""
+    @pytest.mark.parametrize("often", [False, True])
+    def test_what_was_called_back_survives_a_kill(self, path: Path, often: bool) -> None:
+        """D20: the writer says which messages are committed, and is killed in the middle; also when it is nearly always in a fold."""
         script = """
             import sys
             from pathlib import Path
             from tests.workers.store_driver import DAY, NOON, StoreDriver
+            from workers.store import commit_log, sqlite
 
+            if sys.argv[2] == "True":
+                sqlite.FOLD_ROWS = commit_log.FOLD_ROWS = 16
+                commit_log.SLICE_ROWS, commit_log.SEGMENT_BYTES = 4, 20_000
             driver = StoreDriver("sqlite", Path(sys.argv[1]), durability="fsync")
             users = [driver.user(name) for name in ("bob", "carol", "dave")]
             for number in range(1_000_000):
@@ -114,7 +119,9 @@ class TestReopen:
                     driver.log.clear()
         """
         with subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(script), str(path)], stdout=subprocess.PIPE, cwd=PROJECT
+            [sys.executable, "-c", textwrap.dedent(script), str(path), str(often)],
+            stdout=subprocess.PIPE,
+            cwd=PROJECT,
         ) as writer:
             assert writer.stdout is not None
             said = [writer.stdout.readline() for _ in range(30)]
