@@ -6,28 +6,23 @@ import errno
 import os
 import shutil
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from core.chat.store import nobody_waits
-from core.chat.user import User
+from tests.workers.log_files import active, copied, mailbox, query
 from tests.workers.store_driver import StoreDriver
 from workers.store import commit_log, sqlite, statements
 from workers.store.commit_log import CommitLog
 from workers.store.database import Database, upgrade
 from workers.store.jobs import Job
-from workers.store.log_record import Changes, Record, decode, encode
+from workers.store.log_record import Changes, Record, decode
 from workers.store.retention import Bite, KeepTime
 from workers.store.retention_clock import ClockState
-from workers.store.segment import Segment, read_log, segment_paths
-from workers.store.sqlite import FOLD_AFTER
+from workers.store.segment import read_log, segment_paths
 from workers.store.storage import Storage
 
 
@@ -41,90 +36,6 @@ def driver(path: Path) -> Iterator[StoreDriver]:
     driver = StoreDriver("sqlite", path, durability="fsync")
     yield driver
     driver.close()
-
-
-def query(path: Path, sql: str) -> list[Any]:
-    """What another program sees in the file."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        return connection.execute(sql).fetchall()
-
-
-def copied(path: Path, name: str) -> Path:
-    """The files as they are now, as a killed process would leave them."""
-    target = path.parent / name
-    target.mkdir()
-    for file in path.parent.glob(f"{path.name}*"):
-        if not file.name.endswith("-shm"):
-            shutil.copyfile(file, target / file.name)
-    return target / path.name
-
-
-def mailbox(path: Path, user_id: str = "bob") -> list[str]:
-    """The ids of a user's messages, by position, as a store that is started on these files has them."""
-    driver = StoreDriver("sqlite", path)
-    try:
-        user, ids = driver.loaded(user_id), list[str]()
-        while window := driver.read(user, len(ids)):
-            assert [message.seq for message in window] == list(
-                range(len(ids) + 1, len(ids) + 1 + len(window))
-            )
-            ids += [message.message_id for message in window]
-        assert user.mailbox.head == len(ids)
-        return ids
-    finally:
-        driver.close()
-
-
-def active(path: Path) -> Path:
-    """The segment that was written to last."""
-    (segment,) = [segment for segment in segment_paths(path) if segment.exists()]
-    return segment
-
-
-# -- Records --
-
-_rows = st.lists(st.binary(max_size=20).map(lambda data: b"[%d]" % len(data)), max_size=4)
-_changes = st.none() | st.just(Changes([[1]], [], [[1, 2]], [], [3], []))
-
-
-@given(st.lists(st.tuples(_rows, _changes), min_size=1, max_size=5), st.integers(1, 2**40), st.data())
-def test_any_end_that_is_missing_or_changed_ends_the_log(
-    made: list[tuple[list[bytes], Changes | None]], first: int, data: st.DataObject
-) -> None:
-    """And what stands before it is there."""
-    encoded = []
-    for index, (rows, changes) in enumerate(made):
-        record = Record(len(rows), b",".join(rows), changes)
-        record.number = first + index
-        encoded.append(encode(record))
-    whole = b"".join(encoded)
-    found = [(record.number, record.count, record.messages, record.changes) for record, _ in decode(whole)]
-    assert found == [
-        (first + index, len(rows), b",".join(rows), changes) for index, (rows, changes) in enumerate(made)
-    ]
-    position = data.draw(st.integers(0, len(whole) - 1))
-    complete = sum(1 for index in range(len(encoded)) if len(b"".join(encoded[: index + 1])) <= position)
-    assert len(list(decode(whole[:position]))) == complete
-    flipped = bytearray(whole)
-    flipped[position] ^= data.draw(st.integers(1, 255))
-    assert [record.number for record, _ in decode(bytes(flipped))] == [
-        first + index for index in range(complete)
-    ]
-    assert len(list(decode(whole + data.draw(st.binary(max_size=64))))) == len(made)
-
-
-def test_records_of_before_behind_the_end_are_left_out(tmp_path: Path) -> None:
-    """A segment is written over from its beginning."""
-    segment = Segment(tmp_path / "log")
-    for numbers in (range(1, 9), range(17, 20)):
-        segment.begin_again()
-        for number in numbers:
-            record = Record(1, b"[1]", None)
-            record.number = number
-            segment.write(encode(record), number)
-    assert [record.number for record, _ in decode((tmp_path / "log").read_bytes())] == [17, 18, 19]
-    segment.remove()
-    assert list(tmp_path.iterdir()) == []
 
 
 # -- A kill, at any place --
@@ -509,117 +420,3 @@ def test_a_new_log_begins_with_any_number(tmp_path: Path) -> None:
         Storage(path, "os").close()
         numbers.add(query(path, "SELECT folded FROM commit_log")[0][0])
     assert len(numbers) == 3
-
-
-# -- Any sequence --
-
-_USERS = ("bob", "carol")
-
-_call = st.one_of(
-    st.tuples(st.just("append"), st.sampled_from(_USERS), st.integers(1, 5)),
-    st.tuples(st.just("repeat"), st.sampled_from(_USERS)),
-    st.tuples(st.just("acknowledge"), st.sampled_from(_USERS)),
-    st.tuples(st.just("rename"), st.sampled_from(_USERS)),
-    st.tuples(st.just("read"), st.sampled_from(_USERS)),
-    st.tuples(st.just("fold")),
-    st.tuples(st.just("kill")),
-    st.tuples(st.just("power"), st.integers(0, 2**32)),
-)
-
-
-class Killed:
-    """A store that is killed again and again, and loses its power; and what was answered, which must be there."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.path = directory / "0" / "shard.db"
-        self.path.parent.mkdir()
-        self.generation = 0
-        self.number = 0
-        self.answered: dict[str, list[str]] = {"bob": [], "carol": []}
-        self.acknowledged = dict.fromkeys(self.answered, 0)
-        self.names: dict[str, str] = {}
-        self.driver = StoreDriver("sqlite", self.path, durability="fsync")
-        self.users: dict[str, User] = {}
-        for user_id in self.answered:
-            self.users[user_id] = self.driver.user(user_id)
-            self.rename(user_id)
-
-    def append(self, user_id: str, count: int) -> None:
-        ids = [f"{self.number + index}" for index in range(count)]
-        self.number += count
-        self.driver.append(self.users[user_id], "alice", *ids)
-        self.driver.settle()
-        self.answered[user_id] += ids
-
-    def repeat(self, user_id: str) -> None:
-        if self.answered[user_id]:
-            message_id = self.answered[user_id][self.number % len(self.answered[user_id])]
-            self.driver.append(self.users[user_id], "alice", message_id)
-            self.driver.settle()
-            assert self.driver.log[-1] == (message_id, "repeat")
-
-    def acknowledge(self, user_id: str) -> None:
-        mailbox = self.users[user_id].mailbox
-        if mailbox.acknowledged_through < len(self.answered[user_id]):
-            mailbox.acknowledge(mailbox.acknowledged_through + 1)
-            self.driver.store.save_acknowledged(self.users[user_id], nobody_waits)
-            self.driver.settle()
-            self.acknowledged[user_id] += 1
-
-    def rename(self, user_id: str) -> None:
-        self.number += 1
-        self.names[user_id] = self.users[user_id].display_name = f"name {self.number}"
-        self.driver.store.save_user(self.users[user_id], nobody_waits)
-        self.driver.settle()
-
-    def read(self, user_id: str) -> None:
-        assert len(self.driver.read(self.users[user_id], 0)) == len(self.answered[user_id])
-
-    def fold(self) -> None:
-        self.driver.advance(FOLD_AFTER)
-        self.driver.turn()
-        self.driver.settle()
-
-    def kill(self) -> None:
-        """Everything that was written is there."""
-        self.again()
-
-    def power(self, torn: int) -> None:
-        """What was written to a segment after the last answer is anything."""
-        self.again(torn)
-
-    def again(self, torn: int | None = None) -> None:
-        self.generation += 1
-        copy = copied(self.path, f"../{self.generation}")
-        if torn is not None:
-            for segment in segment_paths(copy):
-                if segment.exists():
-                    end = max((end for _, end in decode(segment.read_bytes())), default=0)
-                    segment.write_bytes(segment.read_bytes()[:end] + torn.to_bytes(5, "big") * (torn % 9))
-        self.driver.close()
-        self.path = copy
-        self.driver = StoreDriver("sqlite", copy, durability="fsync")
-        for user_id, ids in self.answered.items():
-            user = self.users[user_id] = self.driver.loaded(user_id)
-            assert user.display_name == self.names[user_id]
-            assert user.mailbox.acknowledged_through == self.acknowledged[user_id]
-            assert [message.message_id for message in self.driver.read(user, 0)] == ids
-
-
-@pytest.mark.usefixtures("small")
-@settings(
-    max_examples=12,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
-@given(calls=st.lists(_call, max_size=30))
-def test_any_sequence_of_calls_and_kills(calls: list[tuple[Any, ...]]) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        killed = Killed(Path(directory))
-        try:
-            for name, *arguments in calls:
-                getattr(killed, name)(*arguments)
-            killed.kill()
-        finally:
-            killed.driver.close()

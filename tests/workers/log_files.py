@@ -1,0 +1,50 @@
+"""The files of a store with a commit log: copied as a kill would leave them, and read again."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from tests.workers.store_driver import StoreDriver
+from workers.store.segment import segment_paths
+
+
+def query(path: Path, sql: str) -> list[Any]:
+    """What another program sees in the file."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def copied(path: Path, name: str) -> Path:
+    """The files as they are now, as a killed process would leave them."""
+    target = path.parent / name
+    target.mkdir()
+    for file in path.parent.glob(f"{path.name}*"):
+        if not file.name.endswith("-shm"):
+            shutil.copyfile(file, target / file.name)
+    return target / path.name
+
+
+def mailbox(path: Path, user_id: str = "bob") -> list[str]:
+    """The ids of a user's messages, by position, as a store that is started on these files has them."""
+    driver = StoreDriver("sqlite", path)
+    try:
+        user, ids = driver.loaded(user_id), list[str]()
+        while window := driver.read(user, len(ids)):
+            assert [message.seq for message in window] == list(
+                range(len(ids) + 1, len(ids) + 1 + len(window))
+            )
+            ids += [message.message_id for message in window]
+        assert user.mailbox.head == len(ids)
+        return ids
+    finally:
+        driver.close()
+
+
+def active(path: Path) -> Path:
+    """The segment that was written to last."""
+    (segment,) = [segment for segment in segment_paths(path) if segment.exists()]
+    return segment
