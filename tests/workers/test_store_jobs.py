@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
-from workers.store.database import Database
 from workers.store.jobs import DatabaseThread, Job
+from workers.store.storage import Storage
 
 
 class _Nothing(Job):
@@ -16,17 +17,15 @@ class _Nothing(Job):
 
     __slots__ = ("__weakref__",)
 
-    def run(self, database: Database) -> None:
+    def run(self, storage: Storage) -> None:
         """Do nothing."""
 
 
-class _Closed:
-    """In place of a database."""
-
-    path = Path("/nowhere")
-
-    def close(self) -> None:
-        """Do nothing."""
+def nothing_on_the_disk() -> Storage:
+    """In place of files."""
+    log = SimpleNamespace(take_folded=lambda: 0, close=lambda: None)
+    database = SimpleNamespace(path=Path("/nowhere"), close=lambda: None)
+    return cast(Storage, SimpleNamespace(log=log, database=database))
 
 
 def test_an_idle_thread_keeps_no_job() -> None:
@@ -34,7 +33,7 @@ def test_an_idle_thread_keeps_no_job() -> None:
 
     async def work() -> None:
         woken = asyncio.Event()
-        thread = DatabaseThread(cast(Database, _Closed()), asyncio.get_running_loop(), woken.set)
+        thread = DatabaseThread(nothing_on_the_disk(), asyncio.get_running_loop(), woken.set)
         gone = asyncio.Event()
         loop = asyncio.get_running_loop()
         job = _Nothing()
