@@ -267,7 +267,12 @@ def runs_left_to_right(text: Locator) -> bool:
 
 @pytest.mark.attack("bidirectional overrides")
 @pytest.mark.parametrize(
-    ("writer", "turning"), [("Robin", "\u202e"), ("Bella", "\u202b\u202e"), ("Wanda", "\u2067\u202e")]
+    ("writer", "turning"),
+    [
+        ("Robin", "\u202e"),
+        pytest.param("Bella", "\u202b\u202e", marks=pytest.mark.slow),
+        pytest.param("Wanda", "\u2067\u202e", marks=pytest.mark.slow),
+    ],
 )
 def test_a_message_turns_nothing_round_but_itself(
     browser: Browser, server: Server, writer: str, turning: str

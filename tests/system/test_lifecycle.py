@@ -132,7 +132,7 @@ async def test_two_servers_side_by_side(start_server: StartServer) -> None:
         first.kill()
 
 
-@pytest.mark.parametrize("which", ["port", "admin_port"])
+@pytest.mark.parametrize("which", ["port", pytest.param("admin_port", marks=pytest.mark.slow)])
 @run_async
 async def test_a_second_server_on_the_same_port(start_server: StartServer, which: str) -> None:
     """It says so and exits 2; the first does not notice, and keeps all of its connections."""

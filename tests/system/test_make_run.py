@@ -70,9 +70,9 @@ def test_tokens_are_wanted_when_they_were_asked_for() -> None:
     ("parameter", "meant"),
     [
         ("WORKER=8", "FASTCHAT_WORKERS"),
-        ("port=9000", "FASTCHAT_PORT"),
-        ("LOGLEVEL=debug", "FASTCHAT_LOG_LEVEL"),
-        ("FASTCHAT_STOR=memory", "FASTCHAT_STORE"),
+        pytest.param("port=9000", "FASTCHAT_PORT", marks=pytest.mark.slow),
+        pytest.param("LOGLEVEL=debug", "FASTCHAT_LOG_LEVEL", marks=pytest.mark.slow),
+        pytest.param("FASTCHAT_STOR=memory", "FASTCHAT_STORE", marks=pytest.mark.slow),
     ],
 )
 def test_a_slip_is_refused_and_the_name_that_was_meant_is_told(parameter: str, meant: str) -> None:

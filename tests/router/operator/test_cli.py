@@ -314,11 +314,17 @@ def test_settings_that_deserve_a_warning() -> None:
     ("settings", "words"),
     [
         ({"prot": 1}, "FASTCHAT_PROT is not a setting; did you mean FASTCHAT_PORT?"),
-        ({"workers": 0}, "FASTCHAT_WORKERS: "),
+        pytest.param({"workers": 0}, "FASTCHAT_WORKERS: ", marks=pytest.mark.slow),
         ({"host": "0.0.0.0"}, "lets other machines connect"),
-        ({"host": "no.such.name.invalid"}, "neither an IP address nor a host name"),
-        ({"port": 9000, "admin_port": 9000}, "choose two different ports"),
-        ({"allowed_origins": "https://a.example/path"}, "is not an origin"),
+        pytest.param(
+            {"host": "no.such.name.invalid"}, "neither an IP address nor a host name", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            {"port": 9000, "admin_port": 9000}, "choose two different ports", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            {"allowed_origins": "https://a.example/path"}, "is not an origin", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_settings_that_would_stop_the_server(settings: dict[str, Any], words: str) -> None:

@@ -110,7 +110,9 @@ def test_sighup_changes_nothing(directory: Path) -> None:
         assert server.descendants() == before
 
 
-@pytest.mark.parametrize("after", [0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8])
+@pytest.mark.parametrize(
+    "after", [0.0, 0.3, *(pytest.param(after, marks=pytest.mark.slow) for after in (0.1, 0.2, 0.4, 0.6, 0.8))]
+)
 def test_a_signal_while_it_starts_ends_it_cleanly(directory: Path, after: float) -> None:
     """The times only spread the signal over the start; each is as good as any other.
 
