@@ -139,7 +139,7 @@ class Delivery:
         for chat in news:
             chat.confirmed = True
         if news:
-            user.unsaved_confirmed += news
+            user.unsaved_confirmed = (user.unsaved_confirmed or []) + news
             self._store.save_acknowledged(user)
 
     # -- Acknowledgements --

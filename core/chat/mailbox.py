@@ -79,8 +79,8 @@ class Mailbox(Generic[AnEntry]):
         #: Everything up to here is acknowledged; and what is beyond it.
         self.acknowledged_through = 0
         self._ahead: dict[int, None] = _EMPTY  # a set, which takes three times as much memory
-        #: Those of `_ahead` that the store has not been given yet.
-        self.unsaved_ahead: list[int] = []
+        #: Those of `_ahead` that the store has not been given yet; None if there are none.
+        self.unsaved_ahead: list[int] | None = None
         #: seq -> message; the one that came into memory first goes first.
         self._cached: dict[int, AnEntry] = _EMPTY
         #: sender -> message_id -> the message, of those reserved or cached.
@@ -211,6 +211,8 @@ class Mailbox(Generic[AnEntry]):
             if self._ahead is _EMPTY:
                 self._ahead = {}
             self._ahead[seq] = None
+            if self.unsaved_ahead is None:
+                self.unsaved_ahead = []
             self.unsaved_ahead.append(seq)
             return True
         self.acknowledged_through = seq

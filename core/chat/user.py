@@ -113,8 +113,8 @@ class User:
         self.acknowledges = False
         #: peer -> the chat, in the order in which they were opened.
         self.chats: dict[str, Chat] = {}
-        #: Those that have been confirmed and of which the store has not been told.
-        self.unsaved_confirmed: list[Chat] = []
+        #: Those that have been confirmed and of which the store has not been told; None if there are none.
+        self.unsaved_confirmed: list[Chat] | None = None
         self.mailbox: Mailbox[Message] = Mailbox(epoch)
         # -- For a minute (D23) --
         self._settings = settings

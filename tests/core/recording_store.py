@@ -311,14 +311,14 @@ class RecordingStore:
         mailbox = user.mailbox
         through = mailbox.acknowledged_through
         _, ahead = self._record(user).acknowledged
-        ahead |= frozenset(mailbox.unsaved_ahead)
-        mailbox.unsaved_ahead = []
+        ahead |= frozenset(mailbox.unsaved_ahead or ())
+        mailbox.unsaved_ahead = None
         chats = self._record(user).chats
-        for chat in user.unsaved_confirmed:
+        for chat in user.unsaved_confirmed or ():
             if chat.peer in chats:
                 name, _, written = chats[chat.peer]
                 chats[chat.peer] = (name, True, written)
-        user.unsaved_confirmed = []
+        user.unsaved_confirmed = None
         self._record(user).acknowledged = (through, frozenset(seq for seq in ahead if seq > through))
 
     def _load(self, user_id: str) -> User | None:

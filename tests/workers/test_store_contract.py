@@ -198,10 +198,10 @@ class TestUsers:
         driver.settle()
         for peer in peers[::2]:
             bob.chats[peer].confirmed = True
-            bob.unsaved_confirmed.append(bob.chats[peer])
+        bob.unsaved_confirmed = [bob.chats[peer] for peer in peers[::2]]
         driver.store.save_acknowledged(bob)
         driver.later(1.5)
-        assert bob.unsaved_confirmed == []
+        assert bob.unsaved_confirmed is None
         assert bob.pins == 0
         loaded = driver.loaded("bob")
         assert [peer for peer, chat in loaded.chats.items() if chat.confirmed] == peers[::2]

@@ -317,8 +317,8 @@ class MemoryStore:
 
     def _acknowledged(self, user: User) -> None:
         record = self._record(user)
-        user.mailbox.unsaved_ahead.clear()
-        user.unsaved_confirmed.clear()
+        user.mailbox.unsaved_ahead = None
+        user.unsaved_confirmed = None
         surplus = user.mailbox.acknowledged_through + 1 - record.first - ACKNOWLEDGED_KEPT
         if surplus > 0:
             self._listeners.purged([(user.user_id, record.drop(surplus + _TRIM))], self._now)

@@ -219,10 +219,10 @@ class Batch:
         self._through[user.key] = mailbox.acknowledged_through
         if mailbox.unsaved_ahead:
             self._taken.append((user, mailbox.unsaved_ahead))
-            mailbox.unsaved_ahead = []
+            mailbox.unsaved_ahead = None
         if user.unsaved_confirmed:
             self._confirmed.append((user, user.unsaved_confirmed))
-            user.unsaved_confirmed = []
+            user.unsaved_confirmed = None
 
     # -- In the thread --
 
@@ -340,6 +340,6 @@ class Batch:
     def failed(self) -> None:
         """Give back what was taken."""
         for user, taken in reversed(self._taken):
-            user.mailbox.unsaved_ahead[:0] = taken
+            user.mailbox.unsaved_ahead = taken + (user.mailbox.unsaved_ahead or [])
         for user, chats in reversed(self._confirmed):
-            user.unsaved_confirmed[:0] = chats
+            user.unsaved_confirmed = chats + (user.unsaved_confirmed or [])
