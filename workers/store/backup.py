@@ -1,7 +1,7 @@
 """``python -m workers.store backup`` and ``restore``: a copy of a data directory, made while its server runs, and its way back.
 
 SQLite's own backup copies each file as it was at one moment, while others write to it. The moment is chosen for all files before the first
-is copied, so they differ by milliseconds: whatever had been acknowledged when the tool was started is in the copy. As long as it
+is copied: whatever had been acknowledged when the tool was started is in the copy. As long as it
 takes, the logs of the files that are still to be copied grow instead of beginning again.
 
 A copy is made beside its place, under another name, and gets its name when all of it is on the disk: what has the name is complete.

@@ -33,13 +33,15 @@ def catch_up(directory: Path, shards: Sequence[str]) -> None:
     """
     paths = [directory / name for name in shards]
     targets = {path: unfolded(path).last for path in paths if _has_log(path)}
+    targets = {path: target for path, target in targets.items() if target != _NEVER}
     deadline = time.monotonic() + _PATIENCE
     while behind := [path for path, target in targets.items() if folded_through(path) < target]:
-        if not is_locked(directory):
+        late = time.monotonic() > deadline
+        if not late and not is_locked(directory):
             with locked(directory):
                 for path in behind:
                     replay(path)
-        elif time.monotonic() > deadline:
+        elif late:
             raise ConfigurationError(
                 f"the server has not moved the commit log of {behind[0]} into the database for {_PATIENCE:g} s: see in the server's log"
                 " whether its storage fails, then try again"
@@ -80,7 +82,7 @@ def unfolded(path: Path) -> Content:
 def folded_through(path: Path) -> int:
     """Return the number of the last record that has been folded; higher than all when the file can't be read, or knows no log."""
     try:
-        with closing(sqlite3.connect(file_uri(path, "ro"), uri=True, timeout=_RETRY)) as connection:
+        with closing(sqlite3.connect(file_uri(path, "ro"), uri=True, timeout=_PATIENCE)) as connection:
             found = connection.execute(statements.LOAD_FOLDED).fetchone()
     except sqlite3.Error:
         # Who wants to read the file says what is wrong with it.

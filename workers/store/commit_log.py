@@ -98,6 +98,7 @@ class CommitLog:
 
     def _clear(self) -> None:
         """Fold everything, and have SQLite sync it, with all numbers that were given; then no segment is needed."""
+        self._database.settle()
         self.fold_all()
         self._sync_folds(self._number)
         for segment in self._segments:
@@ -116,7 +117,8 @@ class CommitLog:
             segment.write(encode(record), record.number)
             if self._syncs:
                 segment.sync()
-        except OSError:
+        except BaseException:
+            # Whatever it was: the number is given, and the records behind a gap would not be read.
             self._in_doubt = True
             raise
         self._note(record)
@@ -235,6 +237,10 @@ class CommitLog:
         self._folded = self._synced = number
 
     # -- After failures of SQLite --
+
+    def lose_transaction(self) -> None:
+        """Note that the connection is closed, and the transaction of a fold that has begun goes with it."""
+        self._written = 0
 
     def align(self) -> None:
         """Go by what the file has after it was opened anew: folds of which SQLite said that they failed, or did not fail."""

@@ -37,8 +37,9 @@ class Database:
         self.path = path
         self._durability = durability
         self._connection = self._connect()
-        #: Whether the log may have what the disk has not, see `settle`.
+        #: Whether the log may have what the disk has not, see `settle`; and whether that is because a sync has failed.
         self._in_doubt = False
+        self._sync_failed = False
 
     def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
         """Execute one statement, with ``?`` for each parameter; outside of `transaction` it is committed when this returns."""
@@ -56,8 +57,14 @@ class Database:
         self.execute("BEGIN IMMEDIATE")
         try:
             yield
+        except BaseException:
+            self.rollback()
+            raise
+        try:
             self.execute("COMMIT")
         except BaseException:
+            # It may have been the first sync of what folds have written, and the system reports a failure once only.
+            self.doubt()
             self.rollback()
             raise
 
@@ -86,20 +93,30 @@ class Database:
 
     def doubt(self) -> None:
         """Note that what was written may not be on the disk, although SQLite reads it: `settle` comes before the next write."""
-        self._in_doubt = True
+        self._in_doubt = self._sync_failed = True
 
     def settle(self) -> None:
         """Move what the log seems to have into the file, and wait until it is there; after a failure, before anything is written.
 
         What was written when a sync failed may be in the system's memory only, and is read from there as if it were on the disk.
         """
-        if self._in_doubt:
-            self.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
-            self._in_doubt = False
+        if not self._in_doubt:
+            return
+        with closing(self.execute("PRAGMA wal_checkpoint(TRUNCATE)")) as cursor:
+            _, frames, moved = cursor.fetchone()
+        if self._sync_failed and moved < frames:
+            raise sqlite3.OperationalError(
+                "a reader of the file keeps it from being synced again after a failure"
+            )
+        self._in_doubt = self._sync_failed = False
 
     def checkpoint(self) -> None:
         """Move what has been committed from the log into the file."""
-        self.execute("PRAGMA wal_checkpoint(PASSIVE)").close()
+        try:
+            self.execute("PRAGMA wal_checkpoint(PASSIVE)").close()
+        except sqlite3.Error:
+            self.doubt()
+            raise
 
     def reconnect(self) -> None:
         """Close the file and open it again, after failures that may be the connection's."""

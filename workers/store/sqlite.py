@@ -37,7 +37,7 @@ from workers.store.commit_log import FOLD_ROWS
 from workers.store.jobs import DatabaseThread, Fold, Job
 from workers.store.reads import READS_WEIGHT, Find, History, Load, Question, Read, Senders
 from workers.store.results import Commit, Entry, Expired, Results
-from workers.store.retention import Bite, Sweep, Upkeep
+from workers.store.retention import Bite, Probe, Sweep, Upkeep
 from workers.store.retention_clock import ClockState
 from workers.store.storage import Storage
 from workers.store.writes import (
@@ -119,7 +119,7 @@ class SqliteStore:
         self._next_fold = inf
         #: Whether the last job was a slice of a fold: then a commit has its turn, if there is one.
         self._has_folded = False
-        #: Whether the last fold has failed, until something else than a commit succeeds.
+        #: Whether something else than a commit has failed last: SQLite does not work, until a fold or a probe succeeds.
         self._fold_fails = False
         #: How long commits have taken, and how many messages each had.
         self._durations = Histogram(SECONDS)
@@ -148,7 +148,12 @@ class SqliteStore:
             database = self._storage.database
             users, chats = database.value(statements.HIGHEST_USER), database.value(statements.HIGHEST_CHAT)
             state = ClockState(*codec.from_json(database.value(statements.LOAD_CLOCK)))
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.OperationalError, OSError) as error:
+            raise ConfigurationError(
+                f"the database {self._path} can't be used ({error}): check whether the disk has room and whether another program has locked"
+                " the file, and start again; the commit log beside the file has messages, so keep both"
+            ) from error
+        except sqlite3.Error as error:
             raise ConfigurationError(
                 f"the database {self._path} is damaged ({error}): restore the data directory from a backup"
             ) from error
@@ -379,10 +384,12 @@ class SqliteStore:
         self._upkeep.done(job, now)
         failure = job.failure or (job.reads.failure if isinstance(job, Commit) else None)
         if failure is not None:
-            self._fold_fails = self._fold_fails or isinstance(job, Fold)
+            self._fold_fails = self._fold_fails or not isinstance(job, Commit) or job.failure is None
             self._failed(failure, now)
-        elif not isinstance(job, Commit) or (job.batch and not self._fold_fails):
-            # A commit goes into the log also when SQLite can't write.
+        elif isinstance(job, Fold | Probe) or (
+            isinstance(job, Commit) and job.batch and not self._fold_fails
+        ):
+            # A commit goes into the log also when SQLite can't write, or can't read.
             self._fold_fails = False
             self._recovered()
         if isinstance(job, Bite) and job.purged:

@@ -24,6 +24,8 @@ class Storage:
         """Open what there is, and fold what a process before has left. Raises ConfigurationError too."""
         self.database: Database = open_database(path, durability)
         self.log = CommitLog(path, self.database, durability)
+        #: Whether the log knows what the file has; not after the file was opened anew, until `settle` has looked.
+        self._is_aligned = True
         try:
             self.replayed = self.log.replay()
         except BaseException:
@@ -46,6 +48,7 @@ class Storage:
 
     def complete_fold(self) -> None:
         """End the transaction of a fold that has begun: before the tables are changed by anything that needs no fold."""
+        self.settle()
         self.log.complete_fold()
 
     def fold(self) -> None:
@@ -61,21 +64,26 @@ class Storage:
     def settle(self) -> None:
         """Make sure that after a failure what there seems to be is on the disk, before anything is written."""
         self.database.settle()
+        if not self._is_aligned:
+            self.log.align()
+            self._is_aligned = True
         self.log.settle()
 
     def reconnect(self) -> None:
         """Open the database again after a failure, and see whether everything can be written."""
+        self._is_aligned = False
+        self.log.lose_transaction()
         self.database.reconnect()
-        self.database.settle()
-        self.log.align()
-        self.log.settle()
+        self.settle()
         self.database.execute(statements.PROBE)
         self.log.append(Record(0, b"", None))
+        self.log.fold_all()
 
     def close(self) -> None:
-        """Fold everything, remove the log, and close the file."""
+        """Fold everything, remove the log, and close the file. After a failure that is not over the log stays for the next start."""
         try:
-            self.log.close()
+            if self._is_aligned:
+                self.log.close()
         finally:
             self.database.close()
 
