@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from core.process.settings import ConfigurationError
 from tests.workers.log_files import active, copied, mailbox, query
 from tests.workers.store_driver import StoreDriver
 from workers.store import commit_log, sqlite, statements
@@ -437,6 +438,20 @@ def test_a_probe_leaves_nothing_to_fold(path: Path) -> None:
         storage.log.append(user_record(1))
         storage.reconnect()
         assert read_log(path, 0).last == query(path, "SELECT folded FROM commit_log")[0][0]
+
+
+def test_a_start_that_finds_the_file_locked_says_so_and_keeps_the_log(path: Path) -> None:
+    """The log has acknowledged messages: to restore a backup in place of it would be wrong advice."""
+    storage = Storage(path, "fsync")
+    storage.log.append(user_record(1))
+    copy = copied(path, "copy")
+    storage.close()
+    with closing(sqlite3.connect(copy, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(ConfigurationError, match=r"can't be used \(database is locked\): .*keep both"):
+            StoreDriver("sqlite", copy)
+    with closing(Storage(copy, "fsync")) as again:
+        assert again.replayed == 1
 
 
 def test_a_reader_does_not_make_a_failed_sync_good(path: Path) -> None:
