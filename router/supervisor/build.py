@@ -31,11 +31,3 @@ def core_advice() -> str | None:
     if core_kind() == "compiled":
         return None
     return os.environ.get(PURE_CORE_ADVICE) or _DEFAULT_ADVICE
-
-
-def describe_core() -> str:
-    """Return a sentence about the core."""
-    advice = core_advice()
-    if advice is None:
-        return "the core is compiled to machine code"
-    return f"the core is pure Python, and slower than a compiled one: {advice}"

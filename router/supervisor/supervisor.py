@@ -51,7 +51,7 @@ from router.admin.recorder import Recorder
 from router.operator.operations import Operations
 from router.operator.socket import OperatorSocket
 from router.supervisor import listeners, preflight
-from router.supervisor.build import core_advice, core_kind, describe_core, fastchat_version
+from router.supervisor.build import core_advice, core_kind, fastchat_version
 from router.supervisor.children import Child
 from router.supervisor.data_directory import DataDirectory, create_data_directory, lock_data_directory
 from router.supervisor.health import Health, Phase
@@ -155,7 +155,7 @@ class Supervisor:
                     await prepare
             else:
                 await prepare
-                _log.info("%s", describe_core())
+                _log.info("the core is %s", core_kind(), extra=fields(reason=core_advice()))
                 for role in self._roles:
                     self._start(role)
             return await self._end

@@ -65,7 +65,7 @@ def test_what_was_compiled_is_used_again(start_server: StartServer) -> None:
     told = status(server)
     assert (told["core"], told["core_advice"]) == ("compiled", None)
     assert "compiling" not in server.output()
-    assert first_line(server).endswith("the core is compiled to machine code")
+    assert first_line(server).endswith("the core is compiled")
 
 
 def first_line(server: Server) -> str:
@@ -78,7 +78,7 @@ def test_compiled_0_leaves_the_core_as_it_is(start_server: StartServer) -> None:
     told = status(server)
     advice = "leave out COMPILED=0, and `make run` compiles the core"
     assert (told["core"], told["core_advice"]) == ("pure", advice)
-    assert first_line(server).endswith(f"the core is pure Python, and slower than a compiled one: {advice}")
+    assert first_line(server).endswith(f'the core is pure reason="{advice}"')
     with open(f"/proc/{server.child('worker 0')}/maps") as maps:
         assert "build/compiled" not in maps.read()
     command = [".venv/bin/fastchat", "status", "--admin", server.admin_url]
@@ -103,7 +103,7 @@ def test_make_run_starts_where_nothing_can_be_compiled(tmp_path: Path, compiler:
         told = status(server)
         assert told["core"] == "pure"
         assert "a C compiler and Python's headers" in told["core_advice"]
-        assert first_line(server).endswith(told["core_advice"])
+        assert told["core_advice"] in first_line(server)
         if cores.exists():
             assert str(cores / "compile.log") in told["core_advice"]
 

@@ -34,7 +34,7 @@ from tests.system.status import status
 #: Seconds that a command may take on a machine that is busy with other tests.
 TIMEOUT: Final = 30.0
 #: Bytes that a file of a worker may have, so that its store can commit nothing.
-TINY: Final = 4096
+TINY: Final = 64
 
 
 @pytest.fixture(scope="module")
