@@ -55,10 +55,10 @@ class Chats:
         """Handle OPEN_CHAT. What the client sends for this chat waits until it is open on both sides, or refused."""
         if target == user.user_id:
             raise Refusal(ErrorCode.VALIDATION, "a chat with oneself is not possible", field="target_user_id")
-        wait = user.open_chats.retry_after(now)
+        wait = user.rare.open_chats.retry_after(now)
         if wait:
             raise rate_limited("OPEN_CHAT", self._limit, wait)
-        user.open_chats.count(now)
+        user.rare.open_chats.count(now)
         self.used(user, target)
         session.hold(target)
         request = self._exchange.open(MessageType.OPEN_CHAT, session, user, target, None, now)

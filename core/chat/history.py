@@ -77,10 +77,10 @@ class Histories:
         if not user.has_chat(peer):
             raise Refusal(ErrorCode.CHAT_NOT_OPENED, "there is no chat with this user", field="with")
         self._chats.used(user, peer)
-        wait = user.histories.retry_after(now)
+        wait = user.rare.histories.retry_after(now)
         if wait:
             raise rate_limited("HISTORY", self._limit, wait)
-        user.histories.count(now)
+        user.rare.histories.count(now)
         session.asked()
         request = self._exchange.open(MessageType.HISTORY, session, user, peer, None, now)
         self._asked[request.ticket] = _Asked(limit)

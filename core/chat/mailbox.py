@@ -110,7 +110,7 @@ class Mailbox(Generic[AnEntry]):
 
     def reserve(self, message: AnEntry) -> None:
         """Make an uncommitted message findable. After this, `commit` or `withdraw` must follow."""
-        self._find(message)
+        self._enter(message)
         self._reserved += 1
         self.lamport = message.lamport = max(message.lamport, self.lamport + 1)
         if self.shares is not None and self.shares.complete:
@@ -142,24 +142,20 @@ class Mailbox(Generic[AnEntry]):
 
     def cache(self, message: AnEntry) -> AnEntry:
         """Keep a committed message that the store has read, and return it; if it is here already, that one."""
-        self._expect()
-        known = self._cached.setdefault(message.seq, message)
-        if known is message:
-            self._find(message)
-            if len(self._cached) > CACHE_MAX:
-                self._evict(message.seq)
-        return known
+        known = self._cached.get(message.seq)
+        if known is not None:
+            return known
+        self._enter(message)
+        self._cached[message.seq] = message
+        if len(self._cached) > CACHE_MAX:
+            self._evict(message.seq)
+        return message
 
     def expect_receipt(self, message: AnEntry) -> None:
         """Note that the sender of a written message will want to know when a pong confirms it."""
         if self.receipts_due is _EMPTY:
             self.receipts_due = {}
         self.receipts_due[message.seq] = (message.sender, message.message_id)
-
-    def _expect(self) -> None:
-        """Make room for messages, before the first."""
-        if self._index is _EMPTY:
-            self._cached, self._index = {}, {}
 
     def _evict(self, seq: int) -> None:
         """Make room for the message at this position: the one that is as far back as there are places, or what came into memory first."""
@@ -172,9 +168,10 @@ class Mailbox(Generic[AnEntry]):
         self._cached.clear()
         self._index.clear()
 
-    def _find(self, message: AnEntry) -> None:
-        """Find it from now on."""
-        self._expect()
+    def _enter(self, message: AnEntry) -> None:
+        """Let `find` find it from now on."""
+        if self._index is _EMPTY:
+            self._cached, self._index = {}, {}
         messages = self._index.get(message.sender)
         if messages is None:
             messages = self._index[message.sender] = {}

@@ -321,9 +321,7 @@ class Messages:
             else:
                 outcome, repeat = Outcome.STORED, Outcome.REPEAT_STORED
             if here is not None:
-                self._acknowledge(
-                    here[1], user.user_id, message.message_id, message.frame, outcome, None, now
-                )
+                self._acknowledge(here[1], user.user_id, message, outcome, None, now)
                 outcome = repeat
         for record in waiting:
             self._exchange.reply(record, outcome, user.stored_name, now)
@@ -386,23 +384,22 @@ class Messages:
             self._delivery.announce(user, chat, now)
             self._chats.wrote(session, user, chat)
             session.choose(peer, request.ticket)
-        assert request.message_id is not None, "every message has an id"
         stored = _stored_text(request) if request.altered else None
-        self._acknowledge(session, peer, request.message_id, request.frame, outcome, stored, now)
+        self._acknowledge(session, peer, request, outcome, stored, now)
 
     def _acknowledge(
         self,
         session: Session,
         peer: str,
-        message_id: str,
-        frame: bytes,
+        sent: Message | Request,
         outcome: int,
         stored: bytes | None,
         now: float,
     ) -> None:
         """Answer an accepted message. `stored` is its content as JSON, for a sender who wrote something else (D11)."""
-        user = session.user
+        user, message_id = session.user, sent.message_id
         assert user is not None, "who writes has said HELLO"
+        assert message_id is not None, "every message has an id"
         if not session.closed:
             if session.receipts:
                 ack = codec.receipt(message_id, _RECEIPT_STATUS[outcome], peer, stored)
@@ -414,7 +411,7 @@ class Messages:
         else:
             user.messages.count(now)
             if len(user.sessions) > 1 or session.closed:
-                self._send_carbons(user, session, frame)
+                self._send_carbons(user, session, sent.frame)
         self._decided(session, user)
 
     def _decided(self, session: Session, user: User) -> None:

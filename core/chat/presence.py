@@ -174,10 +174,10 @@ class Presence:
 
         Of others it does not even learn whether they have ever been here. Raises Refusal beyond the limit of a minute (D23).
         """
-        wait = user.presences.retry_after(now)
+        wait = user.rare.presences.retry_after(now)
         if wait:
             raise rate_limited(MessageType.PRESENCE, self._limit, wait)
-        user.presences.count(now)
+        user.rare.presences.count(now)
         entries = [
             (peer, self._online.get(peer, user.chats[peer].peer_name), peer in self._online)
             for peer in dict.fromkeys(user_ids)

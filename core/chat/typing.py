@@ -68,10 +68,10 @@ class TypingIndicators:
             raise Refusal(ErrorCode.CHAT_NOT_OPENED, "open a chat before typing in it", field="to")
         if not chat.confirmed:
             self._chats.used(user, peer)
-        wait = user.typing.retry_after(now)
+        wait = user.rare.typing.retry_after(now)
         if wait:
             raise rate_limited("TYPING", self._limit, wait)
-        user.typing.count(now)
+        user.rare.typing.count(now)
         if is_typing:
             if session.typing_to is None:
                 session.typing_to = {}

@@ -71,15 +71,24 @@ class Close(NamedTuple):
     at: float
 
 
+class RareWindows:
+    """What one user has done in the last minute of what most don't do (D23)."""
+
+    __slots__ = ("histories", "open_chats", "presences", "typing")
+
+    def __init__(self, settings: Settings) -> None:
+        self.typing = SlidingWindow(settings.typing_per_minute)
+        self.open_chats = SlidingWindow(settings.open_chats_per_minute)
+        self.histories = SlidingWindow(settings.history_per_minute)
+        self.presences = SlidingWindow(settings.presence_per_minute)
+
+
 class User:
     """A user who has said HELLO at least once. Grouped by how long the attributes matter."""
 
     __slots__ = (
-        "_histories",
-        "_open_chats",
-        "_presences",
+        "_rare",
         "_settings",
-        "_typing",
         "acknowledges",
         "chats",
         "display_name",
@@ -120,11 +129,7 @@ class User:
         self._settings = settings
         self.messages = SlidingWindow(settings.messages_per_minute)
         self.hellos = SlidingWindow(settings.hellos_per_minute)
-        #: What most users never need; each is made when it is.
-        self._typing: SlidingWindow | None = None
-        self._open_chats: SlidingWindow | None = None
-        self._histories: SlidingWindow | None = None
-        self._presences: SlidingWindow | None = None
+        self._rare: RareWindows | None = None
         #: Requests that are not answered yet.
         self.requests = 0
         #: Messages among them, and those that needed no request: they will count against the limit, unless the other side refuses them.
@@ -145,28 +150,11 @@ class User:
         self.pins = 0
 
     @property
-    def typing(self) -> SlidingWindow:
-        if self._typing is None:
-            self._typing = SlidingWindow(self._settings.typing_per_minute)
-        return self._typing
-
-    @property
-    def open_chats(self) -> SlidingWindow:
-        if self._open_chats is None:
-            self._open_chats = SlidingWindow(self._settings.open_chats_per_minute)
-        return self._open_chats
-
-    @property
-    def histories(self) -> SlidingWindow:
-        if self._histories is None:
-            self._histories = SlidingWindow(self._settings.history_per_minute)
-        return self._histories
-
-    @property
-    def presences(self) -> SlidingWindow:
-        if self._presences is None:
-            self._presences = SlidingWindow(self._settings.presence_per_minute)
-        return self._presences
+    def rare(self) -> RareWindows:
+        """The limits of what most users of a crowd never do; made when they are needed."""
+        if self._rare is None:
+            self._rare = RareWindows(self._settings)
+        return self._rare
 
     def has_chat(self, peer: str) -> bool:
         """Return whether a chat with `peer` is open: a record that is not durable yet does not count."""
@@ -175,25 +163,19 @@ class User:
 
     def counted(self, now: float) -> list[list[float]]:
         """Return what counts against each limit at present: when it was."""
-        windows = (
-            *(self.messages, self._typing, self._open_chats),
-            *(self.hellos, self._histories, self._presences),
-        )
-        return [[] if window is None else window.recent_times(now) for window in windows]
+        return [window.recent_times(now) for window in self._windows()]
 
     def count_again(self, counted: list[list[float]]) -> None:
         """Count what `counted` of the same user has said, who was left to the store meanwhile."""
-        if not any(counted):
-            return
-        windows = (
-            *(self.messages, self.typing, self.open_chats),
-            *(self.hellos, self.histories, self.presences),
-        )
         for window, times in zip(
-            windows, counted, strict=False
+            self._windows(), counted, strict=False
         ):  # another version may have had fewer limits, or more
             for time in times:
                 window.count(time)
+
+    def _windows(self) -> tuple[SlidingWindow, ...]:
+        rare = self.rare
+        return self.messages, rare.typing, rare.open_chats, self.hellos, rare.histories, rare.presences
 
     @property
     def busy(self) -> bool:

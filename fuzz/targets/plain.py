@@ -6,7 +6,6 @@ Everybody must be sent the same, to the byte. What is recognised must also be wh
 from __future__ import annotations
 
 import re
-from random import Random
 from typing import Any, Final, cast
 from unittest.mock import patch
 
@@ -14,8 +13,7 @@ from core.chat import session
 from core.wire import codec, plain, validation
 from fuzz.small_world import Client
 from fuzz.target import Target
-from fuzz.targets.session import mutate as mutate_story
-from fuzz.targets.session import play
+from fuzz.targets.session import mutate, play
 
 _ANY_ID: Final = validation.Validator("any")
 
@@ -62,11 +60,6 @@ def compare(payload: bytes, match: re.Match[bytes]) -> None:
     validation.message_id(data["message_id"])
     assert validation.content(data["content"]) == data["content"]
     assert codec.to_json(data["content"]) == content
-
-
-def mutate(data: bytes, rng: Random) -> bytes:
-    """Another story."""
-    return mutate_story(data, rng)
 
 
 TARGET: Final = Target(
