@@ -14,13 +14,19 @@ from tests.workers.store_driver import KINDS, Kind, Make, StoreDriver
 from tests.workers.store_files import content, fill
 
 
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a store on disk has its file."""
+    return tmp_path / "shard.db"
+
+
 @pytest.fixture(params=KINDS)
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+def make(request: pytest.FixtureRequest, path: Path) -> Iterator[Make]:
     """Makes a store with some settings, once in a test."""
     made: list[StoreDriver] = []
 
     def make(**settings: Any) -> StoreDriver:
-        made.append(StoreDriver(cast("Kind", request.param), tmp_path / "shard.db", **settings))
+        made.append(StoreDriver(cast("Kind", request.param), path, **settings))
         return made[-1]
 
     yield make

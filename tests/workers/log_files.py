@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.workers.store_driver import StoreDriver
+from workers.store.log_record import Changes, Record
 from workers.store.segment import segment_paths
 
 
@@ -48,3 +49,14 @@ def active(path: Path) -> Path:
     """The segment that was written to last."""
     (segment,) = [segment for segment in segment_paths(path) if segment.exists()]
     return segment
+
+
+def user_record(user: int, name: str = "name") -> Record:
+    """A record of the log about one user."""
+    row = [user, f"user-{user}", 0, name, 0, "e", 0, 0, 0, 0]
+    return Record(0, b"", Changes([row], [], [], [], [], []))
+
+
+def users(path: Path) -> int:
+    """How many users are in the file."""
+    return int(query(path, "SELECT count(*) FROM users")[0][0])

@@ -19,11 +19,6 @@ from workers.store.check import check
 LIMIT = 512 * 1024
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "shard.db"
-
-
 @pytest.fixture(params=[True, False])
 def driver(
     path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

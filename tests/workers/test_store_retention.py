@@ -19,11 +19,6 @@ from tests.workers.store_driver import DAY, NOON, StoreDriver
 from workers.store import database
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "shard.db"
-
-
 def query(path: Path, sql: str) -> list[Any]:
     """What another connection reads."""
     with closing(sqlite3.connect(path)) as connection:

@@ -30,11 +30,6 @@ from workers.store.writes import Batch
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "shard.db"
-
-
-@pytest.fixture
 def driver(path: Path) -> Iterator[StoreDriver]:
     driver = StoreDriver("sqlite", path)
     yield driver

@@ -33,21 +33,20 @@ def catch_up(directory: Path, shards: Sequence[str]) -> None:
     """
     paths = [directory / name for name in shards]
     targets = {path: unfolded(path).last for path in paths if _has_log(path)}
-    targets = {path: target for path, target in targets.items() if target != _NEVER}
     deadline = time.monotonic() + _PATIENCE
-    while behind := [path for path, target in targets.items() if folded_through(path) < target]:
-        late = time.monotonic() > deadline
-        if not late and not is_locked(directory):
-            with locked(directory):
-                for path in behind:
-                    replay(path)
-        elif late:
+    # Of a file that can't be read, whoever wants to read it says what is wrong.
+    while behind := [path for path, last in targets.items() if folded_through(path) < last < _NEVER]:
+        if time.monotonic() > deadline:
             raise ConfigurationError(
                 f"the server has not moved the commit log of {behind[0]} into the database for {_PATIENCE:g} s: see in the server's log"
                 " whether its storage fails, then try again"
             )
-        else:
+        if is_locked(directory):
             time.sleep(_RETRY)
+            continue
+        with locked(directory):
+            for path in behind:
+                replay(path)
 
 
 def replay(path: Path) -> None:
@@ -85,7 +84,6 @@ def folded_through(path: Path) -> int:
         with closing(sqlite3.connect(file_uri(path, "ro"), uri=True, timeout=_PATIENCE)) as connection:
             found = connection.execute(statements.LOAD_FOLDED).fetchone()
     except sqlite3.Error:
-        # Who wants to read the file says what is wrong with it.
         return _NEVER
     return int(found[0])
 

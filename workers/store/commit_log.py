@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import logging
 import random
-import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -169,7 +170,7 @@ class CommitLog:
         while end < len(self._records) and rows < SLICE_ROWS:
             rows += self._records[end].rows
             end += 1
-        try:
+        with self._or_nothing():
             if not self._written:
                 self._written_rows = 0
                 self._database.begin_unsynced()
@@ -178,10 +179,6 @@ class CommitLog:
             self._written_rows += rows
             if end == len(self._records) or self._written_rows >= 2 * FOLD_ROWS:
                 self._complete()
-        except BaseException:
-            self._written = 0
-            self._database.abandon()
-            raise
         waiting = self._segments[1].last
         if self._synced < waiting <= self._folded and not self._written:
             self._sync_folds(self._folded)
@@ -189,12 +186,18 @@ class CommitLog:
     def complete_fold(self) -> None:
         """Commit the slices that have been written, so that there is no open transaction."""
         if self._written:
-            try:
+            with self._or_nothing():
                 self._complete()
-            except BaseException:
-                self._written = 0
-                self._database.abandon()
-                raise
+
+    @contextmanager
+    def _or_nothing(self) -> Iterator[None]:
+        """Leave nothing of the fold that has begun when an exception leaves."""
+        try:
+            yield
+        except BaseException:
+            self._written = 0
+            self._database.abandon()
+            raise
 
     def _complete(self) -> None:
         folded, left = self._records[: self._written], self._records[self._written :]
@@ -225,15 +228,10 @@ class CommitLog:
 
     def _sync_folds(self, number: int) -> None:
         """Have SQLite sync everything that was folded, and note that all numbers up to this one are done."""
-        try:
-            with self._database.transaction():
-                self._database.execute(statements.SAVE_FOLDED, number)
-                # SQLite writes and syncs nothing for a row that stays as it is.
-                self._database.execute(statements.COUNT_SYNC)
-        except sqlite3.Error:
-            # The folds before it may be in the system's memory only, and no other sync would say so.
-            self._database.doubt()
-            raise
+        with self._database.transaction():
+            self._database.execute(statements.SAVE_FOLDED, number)
+            # SQLite writes and syncs nothing for a row that stays as it is.
+            self._database.execute(statements.COUNT_SYNC)
         self._folded = self._synced = number
 
     # -- After failures of SQLite --
@@ -244,7 +242,6 @@ class CommitLog:
 
     def align(self) -> None:
         """Go by what the file has after it was opened anew: folds of which SQLite said that they failed, or did not fail."""
-        self._written = 0
         folded = self._database.value(statements.LOAD_FOLDED)
         if folded < self._folded:
             content = read_log(self._path, folded)

@@ -16,6 +16,10 @@ from workers.store.rows import Row
 
 #: Of a row of a message.
 _MAILBOX: Final = itemgetter(0)
+#: Rows that one statement inserts: during each statement the event loop can run, and between them it may have to wait.
+_MANY: Final = 256
+_INSERT, _VALUES, _ROW = statements.APPEND_ROW.partition(" VALUES ")
+_APPEND_MANY: Final = _INSERT + _VALUES + ", ".join([_ROW] * _MANY)
 
 
 def fold(database: Database, records: Sequence[Record]) -> None:
@@ -52,9 +56,9 @@ def _append(database: Database, rows: list[Row]) -> None:
 
 
 def _insert(database: Database, rows: list[Row]) -> None:
-    many = len(rows) - len(rows) % statements.MANY
-    for start in range(0, many, statements.MANY):
-        database.execute(statements.APPEND_MANY, *chain.from_iterable(rows[start : start + statements.MANY]))
+    many = len(rows) - len(rows) % _MANY
+    for start in range(0, many, _MANY):
+        database.execute(_APPEND_MANY, *chain.from_iterable(rows[start : start + _MANY]))
     if many < len(rows):
         database.execute(statements.APPEND, codec.to_json(rows[many:]))
 

@@ -268,7 +268,7 @@ class MemoryStore:
 
     def _append(self, messages: list[Message], now: float) -> None:
         for message in messages:
-            record = self._records.get(message.user.user_id) or self._record(message.user)
+            record = self._record(message.user)
             message.chat.saved = True
             ids = record.ids.get(message.sender)
             if ids is None:

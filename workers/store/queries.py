@@ -44,8 +44,6 @@ READ_MAX: Final = 256
 SENDERS_MAX: Final = 4096
 #: Messages up to which a chat is small: going through all of it is quicker than going through the mailbox.
 SMALL_CHAT: Final = 1000
-#: Rows that one `APPEND_MANY` takes.
-MANY: Final = 256
 #: Later than every time of day that a message may have, in milliseconds since 1970 (``core.wire.timestamps``: up to the year 9999).
 _AFTER_ALL_TIMES: Final = 10**15
 #: What a message takes in its frame beyond its content, about.
@@ -67,17 +65,15 @@ def _append() -> str:
     return text_of(messages.insert().from_select([*_GIVEN, messages.c.read], select(*fields)), "rows")
 
 
-def _append_many() -> str:
+def _append_row() -> str:
     row = {column.name: bindparam(f"given_{column.name}", type_=Integer) for column in _GIVEN}
-    statement = text_of(messages.insert().values(**row, read=number(0)), *(f"given_{name}" for name in row))
-    head, values, row_values = statement.partition(" VALUES ")
-    return head + values + ", ".join([row_values] * MANY)
+    return text_of(messages.insert().values(**row, read=number(0)), *(f"given_{name}" for name in row))
 
 
 #: Rows of [mailbox, seq, chat, id_hash, message_id, content, sent_at, receipts, lamport].
 APPEND: Final = _append()
-#: The fields of `MANY` such rows, one after the other: half as dear as JSON, which SQLite would take apart once for each field.
-APPEND_MANY: Final = _append_many()
+#: The fields of one such row: half as dear as JSON, which SQLite would take apart once for each field.
+APPEND_ROW: Final = _append_row()
 
 
 def _upsert(table: Any, columns: tuple[Any, ...], changing: tuple[Any, ...]) -> str:
@@ -189,15 +185,17 @@ DROP_BEYOND: Final = _drop_beyond()
 #: Writes something without changing anything, to see whether that can be done.
 PROBE: Final = "PRAGMA user_version = 0"
 
-# -- Reads --
+# -- The commit log --
 
-#: How far the commit log has been folded; and the same to be kept.
+#: How far it has been folded; and the same to be kept.
 LOAD_FOLDED: Final = text_of(select(commit_log.c.folded))
 SAVE_FOLDED: Final = text_of(
     update(commit_log).values(folded=bindparam("new_folded", type_=Integer)), "new_folded"
 )
 #: Changes something, so that SQLite has something to sync.
 COUNT_SYNC: Final = text_of(update(commit_log).values(syncs=commit_log.c.syncs + number(1)))
+
+# -- Reads --
 
 #: What a read gives of each message: [seq, chat, message_id, content, sent_at, receipts, read].
 _MESSAGE: Final = (
@@ -384,7 +382,7 @@ from typing import Final
 
 def source() -> str:
     """Return the text of ``workers/store/statements.py``: the statements by their names, and the numbers in them that others go by."""
-    constants = {"SMALL_CHAT": SMALL_CHAT, "MANY": MANY, "BITE_ROWS": retention_queries.BITE_ROWS} | {
+    constants = {"SMALL_CHAT": SMALL_CHAT, "BITE_ROWS": retention_queries.BITE_ROWS} | {
         name: value
         for name, value in (*globals().items(), *vars(retention_queries).items())
         if name.isupper() and name[0] != "_" and isinstance(value, str | tuple)

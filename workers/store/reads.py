@@ -25,22 +25,17 @@ _END: Final = 2**62
 
 
 class Question(Generic[T]):
-    """One read, from the call until its callback. `user`, if any, is pinned meanwhile."""
+    """One read, from the call until its callback, of the mailbox of a user; who is in memory is pinned meanwhile."""
 
-    __slots__ = ("after", "answer", "done", "user")
+    __slots__ = ("after", "answer", "done", "user", "user_id")
 
-    def __init__(self, user: User | None, done: Found[T]) -> None:
+    def __init__(self, user_id: str, user: User | None, done: Found[T]) -> None:
+        self.user_id = user_id
         self.user = user
         self.done = done
         #: How many writes had been called before it.
         self.after = 0
         self.answer: Any = None
-
-    @property
-    def user_id(self) -> str:
-        """Whose mailbox it reads."""
-        assert self.user is not None
-        return self.user.user_id
 
     @property
     def weight(self) -> int:
@@ -59,15 +54,10 @@ class Question(Generic[T]):
 class Load(Question["User | None"]):
     """See ``core.chat.store.Store``, and so for the others."""
 
-    __slots__ = ("_user_id",)
+    __slots__ = ()
 
     def __init__(self, user_id: str, done: Found[User | None]) -> None:
-        super().__init__(None, done)
-        self._user_id = user_id
-
-    @property
-    def user_id(self) -> str:
-        return self._user_id
+        super().__init__(user_id, None, done)
 
     def found(self, settings: Settings) -> User | None:
         return None if self.answer is None else user_of(self.answer, settings)
@@ -82,7 +72,7 @@ class Find(Question["list[Message]"]):
     __slots__ = ("message_id", "sender")
 
     def __init__(self, user: User, sender: str | None, message_id: str, done: Found[list[Message]]) -> None:
-        super().__init__(user, done)
+        super().__init__(user.user_id, user, done)
         self.sender = sender
         self.message_id = message_id
 
@@ -113,7 +103,7 @@ class Read(Question["list[Message]"]):
     __slots__ = ("position",)
 
     def __init__(self, user: User, position: int, done: Found[list[Message]]) -> None:
-        super().__init__(user, done)
+        super().__init__(user.user_id, user, done)
         self.position = position
 
     @property
@@ -134,7 +124,7 @@ class Senders(Question["list[tuple[int, Chat]]"]):
     __slots__ = ("position",)
 
     def __init__(self, user: User, position: int, done: Found[list[tuple[int, Chat]]]) -> None:
-        super().__init__(user, done)
+        super().__init__(user.user_id, user, done)
         self.position = position
 
     @property
@@ -155,7 +145,7 @@ class Senders(Question["list[tuple[int, Chat]]"]):
 class History(Question["list[tuple[int, int, bytes]]"]):
     """One side of a conversation."""
 
-    __slots__ = ("_user_id", "before", "limit", "peer")
+    __slots__ = ("before", "limit", "peer")
 
     def __init__(
         self,
@@ -165,15 +155,10 @@ class History(Question["list[tuple[int, int, bytes]]"]):
         limit: int,
         done: Found[list[tuple[int, int, bytes]]],
     ) -> None:
-        super().__init__(None, done)
-        self._user_id = user_id
+        super().__init__(user_id, None, done)
         self.peer = peer
         self.before = _END if before is None else before
         self.limit = limit
-
-    @property
-    def user_id(self) -> str:
-        return self._user_id
 
     @property
     def weight(self) -> int:

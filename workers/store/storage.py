@@ -89,7 +89,6 @@ class Storage:
 
     def _may_have(self, batch: Batch) -> bool:
         """Return whether there may be a message that is one of these."""
-        places = batch.places
-        if batch.may_repeat or self.log.has(places):
+        if batch.may_repeat or self.log.has(batch.places):
             return True
-        return self.database.value(statements.IS_STORED, codec.to_json(places)) is not None
+        return self.database.value(statements.IS_STORED, codec.to_json(batch.places)) is not None

@@ -118,7 +118,6 @@ class Batch:
         "_heads",
         "_left_at",
         "_numbers",
-        "_places",
         "_repeats",
         "_rows",
         "_seen_at",
@@ -127,6 +126,7 @@ class Batch:
         "chats",
         "forgotten",
         "messages",
+        "places",
         "reads",
         "user_ids",
         "users",
@@ -140,7 +140,7 @@ class Batch:
         self.messages: list[Message] = []
         self._rows: list[bytes] = []
         #: (chat, id_hash) of each message: no two messages have the same.
-        self._places: list[tuple[int, int]] = []
+        self.places: list[tuple[int, int]] = []
         #: Whom the batch is about.
         self.user_ids: set[str] = set()
         #: A user's number -> the last position given in this batch.
@@ -183,7 +183,7 @@ class Batch:
         seq = self._heads[mailbox] = (user.mailbox.head if seq is None else seq) + 1
         hashed = id_hash(message.message_id)
         self.messages.append(message)
-        self._places.append((message.chat.key, hashed))
+        self.places.append((message.chat.key, hashed))
         self._rows.append(message_row(message, hashed, mailbox, seq))
         self.user_ids.add(user.user_id)
 
@@ -229,12 +229,7 @@ class Batch:
     @property
     def may_repeat(self) -> bool:
         """Whether two of its messages seem to be the same."""
-        return len(set(self._places)) < len(self._places)
-
-    @property
-    def places(self) -> list[tuple[int, int]]:
-        """(chat, id_hash) of each message."""
-        return self._places
+        return len(set(self.places)) < len(self.places)
 
     def record(self) -> Record:
         """Return everything as a record of the commit log, which knows no `forgotten`."""
@@ -249,7 +244,7 @@ class Batch:
                 self.reads,
             )
         record = Record(len(self._rows), b",".join(self._rows), changes)
-        record.places, record.user_ids = self._places, self.user_ids
+        record.places, record.user_ids = self.places, self.user_ids
         return record
 
     def write(self, database: Database) -> None:
@@ -302,11 +297,10 @@ class Batch:
         heads = {message.user.key: message.user.mailbox.head for message in self.messages}
         database.execute(statements.DROP_BEYOND, codec.to_json(list(heads.items())))
         database.execute(statements.TRIM_MARKS)
-        places = self._places
-        found = codec.from_json(database.value(statements.FIND, codec.to_json(places)))
-        taken: dict[tuple[int, int], Row | Message] = {places[index]: row for index, *row in found}
+        found = codec.from_json(database.value(statements.FIND, codec.to_json(self.places)))
+        taken: dict[tuple[int, int], Row | Message] = {self.places[index]: row for index, *row in found}
         self._rows, self._repeats = [], []
-        for message, place in zip(self.messages, places, strict=True):
+        for message, place in zip(self.messages, self.places, strict=True):
             stored = taken.setdefault(place, message)
             if stored is message:
                 mailbox = message.user.key
