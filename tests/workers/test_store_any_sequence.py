@@ -127,7 +127,7 @@ class Model:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(calls=st.lists(_call, max_size=40))
 def test_any_sequence_of_calls(kind: Kind, calls: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as directory:
