@@ -8,8 +8,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from core.wire import codec
 from tests.workers.store_driver import StoreDriver
-from workers.store.log_record import Changes, Record
+from workers.store.log_record import Record
 from workers.store.segment import segment_paths
 
 
@@ -54,7 +55,7 @@ def active(path: Path) -> Path:
 def user_record(user: int, name: str = "name") -> Record:
     """A record of the log about one user."""
     row = [user, f"user-{user}", 0, name, 0, "e", 0, 0, 0, 0]
-    return Record(0, b"", Changes([row], [], [], [], [], []))
+    return Record(0, b"", 1, codec.to_json([[row], [], [], [], [], []]))
 
 
 def users(path: Path) -> int:

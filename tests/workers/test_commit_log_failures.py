@@ -326,7 +326,7 @@ def test_a_sync_of_folds_that_fails_is_not_believed_when_it_succeeds_later(
             raise sqlite3.OperationalError("disk I/O error")
         return execute(self, sql, *parameters)
 
-    storage.log.append(Record(0, b"", None))
+    storage.log.append(Record(0, b""))
     with monkeypatch.context() as patch:
         patch.setattr(Database, "execute", fail)
         with pytest.raises(sqlite3.OperationalError):

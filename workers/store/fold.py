@@ -24,7 +24,7 @@ _APPEND_MANY: Final = _INSERT + _VALUES + ", ".join([_ROW] * _MANY)
 
 def fold(database: Database, records: Sequence[Record]) -> None:
     """Write what records say, which follow those that were written before, within a transaction. Raises sqlite3.Error."""
-    changes = [record.changes for record in records if record.changes]
+    changes = [Changes(*codec.from_json(record.changes)) for record in records if record.changes]
     rows: list[Row] = codec.from_json(
         b"[%b]" % b",".join(record.messages for record in records if record.count)
     )

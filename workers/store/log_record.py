@@ -1,9 +1,11 @@
 """A record of the commit log: everything that one commit writes, as it goes into a file and as it comes back.
 
-    length of the payload | CRC-32 of what follows | number | payload: rows of messages, their count and length before them; other changes
+    length of the payload | CRC-32 of what follows | number | payload: rows of messages, their count and length before them; other changes,
+                                                                       and how many rows these write
 
-The rows of messages are the JSON that ``statements.APPEND`` takes, and are never taken apart on the way from the event loop to SQLite. The
-other changes are one JSON array, and left out when there are none, which is nearly always so.
+The rows of messages are the JSON that ``statements.APPEND`` takes, and the other changes are one JSON array, left out when there are none,
+which is nearly always so. Nothing is taken apart on the way from the event loop to a fold: of the records of a crowd that comes, objects
+would leave as many holes in the memory that its users take.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from core.wire import codec
 
 #: Length of the payload, CRC-32 of number and payload.
 _HEADER: Final = Struct("<II")
-#: The number, and how many messages there are and how many bytes they take.
-_START: Final = Struct("<QII")
+#: The number, how many messages there are and how many bytes they take, and how many other rows there are.
+_START: Final = Struct("<QIII")
 #: Where a message's chat and hashed id are in its row: together they name it.
 _CHAT: Final = 2
 _ID_HASH: Final = 3
@@ -41,13 +43,15 @@ class Changes(NamedTuple):
 class Record:
     """One commit. `number` is given when it goes into the log: one more than that of the record before it."""
 
-    __slots__ = ("changes", "count", "messages", "number", "places", "user_ids")
+    __slots__ = ("changes", "count", "messages", "number", "others", "places", "user_ids")
 
-    def __init__(self, count: int, messages: bytes, changes: Changes | None) -> None:
+    def __init__(self, count: int, messages: bytes, others: int = 0, changes: bytes = b"") -> None:
         self.number = 0
         #: Rows of messages, with commas between them, and how many.
         self.count = count
         self.messages = messages
+        #: The fields of `Changes` as a JSON array, empty when there are none, and about how many rows they write.
+        self.others = others
         self.changes = changes
         #: (chat, id_hash) of each message; empty for a record that was read from a file, see `places_of`.
         self.places: list[tuple[int, int]] = []
@@ -57,7 +61,7 @@ class Record:
     @property
     def rows(self) -> int:
         """About how many rows it writes."""
-        return self.count + (sum(map(len, self.changes)) if self.changes else 0)
+        return self.count + self.others
 
     def places_of(self) -> list[tuple[int, int]]:
         """Return (chat, id_hash) of each message."""
@@ -68,8 +72,8 @@ class Record:
 
 def encode(record: Record) -> bytes:
     """Return a record as it stands in a segment."""
-    changes = codec.to_json(list(record.changes)) if record.changes else b""
-    content = _START.pack(record.number, record.count, len(record.messages)) + record.messages + changes
+    start = _START.pack(record.number, record.count, len(record.messages), record.others)
+    content = start + record.messages + record.changes
     return _HEADER.pack(len(content), zlib.crc32(content)) + content
 
 
@@ -85,12 +89,11 @@ def decode(content: bytes) -> Iterator[tuple[Record, int]]:
         start, end = position + _HEADER.size, position + _HEADER.size + length
         if length < _START.size or end > len(content) or zlib.crc32(view[start:end]) != checksum:
             return
-        number, count, size = _START.unpack_from(content, start)
+        number, count, size, others = _START.unpack_from(content, start)
         if expected is not None and number != expected:
             return
         middle = start + _START.size + size
-        changes = Changes(*codec.from_json(content[middle:end])) if middle < end else None
-        record = Record(count, content[start + _START.size : middle], changes)
+        record = Record(count, content[start + _START.size : middle], others, content[middle:end])
         record.number = number
         yield record, end
         position, expected = end, number + 1

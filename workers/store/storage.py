@@ -76,7 +76,7 @@ class Storage:
         self.database.reconnect()
         self.settle()
         self.database.execute(statements.PROBE)
-        self.log.append(Record(0, b"", None))
+        self.log.append(Record(0, b""))
         self.log.fold_all()
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ must all have been called, and have committed their messages, before the next is
 from __future__ import annotations
 
 import sqlite3
+from typing import Any
 
 from core.chat.chat import Chat
 from core.chat.store import Done
@@ -14,7 +15,7 @@ from core.chat.user import Message, User
 from core.wire import codec
 from workers.store import statements
 from workers.store.database import Database
-from workers.store.log_record import Changes, Record
+from workers.store.log_record import Record
 from workers.store.rows import Row, chat_row, id_hash, joined, message_of, message_row, user_row
 
 
@@ -233,17 +234,19 @@ class Batch:
 
     def record(self) -> Record:
         """Return everything as a record of the commit log, which knows no `forgotten`."""
-        changes = None
+        others, changes = 0, b""
         if self.has_others:
-            changes = Changes(
-                list(map(codec.from_json, self.users.values())),
-                list(map(codec.from_json, self.chats.values())),
+            users, chats = list(self.users.values()), list(self.chats.values())
+            rest: tuple[list[Any], ...] = (
                 list(self._through.items()),
                 self._ahead(),
                 self._confirmed_chats(),
                 self.reads,
             )
-        record = Record(len(self._rows), b",".join(self._rows), changes)
+            # In the order of the fields of `Changes`.
+            changes = joined([joined(users), joined(chats), *map(codec.to_json, rest)])
+            others = len(users) + len(chats) + sum(map(len, rest))
+        record = Record(len(self._rows), b",".join(self._rows), others, changes)
         record.places, record.user_ids = self.places, self.user_ids
         return record
 
