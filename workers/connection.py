@@ -375,7 +375,7 @@ class Connection(WSListener):
         fragments = self._fragments
         assert fragments is not None, "the caller has begun a message"
         try:
-            fragments.add(frame.get_payload_as_bytes(), frame.fin)
+            fragments.add(frame.get_payload_as_bytes(), bool(frame.fin))
         except FrameError as error:
             self.fail(error.code, error.reason)
             return
