@@ -64,9 +64,9 @@ test: $(VENV)/.installed-dev ## run the tests: ARGS="-k words -n 0" are argument
 test-all: $(VENV)/.installed-dev ## run all tests, also those that take long: ARGS="-k words -n 0" are arguments of pytest
 	@exec $(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
-test-compiled: $(VENV)/.installed-dev ## run the tests of the core on the core compiled to machine code
-	@core=$$($(BIN)/python -m scripts.compiled_core) && \
-		exec $(BIN)/python -m pytest -n 4 -o pythonpath="$$core ." -m "not replaces" tests/core $(ARGS)
+test-compiled: $(VENV)/.installed-dev ## run all tests on the core compiled to machine code, in pytest and in the servers that it starts
+	@core=$$($(BIN)/python -m scripts.compiled_core) && export PYTHONPATH="$$core" PYTHONSAFEPATH=1 && \
+		exec $(BIN)/python -m pytest -n 4 --dist worksteal -o pythonpath="$$core . clients/python/src" -m "not replaces" $(ARGS)
 
 check: $(VENV)/.installed-dev check-web ## check style, formatting, types, and which module may import which
 	@$(BIN)/ruff check
@@ -104,8 +104,10 @@ bench-compare: $(VENV)/.installed-dev ## measure what a message costs beside a C
 bench-guard: $(VENV)/.installed-dev ## compare the instructions that a message costs with the budget, under valgrind: ARGS=--update sets the budget
 	@exec $(BIN)/python -m bench.guard $(ARGS)
 
-fuzz: $(VENV)/.installed-fuzz ## fuzz the code that reads bytes of clients: MINUTES=60 TARGET=message
-	@exec $(BIN)/python -m fuzz --minutes $(MINUTES) --target $(TARGET)
+fuzz: $(VENV)/.installed-fuzz ## fuzz the code that reads bytes of clients: MINUTES=60 TARGET=message COMPILED=1
+	@if [ "$(COMPILED)" = 1 ]; then \
+		core=$$($(BIN)/python -m scripts.compiled_core) && export PYTHONPATH="$$core:." PYTHONSAFEPATH=1; \
+	fi && exec $(BIN)/python -m fuzz --minutes $(MINUTES) --target $(TARGET)
 
 docs: $(VENV)/.installed-run ## write docs/protocol.md, docs/protocol.schema.json and docs/settings.md from the code
 	@$(BIN)/python scripts/protocol_reference.py
@@ -142,7 +144,7 @@ parameters_of_load-ui := $(parameters_of_load) UI_PORT
 parameters_of_bench := ARGS
 parameters_of_bench-compare := ARGS
 parameters_of_bench-guard := ARGS
-parameters_of_fuzz := MINUTES TARGET
+parameters_of_fuzz := MINUTES TARGET COMPILED
 
 tasks := $(or $(MAKECMDGOALS),help)
 server_tasks := $(filter run status who kick,$(tasks))

@@ -18,7 +18,8 @@ import sys
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from bench.hot_path import MESSAGES_A_TURN, SCENARIOS, Build
+from bench.cast import MESSAGES_A_TURN
+from bench.hot_path import SCENARIOS, Build
 from bench.reference import UNITS_A_TURN, Reference
 
 #: Turns until mailboxes have as many messages in memory as they ever have, and the interpreter has specialised the code.

@@ -123,10 +123,14 @@ def chat(
     pairs: int = 50,
     workers: int = 1,
     where: str = "same",
+    core: str = "pure",
     processes: int = 1,
 ) -> Result:
     """Pairs who chat."""
-    with serving(store, workers) as server, crew(server.url, pairs, processes, workers, where) as members:
+    with (
+        serving(store, workers, compiled=core == "compiled") as server,
+        crew(server.url, pairs, processes, workers, where) as members,
+    ):
         members.chat(load, WARM_UP)
         before = {kind: server.cpu(kind) for kind in ("", "worker")}
         with Reports(server) as reports:
@@ -134,6 +138,7 @@ def chat(
             used = {kind: server.cpu(kind) - started for kind, started in before.items()}
         return {
             "store": store,
+            "core": core,
             "workers": workers,
             "where": where,
             "pairs": pairs,

@@ -31,7 +31,8 @@ PROJECT: Final = Path(__file__).resolve().parents[1]
 CORES: Final = "COMPILED_CORES"
 #: What compiles, and what is compiled.
 _COMPILE: Final = PROJECT / "scripts" / "compile_core.py"
-_SOURCES: Final = PROJECT / "core"
+_SOURCES: Final = (PROJECT / "core", PROJECT / "workers")
+_KINDS_OF_SOURCES: Final = ("*.py", "*.pyx", "*.pxd")
 _LOCK_FILE: Final = PROJECT / "requirements.lock"
 #: The end of the name of a build that is not complete.
 _UNFINISHED: Final = ".new"
@@ -49,7 +50,7 @@ _COMPILE_PATIENCE: Final = 600.0
 _LOAD: Final = """
 import importlib, pathlib, sys
 root = pathlib.Path(sys.argv[1])
-compiled = list((root / "core").rglob("*.so"))
+compiled = list(root.glob("*/**/*.so"))
 for path in compiled:
     name = ".".join(path.relative_to(root).parts).split(".cpython-")[0].removesuffix(".so")
     assert importlib.import_module(name).__file__ == str(path), name
@@ -143,7 +144,8 @@ def _key_of_sources() -> str:
     """Return a digest of the sources, and of Python and the packages that compile them."""
     digest = sha256()
     facts = [sys.version, sysconfig.get_config_var("SOABI"), platform.machine(), _LOCK_FILE.read_text()]
-    for path in [_COMPILE, *sorted(_SOURCES.rglob("*.py"))]:
+    sources = (path for package in _SOURCES for kind in _KINDS_OF_SOURCES for path in package.rglob(kind))
+    for path in [_COMPILE, *sorted(sources)]:
         facts += [str(path.relative_to(PROJECT)), path.read_text()]
     for fact in facts:
         digest.update(f"{fact}\0".encode())
@@ -184,9 +186,9 @@ def _try_compiler(compiler: str, log: IO[str]) -> None:
 
 
 def _install_tools(log: IO[str]) -> None:
-    """Install mypy and setuptools in the versions of requirements.lock, if they are not there."""
+    """Install Cython, mypy and setuptools in the versions of requirements.lock, if they are not there."""
     pinned = dict(line.split("==") for line in _LOCK_FILE.read_text().splitlines() if "==" in line)
-    if all(_installed(name) == pinned[name] for name in ("mypy", "setuptools")):
+    if all(_installed(name) == pinned[name] for name in ("cython", "mypy", "setuptools")):
         return
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     words = ["install", "-qq", "--disable-pip-version-check", "--retries", "1", "--timeout", "15"]

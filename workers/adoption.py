@@ -1,6 +1,6 @@
 """Adopting a socket whose upgrade is done: the one place that uses what is not public API of picows.
 
-picows wants to see an upgrade itself, so `_AdoptedProtocol` feeds it a canned request and lets it answer with nothing; from then on it
+picows wants to see an upgrade itself, so `AdoptedProtocol` feeds it a canned request and lets it answer with nothing; from then on it
 parses frames for `Connection`. Two more things of picows are in the way, and replaced: its logger, of which it would make a child for
 each connection, and which is the only one to hear at once why it can't parse on (`_ParserLog`); and what it writes and closes by itself
 after a parse error, which it does before it hands over the last good frame (`_Underlay`).
@@ -121,7 +121,7 @@ class _NoResponse(WSUpgradeResponse):
 _NO_RESPONSE: Final = _NoResponse()
 
 
-class _AdoptedProtocol(WSProtocol):  # type: ignore[misc]
+class AdoptedProtocol(WSProtocol):  # type: ignore[misc]
     """picows' protocol on a connection whose upgrade is done."""
 
     __slots__ = ("_carried", "_connection")
@@ -180,4 +180,4 @@ class _AdoptedProtocol(WSProtocol):  # type: ignore[misc]
 async def adopt(connection: Connection, raw: socket.socket, carried: bytes) -> None:
     """Let the event loop and picows have the socket. Raises OSError when the client is gone already."""
     loop = asyncio.get_running_loop()
-    await loop.connect_accepted_socket(lambda: _AdoptedProtocol(connection, carried), raw)
+    await loop.connect_accepted_socket(lambda: AdoptedProtocol(connection, carried), raw)

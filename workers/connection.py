@@ -1,7 +1,8 @@
 """One client's connection in a worker: frames in, messages out, and how it ends.
 
 picows parses the frames (``workers.adoption`` gets it to); `Connection` makes of them what RFC 6455 and D25 ask for: messages
-reassembled from fragments, pings answered, a Close answered, and everything else closed with the right code.
+reassembled from fragments, pings answered, a Close answered, and everything else closed with the right code. All frames go this way, so the
+compiled core has this module in C: ``connection.pxd`` says with which types.
 
 How a connection ends, whoever begins: `_finish` writes what is waiting and a Close frame, and lets ``workers.closing`` read and forget what
 the client still sends. Our FIN follows the client's Close frame, at once when that came first, or the end of the linger time (D28).
@@ -17,7 +18,7 @@ import socket
 from time import monotonic
 from typing import ClassVar, Final, Protocol
 
-from picows import WSFrame, WSListener, WSMsgType, WSTransport
+from picows import picows
 
 from core.chat.session import Session
 from core.chat.shard import BUG_REASON, Shard
@@ -41,11 +42,11 @@ from workers.turn import Turn
 
 _log = logging.getLogger("fastchat.worker")
 
-_CONTINUATION: Final = WSMsgType.CONTINUATION
-_TEXT: Final = WSMsgType.TEXT
-_BINARY: Final = WSMsgType.BINARY
-_CLOSE: Final = WSMsgType.CLOSE
-_PING: Final = WSMsgType.PING
+_CONTINUATION: Final = picows.WSMsgType.CONTINUATION
+_TEXT: Final = picows.WSMsgType.TEXT
+_BINARY: Final = picows.WSMsgType.BINARY
+_CLOSE: Final = picows.WSMsgType.CLOSE
+_PING: Final = picows.WSMsgType.PING
 
 #: What RFC 6455 calls the end of a connection without a Close frame (7.4.1); and codes with which clients close that are told apart.
 _ABNORMAL: Final = 1006
@@ -75,7 +76,7 @@ class Host(Protocol):
         """Note that a connection is gone."""
 
 
-class Connection(WSListener):
+class Connection(picows.WSListener):
     """Implements ``core.chat.ports.Connection`` on a socket that the front handed over."""
 
     __slots__ = (
@@ -116,7 +117,7 @@ class Connection(WSListener):
         self.last_heard = now
         self.session: Session = host.shard.connect(self, ticket.user_id, ticket.strikes, now, ticket.expires)
         # -- Set once the socket is adopted --
-        self._transport: WSTransport | None = None
+        self._transport: picows.WSTransport | None = None
         #: The event loop's own transport, beneath picows.
         self._stream: asyncio.Transport | None = None
         self._fd = -1
@@ -260,11 +261,11 @@ class Connection(WSListener):
 
     # -- From picows --
 
-    def on_ws_connected(self, transport: WSTransport) -> None:
+    def on_ws_connected(self, transport: picows.WSTransport) -> None:
         """Note that the canned upgrade is through."""
         self._transport = transport
 
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         """Take a whole frame, unmasked; picows has checked opcode, mask, length and the form of control frames."""
         if self._linger_until is not None:
             if frame.msg_type == _CLOSE:  # it came in one go with what made us close
@@ -303,7 +304,7 @@ class Connection(WSListener):
             self.session.pong(frame.get_payload_as_bytes(), now)
             self._host.turn.schedule()
 
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
+    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
         """Note that the client is gone without a Close of ours."""
         self.gone()
 
@@ -371,7 +372,7 @@ class Connection(WSListener):
         self.fail(CloseCode.POLICY_VIOLATION, f"more than {_CONTROLS_PER_SECOND} pings and pongs in a second")
         return False
 
-    def _add_fragment(self, frame: WSFrame, now: float) -> None:
+    def _add_fragment(self, frame: picows.WSFrame, now: float) -> None:
         fragments = self._fragments
         assert fragments is not None, "the caller has begun a message"
         try:
@@ -383,7 +384,7 @@ class Connection(WSListener):
             self._fragments = None
             self._receive(fragments.message(), now)
 
-    def _received_close(self, frame: WSFrame, now: float) -> None:
+    def _received_close(self, frame: picows.WSFrame, now: float) -> None:
         payload = frame.get_payload_as_bytes()
         answer = close_answer(payload)
         code = int.from_bytes(answer[:2], "big") if answer else CloseCode.NORMAL
@@ -395,7 +396,7 @@ class Connection(WSListener):
         self._finish(code, answer[2:].decode(), answered=True)
         self._host.turn.schedule()
 
-    def _receive_binary(self, frame: WSFrame, now: float) -> None:
+    def _receive_binary(self, frame: picows.WSFrame, now: float) -> None:
         self.fail(CloseCode.UNSUPPORTED_DATA, "messages are text, not binary")
 
     def _receive(self, payload: bytes, now: float) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -26,7 +25,7 @@ from core.events import OURS, fields
 from core.measures import OTHER
 from core.wire import codec
 from core.wire.frames import FrameError
-from core.wire.plain import is_kept, recognise
+from core.wire.plain import Plain, recognise
 from core.wire.protocol import (
     HELLO_DEADLINE,
     PING_BURST,
@@ -227,24 +226,19 @@ class Session(Device):
         except Refusal as refusal:
             self.refuse(refusal, kind, data, now)
 
-    def _receive_plain(self, user: User, plain: re.Match[bytes], now: float) -> bool:
+    def _receive_plain(self, user: User, plain: Plain, now: float) -> bool:
         """Do what is nearly always to be done. False, and nothing has happened, when this is not such a message."""
-        to, content, message_id, acknowledged, sender = plain.groups()
-        if acknowledged is None:
-            chat = user.chats.get(to.decode())
-            if (
-                chat is None
-                or not is_kept(content)
-                or not self._host.send_plain(self, user, chat, content, message_id.decode(), now)
-            ):
+        peer, content, message_id = plain
+        chat = user.chats.get(peer) if peer is not None else None
+        if content is not None:
+            if chat is None or not self._host.send_plain(self, user, chat, content, message_id, now):
                 return False
             self._commands[MessageType.MSG].received += 1
             return True
-        peer = sender.decode() if sender is not None else None
-        if peer is not None and peer not in user.chats:
+        if peer is not None and chat is None:
             return False
         self._commands[MessageType.MSG_ACK].received += 1
-        self._host.acknowledge(self, user, acknowledged.decode(), peer)
+        self._host.acknowledge(self, user, message_id, peer)
         return True
 
     def pong(self, payload: bytes, now: float) -> None:

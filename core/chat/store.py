@@ -6,12 +6,15 @@ As with the other ports (``core.chat.ports``), no call blocks, and none calls ba
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from core.chat.chat import Chat
     from core.chat.user import Message, User
 
+
+#: The failure of a message whose deadline had passed before it could be committed (D26).
+EXPIRED: Final = "it was not stored in time"
 
 #: Called when a write is durable, with None and the time, or with a sentence that says why it could not be.
 Done = Callable[[str | None, float], None]

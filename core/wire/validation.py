@@ -129,6 +129,15 @@ def content(value: Any) -> str:
     return space_out(text) if "<" in text else text
 
 
+def is_kept(quoted: bytes) -> bool:
+    """Return whether the text of a message, as a JSON string without escapes, is valid and stored as it is."""
+    try:
+        text = quoted[1:-1].decode()
+        return content(text) == text
+    except (UnicodeDecodeError, Refusal):
+        return False
+
+
 def message_id(value: Any) -> str:
     """Check a client's message id: 1-64 visible ASCII characters without < > & " ' (D10)."""
     if type(value) is not str or _MESSAGE_ID.fullmatch(value) is None:

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from bench import counted, guard
+from bench.cast import MESSAGES_A_TURN, Cast
 from bench.guard import Budget, NotMeasured
-from bench.hot_path import MESSAGES_A_TURN, SCENARIOS, Cast, Rows, Workload
+from bench.hot_path import SCENARIOS, Rows, Workload
 from bench.reference import UNITS_A_TURN, Reference
 from tests.core.world import payload_of
 from workers import __main__ as worker_main
@@ -318,7 +319,8 @@ import json
 import sys
 
 from bench.counted import serve
-from bench.hot_path import MESSAGES_A_TURN, Ping
+from bench.cast import MESSAGES_A_TURN
+from bench.hot_path import Ping
 
 
 class Wasteful(Ping):

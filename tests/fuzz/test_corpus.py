@@ -138,9 +138,7 @@ BROKEN = {
         "session", "core.wire.validation", "message_id", _crash
     ),
     "markup gets through": Broken("session", "core.wire.validation", "content", _let_through),
-    "texts of any length are recognised": Broken(
-        "plain", "core.chat.session", "is_kept", lambda content: True
-    ),
+    "texts of any length are recognised": Broken("plain", "core.wire.plain", "is_kept", lambda content: True),
     "what is recognised is lost": Broken("plain", Session, "_receive_plain", lambda *_: True),
     "control characters stay": Broken("sanitize", "core.wire.sanitize", "_without_controls", _let_through),
     "what only looks like markup is cut": Broken("sanitize", "core.wire.sanitize", "without_markup", _cut),

@@ -1,6 +1,6 @@
 """``make run`` on the core compiled to machine code, and on that of the sources where nothing can be compiled.
 
-Nothing else compiles: the other tests of the whole say COMPILED=0. `make test-compiled` tests the compiled core itself.
+Nothing else compiles: the other tests of the whole say COMPILED=0, and `make test-compiled` runs them on a compiled core all the same.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from tests.system.harness import (
     wait_until,
 )
 from tests.system.status import status
+
+pytestmark = pytest.mark.replaces
 
 
 @pytest.fixture(scope="module")

@@ -98,6 +98,7 @@ class TestReopen:
         script = """
             import sys
             from pathlib import Path
+            sys.path.append(sys.argv[3])
             from tests.workers.store_driver import DAY, NOON, StoreDriver
             from workers.store import commit_log, sqlite
 
@@ -114,9 +115,8 @@ class TestReopen:
                     driver.log.clear()
         """
         with subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(script), str(path), str(often)],
+            [sys.executable, "-c", textwrap.dedent(script), str(path), str(often), str(PROJECT)],
             stdout=subprocess.PIPE,
-            cwd=PROJECT,
         ) as writer:
             assert writer.stdout is not None
             said = [writer.stdout.readline() for _ in range(30)]

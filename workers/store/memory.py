@@ -14,11 +14,10 @@ from typing import Any, Final, TypeVar
 
 from core.chat.chat import Chat
 from core.chat.packed import Packed
-from core.chat.store import Done, Found, Listeners
+from core.chat.store import EXPIRED, Done, Found, Listeners
 from core.chat.user import Message, User
 from core.process.settings import Settings
 from core.wire.protocol import FORGET_AFTER, REPLAY_WINDOW_BYTES
-from workers.store.results import EXPIRED
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from core.chat.store import Appended
+from core.chat.store import EXPIRED, Appended
 from core.chat.user import Message
 from core.process.settings import Settings
 from workers.store.jobs import Job, attempt
@@ -20,8 +20,6 @@ _log = logging.getLogger("fastchat.store")
 
 #: Callbacks in one loop turn, as `Question.weight` counts; each may cost some ten microseconds in the core.
 SLICE: Final = 64
-
-EXPIRED: Final = "it was not stored in time"
 
 
 class Expired:
