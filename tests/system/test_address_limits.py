@@ -8,14 +8,14 @@ from __future__ import annotations
 import http.client
 import os
 import signal
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from typing import Any, Final
 
 import pytest
 
-from tests.system.harness import PROJECT, Server, StartServer, clean_environment, user_on_worker, wait_until
+from tests.router.command import fastchat
+from tests.system.harness import Server, StartServer, user_on_worker, wait_until
 from tests.system.raw_client import Ended, RawClient, upgrade_request
 from tests.system.servers import shared_server
 from tests.system.status import figure, status
@@ -224,13 +224,7 @@ def test_pages_count_only_while_they_are_served(limited: Server) -> None:
 def address_of(server: Server, client: RawClient) -> str:
     """What `fastchat who` says where a client is."""
     run_dir = status(server)["settings"]["run_dir"]
-    told = subprocess.run(
-        [PROJECT / ".venv/bin/fastchat", "who", "--json", "--run-dir", run_dir, "--", client.user_id],
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    told = fastchat("who", "--json", "--run-dir", run_dir, "--", client.user_id)
     assert told.returncode == 0, told.stderr
     return told.stdout.partition('"address":"')[2].partition('"')[0]
 
@@ -337,7 +331,7 @@ def test_new_connections_a_second_are_limited(start_server: StartServer) -> None
     wait_until(lambda: counted(server, "rate") > 0, "the refusals to be counted")
 
 
-@pytest.mark.parametrize("fronts", [1, 2])
+@pytest.mark.parametrize("fronts", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_server_has_so_many_connections_in_all(start_server: StartServer, fronts: int) -> None:
     """Wherever they come from; the page for health checks is answered all the same."""
     server = start_server(max_connections=5, fronts=fronts)
@@ -385,12 +379,6 @@ def test_several_fronts_know_of_each_others_clients(start_server: StartServer) -
 
 @pytest.mark.parametrize("entry", ["proxy.example", "10.0.0.0/99", "10.0.0.1/8"])
 def test_a_proxy_that_is_none_stops_the_start(entry: str) -> None:
-    checked = subprocess.run(
-        [PROJECT / ".venv/bin/fastchat", "config", "check", "--trusted-proxies", entry],
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    checked = fastchat("config", "check", "--trusted-proxies", entry)
     assert checked.returncode == 2
     assert "FASTCHAT_TRUSTED_PROXIES" in checked.stderr

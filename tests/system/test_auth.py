@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +14,12 @@ from uuid import uuid4
 import pytest
 
 from tests.core.token_forge import SECRET, encode, forge, jwk, private_key
+from tests.router.command import fastchat
 from tests.system.harness import (
     PROJECT,
     Server,
     ServerFailed,
     StartServer,
-    clean_environment,
     user_on_worker,
     wait_until,
 )
@@ -192,13 +191,6 @@ def test_refusals_are_counted_and_neither_key_nor_token_is_shown(guarded: Server
     assert "auth" in status(guarded)["settings"]
 
 
-def fastchat(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
-    """What the operator's command says."""
-    environment = clean_environment() | {f"FASTCHAT_{name.upper()}": str(v) for name, v in settings.items()}
-    command = [str(PROJECT / ".venv/bin/fastchat"), *arguments]
-    return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=60)
-
-
 def test_a_token_for_development(guarded: Server) -> None:
     user = str(uuid4())
     made = fastchat("token", user, "--name", "Ann Lee", "--minutes", "5", jwt_key=SECRET)
@@ -239,6 +231,28 @@ def test_the_key_is_not_shown_by_config(tmp_path: Path) -> None:
         ({"auth": "jwt", "jwt_key_file": "/nowhere/key.pem"}, "can't read /nowhere/key.pem"),
         ({"jwt_key": SECRET}, "set FASTCHAT_AUTH=jwt"),
         ({"auth": "none", "jwt_key": SECRET}, "set FASTCHAT_AUTH=jwt"),
+    ],
+)
+def test_a_key_that_is_no_good_is_told_before_the_start(settings: dict[str, object], says: str) -> None:
+    checked = fastchat("config", "check", **settings)
+    assert (checked.returncode, checked.stdout) == (2, "")
+    assert says in checked.stderr
+    assert SECRET not in checked.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"auth": "jwt", "jwt_key": SECRET, "jwt_algorithm": "RS256"}, "needs an RSA key"),
+        pytest.param({"auth": "jwt"}, "tokens need a key", marks=pytest.mark.slow),
+        pytest.param({"auth": "jwt", "jwt_key": "x" * 31}, "has 31 bytes", marks=pytest.mark.slow),
+        pytest.param(
+            {"auth": "jwt", "jwt_key_file": "/nowhere/key.pem"},
+            "can't read /nowhere/key.pem",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"jwt_key": SECRET}, "set FASTCHAT_AUTH=jwt", marks=pytest.mark.slow),
+        pytest.param({"auth": "none", "jwt_key": SECRET}, "set FASTCHAT_AUTH=jwt", marks=pytest.mark.slow),
     ],
 )
 def test_a_key_that_is_no_good_stops_the_start(
@@ -310,9 +324,8 @@ def test_a_key_set_and_its_rotation(start_server: StartServer, tmp_path: Path) -
     assert_nothing_leaked(server.output(), sent)
 
 
-def test_without_tokens_one_is_not_looked_at(start_server: StartServer) -> None:
+def test_without_tokens_one_is_not_looked_at(server: Server) -> None:
     """A client may send one anyway: unknown fields are ignored."""
-    server = start_server()
     with RawClient.upgraded(server.port, Authorization="Bearer x") as client:
         client.hello(token=17)
         client.send(text("HELLO", user_id=client.user_id, display_name="Another", token="y"))  # noqa: S106

@@ -17,44 +17,26 @@ import pytest
 
 from core.process.settings import FIELDS
 from router.operator import cli
-from tests.router.front_process import PROJECT, hello, wait_until
+from tests.router.command import TIMEOUT, Done, environment, fastchat, process
+from tests.router.front_process import hello, wait_until
 from tests.router.server_process import FAKE_WORKER, ServerProcess
 
-#: Seconds that a command may take on a machine that is busy with other tests.
-TIMEOUT: Final = 30.0
 COMMANDS: Final = ("serve", "status", "who", "kick", "log-level", "config")
 ALICE: Final = "11111111-1111-4111-8111-111111111111"
 NOBODY: Final = "99999999-9999-4999-8999-999999999999"
 
 
-def environment(**settings: object) -> dict[str, str]:
-    """Without settings of whoever runs the tests, and without servers of theirs."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("FASTCHAT_")}
-    inherited |= {"PYTHONPATH": str(PROJECT), "TMPDIR": str(PROJECT / "tests"), "LC_ALL": "C.UTF-8"}
-    return inherited | {f"FASTCHAT_{name.upper()}": str(value) for name, value in settings.items()}
-
-
-def fastchat(*words: str, **settings: object) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; no stack trace may come of it."""
-    done = subprocess.run(
-        [sys.executable, "-m", "router", *words],
-        env=environment(**settings),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-    )
-    assert "Traceback" not in done.stderr
-    return done
-
-
-def refused(*words: str, **settings: object) -> str:
+def sentence(done: Done) -> str:
     """The sentence with which a command fails."""
-    done = fastchat(*words, **settings)
     assert (done.returncode, done.stdout) == (2, ""), done
     assert done.stderr.startswith("fastchat: ")
     assert done.stderr.count("\n") == 1
     return done.stderr.removeprefix("fastchat: ").rstrip("\n")
+
+
+def refused(*words: str, **settings: object) -> str:
+    """The sentence with which a command fails."""
+    return sentence(fastchat(*words, **settings))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +59,8 @@ def admin(server: ServerProcess) -> tuple[str, str]:
 
 @pytest.mark.parametrize("words", [[], ["--help"]])
 def test_help_names_all_commands(words: list[str]) -> None:
-    done = fastchat(*words)
+    done = process(*words)
+    assert done == fastchat(*words), "what this process would have said is what the other tests look at"
     assert (done.returncode, done.stderr) == (0, "")
     assert all(f"\n  {command} " in done.stdout for command in COMMANDS)
     assert "..." not in done.stdout.replace("[ARGS]...", ""), "no explanation is cut off"
@@ -141,7 +124,10 @@ def test_a_bug_is_a_sentence_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert capsys.readouterr().err == "fastchat: bug: RuntimeError: this can't be\n"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["config", "show"], ["config", "show", "--json"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["config", "show"], pytest.param(["config", "show", "--json"], marks=pytest.mark.slow)],
+)
 def test_a_reader_who_has_seen_enough_is_no_error(words: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -310,28 +296,30 @@ def test_settings_that_deserve_a_warning() -> None:
     assert done.stdout.endswith("\nOK\n")
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"prot": 1}, "FASTCHAT_PROT is not a setting; did you mean FASTCHAT_PORT?"),
-        pytest.param({"workers": 0}, "FASTCHAT_WORKERS: ", marks=pytest.mark.slow),
-        ({"host": "0.0.0.0"}, "lets other machines connect"),
-        pytest.param(
-            {"host": "no.such.name.invalid"}, "neither an IP address nor a host name", marks=pytest.mark.slow
-        ),
-        pytest.param(
-            {"port": 9000, "admin_port": 9000}, "choose two different ports", marks=pytest.mark.slow
-        ),
-        pytest.param(
-            {"allowed_origins": "https://a.example/path"}, "is not an origin", marks=pytest.mark.slow
-        ),
-    ],
-)
+#: Settings with which no server starts, and words of the sentence that says so.
+WRONG: Final[list[tuple[dict[str, Any], str]]] = [
+    ({"host": "0.0.0.0"}, "lets other machines connect"),
+    ({"prot": 1}, "FASTCHAT_PROT is not a setting; did you mean FASTCHAT_PORT?"),
+    ({"workers": 0}, "FASTCHAT_WORKERS: "),
+    (
+        {"host": "no.such.name.invalid", "auth": "none"},
+        "'no.such.name.invalid' is neither an IP address nor a host name",
+    ),
+    ({"port": 9000, "admin_port": 9000}, "both 9000: choose two different ports"),
+    ({"allowed_origins": "https://a.example/path"}, "'https://a.example/path' is not an origin"),
+]
+
+
+@pytest.mark.parametrize(("settings", "words"), WRONG)
 def test_settings_that_would_stop_the_server(settings: dict[str, Any], words: str) -> None:
-    """With the sentence of the server itself."""
-    said = refused("config", "check", **settings)
-    assert words in said
-    assert refused("serve", **settings) == said
+    assert words in refused("config", "check", **settings)
+
+
+@pytest.mark.parametrize(
+    "settings", [WRONG[0][0], *(pytest.param(settings, marks=pytest.mark.slow) for settings, _ in WRONG[1:])]
+)
+def test_they_stop_the_server_with_the_same_sentence(settings: dict[str, Any]) -> None:
+    assert sentence(process("serve", **settings)) == refused("config", "check", **settings)
 
 
 def test_each_wrong_setting_is_a_sentence() -> None:
