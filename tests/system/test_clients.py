@@ -28,7 +28,7 @@ PACE: Final = 0.03
 WHERE = pytest.mark.parametrize("where", ["same shard", "other shard"])
 
 
-@pytest.fixture(scope="module", params=["ws", "native"])
+@pytest.fixture(scope="module", params=["ws", pytest.param("native", marks=pytest.mark.slow)])
 def command(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """How a device is started, with the WebSocket of the package ws and with Node's own."""
     return node_command(request.param, tmp_path_factory.mktemp("client"))

@@ -75,8 +75,7 @@ def first_line(server: Server) -> str:
     return next(line for line in server.output().splitlines() if " supervisor: " in line)
 
 
-def test_compiled_0_leaves_the_core_as_it_is(start_server: StartServer) -> None:
-    server = start_server(workers=1)
+def test_compiled_0_leaves_the_core_as_it_is(server: Server) -> None:
     told = status(server)
     advice = "leave out COMPILED=0, and `make run` compiles the core"
     assert (told["core"], told["core_advice"]) == ("pure", advice)
@@ -91,7 +90,9 @@ def test_compiled_0_leaves_the_core_as_it_is(start_server: StartServer) -> None:
     assert f"to make the core faster:\n  {advice}\n" in shown
 
 
-@pytest.mark.parametrize("compiler", ["/nowhere/cc", "a compiler that fails"])
+@pytest.mark.parametrize(
+    "compiler", [pytest.param("/nowhere/cc", marks=pytest.mark.slow), "a compiler that fails"]
+)
 def test_make_run_starts_where_nothing_can_be_compiled(tmp_path: Path, compiler: str) -> None:
     cores = tmp_path / "cores"
     server = Server(tmp_path, workers=1, compiled=None)
@@ -126,7 +127,13 @@ def test_a_wrong_setting_is_told_before_anything_is_compiled(tmp_path: Path) -> 
     assert "compiling" not in failed.value.output
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGHUP)),
+    ],
+)
 def test_make_run_can_be_stopped_while_it_compiles(tmp_path: Path, number: signal.Signals) -> None:
     """With a signal to the whole group, as a terminal sends it. Nothing is left, neither a process nor a build."""
     ensure_installed()

@@ -14,6 +14,20 @@ from tests.system.harness import ChatClient, Server, ServerFailed, StartServer, 
 from tests.system.raw_client import RawClient, upgrade_request
 from tests.system.servers import shared_server
 
+
+@pytest.fixture(scope="module")
+def permissive(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that lets everybody in: from all machines and origins, with any id."""
+    settings = {"user_ids": "any", "host": "0.0.0.0", "auth": "none", "allowed_origins": "*"}
+    with shared_server(pytestconfig, tmp_path_factory, **settings) as server:
+        yield server
+
+
+def url_of(server: Server, address: str = "127.0.0.1") -> str:
+    """Where clients find a server that listens on all addresses."""
+    return f"ws://{address}:{server.port}/ws"
+
+
 # -- D1: user ids --
 
 
@@ -57,20 +71,16 @@ async def test_d1_what_is_no_uuid4_is_refused(server: Server, user_id: object) -
 
 
 @run_async
-async def test_d1_any_takes_the_ids_of_the_documents_examples(start_server: StartServer) -> None:
-    server = start_server(user_ids="any")
-    async with (
-        ChatClient(server.url, "test-123", "Test User") as test,
-        ChatClient(server.url, "user-456") as user,
-    ):
+async def test_d1_any_takes_the_ids_of_the_documents_examples(permissive: Server) -> None:
+    url = url_of(permissive)
+    async with ChatClient(url, "test-123", "Test User") as test, ChatClient(url, "user-456") as user:
         assert (await test.hello())["user_id"] == "test-123"
         await user.hello()
         await test.open_chat(user)
         await test.message(user, "Hello!")
         assert (await user.receive("MSG"))["from"] == "test-123"
-        async with ChatClient(
-            server.url, "User-456"
-        ) as other:  # as it is: nothing says that case does not matter
+        # As it is: nothing says that case does not matter.
+        async with ChatClient(url, "User-456") as other:
             assert (await other.hello())["user_id"] == "User-456"
             await test.send("MSG", to="User-456", content="who?")
             await test.error("CHAT_NOT_OPENED")
@@ -80,9 +90,8 @@ async def test_d1_any_takes_the_ids_of_the_documents_examples(start_server: Star
 
 
 @run_async
-async def test_d1_the_documents_example_without_hello(start_server: StartServer) -> None:
-    server = start_server(user_ids="any")
-    async with ChatClient(server.url) as client:
+async def test_d1_the_documents_example_without_hello(permissive: Server) -> None:
+    async with ChatClient(url_of(permissive)) as client:
         await client.send_raw('{"type":"MSG","data":{"to":"user-456","content":"Hello!"}}')
         await client.error("UNAUTHORIZED")
 
@@ -226,7 +235,9 @@ async def test_d5_the_server_stamps_from(server: Server) -> None:
         assert (await bob.receive("TYPING"))["user_id"] == alice.user_id
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "0"])
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", *(pytest.param(host, marks=pytest.mark.slow) for host in ("::", "0"))]
+)
 def test_d5_listening_to_the_world_needs_a_decision(start_server: StartServer, host: str) -> None:
     with pytest.raises(ServerFailed) as failure:
         start_server(host=host)
@@ -236,21 +247,16 @@ def test_d5_listening_to_the_world_needs_a_decision(start_server: StartServer, h
 
 
 @run_async
-async def test_d5_listening_to_the_world_with_a_decision(start_server: StartServer) -> None:
-    server = start_server(host="0.0.0.0", auth="none")
-    async with ChatClient(f"ws://127.0.0.2:{server.port}/ws") as client:
+async def test_d5_listening_to_the_world_with_a_decision(permissive: Server) -> None:
+    async with ChatClient(url_of(permissive, "127.0.0.2")) as client:
         await client.hello()
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
-        "localhost",
-        *(pytest.param(host, marks=pytest.mark.slow) for host in ("127.0.0.1", "::1", "127.0.0.2")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1", "127.0.0.2"])
 @run_async
 async def test_d5_loopback_needs_none(start_server: StartServer, host: str) -> None:
+    """The servers of the other tests listen on localhost."""
     server = start_server(host=host)
     authority = f"[{host}]" if ":" in host else host
     async with ChatClient(f"ws://{authority}:{server.port}/ws") as client:
@@ -349,9 +355,8 @@ def test_d6_the_own_host_with_a_listed_scheme(
     assert status(listing_server, host, origin) == expected
 
 
-def test_d6_every_origin(start_server: StartServer) -> None:
-    server = start_server(workers=1, allowed_origins="*")
-    assert status(server, "anything.example", "https://evil.example") == 101
+def test_d6_every_origin(permissive: Server) -> None:
+    assert status(permissive, "anything.example", "https://evil.example") == 101
 
 
 @run_async

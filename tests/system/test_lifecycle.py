@@ -207,6 +207,7 @@ def refused(tmp_path: Path, settings: Mapping[str, str], descriptors: int = 0) -
     return said
 
 
+@pytest.mark.slow
 def test_an_unknown_setting(tmp_path: Path) -> None:
     said = refused(tmp_path, {"WORKRES": "2"})
     assert "FASTCHAT_WORKRES" in said
@@ -238,10 +239,12 @@ def test_a_bad_value(tmp_path: Path, name: str, value: str) -> None:
     assert f"FASTCHAT_{name}" in refused(tmp_path, {name: value})
 
 
+@pytest.mark.slow
 def test_an_address_that_is_not_ours(tmp_path: Path) -> None:
     assert "192.0.2.1" in refused(tmp_path, {"HOST": "192.0.2.1", "AUTH": "none"})
 
 
+@pytest.mark.slow
 def test_a_data_directory_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     said = refused(tmp_path, {"DATA_DIR": str(tmp_path / "file" / "data")})
@@ -249,12 +252,13 @@ def test_a_data_directory_that_cannot_be(tmp_path: Path) -> None:
     assert str(tmp_path / "file" / "data") in said
 
 
-def test_a_run_directory_that_cannot_be(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["file/run", pytest.param("x" * 120, marks=pytest.mark.slow)])
+def test_a_run_directory_that_cannot_be(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
-    assert "FASTCHAT_RUN_DIR" in refused(tmp_path, {"RUN_DIR": str(tmp_path / "file" / "run")})
-    assert "FASTCHAT_RUN_DIR" in refused(tmp_path, {"RUN_DIR": str(tmp_path / ("x" * 120))})
+    assert "FASTCHAT_RUN_DIR" in refused(tmp_path, {"RUN_DIR": str(tmp_path / name)})
 
 
+@pytest.mark.slow
 def test_too_few_file_descriptors(tmp_path: Path) -> None:
     said = refused(tmp_path, {}, descriptors=64)
     assert "descriptors" in said
@@ -312,6 +316,7 @@ async def test_a_worker_that_cannot_boot_again(tmp_path: Path) -> None:
                 await back.hello()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a directory someone else's")
 def test_a_data_directory_of_another_user_is_refused(start_server: StartServer, tmp_path: Path) -> None:
     """It ends with 2 and a sentence, before anything is made there."""

@@ -16,7 +16,6 @@ from tests.system.raw_client import RawClient
 
 LIMIT = 60
 USERS = [user_on_worker(0, 2), user_on_worker(1, 2)]
-STORES = pytest.mark.parametrize("store", ["sqlite", "memory"])
 
 
 @pytest.fixture
@@ -55,7 +54,7 @@ def assert_used_up(server: Server) -> None:
         assert 0.0 < ann.error("RATE_LIMITED")["details"]["retry_after"] <= 60.0
 
 
-@STORES
+@pytest.mark.parametrize("store", [pytest.param("sqlite", marks=pytest.mark.slow), "memory"])
 def test_d23_a_worker_that_is_restarted_in_order_knows_what_was_sent(
     tmp_path: Path, run_dir: Path, store: str
 ) -> None:
@@ -67,7 +66,7 @@ def test_d23_a_worker_that_is_restarted_in_order_knows_what_was_sent(
         assert_used_up(server)
 
 
-@STORES
+@pytest.mark.parametrize("store", ["sqlite", pytest.param("memory", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "workers",
     [

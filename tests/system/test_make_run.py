@@ -119,13 +119,12 @@ def test_a_closed_terminal_ends_the_server_in_order(tmp_path: Path) -> None:
     assert "Traceback" not in server.output()
 
 
-def test_sighup_to_the_server_alone_reads_the_keys_again(tmp_path: Path) -> None:
+def test_sighup_to_the_server_alone_reads_the_keys_again(server: Server) -> None:
     """As `kill -HUP` and `systemctl reload` mean it; without tokens there is nothing to read, and it goes on."""
-    with Server(tmp_path) as server:
-        os.kill(server.pid, signal.SIGHUP)
-        wait_until(lambda: "SIGHUP" in server.output(), "the server to say what it does about SIGHUP")
-        with RawClient.upgraded(server.port) as client:
-            client.hello()
+    os.kill(server.pid, signal.SIGHUP)
+    wait_until(lambda: "SIGHUP" in server.output(), "the server to say what it does about SIGHUP")
+    with RawClient.upgraded(server.port) as client:
+        client.hello()
 
 
 def terminal_of(pid: int) -> int:

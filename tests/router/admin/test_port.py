@@ -166,6 +166,7 @@ def test_it_only_reads(server: ServerProcess, method: str) -> None:
     connection.close()
 
 
+@pytest.mark.slow
 def test_a_process_that_is_away_shows(run_dir: Path) -> None:
     with ServerProcess(run_dir, workers=1) as server:
         stopped = server.child("worker 0")

@@ -7,7 +7,9 @@ import os
 import re
 import signal
 import socket
+import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -25,25 +27,76 @@ def fake(boot: str = "", served: str = "") -> str:
     return FAKE_WORKER.format(boot=boot, served=served)
 
 
-# -- The environment --
+# -- A server with flags, on all addresses, in a pod of Kubernetes, whose worker prints --
 
 
-def test_what_kubernetes_tells_of_a_service_of_our_name_is_ignored_with_one_line(directory: Path) -> None:
-    """A Service named `fastchat` puts FASTCHAT_PORT=tcp://... and others into each pod of its namespace."""
+@pytest.fixture(scope="module")
+def unusual() -> Iterator[ServerProcess]:
+    """Shared by tests that only read what it wrote, or leave it as it was.
+
+    A Service named `fastchat` puts FASTCHAT_PORT=tcp://... and others into each pod of its namespace.
+    """
     links = {
         "FASTCHAT_SERVICE_HOST": "10.96.0.7",
         "FASTCHAT_SERVICE_PORT": "8000",
         "FASTCHAT_ADMIN_PORT_8001_TCP_ADDR": "10.96.0.8",
         "FASTCHAT_PORT_8000_TCP": "tcp://10.96.0.7:8000",
     }
-    worker = fake(
-        boot="note({k: v for k, v in os.environ.items() if k.startswith('FASTCHAT') and ('TCP' in k or 'SERVICE' in k)})"
-    )
-    with ServerProcess(directory, worker=worker, workers=1, environment=links) as server:
-        lines = [line for line in server.stderr().splitlines() if "Kubernetes" in line]
-        assert len(lines) == 1
-        assert "ignores 4 environment variables" in lines[0]
-        assert "{}" in server.notes(0)
+    worker = fake(boot="note(dict(os.environ))", served="print('stray', flush=True)")
+    with (
+        tempfile.TemporaryDirectory(prefix="fastchat-") as name,
+        ServerProcess(
+            Path(name),
+            "--workers",
+            "1",
+            "--user-ids=any",
+            worker=worker,
+            environment=links,
+            user_ids="uuid4",
+            host="0.0.0.0",
+            auth="none",
+        ) as server,
+    ):
+        yield server
+
+
+def environment_of_worker(server: ServerProcess) -> dict[str, str]:
+    """What the worker got."""
+    environment: dict[str, str] = ast.literal_eval(server.notes(0)[1])
+    return environment
+
+
+def test_what_kubernetes_tells_of_a_service_of_our_name_is_ignored_with_one_line(
+    unusual: ServerProcess,
+) -> None:
+    lines = [line for line in unusual.stderr().splitlines() if "Kubernetes" in line]
+    assert len(lines) == 1
+    assert "ignores 4 environment variables" in lines[0]
+    inherited = [name for name in environment_of_worker(unusual) if name.startswith("FASTCHAT")]
+    assert [name for name in inherited if "TCP" in name or "SERVICE" in name] == []
+
+
+def test_flags_win_and_reach_the_children(unusual: ServerProcess) -> None:
+    seen = Settings.handed_down(environment_of_worker(unusual))
+    assert (seen.user_ids, seen.workers, seen.port) == ("any", 1, unusual.port)
+    assert unusual.notes(1) == []
+
+
+def test_what_children_print_does_not_get_between_the_ready_line(unusual: ServerProcess) -> None:
+    wait_until(lambda: "stray" in unusual.stderr(), "it to be on standard error")
+
+
+def test_d5_auth_none_on_all_addresses_is_a_warning(unusual: ServerProcess) -> None:
+    assert "WARNING" in unusual.stderr()
+    assert "FASTCHAT_AUTH is none" in unusual.stderr()
+    assert unusual.line.startswith(f"fastchat ready: ws://0.0.0.0:{unusual.port}/ws ")
+
+
+def test_sighup_changes_nothing(unusual: ServerProcess) -> None:
+    before = unusual.descendants()
+    os.killpg(unusual.process.pid, signal.SIGHUP)
+    wait_until(lambda: "SIGHUP" in unusual.stderr(), "a line in the log")
+    assert unusual.descendants() == before
 
 
 # -- The normal day --
@@ -76,7 +129,7 @@ def test_a_server_says_one_line_and_stops_in_order(directory: Path) -> None:
         assert elapsed(before) < 5
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_either_signal_stops_it(directory: Path, number: signal.Signals) -> None:
     with ServerProcess(directory, worker=fake()) as server:
         assert server.stop(number) == 0
@@ -102,16 +155,8 @@ def test_a_child_that_still_boots_is_deaf_to_ctrl_c_too(directory: Path) -> None
             assert '"op":"stop"' in server.notes(index)[-1]
 
 
-def test_sighup_changes_nothing(directory: Path) -> None:
-    with ServerProcess(directory, worker=fake()) as server:
-        before = server.descendants()
-        os.killpg(server.process.pid, signal.SIGHUP)
-        wait_until(lambda: "SIGHUP" in server.stderr(), "a line in the log")
-        assert server.descendants() == before
-
-
 @pytest.mark.parametrize(
-    "after", [0.0, 0.3, *(pytest.param(after, marks=pytest.mark.slow) for after in (0.1, 0.2, 0.4, 0.6, 0.8))]
+    "after", [0.3, *(pytest.param(after, marks=pytest.mark.slow) for after in (0.0, 0.1, 0.2, 0.4, 0.6, 0.8))]
 )
 def test_a_signal_while_it_starts_ends_it_cleanly(directory: Path, after: float) -> None:
     """The times only spread the signal over the start; each is as good as any other.
@@ -160,27 +205,12 @@ def test_a_child_that_does_not_stop_is_killed(directory: Path) -> None:
         assert "did not stop" in server.stderr()
 
 
-def test_what_children_print_does_not_get_between_the_ready_line(directory: Path) -> None:
-    with ServerProcess(directory, worker=fake(served="print('stray', flush=True)")) as server:
-        wait_until(lambda: "stray" in server.stderr(), "it to be on standard error")
-
-
 @pytest.mark.slow
 def test_the_data_directory_is_where_the_user_stood(directory: Path) -> None:
     (directory / "here").mkdir()
     with ServerProcess(directory, cwd=directory / "here", data_dir="my/data") as server:
         assert (directory / "here" / "my" / "data" / "layout.json").is_file()
         assert server.get("/status")[1]["settings"]["data_dir"] == str(directory / "here" / "my" / "data")
-
-
-def test_flags_win_and_reach_the_children(directory: Path) -> None:
-    worker = fake(boot="note(dict(os.environ))")
-    with ServerProcess(
-        directory, "--workers", "1", "--user-ids=any", worker=worker, user_ids="uuid4"
-    ) as server:
-        seen = Settings.handed_down(ast.literal_eval(server.notes(0)[1]))
-        assert (seen.user_ids, seen.workers, seen.port) == ("any", 1, server.port)
-        assert server.notes(1) == []
 
 
 def test_a_server_without_standard_descriptors_serves_as_any_other(directory: Path) -> None:
@@ -235,7 +265,7 @@ def test_generations_are_unique(directory: Path) -> None:
     assert max(first) < min(second) < 2**64
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_front_that_ends_is_replaced_and_its_backlog_kept(directory: Path, number: signal.Signals) -> None:
     with ServerProcess(directory, worker=fake()) as server:
         old = server.child("front 0")
@@ -303,6 +333,7 @@ def test_a_worker_that_cannot_boot_any_more_does_not_end_the_server(directory: P
         wait_until(lambda: "worker 0 is back" in server.stderr(), "the worker to be back", timeout=30)
 
 
+@pytest.mark.slow
 def test_a_setting_that_does_not_exist_and_a_bad_value(directory: Path) -> None:
     code, logged = ServerProcess(directory, wrokers=3).fails()
     assert (code, logged) == (
@@ -314,12 +345,14 @@ def test_a_setting_that_does_not_exist_and_a_bad_value(directory: Path) -> None:
     assert logged.count("fastchat: FASTCHAT_") == 2
 
 
+@pytest.mark.slow
 def test_origins_that_are_none(directory: Path) -> None:
     code, logged = ServerProcess(directory, allowed_origins="https://a.example/path").fails()
     assert code == 2
     assert "'https://a.example/path' is not an origin" in logged
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_a_sentence_and_the_first_server_does_not_notice(directory: Path) -> None:
     (directory / "second").mkdir()
     with ServerProcess(directory) as server, server.client() as client:
@@ -345,6 +378,7 @@ def test_a_taken_admin_port(directory: Path) -> None:
     assert "FASTCHAT_ADMIN_PORT" in logged
 
 
+@pytest.mark.slow
 def test_one_port_for_both(directory: Path) -> None:
     code, logged = ServerProcess(directory, port=18765, admin_port=18765).fails()
     assert code == 2
@@ -364,26 +398,25 @@ def test_too_few_file_descriptors(directory: Path) -> None:
     assert "too few file descriptors: 256 are allowed" in logged
 
 
+@pytest.mark.slow
 def test_d5_other_machines_are_let_in_only_by_who_says_so(directory: Path) -> None:
     code, logged = ServerProcess(directory, host="0.0.0.0").fails()
     assert code == 2
     assert "FASTCHAT_AUTH=none" in logged
 
 
-def test_d5_auth_none_on_all_addresses_is_a_warning(directory: Path) -> None:
-    with ServerProcess(directory, host="0.0.0.0", auth="none", worker=fake()) as server:
-        assert "WARNING" in server.stderr()
-        assert "FASTCHAT_AUTH is none" in server.stderr()
-        assert server.line.startswith(f"fastchat ready: ws://0.0.0.0:{server.port}/ws ")
-
-
-def test_an_address_that_is_not_ours_and_a_name_that_is_none(directory: Path) -> None:
+def test_an_address_that_is_not_ours(directory: Path) -> None:
     code, logged = ServerProcess(directory, host="192.0.2.1", auth="none").fails()
     assert (code, "192.0.2.1 is not an address of this machine" in logged) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_name_that_is_none(directory: Path) -> None:
     code, logged = ServerProcess(directory, host="no.such.name.invalid", auth="none").fails()
     assert (code, "'no.such.name.invalid' is neither an IP address nor a host name" in logged) == (2, True)
 
 
+@pytest.mark.slow
 def test_help(directory: Path) -> None:
     server = ServerProcess(directory, "--help")
     output, _ = server.process.communicate(timeout=30)

@@ -96,6 +96,12 @@ def test_what_can_be_wrong_with_the_data_is_a_sentence(directory: Path) -> None:
         2,
         f"fastchat: {data}/shards-1/shard-1.db is missing: restore the data directory from a backup, all of it at once\n",
     )
+
+
+@pytest.mark.slow
+def test_a_layout_that_is_damaged_is_a_sentence(directory: Path) -> None:
+    data = directory / "data"
+    data.mkdir()
     (data / "layout.json").write_text("{")
     code, logged = ServerProcess(directory, workers=2).fails()
     assert code == 2
@@ -119,7 +125,10 @@ sys.exit(2)
 
 @pytest.mark.parametrize(
     ("body", "how"),
-    [("sys.exit(1)", "exit code 1"), ("os.kill(os.getpid(), 9)", "signal SIGKILL")],
+    [
+        ("sys.exit(1)", "exit code 1"),
+        pytest.param("os.kill(os.getpid(), 9)", "signal SIGKILL", marks=pytest.mark.slow),
+    ],
 )
 def test_preparing_that_fails_without_a_word_is_a_failure_to_boot(
     directory: Path, body: str, how: str
@@ -131,7 +140,7 @@ def test_preparing_that_fails_without_a_word_is_a_failure_to_boot(
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_ends_preparing_too(directory: Path, number: signal.Signals) -> None:
     server = ServerProcess(directory, worker=fake(), prepare=FAKE_PREPARE.format(body="time.sleep(1000)"))
     wait_until((directory / "prepare").exists, "the child to run")
