@@ -5,6 +5,7 @@ The limits of a real server are far below that; the echo server has others.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
@@ -34,11 +35,16 @@ _ROUND_TRIPS: Final = 1000
 
 def _payload(kind: str, size: int) -> bytes:
     """Bytes of which no two neighbouring kilobytes are the same; what is lost or swapped shows."""
+    return _longest(kind)[:size]
+
+
+@functools.cache
+def _longest(kind: str) -> bytes:
+    """The payload of the largest message, made once: it takes longer than most cases."""
+    numbers = range(LARGEST // 8)
     if kind == "text":
-        return b"".join(b"%07d " % number for number in range(size // 8 + 1))[:size]
-    return b"".join(number.to_bytes(8, "big") for number in range(0xFE << 56, (0xFE << 56) + size // 8 + 1))[
-        :size
-    ]
+        return b"".join(b"%07d " % number for number in numbers)
+    return b"".join(number.to_bytes(8, "big") for number in range(0xFE << 56, (0xFE << 56) + len(numbers)))
 
 
 def _whole(kind: str, size: int) -> Script:

@@ -102,10 +102,12 @@ class Peer:
         request = Request(host="localhost", target="/ws", extensions=[PerMessageDeflate()])
         self.socket.sendall(handshake.send(request))
         head = b""
-        while not head.endswith(b"\r\n\r\n"):  # byte by byte: what follows is for the other parser
-            byte = self.socket.recv(1)
-            assert byte, f"the server ended the connection in the middle of its head: {head!r}"
-            head += byte
+        while not head.endswith(b"\r\n\r\n"):
+            came = self.socket.recv(4096, socket.MSG_PEEK)
+            assert came, f"the server ended the connection in the middle of its head: {head!r}"
+            # No further than the end of the head, of which a part may have come before: what follows is for the other parser.
+            end = (head + came).find(b"\r\n\r\n")
+            head += self.socket.recv(len(came) if end < 0 else end + 4 - len(head))
         handshake.receive_data(head)
         (event,) = handshake.events()
         assert isinstance(event, AcceptConnection), event

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shlex
@@ -52,6 +53,7 @@ class Panel(NamedTuple):
     place: tuple[int, int, int, int]
 
 
+@functools.cache
 def rules() -> list[Rule]:
     """All that stand in the file of rules."""
     found = yaml.safe_load(RULES.read_text())
@@ -67,12 +69,21 @@ def rules() -> list[Rule]:
     ]
 
 
+@functools.cache
+def rule_tests() -> list[dict[str, Any]]:
+    """What stands in the file of their tests."""
+    found: list[dict[str, Any]] = yaml.safe_load(RULES_TEST.read_text())["tests"]
+    return found
+
+
+@functools.cache
 def dashboard() -> dict[str, Any]:
     """The dashboard, as Grafana imports it."""
     found: dict[str, Any] = json.loads(DASHBOARD.read_text())
     return found
 
 
+@functools.cache
 def panels() -> list[Panel]:
     """Those that show something."""
     return [

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-import yaml
 
 from core.measures import SECONDS, quantile
 from core.process.metrics import METRICS, Kind
@@ -35,6 +34,7 @@ from tests.system.monitoring import (
     grouping,
     panels,
     recordings,
+    rule_tests,
     rules,
     selectors,
 )
@@ -111,9 +111,8 @@ def test_every_alert_says_what_to_do_and_is_tested(rule: Rule) -> None:
     assert rule.texts["severity"] in ("critical", "warning")
     assert rule.texts["summary"]
     assert len(rule.texts["description"]) > 100
-    tests = yaml.safe_load(RULES_TEST.read_text())["tests"]
     fired, silent = False, False
-    for test in tests:
+    for test in rule_tests():
         for expected in test["promql_expr_test"]:
             if test["name"].split(" ")[0] == rule.name:
                 labels = [each["labels"] for each in expected["exp_samples"]]

@@ -40,7 +40,8 @@ def nothing(path: Path) -> bytes:
 
 def verifier(**settings: Any) -> TokenVerifier:
     """One with the secret, unless the settings say otherwise; no leeway."""
-    given: dict[str, Any] = {"auth": "jwt", "jwt_leeway": 0.0} | settings
+    # With a number of workers, so that the default need not be worked out.
+    given: dict[str, Any] = {"auth": "jwt", "jwt_leeway": 0.0, "workers": 1} | settings
     if not {"jwt_key", "jwt_key_file", "jwt_jwks_file"} & given.keys():
         given["jwt_key"] = SECRET
     made = load_verifier(Settings(**given), Path.read_bytes if "tmp" in str(given) else nothing)
