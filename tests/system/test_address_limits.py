@@ -296,7 +296,7 @@ def test_nonsense_from_a_proxy_is_the_proxys_own(limited: Server, garbage: str) 
 
 @pytest.mark.attack("10,000 sockets without HELLO")
 def test_half_open_ones_are_limited_and_who_says_hello_makes_room(start_server: StartServer) -> None:
-    server = start_server(half_open_per_ip=3)
+    server = start_server(workers=1, half_open_per_ip=3)
     source = "127.0.2.30"
     with ExitStack() as stack:
         clients = []
@@ -321,7 +321,7 @@ def test_half_open_ones_are_limited_and_who_says_hello_makes_room(start_server: 
 @pytest.mark.attack("reconnect storm")
 def test_new_connections_a_second_are_limited(start_server: StartServer) -> None:
     """The burst gets in, then only so many; another address has its own, and a while later it is all as before."""
-    server = start_server(connection_rate_per_ip=2)
+    server = start_server(workers=1, connection_rate_per_ip=2)
     answers = [refused(server, "127.0.2.40") for _ in range(40)]
     assert not any(answers[:6])
     assert any(answers)

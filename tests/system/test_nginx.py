@@ -18,7 +18,8 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from core.wire.protocol import HEARTBEAT_IDLE, HEARTBEAT_REPLY
-from tests.system.harness import PROJECT, Server, clean_environment, run_async, user_on_worker, wait_until
+from tests.router.command import fastchat
+from tests.system.harness import Server, run_async, user_on_worker, wait_until
 from tests.system.nginx_process import NAME, SHIPPED, Nginx, find_nginx, running_nginx
 from tests.system.servers import shared_server
 
@@ -54,16 +55,7 @@ def nginx(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 def address_of(server: Server, user_id: str) -> str:
     """What an operator sees as the address of a user's only device, without the port."""
-    done = subprocess.run(
-        [".venv/bin/fastchat", "who", user_id, "--json", "--admin", server.admin_url],
-        cwd=PROJECT,
-        env=clean_environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=True,
-        timeout=60.0,
-    )
-    (device,) = json.loads(done.stdout)["devices"]
+    (device,) = json.loads(fastchat("who", user_id, "--json", "--admin", server.admin_url).stdout)["devices"]
     return re.sub(r":\d+$", "", device["address"])
 
 

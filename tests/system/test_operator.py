@@ -19,6 +19,7 @@ from urllib.request import ProxyHandler, build_opener
 
 import pytest
 
+from tests.router import command
 from tests.system.harness import (
     PROJECT,
     ChatClient,
@@ -64,7 +65,7 @@ async def ask(server: Server, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 async def who(server: Server, user_id: str) -> dict[str, Any]:
-    done = await ask(server, "who", user_id, "--json")
+    done = await asyncio.to_thread(command.fastchat, "who", user_id, "--json", "--admin", server.admin_url)
     facts: dict[str, Any] = json.loads(done.stdout)
     assert done.returncode == (0 if facts["known"] else 1)
     return facts
@@ -353,8 +354,9 @@ def test_hostile_operators_do_no_harm(server: Server, kind: str) -> None:
 
         chat()
         assert ready(server) == (True, [])
+    unknown = ("who", user_on_worker(0, 2), "--admin", server.admin_url)
     wait_until(
-        lambda: fastchat(server, "who", user_on_worker(0, 2)).returncode == 1,
+        lambda: command.fastchat(*unknown).returncode == 1,
         "an operator to be served",
         TIMEOUT,
     )

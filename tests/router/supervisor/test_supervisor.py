@@ -129,7 +129,8 @@ def test_a_server_says_one_line_and_stops_in_order(directory: Path) -> None:
         assert elapsed(before) < 5
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_either_signal_stops_it(directory: Path, number: signal.Signals) -> None:
     with ServerProcess(directory, worker=fake()) as server:
         assert server.stop(number) == 0
@@ -385,6 +386,7 @@ def test_one_port_for_both(directory: Path) -> None:
     assert "both 18765" in logged
 
 
+@pytest.mark.slow
 def test_a_data_directory_that_cannot_be_written_to(directory: Path) -> None:
     (directory / "file").touch()
     code, logged = ServerProcess(directory, data_dir=directory / "file" / "data").fails()
