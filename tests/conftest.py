@@ -1,10 +1,11 @@
-"""For all tests: which of them take too long for `make test`, and what their processes inherit."""
+"""For all tests: which of them take too long for `make test`, how many examples are made, and what their processes inherit."""
 
 from __future__ import annotations
 
 import signal
 from typing import TYPE_CHECKING, Final
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -12,6 +13,11 @@ if TYPE_CHECKING:
 
 #: Seconds beyond which a test, alone on a quiet machine, has to be marked ``slow``.
 SLOW_SECONDS: Final = 5.0
+
+# How long one example takes says more about what else the machine does than about what is tested. `make test` takes the profile `few`.
+hypothesis.settings.register_profile("all", deadline=None)
+hypothesis.settings.register_profile("few", deadline=None, max_examples=30)
+hypothesis.settings.load_profile("all")
 
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     # Whoever runs the tests with nohup has not meant the servers that they start, to which SIGHUP means something. A handler is not

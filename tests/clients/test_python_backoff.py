@@ -114,7 +114,7 @@ def assert_spread(times: list[float], least: float, most: float) -> None:
         pytest.param(CloseCode.RESTARTING, 0.0, 3.0, marks=pytest.mark.slow),
         pytest.param(CloseCode.SHUTTING_DOWN, 0.0, 3.0, marks=pytest.mark.slow),
         (CloseCode.TRY_AGAIN_LATER, 1.0, 5.0),
-        (CloseCode.NO_SIGN_OF_LIFE, 0.0, 1.0),
+        pytest.param(CloseCode.NO_SIGN_OF_LIFE, 0.0, 1.0, marks=pytest.mark.slow),
         pytest.param(CloseCode.INTERNAL_ERROR, 0.0, 0.5, marks=pytest.mark.slow),
         (CloseCode.ABNORMAL, 0.0, 0.5),
     ],

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import hypothesis
 import pytest
 
 from tests.core.world import Pair
-
-# How long one example takes says more about what else the machine does than about the core.
-hypothesis.settings.register_profile("core", deadline=None)
-hypothesis.settings.load_profile("core")
 
 
 @pytest.fixture(params=[False, True], ids=["same-shard", "other-shard"])

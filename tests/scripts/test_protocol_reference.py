@@ -26,6 +26,7 @@ from scripts import protocol_reference
 from tests.core.chat.test_expiry import NOON, Dial, come, token
 from tests.core.token_forge import SECRET, forge, private_key
 from tests.core.world import TIMESTAMP, Device, Pair, World, payload_of
+from tests.examples import examples
 from tests.protocol_schema import is_message, problem, strange
 
 NO_LIMITS: Final = {
@@ -424,7 +425,7 @@ def test_the_front_refuses_what_the_schema_refuses() -> None:
 
 
 @given(anything(HELLO))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_the_front_refuses_whatever_the_schema_refuses(data: dict[str, Any]) -> None:
     """The same with several wrong fields."""
     message = {"type": HELLO.type, "data": data}
@@ -462,7 +463,7 @@ def test_the_worker_refuses_what_the_schema_refuses(bystander: Bystander, row: M
 
 @pytest.mark.parametrize("row", [row for row in OTHERS if row.fields], ids=lambda row: row.type)
 @given(data=st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_the_worker_refuses_whatever_the_schema_refuses(
     bystander: Bystander, row: Message, data: st.DataObject
 ) -> None:
@@ -477,7 +478,7 @@ def test_the_worker_refuses_whatever_the_schema_refuses(
         {}, optional={"type": values | st.sampled_from(["PING", "PONG", "ping"]), "data": values}
     )
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_what_is_no_message_is_refused(bystander: Bystander, message: Any) -> None:
     """Whatever JSON it is."""
     assert bystander.refuses(json.dumps(message).encode()) != is_message("fromClient", message)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from core.chat.store import nobody_waits
 from core.chat.user import Message, User
+from tests.examples import examples
 from tests.workers.store_driver import KINDS, Kind, StoreDriver
 
 _USERS: Final = ("bob", "carol")
@@ -127,7 +128,7 @@ class Model:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(calls=st.lists(_call, max_size=40))
 def test_any_sequence_of_calls(kind: Kind, calls: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as directory:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.workers.store_files import connect, shards
 from tests.workers.store_tools import Damage, change, checked, overwrite, process, tool, truncate
 
@@ -115,7 +116,7 @@ def test_much_damage_of_one_kind_is_not_told_line_by_line(directory: Path) -> No
     assert found[-1].endswith("more problems like the last one")
 
 
-@settings(max_examples=30, deadline=None, phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=examples(30), deadline=None, phases=(Phase.explicit, Phase.generate))
 @example(3684, b"\x80")
 @example(3445, b"[")
 @given(st.integers(0, 10**9), st.binary(min_size=1, max_size=200))

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from core.wire.protocol import PING_BURST, PING_PER_SECOND, RATE_WINDOW, STRIKES_PER_MINUTE
 from tests.core.world import Device, World
+from tests.examples import examples
 
 _PICK = st.integers(0, 1000)
 _LIMITS = {"MSG": 3, "TYPING": 2, "OPEN_CHAT": 4, "HELLO": 6, "HISTORY": 1, "PRESENCE": 3}
@@ -214,4 +215,4 @@ class LimitMachine(RuleBasedStateMachine):
 
 
 TestAnyLimits = LimitMachine.TestCase
-TestAnyLimits.settings = settings(max_examples=30, stateful_step_count=30)
+TestAnyLimits.settings = settings(max_examples=examples(30), stateful_step_count=30)

@@ -26,6 +26,7 @@ from core.wire.protocol import (
 from tests.core.promises import Promises
 from tests.core.watchful import Saying, Sayings, Watchful
 from tests.core.world import World
+from tests.examples import examples
 
 _PICK = st.integers(0, 1000)
 _NOW = st.booleans()
@@ -435,4 +436,4 @@ class ChatMachine(Promises):
 
 
 TestAnySequence = ChatMachine.TestCase
-TestAnySequence.settings = settings(max_examples=50, stateful_step_count=30)
+TestAnySequence.settings = settings(max_examples=examples(50), stateful_step_count=30)

@@ -12,6 +12,7 @@ from core.chat.chat import Chat
 from core.chat.mailbox import Mailbox
 from core.chat.user import Message, User
 from core.process.settings import Settings
+from tests.examples import examples
 
 _SENDERS = st.sampled_from(["ann", "bob"])
 _IDS = st.sampled_from(["1", "2", "3"])
@@ -145,7 +146,7 @@ class MailboxMachine(RuleBasedStateMachine):
 
 
 TestMailbox = MailboxMachine.TestCase
-TestMailbox.settings = settings(max_examples=60, stateful_step_count=30)
+TestMailbox.settings = settings(max_examples=examples(60), stateful_step_count=30)
 
 
 def filled(count: int) -> tuple[Mailbox[Message], list[Message]]:

@@ -20,6 +20,7 @@ from tests.core.html_parsers import assert_no_markup
 from tests.core.lines_run import lines_run
 from tests.core.markup_floods import FLOODS, repeated
 from tests.core.xss_vectors import VECTORS
+from tests.examples import examples
 
 #: Text in which a careless reader could see markup.
 UNTOUCHED: Final = [
@@ -261,7 +262,7 @@ PIECES: Final = [
 almost_markup = st.lists(st.sampled_from(PIECES), max_size=24).map("".join)
 
 
-@settings(max_examples=600)
+@settings(max_examples=examples(600))
 @given(almost_markup | st.text())
 @example("<<i></i>b x='>'>")
 @example("<b x='<!--'>-->")

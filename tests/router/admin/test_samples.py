@@ -26,6 +26,7 @@ from router.admin.samples import (
     Reading,
     Samples,
 )
+from tests.examples import examples
 
 #: Seconds since 1970 at which these tests begin.
 WALL: Final = 1_800_000_000.0
@@ -98,7 +99,7 @@ STEPS: Final = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(STEPS)
 def test_whatever_the_jitter_the_sum_of_all_seconds_is_what_was_counted(
     steps: list[tuple[str, float, str, int]],

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from core.process.counting import Counted, decode_counts, encode_counts
 from core.process.settings import Settings
 from router.front.address_limits import BUCKETS_MAX, HALF_OPEN_DEFAULT, AddressLimits, Denial, Slot
+from tests.examples import examples
 
 ADDRESS = "192.0.2.1"
 
@@ -280,7 +281,9 @@ class Bookkeeping(RuleBasedStateMachine):
 
 
 TestBookkeeping = Bookkeeping.TestCase
-TestBookkeeping.settings = hypothesis_settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestBookkeeping.settings = hypothesis_settings(
+    max_examples=examples(60), stateful_step_count=40, deadline=None
+)
 
 
 @pytest.mark.parametrize("limit", ["connections_per_ip", "connection_rate_per_ip", "half_open_per_ip"])
