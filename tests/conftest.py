@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import signal
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Final
 
 import hypothesis
@@ -40,6 +42,17 @@ class _SlowTests:
             terminalreporter.section(f"over {SLOW_SECONDS:g} s and not marked slow")
             for report in sorted(self._unmarked, key=lambda report: -report.duration):
                 terminalreporter.write_line(f"{report.duration:6.1f} s  {report.nodeid}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Leave the garbage collector out: there is no garbage yet, and all that was collected stays until the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:
