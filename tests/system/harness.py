@@ -120,17 +120,16 @@ class Process(NamedTuple):
 def processes() -> dict[int, Process]:
     """All processes of this machine that have not ended. A zombie has: all that it holds is its exit code."""
     found = {}
-    for directory in Path("/proc").iterdir():
-        if not directory.name.isdigit():
-            continue
+    for name in filter(str.isdigit, os.listdir("/proc")):
         try:
-            stat = (directory / "stat").read_text()
+            with open(f"/proc/{name}/stat") as file:
+                stat = file.read()
         except OSError:
             continue  # it ended meanwhile
         # The name in parentheses may contain anything, so the fields are counted from its end.
         state, parent, _, session, *rest = stat.rpartition(")")[2].split()
         if state != "Z":
-            pid = int(directory.name)
+            pid = int(name)
             found[pid] = Process(pid, rest[15], int(parent), int(session))
     return found
 
