@@ -59,7 +59,7 @@ kick: $(VENV)/.installed-run ## close all connections of a user: USER_ID=...
 	@exec $(BIN)/fastchat kick $(ARGS) -- '$(USER_ID)'
 
 test: $(VENV)/.installed-dev ## run the tests: ARGS="-k words -n 0" are arguments of pytest
-	@exec $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --hypothesis-profile few -m "not slow" $(ARGS)
+	@exec $(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder --hypothesis-profile few -m "not slow" $(ARGS)
 
 test-all: $(VENV)/.installed-dev ## run all tests, also those that take long: ARGS="-k words -n 0" are arguments of pytest
 	@exec $(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)

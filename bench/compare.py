@@ -83,6 +83,8 @@ OURS: Final[dict[str, Callable[[], AbstractContextManager[Running]]]] = {
     "fsync, compiled": partial(ours, "fsync", compiled=True),
     "memory, 2 workers, same shard": partial(ours, "memory", 2),
     "memory, 2 workers, other shard": partial(ours, "memory", 2, "other"),
+    "memory, 2 workers, same shard, compiled": partial(ours, "memory", 2, compiled=True),
+    "memory, 2 workers, other shard, compiled": partial(ours, "memory", 2, "other", compiled=True),
 }
 PEERS: Final[dict[str, Callable[[], AbstractContextManager[Running]]]] = {
     name: partial(peer, name) for name in peers.PEERS

@@ -46,7 +46,7 @@ def compile_with(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     path.write_text(program)
     monkeypatch.setattr(compiled_core, "_COMPILE", path)
     monkeypatch.setattr(compiled_core, "PROJECT", tmp_path)
-    monkeypatch.setattr(compiled_core, "_SOURCES", tmp_path / "sources")
+    monkeypatch.setattr(compiled_core, "_SOURCES", (tmp_path / "sources",))
 
 
 def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
