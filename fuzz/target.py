@@ -12,8 +12,8 @@ CORPUS: Final = Path(__file__).resolve().parent / "corpus"
 
 #: In the order in which they run; each is a module of ``fuzz.targets`` with a `TARGET`.
 NAMES: Final = (
-    *("lobby", "message", "session", "plain", "frames", "upgrade", "envelope", "handover", "sanitize"),
-    "tokens",
+    *("lobby", "message", "session", "plain", "recognise", "frames", "upgrade", "envelope", "handover"),
+    *("sanitize", "tokens"),
 )
 
 

@@ -37,6 +37,7 @@ SHORT = {
     "message": 8_000,
     "session": 400,
     "plain": 200,
+    "recognise": 15_000,
     "frames": 1_500,
     "upgrade": 4_000,
     "envelope": 15_000,
@@ -139,6 +140,9 @@ BROKEN = {
     ),
     "markup gets through": Broken("session", "core.wire.validation", "content", _let_through),
     "texts of any length are recognised": Broken("plain", "core.wire.plain", "is_kept", lambda content: True),
+    "what is written in another way is recognised": Broken(
+        "recognise", "core.wire.plain", "is_kept", lambda content: True
+    ),
     "what is recognised is lost": Broken("plain", Session, "_receive_plain", lambda *_: True),
     "control characters stay": Broken("sanitize", "core.wire.sanitize", "_without_controls", _let_through),
     "what only looks like markup is cut": Broken("sanitize", "core.wire.sanitize", "without_markup", _cut),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from core.wire.protocol import CONTENT_MAX
 from fuzz.mutate_bytes import mutate_bytes
 from fuzz.mutate_json import BOB, mutate_json
-from fuzz.targets.plain import recognise_and_compare as recognised
+from fuzz.targets.recognise import recognise_and_compare as recognised
 
 #: As JavaScript and orjson write it, and as Python's json does.
 COMPACT, SPACED = (",", ":"), (", ", ": ")
