@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
+from scripts.compiled_core import find
 from tests.system.harness import PROJECT, wait_until
 
 SYSTEMD: Final = Path("/lib/systemd/systemd")
@@ -275,6 +276,9 @@ class Machine:
         _, script = (PROJECT / ".venv/bin/fastchat").read_text().split("\n", 1)
         (venv / "bin/fastchat").write_text(f"#!/opt/fastchat/venv/bin/python\n{script}")
         (venv / "bin/fastchat").chmod(0o755)
+        core = find()
+        if core is not None and core.is_relative_to(PROJECT):
+            (venv / "core").symlink_to(Path("/opt/fastchat/source") / core.relative_to(PROJECT))
         (self._directory / "source").write_text(str(PROJECT))
         (self._directory / "packages").write_text(sysconfig.get_path("purelib"))
         (self._directory / "python").write_text("" if inside == Path("/usr") else str(base))

@@ -149,6 +149,14 @@ def test_two_people_chat(service: Machine) -> None:
     assert service.path(SETTINGS).stat().st_mode & 0o777 == 0o640
 
 
+def test_the_core_is_compiled(service: Machine) -> None:
+    """Where the page has it compiled to."""
+    if not service.path("/opt/fastchat/venv/core").is_symlink():
+        pytest.skip("the core is not compiled: python -m scripts.compiled_core")
+    command = "runuser -u fastchat -- /opt/fastchat/venv/bin/fastchat status --json"
+    assert json.loads(service.shell(command))["core"] == "compiled"
+
+
 def test_it_is_active_when_everybody_can_connect_and_not_before(machine: Machine) -> None:
     """Type=notify. Before the ready line it is `activating`."""
     machine.systemctl("stop", "fastchat")
