@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from core.process.settings import ConfigurationError
+from core.wire import codec
 from tests.workers.log_files import active, copied, mailbox, query, user_record, users
 from tests.workers.store_driver import StoreDriver
 from workers.store import commit_log, statements
@@ -333,4 +334,29 @@ def test_a_sync_of_folds_that_fails_is_not_believed_when_it_succeeds_later(
             storage.log.close()
     storage.fold_all()
     assert settled == [False, True]
+    storage.close()
+
+
+def test_what_a_failed_commit_of_sqlite_has_of_somebody_new_goes(path: Path) -> None:
+    """When it comes back although the disk said that it failed, and the user has come again under another number."""
+    storage = Storage(path, "fsync")
+    storage.log.append(user_record(7))
+    storage.fold_all()
+    ghosts = (
+        "INSERT INTO users SELECT 99, 'user-1', slot, 'ghost', 0, 'g', 0, 0, 0, 0 FROM users",
+        "INSERT INTO chats VALUES (97, 99, 'alice', 'ghost', 0, 1), (98, 7, 'alice', 'ghost', 0, 1)",
+        "INSERT INTO messages VALUES (1, 99, 1, 97, 1, 'ghost', 'x', 1, 0, 0, 1)",
+        "INSERT INTO acknowledged VALUES (99, 2)",
+    )
+    for ghost in ghosts:
+        query(path, ghost)
+    chat = [5, 7, "alice", "Alice", 0, 1]
+    storage.log.append(user_record(1))
+    storage.log.append(Record(0, b"", 1, codec.to_json([[], [chat], [], [], [], []])))
+    storage.fold_all()
+    assert query(path, "SELECT number, user_id FROM users") == [(1, "user-1"), (7, "user-7")]
+    assert query(path, "SELECT number, peer_name FROM chats") == [(5, "Alice")]
+    assert query(path, "SELECT (SELECT count(*) FROM messages), (SELECT count(*) FROM acknowledged)") == [
+        (0, 0)
+    ]
     storage.close()

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     Subquery,
+    and_,
     bindparam,
     cast,
     delete,
@@ -182,6 +183,28 @@ def _drop_beyond() -> str:
 
 #: Rows of [mailbox, head]: removes what is beyond the head.
 DROP_BEYOND: Final = _drop_beyond()
+
+
+def _others(table: Any, *columns: Any) -> Any:
+    """Select the numbers of rows of `table` that have another number than a given row, and the same in `columns`.
+
+    These follow the number in given rows.
+    """
+    given = given_rows()
+    same = [column == field_of(given, index) for index, column in enumerate(columns, 1)]
+    return select(table.c.number).join_from(given, table, and_(table.c.number != field_of(given, 0), *same))
+
+
+#: Rows as for SAVE_USERS: removes users of the same ids and other numbers, with all that they have.
+DROP_OTHER_USERS: Final = (
+    text_of(delete(messages).where(messages.c.mailbox.in_(_others(users, users.c.user_id))), "rows"),
+    text_of(delete(acknowledged).where(acknowledged.c.mailbox.in_(_others(users, users.c.user_id))), "rows"),
+    text_of(delete(users).where(users.c.number.in_(_others(users, users.c.user_id))), "rows"),
+)
+#: Rows as for SAVE_CHATS: removes chats of the same two users and other numbers.
+DROP_OTHER_CHATS: Final = (
+    text_of(delete(chats).where(chats.c.number.in_(_others(chats, chats.c.user, chats.c.peer))), "rows"),
+)
 #: Writes something without changing anything, to see whether that can be done.
 PROBE: Final = "PRAGMA user_version = 0"
 

@@ -66,6 +66,24 @@ DROP_BEYOND: Final = """\
 DELETE FROM messages WHERE messages.number IN (SELECT messages.number
 FROM json_each(CAST(? AS TEXT)) AS given JOIN messages ON messages.mailbox = json_extract(given.value, '$[0]') AND messages.seq > json_extract(given.value, '$[1]'))"""
 
+DROP_OTHER_USERS: Final = (
+    """\
+DELETE FROM messages WHERE messages.mailbox IN (SELECT users.number
+FROM json_each(CAST(? AS TEXT)) AS given JOIN users ON users.number != json_extract(given.value, '$[0]') AND users.user_id = json_extract(given.value, '$[1]'))""",
+    """\
+DELETE FROM acknowledged WHERE acknowledged.mailbox IN (SELECT users.number
+FROM json_each(CAST(? AS TEXT)) AS given JOIN users ON users.number != json_extract(given.value, '$[0]') AND users.user_id = json_extract(given.value, '$[1]'))""",
+    """\
+DELETE FROM users WHERE users.number IN (SELECT users.number
+FROM json_each(CAST(? AS TEXT)) AS given JOIN users ON users.number != json_extract(given.value, '$[0]') AND users.user_id = json_extract(given.value, '$[1]'))""",
+)
+
+DROP_OTHER_CHATS: Final = (
+    """\
+DELETE FROM chats WHERE chats.number IN (SELECT chats.number
+FROM json_each(CAST(? AS TEXT)) AS given JOIN chats ON chats.number != json_extract(given.value, '$[0]') AND chats.user = json_extract(given.value, '$[1]') AND chats.peer = json_extract(given.value, '$[2]'))""",
+)
+
 PROBE: Final = """\
 PRAGMA user_version = 0"""
 
