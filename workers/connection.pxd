@@ -1,7 +1,9 @@
-"""`Connection` for the compiled core: what it has, in C types, and which of its methods C calls without Python. ``connection.py`` says what it is."""
+"""`Connection` for the compiled core: its attributes, in C types, and those of its methods that C calls without Python.
+
+``connection.py`` says what they are.
+"""
 
 from picows cimport picows
-
 
 # What is compared with each frame.
 cdef int _TEXT
@@ -9,6 +11,7 @@ cdef int _CONTINUATION
 cdef int _BINARY
 cdef int _CLOSE
 cdef int _PING
+
 
 cdef class Connection(picows.WSListener):
     cdef public object address

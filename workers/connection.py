@@ -1,8 +1,7 @@
 """One client's connection in a worker: frames in, messages out, and how it ends.
 
-picows parses the frames (``workers.adoption`` gets it to); `Connection` makes of them what RFC 6455 and D25 ask for: messages
-reassembled from fragments, pings answered, a Close answered, and everything else closed with the right code. All frames go this way, so the
-compiled core has this module in C: ``connection.pxd`` says with which types.
+picows parses the frames (``workers.adoption``); `Connection` makes of them what RFC 6455 and D25 ask for: messages reassembled from
+fragments, pings and a Close answered, all else closed with the right code. The compiled core has it in C (``connection.pxd``).
 
 How a connection ends, whoever begins: `_finish` writes what is waiting and a Close frame, and lets ``workers.closing`` read and forget what
 the client still sends. Our FIN follows the client's Close frame, at once when that came first, or the end of the linger time (D28).

@@ -1,5 +1,6 @@
 """`Turn` for the compiled core: see ``connection.pxd``."""
 
+
 cdef class Turn:
     cdef public object _loop
     cdef public bint _scheduled
