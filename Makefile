@@ -65,7 +65,7 @@ test-all: $(VENV)/.installed-dev ## run all tests, also those that take long: AR
 	@exec $(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 test-compiled: $(VENV)/.installed-dev ## run all tests on the core compiled to machine code, in pytest and in the servers that it starts
-	@core=$$($(BIN)/python -m scripts.compiled_core) && export PYTHONPATH="$$core" PYTHONSAFEPATH=1 && \
+	@core=$$($(BIN)/python -m scripts.compiled_core) && export PYTHONPATH="$$core:$(CURDIR)" PYTHONSAFEPATH=1 && \
 		exec $(BIN)/python -m pytest -n 4 --dist worksteal -o pythonpath="$$core . clients/python/src" -m "not replaces" $(ARGS)
 
 check: $(VENV)/.installed-dev check-web ## check style, formatting, types, and which module may import which

@@ -170,6 +170,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.replaces
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
 def test_what_is_wrong_is_noticed(broken: Broken, monkeypatch: pytest.MonkeyPatch) -> None:
     """By an input of the corpus already."""
