@@ -26,13 +26,17 @@ class Lines(NamedTuple):
 
 
 def reached(name: str, directories: list[Path]) -> dict[str, Lines]:
-    """Try out all inputs in these directories, and count."""
+    """Try out all inputs in these directories, and count; nothing in modules that are compiled, which have no lines."""
     target = load(name)
     files: dict[str, set[int]] = {}
     there: dict[str, set[int]] = {}
+    modules: list[str] = []
     for module in target.modules:
         path = importlib.import_module(module).__file__
         assert path is not None
+        if not path.endswith(".py"):
+            continue
+        modules.append(module)
         files[path] = set()
         there[path] = set(_lines(compile(Path(path).read_text(), path, "exec")))
 
@@ -62,7 +66,7 @@ def reached(name: str, directories: list[Path]) -> dict[str, Lines]:
         sys.settrace(before)
     return {
         module: Lines(len(files[path] & there[path]), len(there[path]))
-        for module, path in zip(target.modules, files, strict=True)
+        for module, path in zip(modules, files, strict=True)
     }
 
 
