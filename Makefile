@@ -64,8 +64,11 @@ test: $(VENV)/.installed-dev ## run the tests: ARGS="-k words -n 0" are argument
 test-all: $(VENV)/.installed-dev ## run all tests, also those that take long: ARGS="-k words -n 0" are arguments of pytest
 	@exec $(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
+# What comes first in a recipe whose Python is to have the compiled core.
+with_compiled_core = core=$$($(BIN)/python -m scripts.compiled_core) && export PYTHONPATH="$$core:$(CURDIR)" PYTHONSAFEPATH=1
+
 test-compiled: $(VENV)/.installed-dev ## run all tests on the core compiled to machine code, in pytest and in the servers that it starts
-	@core=$$($(BIN)/python -m scripts.compiled_core) && export PYTHONPATH="$$core:$(CURDIR)" PYTHONSAFEPATH=1 && \
+	@$(with_compiled_core) && \
 		exec $(BIN)/python -m pytest -n 4 --dist worksteal -o pythonpath="$$core . clients/python/src" -m "not replaces" $(ARGS)
 
 check: $(VENV)/.installed-dev check-web ## check style, formatting, types, and which module may import which
@@ -105,9 +108,7 @@ bench-guard: $(VENV)/.installed-dev ## compare the instructions that a message c
 	@exec $(BIN)/python -m bench.guard $(ARGS)
 
 fuzz: $(VENV)/.installed-fuzz ## fuzz the code that reads bytes of clients: MINUTES=60 TARGET=message COMPILED=1
-	@if [ "$(COMPILED)" = 1 ]; then \
-		core=$$($(BIN)/python -m scripts.compiled_core) && export PYTHONPATH="$$core:." PYTHONSAFEPATH=1; \
-	fi && exec $(BIN)/python -m fuzz --minutes $(MINUTES) --target $(TARGET)
+	@if [ "$(COMPILED)" = 1 ]; then $(with_compiled_core); fi && exec $(BIN)/python -m fuzz --minutes $(MINUTES) --target $(TARGET)
 
 docs: $(VENV)/.installed-run ## write docs/protocol.md, docs/protocol.schema.json and docs/settings.md from the code
 	@$(BIN)/python scripts/protocol_reference.py

@@ -1,91 +1,85 @@
-"""A worker whose sessions echo what they get once HELLO is through, with limits that let 16 MiB pass.
+"""A worker whose connections echo what they get once HELLO is through, with limits that let 16 MiB pass.
 
 Everything else is the real thing: front, hand-over, event loop, picows, `workers.connection`, and the check of UTF-8 in
 ``core.wire.codec``. No setting leads here: a server that echoes is one whose worker program is that of `EchoServer`, and the tests are in
-no package that is installed.
+no package that is installed. Classes of the compiled core can't be derived from, so nothing of the core is.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 from picows import WSFrame
 
-from core.chat.session import Session
 from core.process.handover import Ticket
 from core.wire import codec
-from core.wire.frames import Fragments, Opcode, server_frame
+from core.wire.frames import FrameError, Opcode, server_frame
 from core.wire.protocol import CloseCode, Refusal
 from tests.rfc6455.cases_limits import LARGEST, MIB
 from tests.router.server_process import ServerProcess
 from workers.connection import Connection, Host
 
-_PROJECT: Final = Path(__file__).resolve().parents[2]
 #: The program that is started in the place of ``python -m workers``: everything but its first module is found in the real package.
-_PROGRAM: Final = f"""
+_PROGRAM: Final = """
+from pkgutil import extend_path
 import workers
-workers.__path__.insert(0, {str(_PROJECT / "workers")!r})
+workers.__path__ = extend_path([], "workers")[1:]
 from tests.rfc6455.echo import EchoConnection
 from workers.__main__ import main
 raise SystemExit(main(EchoConnection))
 """
 
 
-class EchoSession(Session):
-    """Echoes, once HELLO is through."""
+class _BinaryFragments:
+    """Those of a message that need not be UTF-8, in the place of ``core.wire.frames.Fragments``."""
 
-    __slots__ = ("opcode",)
-
-    #: That of the message which is received next; the answer has the same.
-    opcode: Opcode
-
-    def receive(self, payload: bytes, now: float) -> None:
-        """The payload of one message."""
-        if self.user is None:
-            super().receive(payload, now)
-            return
-        opcode, self.opcode = self.opcode, Opcode.TEXT
-        if opcode == Opcode.TEXT:
-            with suppress(Refusal):  # it is UTF-8, and that is all that is asked of it
-                codec.decode(payload)
-        self.connection.send(server_frame(opcode, payload))
-
-
-class _BinaryFragments(Fragments):
-    """Those of a message that need not be UTF-8."""
-
-    __slots__ = ()
+    def __init__(self) -> None:
+        self._payload = bytearray()
 
     def add(self, payload: bytes, final: bool) -> None:
         self._payload += payload
+
+    def message(self) -> bytes:
+        return bytes(self._payload)
 
 
 class EchoConnection(Connection):
     """Takes binary data too."""
 
-    __slots__ = ()
+    __slots__ = ("_opcode",)
 
     message_max = LARGEST
     outbox_max = LARGEST + MIB
 
-    session: EchoSession
-
     def __init__(self, host: Host, ticket: Ticket, now: float) -> None:
         super().__init__(host, ticket, now)
-        self.session = EchoSession(host.shard, self, ticket.user_id, ticket.strikes, now)
-        self.session.opcode = Opcode.TEXT
+        #: That of the message which is received next; the answer has the same.
+        self._opcode = Opcode.TEXT
+
+    def _receive(self, payload: bytes, now: float) -> None:
+        if self.session.user is None:
+            super()._receive(payload, now)
+            return
+        opcode, self._opcode = self._opcode, Opcode.TEXT
+        try:
+            if opcode == Opcode.TEXT:
+                with suppress(Refusal):  # it is UTF-8, and that is all that is asked of it
+                    codec.decode(payload)
+            self.send(server_frame(opcode, payload))
+        except FrameError as error:
+            self.fail(error.code, error.reason)
 
     def _receive_binary(self, frame: WSFrame, now: float) -> None:
         if self._fragments is not None:
             self.fail(CloseCode.PROTOCOL_ERROR, "a new message in the middle of a fragmented one")
             return
-        self.session.opcode = Opcode.BINARY
+        self._opcode = Opcode.BINARY
         if frame.fin:
             self._receive(frame.get_payload_as_bytes(), now)
         else:
-            self._fragments = _BinaryFragments()
+            self._fragments = cast(Any, _BinaryFragments())
             self._add_fragment(frame, now)
 
 

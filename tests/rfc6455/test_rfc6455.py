@@ -14,6 +14,7 @@ from tests.rfc6455.cases_utf8 import VALID
 from tests.rfc6455.peer import Peer
 from tests.rfc6455.table import DOCUMENT, document, problem
 from tests.router.server_process import ServerProcess
+from tests.started_processes import has_the_core_of_the_tests
 from workers.__main__ import main
 from workers.connection import Connection
 
@@ -35,6 +36,11 @@ def test_case(server: ServerProcess, case: Case) -> None:
 def test_case_before_hello(server: ServerProcess, case: Case) -> None:
     """D25: the same rules of framing before HELLO."""
     assert problem(server.port, case, lobby=True) is None
+
+
+def test_it_is_the_core_of_the_tests_that_echoes(server: ServerProcess) -> None:
+    """So `make test-compiled` tries all cases on the compiled one."""
+    assert has_the_core_of_the_tests(server.child("worker 0"))
 
 
 def test_compression_is_not_negotiated(server: ServerProcess) -> None:

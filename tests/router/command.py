@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 from router.operator import cli
 from tests.router.front_process import PROJECT
+from tests.started_processes import python_path
 
 #: Seconds that a command may take on a machine that is busy with other tests.
 TIMEOUT: Final = 30.0
@@ -22,7 +23,7 @@ def environment(**settings: object) -> dict[str, str]:
     """Without settings of whoever runs the tests, and without servers of theirs."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FASTCHAT_")}
     inherited |= {
-        "PYTHONPATH": str(PROJECT),
+        "PYTHONPATH": python_path(),
         "TMPDIR": str(PROJECT / "tests"),
         "LC_ALL": "C.UTF-8",
         "COLUMNS": "80",

@@ -21,7 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from tests.router.front_process import PROJECT, TIMEOUT, Client, wait_until
+from tests.router.front_process import TIMEOUT, Client, wait_until
+from tests.started_processes import python_path
 
 READY: Final = re.compile(
     r"fastchat ready: ws://(?P<host>\S+):(?P<port>\d+)/ws admin http://(?P<admin_host>\S+):(?P<admin_port>\d+)"
@@ -89,7 +90,7 @@ class ServerProcess:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FASTCHAT_")}
         inherited |= {f"FASTCHAT_{name.upper()}": str(value) for name, value in settings.items()}
         inherited |= {"TMPDIR": str(self.temporary), "NOTES": str(directory), **(environment or {})}
-        path = [str(PROJECT)]
+        path = []
         if worker is not None:
             package = directory / "fake" / "workers"
             package.mkdir(parents=True)
@@ -99,9 +100,9 @@ class ServerProcess:
                 (package / "store").mkdir()
                 (package / "store" / "__init__.py").touch()
                 (package / "store" / "__main__.py").write_text(prepare)
-            path.insert(0, str(directory / "fake"))
+            path.append(directory / "fake")
         # Without the working directory in front of the path, so that the fake workers are found.
-        inherited |= {"PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}
+        inherited |= {"PYTHONPATH": python_path(*path), "PYTHONSAFEPATH": "1"}
         command = [sys.executable, "-m", "router", "serve", *arguments]
         if first:
             command = ["sh", "-c", f'{first} exec "$0" "$@"', *command]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.started_processes import has_the_core_of_the_tests
 from tests.system.harness import (
     PROJECT,
     READY,
@@ -30,6 +31,11 @@ from tests.system.raw_client import RawClient
 from tests.system.status import status
 
 # -- In order --
+
+
+def test_it_has_the_core_of_the_tests(server: Server) -> None:
+    """So `make test-compiled` tests the compiled one, which is what `make run` starts by default."""
+    assert has_the_core_of_the_tests(server.child("worker 0"))
 
 
 @pytest.mark.parametrize(("workers", "fronts"), [(1, 1), pytest.param(8, 2, marks=pytest.mark.slow)])

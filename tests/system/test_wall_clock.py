@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.started_processes import has_the_core_of_the_tests
 from tests.system.harness import ChatClient, Server, StartServer, run_async, wait_until
 from tests.system.servers import two_users
 from tests.system.wall_clock import WallClock
@@ -67,6 +68,7 @@ async def test_d14_a_clock_that_is_put_back_moves_no_message(
 ) -> None:
     """Across a restart of the server, or of one worker that then has another time than the others."""
     server = start_server()
+    assert has_the_core_of_the_tests(server.child("worker 0"))
     users = two_users(server, where)
     number = 0
     for is_first in (True, False):

@@ -12,6 +12,8 @@ from typing import Final
 
 import pytest
 
+from tests.started_processes import python_path
+
 _SITECUSTOMIZE: Final = """
 import os
 import time
@@ -40,7 +42,7 @@ class WallClock:
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._directory = directory
         (directory / "sitecustomize.py").write_text(_SITECUSTOMIZE)
-        monkeypatch.setenv("PYTHONPATH", str(directory))
+        monkeypatch.setenv("PYTHONPATH", python_path(directory))
         self.is_off_by(0)
 
     def is_off_by(self, seconds: int, pid: int | None = None) -> None:

@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 from core.placement import Placement
+from tests.started_processes import has_the_core_of_the_tests
 from tests.system.raw_client import (
     BINARY,
     CLOSE,
@@ -31,6 +32,10 @@ from tests.workers.process import WorkerProcess
 def worker() -> Iterator[WorkerProcess]:
     with WorkerProcess(open_chats_per_minute=0, hellos_per_minute=0, pings_per_second=0) as worker:
         yield worker
+
+
+def test_it_has_the_core_of_the_tests(worker: WorkerProcess) -> None:
+    assert has_the_core_of_the_tests(worker.process.pid)
 
 
 @pytest.fixture

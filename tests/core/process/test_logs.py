@@ -28,6 +28,7 @@ from core.process.logs import (
     set_log_level,
 )
 from core.wire.protocol import CloseCode
+from tests.started_processes import python_path
 
 PROJECT: Final = Path(__file__).parents[3]
 
@@ -287,7 +288,7 @@ def run(program: str, format: str = "json", **keywords: Any) -> list[dict[str, A
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM + program, format],
         cwd=PROJECT,
-        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        env=os.environ | {"PYTHONPATH": python_path()},
         stderr=subprocess.PIPE,
         timeout=60,
         **keywords,
@@ -358,7 +359,7 @@ except ZeroDivisionError: log.exception("bug %s", "here", extra=fields(user="ali
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM + program, "text"],
         cwd=PROJECT,
-        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        env=os.environ | {"PYTHONPATH": python_path()},
         stderr=subprocess.PIPE,
         timeout=60,
         text=True,

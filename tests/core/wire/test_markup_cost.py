@@ -19,6 +19,7 @@ import pytest
 
 from core.wire.sanitize import sanitize_name, sanitize_text
 from tests.core.markup_floods import FLOODS, repeated
+from tests.started_processes import python_path
 
 _ROOT: Final = Path(__file__).resolve().parents[3]
 _SUMMARY: Final = re.compile(r"^summary: (\d+)", re.MULTILINE)
@@ -71,7 +72,7 @@ def test_d16_twice_the_text_takes_at_most_2_3_times_the_instructions(tmp_path: P
             *(sys.executable, "-c", "from tests.core.wire.test_markup_cost import _count_all; _count_all()"),
         ],
         cwd=_ROOT,
-        env=os.environ | {"PYTHONPATH": str(_ROOT), "PYTHONHASHSEED": "0"},
+        env=os.environ | {"PYTHONPATH": python_path(), "PYTHONHASHSEED": "0"},
         capture_output=True,
         text=True,
         check=True,
