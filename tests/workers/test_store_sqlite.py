@@ -385,6 +385,20 @@ class TestFailure:
         assert driver.log == [("1", 1), ("2", 2)]
         assert [message.message_id for message in driver.read(bob, 0)] == ["1", "2"]
 
+    def test_what_a_failed_commit_has_of_somebody_who_came_again_is_removed(
+        self, driver: StoreDriver, bob: User
+    ) -> None:
+        """The same of a user; in a commit that does not go through the commit log."""
+        query(driver.path, "INSERT INTO users VALUES (99, 'bob', 0, 'ghost', 0, 'g', 0, 0, 0, 0)")
+        outcome: list[str | None] = []
+        driver.store.forget("nobody")
+        driver.store.save_user(bob, lambda failure, now: outcome.append(failure))
+        driver.settle()
+        assert outcome == [None]
+        assert query(driver.path, "SELECT number, display_name FROM users WHERE user_id = 'bob'") == [
+            (bob.key, bob.display_name)
+        ]
+
 
 class TestRepeats:
     """D10, where the index can't tell two ids apart."""

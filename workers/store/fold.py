@@ -13,6 +13,7 @@ from workers.store import statements
 from workers.store.database import Database
 from workers.store.log_record import Changes, Record
 from workers.store.rows import Row
+from workers.store.upserts import save_chats, save_users
 
 #: Of a row of a message.
 _MAILBOX: Final = itemgetter(0)
@@ -67,7 +68,7 @@ def _write_users_and_chats(database: Database, changes: Sequence[Changes]) -> No
     """Write the last that is said of each user and chat. A user is there before the chats, and before anything is acknowledged."""
     users = [user for change in changes for user in change.users]
     if users:
-        _save(database, statements.SAVE_USERS, users, statements.DROP_OTHER_USERS)
+        save_users(database, codec.to_json(users))
     chats: dict[int, Any] = {}
     confirmed: dict[int, None] = {}
     for change in changes:
@@ -76,20 +77,9 @@ def _write_users_and_chats(database: Database, changes: Sequence[Changes]) -> No
             confirmed.pop(chat[0], None)
         confirmed.update(dict.fromkeys(change.confirmed))
     if chats:
-        _save(database, statements.SAVE_CHATS, list(chats.values()), statements.DROP_OTHER_CHATS)
+        save_chats(database, codec.to_json(list(chats.values())))
     if confirmed:
         database.execute(statements.CONFIRM_CHATS, codec.to_json(list(confirmed)))
-
-
-def _save(database: Database, save: str, rows: list[Any], drop_others: Sequence[str]) -> None:
-    given = codec.to_json(rows)
-    try:
-        database.execute(save, given)
-    except sqlite3.IntegrityError:
-        # A commit of SQLite's may have come back here too, see `_append`: with somebody new, who has been given another number since.
-        for drop in drop_others:
-            database.execute(drop, given)
-        database.execute(save, given)
 
 
 def _write_acknowledged(database: Database, changes: Sequence[Changes]) -> None:

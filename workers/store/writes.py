@@ -17,6 +17,7 @@ from workers.store import statements
 from workers.store.database import Database
 from workers.store.log_record import Record
 from workers.store.rows import Row, chat_row, id_hash, joined, message_of, message_row, user_row
+from workers.store.upserts import save_chats, save_users
 
 
 class Numbers:
@@ -262,9 +263,9 @@ class Batch:
                 database.execute(statement, user_ids)
             database.execute(statements.TRIM_MARKS)
         if self.users:
-            database.execute(statements.SAVE_USERS, joined(list(self.users.values())))
+            save_users(database, joined(list(self.users.values())))
         if self.chats:
-            database.execute(statements.SAVE_CHATS, joined(list(self.chats.values())))
+            save_chats(database, joined(list(self.chats.values())))
         # Before the messages, among which may be a repeat of one of these.
         if self.reads:
             database.execute(statements.SAVE_READ, codec.to_json(self.reads))
