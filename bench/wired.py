@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import socket
 from collections import deque
 from collections.abc import Callable
+from functools import cache
 from time import monotonic
 from typing import Any, Final, cast
 
@@ -31,9 +31,12 @@ from workers.turn import Turn
 
 #: Seconds in which everybody has heard who is online.
 _A_WHILE: Final = 5.0
-#: Has the options that are set for a client; nothing is connected.
-_SOCKET: Final = socket.socket()
-_NULL: Final = os.open(os.devnull, os.O_WRONLY)
+
+
+@cache
+def _null() -> int:
+    """Return the descriptor of /dev/null."""
+    return os.open(os.devnull, os.O_WRONLY)
 
 
 class _Loop:
@@ -55,11 +58,24 @@ class _Loop:
             self._due.popleft()()
 
 
-class _Stream:
-    """What picows and `Connection` ask of the event loop's transport."""
+class _Socket:
+    """What picows and `Connection` ask of the client's socket."""
 
-    def get_extra_info(self, name: str) -> socket.socket:
-        return _SOCKET
+    def fileno(self) -> int:
+        return _null()
+
+    def setsockopt(self, *option: int) -> None:
+        """Do nothing: there is no kernel in between."""
+
+    def getsockopt(self, *option: int) -> int:
+        return 0
+
+
+class _Stream:
+    """What they ask of the event loop's transport."""
+
+    def get_extra_info(self, name: str) -> _Socket:
+        return _Socket()
 
     def set_write_buffer_limits(self, high: int, low: int) -> None:
         """Do nothing: all is taken at once."""
@@ -100,7 +116,6 @@ class _Client:
         connection = Connection(host, Ticket(0, user_id, "", 0, b""), monotonic())
         self._parser = AdoptedProtocol(connection, b"")
         self._parser.connection_made(cast(asyncio.Transport, _Stream()))
-        connection._fd = _NULL
 
     def say(self, kind: str, **data: Any) -> None:
         """Say one thing."""
@@ -133,9 +148,7 @@ class Wired:
         source = random.Random(turns)
         ids = [new_id(source) for _ in range(2 * PAIRS)]
         # picows looks for an event loop, and asks it for nothing.
-        loop = asyncio.new_event_loop()
-        clients = loop.run_until_complete(self._connect(ids))
-        loop.close()
+        clients = asyncio.run(self._connect(ids))
         pairs = list(zip(clients[::2], clients[1::2], strict=True))
         for first, second in pairs:
             first.say("OPEN_CHAT", target_user_id=second.user_id, target_display_name="Somebody")
