@@ -107,7 +107,6 @@ def main() -> None:
         build_dir="c",
         # Types are those of the .pxd files: an annotation also admits subclasses, and None where C has none.
         compiler_directives={"language_level": 3, "annotation_typing": False},
-        show_all_warnings=False,
         quiet=True,
     )
     attributes = {

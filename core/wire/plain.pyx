@@ -1,7 +1,7 @@
 """``core.wire.plain`` in C, for the compiled core: what ``plain.py`` writes down as a regular expression.
 
-It knows the shape of two messages and no rule of theirs: a content that is not ASCII is ``core.wire.validation``'s to judge. No reading goes past
-the end of a payload: Python puts a zero there, and a zero is part of nothing that is looked for.
+It knows the shape of two messages and no rule of theirs: a content that is not ASCII is ``core.wire.validation``'s to judge. No reading goes
+past the end of a payload: Python puts a zero there, and a zero is part of nothing that is looked for.
 """
 
 from core.wire.protocol import CONTENT_MAX
