@@ -239,7 +239,7 @@ def test_the_charts_show_what_people_did(start_server: StartServer, open_page: A
     assert page.inner_text("#chart-latency .empty") == "No messages yet: try make load"
     assert page.is_visible("#chart-latency .empty")
     with Chatting(server) as chatting:
-        wait_until(lambda: chatting.messages > 300, "some hundred messages", 30.0)
+        wait_until(lambda: chatting.messages > 300, "some hundred messages", 90.0)
         # Each tile shows what a worker has reported last, and reports of two workers do not come at once.
         for name, form in {
             "messages": r"[\d.,]+/s",

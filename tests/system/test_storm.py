@@ -105,11 +105,11 @@ def weather(server: Server, clients: Storm) -> dict[str, int]:
         clients.do("drop")
     clients.do("connect")
     clients.do("ping")
-    wait_until(lambda: nothing_in_between(server), "the fronts to have handed everything over", timeout=15.0)
+    wait_until(lambda: nothing_in_between(server), "the fronts to have handed everything over", timeout=60.0)
     wait_until(
         lambda: total(server, "worker", "sessions") == CLIENTS + PAIR,
         "each client to be one session",
-        timeout=15.0,
+        timeout=60.0,
     )
     assert total(server, "worker", "handover_truncated_total") == 0
     held = sockets(server)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -180,7 +181,8 @@ def test_the_status_as_a_table(server: ServerProcess, admin: tuple[str, str]) ->
     assert all(len(line) <= 80 for line in lines if "/" not in line), "paths may be longer"
     assert f"is ready (ok), up {lines[0].split('up ')[1].split(',')[0]}, pid {server.process.pid}" in lines[0]
     assert lines[1] == f"  clients  ws://localhost:{server.port}/ws"
-    rows = {line[:8].strip(): line.split() for line in lines[8 : lines.index("", 8)]}
+    # Advice may follow, after an empty line.
+    rows = {line[:8].strip(): line.split() for line in takewhile(bool, lines[8:])}
     assert rows.keys() == {"worker 0", "worker 1", "front 0"}
     for name, row in rows.items():
         assert row[2:4] == ["ready", str(server.child(name))]
