@@ -30,7 +30,7 @@ _PACKAGES: Final = ("core", "workers")
 _WITH_THE_CORE: Final = ("workers/store/memory.py",)
 #: What Cython compiles.
 _BESIDE_PICOWS: Final = ("core/wire/plain.pyx", "workers/connection.py", "workers/turn.py")
-#: Protocols with positional-only arguments, enumerations, models of pydantic, handlers of logging, tables, and what is done once for a
+#: Protocols with positional-only arguments, enumerations, handlers of logging, tables, and what is done once for a
 #: connection or a process: nothing that takes time.
 _AS_IT_IS: Final = (
     "auth/keys.py",

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING
 from difflib import get_close_matches
-from typing import Any, Final, NamedTuple, get_type_hints
-
-from pydantic import Field, ValidationError, create_model
-from pydantic_settings import (
-    BaseSettings,
-    CliSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from types import NoneType
+from typing import Any, Final, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from core.process.service_links import setting_variables
-from core.process.settings import FIELDS, PREFIX, RULES, ConfigurationError, Settings, describe_default
+from core.process.settings import FIELDS, PREFIX, RULES, ConfigurationError, Rule, Settings, describe_default
 
 #: What is shown in place of the value of a secret setting.
 HIDDEN: Final = "***"
@@ -28,66 +20,27 @@ ENVIRONMENT: Final = "environment"
 FLAG: Final = "flag"
 
 
-class _Checked(BaseSettings):
-    model_config = SettingsConfigDict(
-        extra="forbid", cli_kebab_case=True, cli_implicit_flags=True, cli_hide_none_type=True
-    )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take what `load_settings` hands over; this process's own environment may say something else."""
-        return (init_settings,)
+def _kind(hint: Any) -> Any:
+    """Return the type of a setting that is set, or the Literal of all its values."""
+    kinds = [kind for kind in get_args(hint) if kind is not NoneType]
+    return kinds[0] if len(kinds) == 1 and get_origin(hint) is not Literal else hint
 
 
-def _field(name: str, kind: Any) -> Any:
-    """Make what pydantic knows of a setting."""
-    rule, field = RULES[name], FIELDS[name]
-    default = "default_factory" if field.default is MISSING else "default"
-    return (
-        kind,
-        Field(
-            **{default: getattr(field, default)},
-            description=rule.description,
-            ge=rule.ge,
-            le=rule.le,
-            min_length=rule.min_length,
-            allow_inf_nan=False if kind is float else None,
-        ),
-    )
+#: name -> str, int, float, Path, or a Literal.
+_KINDS: Final[Mapping[str, Any]] = {name: _kind(hint) for name, hint in get_type_hints(Settings).items()}
 
 
-#: Settings as pydantic checks them and makes flags of them.
-_Model: Final = create_model(
-    Settings.__name__,
-    __base__=_Checked,
-    __doc__=Settings.__doc__,
-    **{name: _field(name, kind) for name, kind in get_type_hints(Settings).items()},
-)
-
-
-class _Help(argparse.RawDescriptionHelpFormatter):
-    """Shows with each flag what the reference of settings shows, not pydantic's own words for the default."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        name = action.option_strings[-1].removeprefix("--").replace("-", "_")
-        if name not in FIELDS:
-            return action.help
+def _flags(program: str, arguments: Sequence[str]) -> dict[str, str]:
+    """Return what the flags of `program` say, by name of the setting; unknown ones end the process."""
+    parser = argparse.ArgumentParser(prog=program, description=Settings.__doc__, allow_abbrev=False)
+    for name, kind in _KINDS.items():
+        values = get_args(kind)
+        shown = f"{{{','.join(values)}}}" if values else kind.__name__
         about = f"{RULES[name].description} Default: {describe_default(name) or 'not set'}."
-        return about.replace("`", "").replace("%", "%%")
-
-
-def _flags(program: str, arguments: Sequence[str]) -> CliSettingsSource[Any]:
-    """Read the flags of `program`."""
-    return CliSettingsSource(
-        _Model, cli_prog_name=program, cli_parse_args=list(arguments), formatter_class=_Help
-    )
+        about = about.replace("`", "").replace("%", "%%")
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, metavar=shown, default=argparse.SUPPRESS, help=about)
+    return vars(parser.parse_args(list(arguments)))
 
 
 def load_settings(
@@ -104,13 +57,46 @@ def load_settings(
     if unknown:
         raise ConfigurationError("\n".join(_unknown(name, known) for name in unknown))
     values = {name.removeprefix(PREFIX).lower(): value for name, value in variables.items() if value}
+    if arguments is not None:
+        values |= _flags(program, arguments)
+    settings, wrong = {}, []
+    for name in filter(values.__contains__, FIELDS):
+        try:
+            settings[name] = _parse(_KINDS[name], RULES[name], values[name])
+        except ValueError as expected:
+            came = HIDDEN if RULES[name].secret else repr(values[name])
+            wrong.append(f"{PREFIX}{name.upper()}: expected {expected}; the value is {came}")
+    if wrong:
+        raise ConfigurationError("\n".join(wrong))
+    return Settings(**settings)
+
+
+def _parse(kind: Any, rule: Rule, text: str) -> Any:
+    """Return the value of a setting. Raises ValueError, whose message says what is expected."""
+    values = get_args(kind)
+    if values:
+        if text not in values:
+            raise ValueError(f"{', '.join(values[:-1])} or {values[-1]}")
+        return text
+    if kind in (int, float):
+        return _parse_number(kind, rule, text)
+    if len(text) < (rule.min_length or 0):
+        raise ValueError(f"at least {rule.min_length} character")
+    return kind(text)
+
+
+def _parse_number(kind: type[int] | type[float], rule: Rule, text: str) -> float:
     try:
-        flags = None if arguments is None else _flags(program, arguments)
-        return Settings(**dict(_Model(**{"_cli_settings_source": flags, **values})))
-    except ValidationError as error:
-        raise ConfigurationError("\n".join(_sentence(problem) for problem in error.errors())) from None
-    except SettingsError as error:
-        raise ConfigurationError(str(error)) from None
+        value = kind(text)
+    except ValueError:
+        raise ValueError("a whole number" if kind is int else "a number") from None
+    if kind is float and not math.isfinite(value):
+        raise ValueError("a finite number")
+    if rule.ge is not None and value < rule.ge:
+        raise ValueError(f"at least {rule.ge}")
+    if rule.le is not None and value > rule.le:
+        raise ValueError(f"at most {rule.le}")
+    return value
 
 
 def _unknown(name: str, known: set[str]) -> str:
@@ -121,13 +107,6 @@ def _unknown(name: str, known: set[str]) -> str:
     return f"{name} is not a setting" + (
         f"; did you mean {PREFIX}{close[0]}?" if close else "; fastchat serve --help lists all settings"
     )
-
-
-def _sentence(problem: Mapping[str, Any]) -> str:
-    name = "_".join(str(part) for part in problem["loc"])
-    expected = problem["msg"][:1].lower() + problem["msg"][1:]
-    came = HIDDEN if RULES[name].secret else repr(str(problem["input"]))
-    return f"{PREFIX}{name.upper()}: {expected}; the value is {came}"
 
 
 class Origin(NamedTuple):
@@ -144,7 +123,7 @@ class Origin(NamedTuple):
 def explain_settings(environ: Mapping[str, str], arguments: Sequence[str], program: str) -> list[Origin]:
     """Return all settings that a server would have with this environment and these flags. Raises and ends as `load_settings` does."""
     values = load_settings(environ, arguments, program).as_json()
-    flags = _flags(program, arguments)()
+    flags = _flags(program, arguments)
     # An empty variable is as good as none.
     variables = {name for name, value in setting_variables(environ, PREFIX).items() if value}
     origins = []

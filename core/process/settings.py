@@ -1,7 +1,7 @@
 """The settings that every process of ours has.
 
 A setting X is the environment variable ``FASTCHAT_X`` or the flag ``--x``. The supervisor reads and checks them once
-(``core.process.configuration``) and hands its children the values (`Settings.environment`), which so need no pydantic.
+(``core.process.configuration``) and hands its children the values (`Settings.environment`).
 """
 
 from __future__ import annotations
