@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
@@ -25,9 +26,9 @@ OUTPUT_SHOWN: Final = 8000
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is in this directory, so that ``-m 'not system'`` leaves it out. pytest hands over the items of all."""
-    here = Path(__file__).parent
+    here = f"{Path(__file__).parent}{os.sep}"
     for item in items:
-        if here in item.path.parents:
+        if str(item.path).startswith(here):
             item.add_marker(pytest.mark.system)
 
 

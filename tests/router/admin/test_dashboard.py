@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import make_mocked_request
 
 from core.process.metrics import METRICS
 from router.admin.columns import HISTOGRAMS
 from router.admin.dashboard import Dashboard
 from router.admin.samples import Samples
+from router.aiohttp_server import web
 from tests.router.front_process import PROJECT, hello, wait_until
 from tests.router.server_process import FAKE_WORKER, ServerProcess
 
@@ -123,6 +122,9 @@ def test_the_library_for_charts_is_kept_for_good_under_a_name_with_its_version(s
 
 
 async def ask_without_plotly(name: str) -> None:
+    # Only here: it brings the client of aiohttp along, whose import is left out elsewhere.
+    from aiohttp.test_utils import make_mocked_request
+
     dashboard = Dashboard(Samples(1, 1, 0.0), dict)
     (route,) = [route for route in dashboard.routes() if route.path == "/dashboard/{name}"]
     await route.handler(make_mocked_request("GET", f"/dashboard/{name}", match_info={"name": name}))
