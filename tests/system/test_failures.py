@@ -30,9 +30,9 @@ def replaced(server: Server, title: str, pid: int) -> bool:
 
 
 @run_async
-async def test_d26_a_worker_that_hangs(start_server: StartServer) -> None:
+async def test_d26_a_worker_that_hangs(own_server: Server) -> None:
     """MESSAGE_FAILED after 5 s, for MSG and for OPEN_CHAT; when it goes on, the repeat is delivered once."""
-    server = start_server()
+    server = own_server
     alice = ChatClient(server.url, user_on_worker(0, 2), "Alice")
     bob = ChatClient(server.url, user_on_worker(1, 2), "Bob")
     async with alice, bob:
@@ -62,9 +62,9 @@ async def test_d26_a_worker_that_hangs(start_server: StartServer) -> None:
 
 
 @run_async
-async def test_d26_a_late_answer_is_no_second_answer(start_server: StartServer) -> None:
+async def test_d26_a_late_answer_is_no_second_answer(own_server: Server) -> None:
     """A worker that goes on just before the deadline confirms; one that does afterwards drops what has expired, unstored."""
-    server = start_server()
+    server = own_server
     alice = ChatClient(server.url, user_on_worker(0, 2), "Alice")
     bob = ChatClient(server.url, user_on_worker(1, 2), "Bob")
     async with alice, bob:

@@ -46,6 +46,13 @@ def use_up(server: Server) -> None:
             ann.receive("MSG_ACK", message_id=f"{number}")
 
 
+def restart_worker(server: Server) -> None:
+    """Ann's worker ends in order, and the supervisor starts the next one."""
+    worker = server.child("worker 0")
+    os.kill(worker, signal.SIGTERM)
+    wait_until(lambda: worker not in server.children(), "the worker to end")
+
+
 def assert_used_up(server: Server) -> None:
     """Nothing more is accepted from her."""
     ann, bob = arrived(server)
@@ -54,25 +61,37 @@ def assert_used_up(server: Server) -> None:
         assert 0.0 < ann.error("RATE_LIMITED")["details"]["retry_after"] <= 60.0
 
 
-@pytest.mark.parametrize("store", [pytest.param("sqlite", marks=pytest.mark.slow), "memory"])
+@pytest.mark.slow
+@pytest.mark.parametrize("store", ["sqlite", "memory"])
 def test_d23_a_worker_that_is_restarted_in_order_knows_what_was_sent(
     tmp_path: Path, run_dir: Path, store: str
 ) -> None:
     with Server(tmp_path, limits=True, store=store, run_dir=run_dir) as server:
         use_up(server)
-        worker = server.child("worker 0")
-        os.kill(worker, signal.SIGTERM)
-        wait_until(lambda: worker not in server.children(), "the worker to end")
+        restart_worker(server)
         assert_used_up(server)
 
 
-@pytest.mark.parametrize("store", ["sqlite", pytest.param("memory", marks=pytest.mark.slow)])
+def test_d23_a_worker_and_then_the_server_that_are_restarted_know_what_was_sent(
+    tmp_path: Path, run_dir: Path
+) -> None:
+    """One start of a server less than with a test for each; these are below."""
+    with Server(tmp_path, limits=True, run_dir=run_dir) as server:
+        use_up(server)
+        restart_worker(server)
+        assert_used_up(server)
+    with Server(tmp_path, limits=True, run_dir=run_dir) as server:
+        assert_used_up(server)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store", ["sqlite", "memory"])
 @pytest.mark.parametrize(
     "workers",
     [
         pytest.param(2, id="the same"),
-        pytest.param(1, id="fewer", marks=pytest.mark.slow),
-        pytest.param(3, id="more", marks=pytest.mark.slow),
+        pytest.param(1, id="fewer"),
+        pytest.param(3, id="more"),
     ],
 )
 def test_d23_a_server_that_is_restarted_knows_what_was_sent(

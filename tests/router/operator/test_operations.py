@@ -14,6 +14,7 @@ import pytest
 
 from core.placement import Placement
 from router.operator.client import Refused, RunningServer
+from tests.router.front_process import wait_until
 from tests.router.server_process import FAKE_WORKER, ServerProcess, elapsed
 
 #: What a fake worker does after it said that it is ready, with each question.
@@ -53,18 +54,41 @@ def shared() -> Iterator[ServerProcess]:
         yield server
 
 
-def user_on(index: int) -> str:
+def user_on(index: int, prefix: str = "") -> str:
     placement = Placement(2)
-    return next(user for user in map(str, range(1000)) if placement.worker_of(user) == index)
+    return next(user for number in range(1000) if placement.worker_of(user := f"{prefix}{number}") == index)
 
 
-def test_the_worker_that_owns_the_user_is_asked(run_dir: Path) -> None:
-    asked = 'say("answer", id=message["id"], answer={"by": options.index, "what": message["what"], "user": message["user"]})'
-    with ServerProcess(run_dir, worker=worker(asked), user_ids="any") as server:
-        for index in (0, 1):
-            user = user_on(index)
-            for what in ("who", "kick"):
-                assert operator(server).ask(what, user=user) == {"by": index, "what": what, "user": user}
+@pytest.fixture(scope="module")
+def pretending() -> Iterator[ServerProcess]:
+    """A server whose workers tell who was asked, and end when the user is a mortal one; each test leaves all of them ready.
+
+    A worker takes 3 s to boot as long as there is a file `slow`.
+    """
+    boot = 'if os.path.exists(os.path.join(notes, "slow")): time.sleep(3)'
+    asked = """
+        if message["user"].startswith("mortal"):
+            sys.exit(9)
+        say("answer", id=message["id"], answer={"by": options.index, "what": message["what"], "user": message["user"]})
+"""
+    program = FAKE_WORKER.format(boot=boot, served=ASKED.format(asked=asked))
+    with (
+        tempfile.TemporaryDirectory(prefix="fastchat-") as name,
+        ServerProcess(Path(name), worker=program, user_ids="any") as server,
+    ):
+        yield server
+
+
+def all_ready(server: ServerProcess) -> bool:
+    """Whether all workers serve, also one that has just been started again."""
+    return {process["state"] for process in server.get("/status")[1]["processes"]} == {"ready"}
+
+
+def test_the_worker_that_owns_the_user_is_asked(pretending: ServerProcess) -> None:
+    for index in (0, 1):
+        user = user_on(index)
+        for what in ("who", "kick"):
+            assert operator(pretending).ask(what, user=user) == {"by": index, "what": what, "user": user}
 
 
 @pytest.mark.slow
@@ -87,23 +111,24 @@ def test_a_worker_that_does_not_answer_is_a_sentence_and_others_do_not_wait(run_
         assert elapsed(before) < 4
 
 
-def test_a_worker_that_dies_of_the_question_is_a_sentence(run_dir: Path) -> None:
-    with ServerProcess(run_dir, worker=worker("sys.exit(9)"), user_ids="any") as server:
-        sentence = refused(server, "who", user=user_on(1))
-        assert sentence == "worker 1, where this user lives, ended before it answered"
+def test_a_worker_that_dies_of_the_question_is_a_sentence(pretending: ServerProcess) -> None:
+    sentence = refused(pretending, "who", user=user_on(1, "mortal-"))
+    assert sentence == "worker 1, where this user lives, ended before it answered"
+    wait_until(lambda: all_ready(pretending), "the worker to be back")
 
 
-def test_a_worker_that_is_away_is_a_sentence_at_once(run_dir: Path) -> None:
-    boot = 'if options.index == 1 and os.path.exists(os.path.join(notes, "slow")): time.sleep(3)'
-    program = FAKE_WORKER.format(boot=boot, served="note('pid', os.getpid())")
-    with ServerProcess(run_dir, worker=program, user_ids="any") as server:
-        (run_dir / "slow").touch()
-        os.kill(server.status("worker 1")["pid"], signal.SIGKILL)
+def test_a_worker_that_is_away_is_a_sentence_at_once(pretending: ServerProcess) -> None:
+    slow = pretending.directory / "slow"
+    slow.touch()
+    os.kill(pretending.status("worker 1")["pid"], signal.SIGKILL)
+    try:
         before = time.monotonic()
-        while "try again" not in (sentence := refused(server, "who", user=user_on(1))):
+        while "try again" not in (sentence := refused(pretending, "who", user=user_on(1))):
             assert elapsed(before) < 3  # the supervisor has not noticed yet, or has just
-        assert sentence.startswith("worker 1, where this user lives, is ")
-        (run_dir / "slow").unlink()
+    finally:
+        slow.unlink()
+    assert sentence.startswith("worker 1, where this user lives, is ")
+    wait_until(lambda: all_ready(pretending), "the worker to be back")
 
 
 @pytest.mark.parametrize(
