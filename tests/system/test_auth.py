@@ -240,19 +240,16 @@ def test_a_key_that_is_no_good_is_told_before_the_start(settings: dict[str, obje
     assert SECRET not in checked.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
         ({"auth": "jwt", "jwt_key": SECRET, "jwt_algorithm": "RS256"}, "needs an RSA key"),
-        pytest.param({"auth": "jwt"}, "tokens need a key", marks=pytest.mark.slow),
-        pytest.param({"auth": "jwt", "jwt_key": "x" * 31}, "has 31 bytes", marks=pytest.mark.slow),
-        pytest.param(
-            {"auth": "jwt", "jwt_key_file": "/nowhere/key.pem"},
-            "can't read /nowhere/key.pem",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param({"jwt_key": SECRET}, "set FASTCHAT_AUTH=jwt", marks=pytest.mark.slow),
-        pytest.param({"auth": "none", "jwt_key": SECRET}, "set FASTCHAT_AUTH=jwt", marks=pytest.mark.slow),
+        ({"auth": "jwt"}, "tokens need a key"),
+        ({"auth": "jwt", "jwt_key": "x" * 31}, "has 31 bytes"),
+        ({"auth": "jwt", "jwt_key_file": "/nowhere/key.pem"}, "can't read /nowhere/key.pem"),
+        ({"jwt_key": SECRET}, "set FASTCHAT_AUTH=jwt"),
+        ({"auth": "none", "jwt_key": SECRET}, "set FASTCHAT_AUTH=jwt"),
     ],
 )
 def test_a_key_that_is_no_good_stops_the_start(

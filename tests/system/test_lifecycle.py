@@ -38,7 +38,8 @@ def test_it_has_the_core_of_the_tests(server: Server) -> None:
     assert has_the_core_of_the_tests(server.child("worker 0"))
 
 
-@pytest.mark.parametrize(("workers", "fronts"), [(1, 1), pytest.param(8, 2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("workers", "fronts"), [(1, 1), (8, 2)])
 def test_one_ready_line(start_server: StartServer, workers: int, fronts: int) -> None:
     """Which says the truth: everybody can connect by then, and the processes are there."""
     server = start_server(workers=workers, fronts=fronts)
@@ -138,7 +139,8 @@ async def test_two_servers_side_by_side(start_server: StartServer) -> None:
         first.kill()
 
 
-@pytest.mark.parametrize("which", ["port", pytest.param("admin_port", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["port", "admin_port"])
 @run_async
 async def test_a_second_server_on_the_same_port(start_server: StartServer, which: str) -> None:
     """It says so and exits 2; the first does not notice, and keeps all of its connections."""
@@ -258,7 +260,8 @@ def test_a_data_directory_that_cannot_be(tmp_path: Path) -> None:
     assert str(tmp_path / "file" / "data") in said
 
 
-@pytest.mark.parametrize("name", ["file/run", pytest.param("x" * 120, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["file/run", "x" * 120])
 def test_a_run_directory_that_cannot_be(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     assert "FASTCHAT_RUN_DIR" in refused(tmp_path, {"RUN_DIR": str(tmp_path / name)})

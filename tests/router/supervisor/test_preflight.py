@@ -1,13 +1,20 @@
-"""Tests of router.supervisor.preflight; the limit of file descriptors is tested with a whole server, since it is the process's own."""
+"""Tests of router.supervisor.preflight."""
 
 from __future__ import annotations
 
+import resource
 from typing import Any
 
 import pytest
 
 from core.process.settings import ConfigurationError, Settings
-from router.supervisor.preflight import check_exposure, check_memory, check_settings
+from router.supervisor.preflight import (
+    DESCRIPTORS_MIN,
+    check_exposure,
+    check_memory,
+    check_settings,
+    raise_descriptor_limit,
+)
 
 
 @pytest.mark.parametrize(("loopback", "auth"), [(True, None), (True, "none"), (False, "jwt")])
@@ -73,6 +80,25 @@ def test_the_operator_is_told_what_memory_is_not_enough_for(
 ) -> None:
     warning = check_memory(Settings(**{"workers": 1, **values}), mib * 2**20)
     assert (warning is None) if expected is None else (warning is not None and expected in warning)
+
+
+@pytest.mark.parametrize("soft", [64, DESCRIPTORS_MIN - 1])
+def test_too_few_file_descriptors_are_refused(monkeypatch: pytest.MonkeyPatch, soft: int) -> None:
+    hard = DESCRIPTORS_MIN - 1
+    raised: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: raised.append(limits))
+    with pytest.raises(ConfigurationError, match=rf"too few file descriptors: {hard} are allowed"):
+        raise_descriptor_limit()
+    assert raised == ([] if soft == hard else [(hard, hard)])
+
+
+def test_as_many_descriptors_are_allowed_as_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, DESCRIPTORS_MIN))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: raised.append(limits))
+    raise_descriptor_limit()
+    assert raised == [(DESCRIPTORS_MIN, DESCRIPTORS_MIN)]
 
 
 def test_workers_that_would_not_even_start_are_refused() -> None:

@@ -92,6 +92,10 @@ def test_d5_auth_none_on_all_addresses_is_a_warning(unusual: ServerProcess) -> N
     assert unusual.line.startswith(f"fastchat ready: ws://0.0.0.0:{unusual.port}/ws ")
 
 
+def test_without_a_store_there_is_no_data_directory(unusual: ServerProcess) -> None:
+    assert not (unusual.directory / "data").exists()
+
+
 def test_sighup_changes_nothing(unusual: ServerProcess) -> None:
     before = unusual.descendants()
     os.killpg(unusual.process.pid, signal.SIGHUP)
@@ -137,6 +141,7 @@ def test_either_signal_stops_it(directory: Path, number: signal.Signals) -> None
     assert server.notes(0)[-1] == '{"op":"stop","code":1001,"reason":"server is shutting down"}'
 
 
+@pytest.mark.slow
 def test_ctrl_c_goes_to_the_whole_group_and_stops_it_in_order(directory: Path) -> None:
     with ServerProcess(directory) as server, server.client() as client:
         left = set(server.descendants())
@@ -353,7 +358,6 @@ def test_origins_that_are_none(directory: Path) -> None:
     assert "'https://a.example/path' is not an origin" in logged
 
 
-@pytest.mark.slow
 def test_a_taken_port_is_a_sentence_and_the_first_server_does_not_notice(directory: Path) -> None:
     (directory / "second").mkdir()
     with ServerProcess(directory) as server, server.client() as client:
@@ -370,6 +374,7 @@ def test_a_taken_port_is_a_sentence_and_the_first_server_does_not_notice(directo
         assert "the core is" in line
 
 
+@pytest.mark.slow
 def test_a_taken_admin_port(directory: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -394,6 +399,7 @@ def test_a_data_directory_that_cannot_be_written_to(directory: Path) -> None:
     assert f"can't write to the data directory {directory}/file/data: Not a directory" in logged
 
 
+@pytest.mark.slow
 def test_too_few_file_descriptors(directory: Path) -> None:
     code, logged = ServerProcess(directory, first="ulimit -n 256;").fails()
     assert code == 2
@@ -407,6 +413,7 @@ def test_d5_other_machines_are_let_in_only_by_who_says_so(directory: Path) -> No
     assert "FASTCHAT_AUTH=none" in logged
 
 
+@pytest.mark.slow
 def test_an_address_that_is_not_ours(directory: Path) -> None:
     code, logged = ServerProcess(directory, host="192.0.2.1", auth="none").fails()
     assert (code, "192.0.2.1 is not an address of this machine" in logged) == (2, True)

@@ -46,11 +46,6 @@ def test_the_files_are_made_once_and_for_each_number_of_workers(directory: Path)
             assert "Traceback" not in server.stderr()
 
 
-def test_without_a_store_there_is_no_data_directory(directory: Path) -> None:
-    with ServerProcess(directory, store="memory"):
-        assert not (directory / "data").exists()
-
-
 @pytest.mark.slow
 def test_a_second_server_on_the_same_data_is_refused(directory: Path) -> None:
     (directory / "second").mkdir()
@@ -150,6 +145,7 @@ def test_a_signal_ends_preparing_too(directory: Path, number: signal.Signals) ->
     assert elapsed(before) < 3
 
 
+@pytest.mark.slow
 def test_preparing_that_does_not_listen_is_killed_by_the_second_signal(directory: Path) -> None:
     deaf = directory / "deaf"
     body = (
