@@ -13,7 +13,6 @@ import sys
 from typing import NoReturn
 
 from router.supervisor.build import PURE_CORE_ADVICE
-from scripts.compiled_core import Unavailable, environment_for, find, find_or_build
 
 
 def main() -> int:
@@ -27,15 +26,27 @@ def main() -> int:
     environment = dict(os.environ)
     if choice == "0":
         environment[PURE_CORE_ADVICE] = "leave out COMPILED=0, and `make run` compiles the core"
-    elif find() is not None or _would_start(arguments):
-        try:
-            environment |= environment_for(find_or_build())
-        except Unavailable as reason:
+    else:
+        why_not = _use_compiled_core(arguments, environment)
+        if why_not is not None:
             if choice:
-                print(f"fastchat: COMPILED={choice}: {reason}", file=sys.stderr)
+                print(f"fastchat: COMPILED={choice}: {why_not}", file=sys.stderr)
                 return 1
-            environment[PURE_CORE_ADVICE] = str(reason)
+            environment[PURE_CORE_ADVICE] = why_not
     os.execve(sys.executable, serve, environment)  # noqa: S606 - our own program, and no shell
+
+
+def _use_compiled_core(arguments: list[str], environment: dict[str, str]) -> str | None:
+    """Put into the environment what makes the server use the compiled core, or return why that is not possible."""
+    # Here, since who leaves the core as it is needs nothing of this.
+    from scripts.compiled_core import Unavailable, environment_for, find, find_or_build
+
+    try:
+        if find() is not None or _would_start(arguments):
+            environment |= environment_for(find_or_build())
+    except Unavailable as reason:
+        return str(reason)
+    return None
 
 
 def _would_start(arguments: list[str]) -> bool:

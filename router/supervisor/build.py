@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 #: The environment variable in which `make run` says why the core is not compiled, and what to do about it.
@@ -13,6 +12,9 @@ _DEFAULT_ADVICE: Final = "start the server with `make run`, which compiles the c
 
 def fastchat_version() -> str:
     """Return the version that is installed."""
+    # Here, so that `make run` need not load it.
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("fastchat")
     except PackageNotFoundError:
