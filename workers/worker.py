@@ -174,6 +174,7 @@ class Worker:
     def _tick(self) -> None:
         self._loop.call_later(_TICK, self._tick)  # first of all, since time must go on whatever happens below
         now = time.monotonic()
+        self._control.beat(now)
         seconds = self._stalls.beat(now)
         if seconds:
             self._stood_still(seconds, now)

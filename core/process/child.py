@@ -23,6 +23,8 @@ import setproctitle
 
 from core.events import fields
 from core.process.control import (
+    BEAT,
+    BEAT_INTERVAL,
     EXIT_BOOT_FAILURE,
     EXIT_CONFIGURATION,
     LOG_LEVEL,
@@ -47,6 +49,7 @@ class ControlPipe:
     def __init__(self, descriptor: int) -> None:
         """Take over the end of the pipe at `descriptor`. Raises OSError when that is no socket."""
         self._socket = socket.socket(fileno=descriptor)
+        self._next_beat = 0.0
 
     def send(self, op: str, **values: Any) -> None:
         """Send a message. A supervisor that does not read at the moment misses it.
@@ -55,6 +58,12 @@ class ControlPipe:
         """
         with suppress(OSError):
             self._socket.send(encode_control(op, **values), socket.MSG_DONTWAIT)
+
+    def beat(self, now: float) -> None:
+        """Send BEAT if one is due: a sign that the event loop makes turns. To be called by a timer of that loop, and by nothing else."""
+        if now >= self._next_beat:
+            self._next_beat = now + BEAT_INTERVAL
+            self.send(BEAT)
 
     def listen(self, add_reader: Callable[[int, Callable[[], None]], object], handlers: Handlers) -> None:
         """Call the handler of each message from now on; `add_reader` is the event loop's. A message without a handler is ignored.

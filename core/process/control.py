@@ -4,6 +4,7 @@
 |---|---|---|---|
 | child -> supervisor | ready | | booted: a worker's endpoints are open, a front accepts |
 | | refused | reason | cannot boot: a sentence for the operator; the child exits right after with one of the codes below |
+| | beat | | the event loop made a turn; sent by the loop itself, about every half second |
 | | stats | stats | counters and gauges by name, about once a second |
 | supervisor -> child | stop | code, reason | close every connection with this close code, then exit 0 |
 | | log_level | level | log from this level on (``core.process.logs``) |
@@ -24,6 +25,7 @@ from core.wire.codec import from_json, to_json
 
 READY: Final = "ready"
 REFUSED: Final = "refused"
+BEAT: Final = "beat"
 STATS: Final = "stats"
 STOP: Final = "stop"
 LOG_LEVEL: Final = "log_level"
@@ -45,6 +47,10 @@ ENDPOINTS_MISSING: Final = "endpoints_missing"
 
 #: More than any packet has; the receive buffer of both ends.
 PACKET_MAX_BYTES: Final = 64 * 1024
+
+#: Seconds between two beats of an event loop. A loop that beats so often is found within four seconds when it hangs, and a beat costs some
+#: microseconds.
+BEAT_INTERVAL: Final = 0.5
 
 # -- Exit codes of every process of ours --
 #: The operator has to change something first: a bad setting, a taken port, an unwritable directory.

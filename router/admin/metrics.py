@@ -114,9 +114,14 @@ class MetricsCollector(Collector):
         rows = {name: _Rows(metric) for name, metric in METRICS.items()}
         for role in self._roles:
             self._add_reports(rows, role)
-            pid = role.child.pid if role.child is not None else None
-            self._add_process(rows, role.name, pid, role.state == "ready", role.restarts)
-        self._add_process(rows, _SUPERVISOR, os.getpid(), True, 0)
+            self._add_process(rows, role.name, None if role.child is None else role.child.pid)
+            labels = {Source.PROCESS.value: role.name}
+            rows["process_up"].add(labels, int(role.state == "ready"))
+            rows["process_restarts_total"].add(labels, role.restarts)
+            rows["process_hangs_total"].add(labels, role.hangs)
+        self._add_process(rows, _SUPERVISOR, os.getpid())
+        for name, value in (("process_up", 1), ("process_restarts_total", 0), ("process_hangs_total", 0)):
+            rows[name].add({Source.PROCESS.value: _SUPERVISOR}, value)
         rows["ready"].add({}, self._is_ready())
         rows["build_info"].add(self._build, 1)
         for row in rows.values():
@@ -148,12 +153,9 @@ class MetricsCollector(Collector):
             about = fields(reason=f"{series[:80]!r} {problem}")
             _log.error("bug: %s reports what is left out of the metrics", role.name, extra=about)
 
-    def _add_process(
-        self, rows: Mapping[str, _Rows], name: str, pid: int | None, serves: bool, restarts: int
-    ) -> None:
+    def _add_process(self, rows: Mapping[str, _Rows], name: str, pid: int | None) -> None:
+        """Add what the kernel knows of a process."""
         labels = {Source.PROCESS.value: name}
-        rows["process_up"].add(labels, int(serves))
-        rows["process_restarts_total"].add(labels, restarts)
         usage = self._usage.read(pid) if pid is not None else None
         if usage is None:
             return

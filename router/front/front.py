@@ -111,6 +111,7 @@ class Front:
 
     def _tick(self) -> None:
         self._loop.call_later(_TICK, self._tick)  # first of all, since time must go on whatever happens below
+        self._control.beat(now())
         seconds = self._stalls.beat(now())
         if seconds:
             _log.warning(

@@ -24,6 +24,7 @@ from core.events import fields
 from core.process.control import (
     ANSWER,
     ASK,
+    BEAT,
     PACKET_MAX_BYTES,
     READY,
     REFUSED,
@@ -77,6 +78,10 @@ class Child:
         #: The same of the report before that.
         self.stats_before: dict[str, float] = {}
         self.reported_before: float | None = None
+        #: How many beats of its event loop have come.
+        self.beats = 0
+        #: Why it was killed, if it hung: a sentence in which it is *it*.
+        self.hung: str | None = None
         #: As `subprocess` has it: negative for a signal. None while it runs.
         self.exit_code: int | None = None
 
@@ -142,8 +147,10 @@ class Child:
             signal.pidfd_send_signal(self._pidfd, number)
 
     def how_it_ended(self) -> str:
-        """Return ``exit code 3`` or ``signal SIGKILL``, for people."""
+        """Return ``exit code 3`` or ``signal SIGKILL``, for people; of one that hung, also why it was killed."""
         assert self.exit_code is not None, "it still runs"
+        if self.hung is not None and self.exit_code == -signal.SIGKILL:
+            return f"signal SIGKILL, since {self.hung}"
         if self.exit_code >= 0:
             return f"exit code {self.exit_code}"
         try:
@@ -183,7 +190,9 @@ class Child:
                 about = fields(pid=self.pid, reason=str(error))
                 _log.error("%s sent a control message that can't be decoded", self.name, extra=about)
                 continue
-            if message["op"] == STATS:
+            if message["op"] == BEAT:
+                self.beats += 1
+            elif message["op"] == STATS:
                 self.stats_before, self.reported_before = self.stats, self.reported_at
                 self.stats, self.reported_at = message["stats"], time.monotonic()
             elif message["op"] == READY:

@@ -35,6 +35,15 @@ class Usage(NamedTuple):
     started_at: float
 
 
+class Activity(NamedTuple):
+    """What a process does at a moment."""
+
+    #: As in `Usage`.
+    cpu_seconds: float
+    #: The states of its threads, a letter each: R runs or wants to run, S sleeps, D waits for a disk, T was stopped, t is debugged.
+    states: frozenset[str]
+
+
 class _Known:
     """What need not be asked again about a process."""
 
@@ -98,6 +107,17 @@ class ProcessUsage:
             known.open_fds = len(os.listdir(directory))
             known.counted_at = now
         return known.open_fds
+
+
+def read_activity(pid: int) -> Activity | None:
+    """Read what process `pid` does; None when it has ended, or when the kernel does not tell."""
+    try:
+        used = _read(pid, "stat").rpartition(b")")[2].split()
+        threads = [_read(pid, f"task/{thread}/stat") for thread in os.listdir(f"/proc/{pid}/task")]
+    except OSError:  # a thread that ended meanwhile too: whoever asks will ask again
+        return None
+    states = frozenset(thread.rpartition(b")")[2].split()[_STATE].decode() for thread in threads)
+    return Activity((int(used[_USER_TICKS]) + int(used[_SYSTEM_TICKS])) / _TICKS, states)
 
 
 def _read(pid: int, name: str) -> bytes:

@@ -11,6 +11,7 @@ from core.measures import series
 from core.process.control import BUS_UNHEARD, ENDPOINTS_MISSING, MEMORY_FULL, STORE_FAILING
 from core.wire.protocol import MessageType
 from router.supervisor.children import Child
+from router.supervisor.liveness import Liveness
 from router.supervisor.restart_policy import RestartPolicy
 
 #: What `messages_per_second` is made from.
@@ -20,19 +21,13 @@ _REPORT_SECONDS_MIN: Final = 0.1
 
 FRONT: Final = "front"
 WORKER: Final = "worker"
-#: Looks at a process, one a second, after which something is wrong with one that has not reported between any two of them, and after
-#: which it hangs; and those that it has for booting, far more than it needs. Looks are counted and not seconds, since a supervisor that
-#: was itself stopped for a while has heard nobody, and that is not their fault.
-_SILENCE_MAX: Final = 10
-SILENT_LOOKS_MAX: Final = 30
-BOOT_LOOKS_MAX: Final = 60
 
 
 class Problem(StrEnum):
     """A kind of problem that a process may have; the value says that it is over, as a sentence in which the process is *it*."""
 
     AWAY = "it serves again"
-    SILENT = "it reports again"
+    SILENT = "its event loop makes turns again"
     STORE = "its store can write again"
     MEMORY = "it takes new connections again"
     ENDPOINTS = "its sockets can be found again"
@@ -56,9 +51,9 @@ class Role:
         #: How often it was started again, and how the last process before this one ended.
         self.restarts = 0
         self.last_end: str | None = None
-        #: How many looks ago something was heard of the process, and what: whether it was ready, and when it reported last.
-        self._silent_looks = 0
-        self._heard: tuple[Child | None, bool, float | None] = (None, False, None)
+        #: How often a process was killed since it hung.
+        self.hangs = 0
+        self.liveness = Liveness()
 
     @property
     def state(self) -> str:
@@ -77,11 +72,8 @@ class Role:
         if self.child is None or not self.child.ready:
             return {Problem.AWAY: f"it is {self.state}"}
         stats, problems = self.child.stats, {}
-        # Looks at the process before it was ready, or before its last report, say nothing about it now.
-        if self._silent_looks > _SILENCE_MAX and self._heard == self._sign_of_life():
-            problems[Problem.SILENT] = (
-                f"it has not reported for {self._silent_looks} s: it hangs, or gets no CPU time"
-            )
+        if (silence := self.liveness.problem(self.child)) is not None:
+            problems[Problem.SILENT] = silence
         if stats.get(STORE_FAILING):
             problems[Problem.STORE] = (
                 "its store can't write, so messages to its users are refused: see its log"
@@ -100,21 +92,6 @@ class Role:
                 " messages to the users of those workers may fail"
             )
         return problems
-
-    def _sign_of_life(self) -> tuple[Child | None, bool, float | None]:
-        child = self.child
-        return (child, child is not None and child.ready, None if child is None else child.reported_at)
-
-    def hangs(self) -> str | None:
-        """Look at it, once a second: what its process has not done for so long that it never will; None if it is well."""
-        child, heard = self.child, self._sign_of_life()
-        if child is None or heard != self._heard:
-            self._heard, self._silent_looks = heard, 0
-            return None
-        self._silent_looks += 1
-        if child.ready:
-            return "has not reported for too long" if self._silent_looks >= SILENT_LOOKS_MAX else None
-        return "did not boot in time" if self._silent_looks >= BOOT_LOOKS_MAX else None
 
     def _messages_per_second(self) -> float:
         """Return MSG from clients a second, between the last two reports."""

@@ -54,6 +54,7 @@ from router.supervisor import listeners, preflight
 from router.supervisor.build import core_advice, core_kind, fastchat_version
 from router.supervisor.children import Child
 from router.supervisor.data_directory import DataDirectory, create_data_directory, lock_data_directory
+from router.supervisor.hang_watch import HangWatch
 from router.supervisor.health import Health, Phase
 from router.supervisor.orphans import reap_orphans
 from router.supervisor.problem_log import ProblemLog
@@ -70,7 +71,7 @@ _log = logging.getLogger("fastchat.supervisor")
 #: Seconds that workers have for hearing each other before the ready line, and between two looks.
 _BUS_PATIENCE: Final = 5.0
 _BUS_RETRY: Final = 0.02
-#: Seconds between two looks at children that may hang.
+#: Seconds between two looks at what all processes share.
 _CHECK_INTERVAL: Final = 1.0
 #: Seconds that fronts, then workers, have for telling their clients and ending; they take less than half of it.
 _STOP_PATIENCE: Final = 5.0
@@ -129,6 +130,7 @@ class Supervisor:
         #: The history that the dashboard shows.
         self._recorder = Recorder(self._roles, self._usage)
         self._problem_log = ProblemLog(self._roles, self._recorder)
+        self._hang_watch = HangWatch(self._loop, self._roles)
         self._environment: dict[str, str] = {}
         #: Where workers leave what their successors need, also after a restart of the server.
         self._keep = Path()
@@ -146,6 +148,7 @@ class Supervisor:
         self._loop.add_signal_handler(signal.SIGHUP, self._service_manager.reload, self._reload)
         self._service_manager.start()
         self._loop.call_later(_CHECK_INTERVAL, self._check)
+        self._hang_watch.start()
         try:
             prepare = self._loop.create_task(self._prepare())
             await asyncio.wait((prepare, self._end), return_when=asyncio.FIRST_COMPLETED)
@@ -312,16 +315,11 @@ class Supervisor:
             os.write(1, line.encode())
 
     def _check(self) -> None:
-        """End a child that hangs: only another one can serve its users. And reap what has been left to this process."""
+        """Look at what all share, reap what has been left to this process, and tell of problems."""
         if self._end.done():
-            return  # who does not stop in time is ended then
+            return
         self._loop.call_later(_CHECK_INTERVAL, self._check)
         reap_orphans([child.pid for child in self._children()])
-        for role in self._roles:
-            problem = role.hangs()
-            if problem is not None and role.child is not None:
-                _log.error("%s %s and is killed", role.name, problem, extra=fields(pid=role.child.pid))
-                role.child.signal(signal.SIGKILL)
         if self._run_directory_watch is not None:
             self._run_directory_watch.check()
         if self._announced:
@@ -386,6 +384,7 @@ class Supervisor:
 
     async def _shut_down(self) -> None:
         """End all processes; nothing of the server is left when this returns."""
+        self._hang_watch.stop()
         self._recorder.stop()
         for role in self._roles:
             if role.restart is not None:

@@ -29,9 +29,9 @@ READY: Final = re.compile(
     r" workers=(?P<workers>\d+) fronts=(?P<fronts>\d+) pid=(?P<pid>\d+)\n"
 )
 
-#: A worker that says it is ready and then listens, as a program for `ServerProcess`; {boot} comes before, {served} after.
+#: A worker that says it is ready, beats, and listens, as a program for `ServerProcess`; {boot} comes before, {served} after.
 FAKE_WORKER: Final = """
-import argparse, json, os, signal, socket, sys, time
+import argparse, json, os, signal, socket, sys, threading, time
 parser = argparse.ArgumentParser()
 for name in ("index", "generation", "control"):
     parser.add_argument("--" + name, type=int)
@@ -40,6 +40,10 @@ options = parser.parse_args()
 control = socket.socket(fileno=options.control)
 def say(op, **fields):
     control.send(json.dumps({{"op": op, **fields}}).encode())
+def beat():
+    while True:
+        say("beat")
+        time.sleep(0.5)
 notes = os.environ["NOTES"]
 def note(*words):
     with open(os.path.join(notes, f"worker-{{options.index}}"), "a") as file:
@@ -52,6 +56,7 @@ def listen():
 note("start", options.generation)
 {boot}
 say("ready")
+threading.Thread(target=beat, daemon=True).start()
 {served}
 listen()
 """

@@ -42,8 +42,8 @@ ROUNDS: Final = (
 )
 #: Seconds between two rounds, at least and at most: before the dead are back, and after.
 PAUSE: Final = (0.02, 0.7)
-#: Seconds for which a worker hangs: until a little before or after the others give up on it.
-HANGS: Final = (4.9, 6.2)
+#: Seconds for which a worker hangs: until a little before or after the supervisor replaces it.
+HANGS: Final = (2.5, 5.5)
 #: Seconds that the end may take: requests to dead workers fail after 5 s, and are sent again.
 PATIENCE: Final = 25.0
 #: The end of the server's output that a failure shows.
@@ -146,7 +146,8 @@ async def storm(havoc: Havoc, talkers: list[Talker], dice: random.Random) -> Non
             case "worker that hangs":
                 worker = await asyncio.to_thread(havoc.send_signal, signal.SIGSTOP, "worker")
                 await asyncio.sleep(dice.uniform(*HANGS))
-                os.kill(worker, signal.SIGCONT)
+                with suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGCONT)
             case "two workers":
                 await asyncio.to_thread(havoc.send_signal, signal.SIGKILL, "worker")
                 await asyncio.to_thread(havoc.send_signal, signal.SIGKILL, "worker")

@@ -118,6 +118,7 @@ EXPECTED: list[tuple[str, dict[str, str], int]] = [
     *((name, {}, 0) for name in ("front_waiting", "front_in_flight", "front_lobby", "front_handshakes")),
     ("process_up", {}, 4),
     ("process_restarts_total", {}, 0),
+    ("process_hangs_total", {}, 0),
     ("slots", {}, 1024),
     ("ready", {}, 1),
     ("build_info", {}, 1),

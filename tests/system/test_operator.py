@@ -255,19 +255,14 @@ def test_a_disk_that_fails_shows_and_so_does_its_end(start_server: StartServer) 
 @run_async
 async def test_a_worker_that_hangs_is_a_sentence(start_server: StartServer) -> None:
     server = start_server(workers=2)
-    worker = server.child("worker 1")
-    os.kill(worker, signal.SIGSTOP)
-    try:
-        before = time.monotonic()
-        hanging, other = await asyncio.gather(
-            ask(server, "who", user_on_worker(1, 2)), ask(server, "who", user_on_worker(0, 2))
-        )
-        assert time.monotonic() - before < 12
-    finally:
-        os.kill(worker, signal.SIGCONT)
+    os.kill(server.child("worker 1"), signal.SIGSTOP)
+    hanging, other = await asyncio.gather(
+        ask(server, "who", user_on_worker(1, 2)), ask(server, "who", user_on_worker(0, 2))
+    )
     assert (hanging.returncode, hanging.stdout) == (2, "")
-    assert hanging.stderr == "fastchat: worker 1, where this user lives, has not answered within 5 s\n"
+    assert hanging.stderr == "fastchat: worker 1, where this user lives, ended before it answered\n"
     assert other.returncode == 1
+    wait_until(lambda: ready(server)[0], "the next process of the worker", TIMEOUT)
     assert (await ask(server, "who", user_on_worker(1, 2))).returncode == 1
 
 

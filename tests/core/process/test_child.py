@@ -12,7 +12,7 @@ import pytest
 
 from core.process import child
 from core.process.child import ControlPipe, Handlers, reload_keys
-from core.process.control import LOG_LEVEL, STOP, decode_control, encode_control
+from core.process.control import BEAT_INTERVAL, LOG_LEVEL, STOP, decode_control, encode_control
 from core.process.settings import ConfigurationError
 
 
@@ -50,6 +50,17 @@ def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
 def test_what_a_child_sends_is_a_packet(pair: Pair) -> None:
     pair.pipe.send("stats", stats={"a": 1})
     assert decode_control(pair.supervisor.recv(1000)) == {"op": "stats", "stats": {"a": 1}}
+
+
+def test_a_beat_is_sent_when_it_is_due(pair: Pair) -> None:
+    """A busy loop, whose timers come late, sends one for each call, and an idle one not more than it has to."""
+    for number in range(10):
+        pair.pipe.beat(1000.0 + number * BEAT_INTERVAL / 4)
+    pair.supervisor.setblocking(False)
+    for _ in range(3):
+        assert decode_control(pair.supervisor.recv(1000)) == {"op": "beat"}
+    with pytest.raises(BlockingIOError):
+        pair.supervisor.recv(1000)
 
 
 def test_a_supervisor_that_does_not_read_does_not_hold_a_child_up(pair: Pair) -> None:

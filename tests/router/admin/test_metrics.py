@@ -283,7 +283,11 @@ def test_a_child_that_is_gone_shows_as_down_and_nothing_of_it_is_left() -> None:
     assert {"connections", "writes_total"} <= answer.having(worker="0")
     assert answer.value("process_up", process="worker 1") == 0
     assert answer.value("process_restarts_total", process="worker 1") == 2
-    assert answer.having(process="worker 1") == {"process_up", "process_restarts_total"}
+    assert answer.having(process="worker 1") == {
+        "process_up",
+        "process_restarts_total",
+        "process_hangs_total",
+    }
     assert answer.having(worker="1") == set()
 
 
@@ -301,7 +305,11 @@ def test_a_child_that_has_ended_without_notice_breaks_nothing() -> None:
     answer = get(a_page(role))
     assert answer.status == 200
     assert answer.value("writes_total", worker="0") == 1
-    assert answer.having(process="worker 0") == {"process_up", "process_restarts_total"}
+    assert answer.having(process="worker 0") == {
+        "process_up",
+        "process_restarts_total",
+        "process_hangs_total",
+    }
 
 
 def test_processes_show_what_they_use() -> None:
@@ -310,6 +318,7 @@ def test_processes_show_what_they_use() -> None:
     for process in ("worker 0", "front 0", "supervisor"):
         assert answer.having(process=process) == everything
         assert answer.value("process_restarts_total", process=process) == 0
+        assert answer.value("process_hangs_total", process=process) == 0
     descriptors = answer.value("process_open_fds", process="supervisor")
     assert descriptors == pytest.approx(len(os.listdir("/proc/self/fd")), abs=10)
 

@@ -11,17 +11,20 @@ import pytest
 from core.process.control import BUS_UNHEARD, MEMORY_FULL, STORE_FAILING
 from router.supervisor.children import Child
 from router.supervisor.health import Health, Phase
+from router.supervisor.liveness import HANG_LOOKS, LOOK_INTERVAL, Liveness
+from router.supervisor.process_usage import Activity
 from router.supervisor.roles import FRONT, WORKER, Role
 
 
 def role(
     kind: str, index: int, stats: Mapping[str, float] | None = None, ready: bool = True, silent: int = 0
 ) -> Role:
-    """A place with a process that has reported this so many looks ago."""
+    """A place with a process that has reported this, and whose event loop has not beaten for so many looks."""
     filled = Role(kind, index)
-    filled.child = cast(Child, SimpleNamespace(ready=ready, stats=stats or {}, reported_at=5.0))
-    for _ in range(silent + 1):
-        filled.hangs()
+    filled.liveness = Liveness(lambda pid: Activity(0.0, frozenset("D")))
+    filled.child = cast(Child, SimpleNamespace(pid=1, ready=ready, stats=stats or {}, beats=5))
+    for number in range(silent + 1):
+        filled.liveness.look(filled.child, number * LOOK_INTERVAL)
     return filled
 
 
@@ -51,12 +54,12 @@ def test_what_a_worker_reports_is_a_reason_and_its_problem(stats: Mapping[str, f
     assert not ill.is_ready()
 
 
-def test_a_process_that_does_not_report_has_a_problem() -> None:
-    """It was stopped, or hangs: it is still there, and nobody of its users can be served."""
-    ill = health(role(WORKER, 0), role(WORKER, 1, silent=11), role(FRONT, 0))
-    assert ill.reasons() == ["worker 1: it has not reported for 11 s: it hangs, or gets no CPU time"]
-    assert health(role(WORKER, 0), role(FRONT, 0, silent=11)).status == "degraded"
-    assert health(role(WORKER, 0, silent=9), role(FRONT, 0)).is_ready()
+def test_a_process_whose_event_loop_makes_no_turns_has_a_problem() -> None:
+    """It is still there, and nobody of its users can be served."""
+    ill = health(role(WORKER, 0), role(WORKER, 1, silent=HANG_LOOKS + 1), role(FRONT, 0))
+    assert ill.reasons() == ["worker 1: its event loop has made no turn for 4 s: it waits for a disk"]
+    assert health(role(WORKER, 0), role(FRONT, 0, silent=HANG_LOOKS)).status == "degraded"
+    assert health(role(WORKER, 0, silent=HANG_LOOKS - 1), role(FRONT, 0)).is_ready()
 
 
 def test_several_problems_are_all_told() -> None:

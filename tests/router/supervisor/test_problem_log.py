@@ -11,8 +11,9 @@ import pytest
 from core.process.control import MEMORY_FULL, STORE_FAILING
 from router.admin.recorder import Recorder
 from router.supervisor.children import Child
+from router.supervisor.liveness import HANG_LOOKS, LOOK_INTERVAL, Liveness
 from router.supervisor.problem_log import ProblemLog
-from router.supervisor.process_usage import ProcessUsage
+from router.supervisor.process_usage import Activity, ProcessUsage
 from router.supervisor.roles import WORKER, Role
 
 
@@ -21,6 +22,7 @@ class Watched:
 
     def __init__(self) -> None:
         self.role = Role(WORKER, 0)
+        self.role.liveness = Liveness(lambda pid: Activity(0.0, frozenset("D")))
         self.fill(pid=100)
         self.recorder = Recorder([self.role], ProcessUsage())
         self.now = 0.0
@@ -28,7 +30,7 @@ class Watched:
 
     def fill(self, pid: int) -> None:
         """Another process fills the place."""
-        child = SimpleNamespace(pid=pid, ready=True, stats={}, reported_at=None)
+        child = SimpleNamespace(pid=pid, ready=True, stats={}, beats=0)
         self.role.child = cast(Child, child)
 
     def report(self, **stats: float) -> None:
@@ -66,19 +68,18 @@ def test_a_problem_and_its_end_are_logged_and_shown(
 
 
 def test_a_hang_that_passes_leaves_a_trace(watched: Watched) -> None:
-    """It does not report for so long that something is wrong, and then does."""
-    assert watched.role.child is not None
-    watched.role.child.reported_at = 5.0
-    for _ in range(15):
-        watched.role.hangs()
+    """A disk kept the process for some seconds."""
+    child = watched.role.child
+    assert child is not None
+    for number in range(3 * HANG_LOOKS):
+        watched.role.liveness.look(child, number * LOOK_INTERVAL)
         watched.look()
-    watched.role.child.reported_at = 20.0
-    watched.role.hangs()
+    child.beats += 1
     watched.look()
     kinds = [kind for kind, _ in watched.told()]
     assert kinds == ["problem", "recovered"]
-    assert "has not reported" in watched.told()[0][1]
-    assert "reports again" in watched.told()[1][1]
+    assert "has made no turn" in watched.told()[0][1]
+    assert "makes turns again" in watched.told()[1][1]
 
 
 def test_several_problems_are_told_apart(watched: Watched) -> None:
