@@ -45,6 +45,10 @@ BACK_OFF: Final = (
     ("no close code (1006), close code 1011, or a failed attempt", _GROWING),
     ("1001, 1012", _at_least(RESTART_SPREAD)),
     (
+        "1012 with a reason that ends in `; reconnect in N s`",
+        f"the larger of N s, at most {BACK_OFF_MAX:g} s, and {_GROWING}",
+    ),
+    (
         "4002",
         f"{_at_least(SLEPT_SPREAD)}; n starts at 0 again, unless the previous connection also ended with 4002",
     ),

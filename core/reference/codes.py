@@ -117,7 +117,11 @@ CLOSES: Final = (
         _BUG,
     ),
     CloseMeaning(CloseCode.INTERNAL_ERROR, "the server has a bug", _BACK_OFF),
-    CloseMeaning(CloseCode.RESTARTING, "the server process that serves this user is restarting", _SPREAD),
+    CloseMeaning(
+        CloseCode.RESTARTING,
+        "the server, or the server process that serves this user, is restarting; the reason may end in `; reconnect in N s`",
+        "yes, after N s if the reason says so, else after a random wait of up to 3 s",
+    ),
     CloseMeaning(
         CloseCode.TRY_AGAIN_LATER,
         "the server is overloaded or can't serve this user at the moment, the user has too many devices, or the client reads too slowly",

@@ -2,7 +2,7 @@
 /** When to connect again: exponential back-off with full jitter, so that clients that lost one server come back spread out. */
 
 import { SECOND } from "./timers.js";
-import { OVERLOADED, SLEPT } from "./wire.js";
+import { OVERLOADED, RESTARTING, SLEPT } from "./wire.js";
 
 const BACKOFF_FIRST = 0.5 * SECOND;
 const BACKOFF_MAX = 30 * SECOND;
@@ -10,6 +10,8 @@ const BACKOFF_MAX = 30 * SECOND;
 const STABLE_AFTER = 10 * SECOND;
 /** The time over which clients spread, by close code: those of a server that restarts, and devices that slept. @type {Record<number, number>} */
 const SPREAD = { 1001: 3 * SECOND, 1012: 3 * SECOND, 4002: 1 * SECOND };
+/** How the close reason of 1012 ends when the server says when to come back. */
+const SUGGESTION = /; reconnect in (\d{1,9}(?:\.\d{1,9})?) s$/;
 /** An overloaded server is left alone for so long at least; then as after so many failures. */
 const OVERLOAD_PAUSE = 1 * SECOND;
 const OVERLOAD_TRIES = 3;
@@ -29,17 +31,21 @@ export class Backoff {
   }
 
   /**
-   * The wait after a connection ended with `code`, having been online for so many milliseconds.
+   * The wait after a connection ended with `code` and `reason`, having been online for so many milliseconds.
    * @param {number} code
+   * @param {string} reason
    * @param {number} onlineFor
    */
-  next(code, onlineFor) {
+  next(code, reason, onlineFor) {
     if (onlineFor >= STABLE_AFTER) this.#tries = 0;
     // A device that slept has not failed; only one that is told so again at once may be in a loop.
     if (code === SLEPT && this.#lastCode !== SLEPT) this.#tries = 0;
     this.#lastCode = code;
     if (code === OVERLOADED) this.#tries = Math.max(this.#tries, OVERLOAD_TRIES);
-    const delay = jitter(this.#random, this.#tries, SPREAD[code]);
+    const suggested = code === RESTARTING ? SUGGESTION.exec(reason) : null;
+    // A server that says when has spread its clients already. The back-off still holds for one that is sent from server to server.
+    const least = suggested ? Math.min(BACKOFF_MAX, Number(suggested[1]) * SECOND) : 0;
+    const delay = Math.max(least, jitter(this.#random, this.#tries, suggested ? 0 : SPREAD[code]));
     this.#tries += 1;
     return code === OVERLOADED ? delay + OVERLOAD_PAUSE : delay;
   }

@@ -144,7 +144,7 @@ export class Machine {
     // The address can't be wrong where this client has been: it is whatever is there for a while.
     if (status && status < 500 && !PASSING.includes(status) && !this.#wasOnline) return this.#end(code, reason, { status });
     const now = this.#timers.now();
-    const delay = this.#backoff.next(code, this.#link.isOnline ? now - this.#onlineSince : 0);
+    const delay = this.#backoff.next(code, reason, this.#link.isOnline ? now - this.#onlineSince : 0);
     this.#release("waiting");
     if (this.closed) return; // a listener has closed it
     this.retryAt = now + delay;

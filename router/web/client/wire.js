@@ -9,9 +9,10 @@ import { SECOND } from "./timers.js";
 export const CAPABILITIES = ["receipts", "resume", "history", "carbons", "presence_delta"];
 /** Whose presence the server may tell. */
 const SCOPES = ["everyone", "contacts"];
-/** Close codes that the client treats in a way of their own: no close code, the token has run out, overload, a device that slept. */
+/** Close codes that the client treats in a way of their own: no close code, the token has run out, restart, overload, a device that slept. */
 export const ABNORMAL = 1006;
 export const POLICY = 1008;
+export const RESTARTING = 1012;
 export const OVERLOADED = 1013;
 export const SLEPT = 4002;
 /** Coming back would not help: protocol errors, abuse, replaced by a newer device, banned, deleted. */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -19,6 +20,8 @@ SPREAD: Final[dict[int, float]] = {
 #: An overloaded server gets this many seconds of rest at least, and a back-off that starts this far up.
 OVERLOAD_REST: Final = 1.0
 OVERLOAD_STEP: Final = 3
+#: How the close reason of 1012 ends when the server says when to come back.
+SUGGESTION: Final = re.compile(r"; reconnect in (\d{1,9}(?:\.\d{1,9})?) s$", re.ASCII)
 #: Seconds online after which a connection counts as good: the next loss is the first again.
 GOOD_AFTER: Final = 10.0
 
@@ -36,8 +39,8 @@ class Backoff:
         #: How the last one ended.
         self._code = 0
 
-    def next(self, code: int, online_for: float) -> float:
-        """Return seconds to wait now that a connection ended with `code`, after having been online for so many seconds."""
+    def next(self, code: int, reason: str, online_for: float) -> float:
+        """Return seconds to wait now that a connection ended with `code` and `reason`, after having been online for so many seconds."""
         if online_for >= GOOD_AFTER:
             self._attempts = 0
         # A device that slept has not failed; only one that is told so again at once may be in a loop.
@@ -49,6 +52,10 @@ class Backoff:
         attempts, self._attempts = self._attempts, self._attempts + 1
         if code == CloseCode.TRY_AGAIN_LATER:
             return OVERLOAD_REST + self._random() * limit(attempts)
+        suggested = SUGGESTION.search(reason) if code == CloseCode.RESTARTING else None
+        if suggested is not None:
+            # The server has spread its clients already. The back-off still holds for one that is sent from server to server.
+            return max(min(CAP, float(suggested[1])), self._random() * limit(attempts))
         return self._random() * max(SPREAD.get(code, 0.0), limit(attempts))
 
 

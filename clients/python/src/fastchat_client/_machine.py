@@ -163,7 +163,7 @@ class Machine:
         elif is_wrong:
             self._end(Closed(code, reason, status=status))
         else:
-            self.retry_at = now + self._backoff.next(code, online_for)
+            self.retry_at = now + self._backoff.next(code, reason, online_for)
             self._change("waiting", Closed(code, reason, status=status))
 
     # -- Time --
