@@ -34,7 +34,7 @@ ARGS =
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup run status who kick test test-all check check-web audit manual load load-ui bench bench-compare bench-guard fuzz test-compiled docs clean FORCE
+.PHONY: help setup run status who kick drain test test-all check check-web audit manual load load-ui bench bench-compare bench-guard fuzz test-compiled docs clean FORCE
 
 # The tests call `make run` themselves: what was meant for this make must not reach that one.
 unexport MAKEFLAGS MFLAGS MAKELEVEL
@@ -57,6 +57,9 @@ who: $(VENV)/.installed-run ## show a user's devices and chats: USER_ID=...
 
 kick: $(VENV)/.installed-run ## close all connections of a user: USER_ID=...
 	@exec $(BIN)/fastchat kick $(ARGS) -- '$(USER_ID)'
+
+drain: $(VENV)/.installed-run ## close all connections of a running server, one after the other, and accept no more: ARGS="--seconds 30"
+	@exec $(BIN)/fastchat drain $(ARGS)
 
 test: $(VENV)/.installed-dev ## run the tests: ARGS="-k words -n 0" are arguments of pytest
 	@exec $(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder --hypothesis-profile few -m "not slow" $(ARGS)
@@ -135,6 +138,7 @@ parameters_of_run := COMPILED ARGS
 parameters_of_status := ARGS
 parameters_of_who := USER_ID ARGS
 parameters_of_kick := USER_ID ARGS
+parameters_of_drain := ARGS
 parameters_of_test := ARGS
 parameters_of_test-all := ARGS
 parameters_of_test-compiled := ARGS
@@ -148,7 +152,7 @@ parameters_of_bench-guard := ARGS
 parameters_of_fuzz := MINUTES TARGET COMPILED
 
 tasks := $(or $(MAKECMDGOALS),help)
-server_tasks := $(filter run status who kick,$(tasks))
+server_tasks := $(filter run status who kick drain,$(tasks))
 taken := $(sort $(foreach task,$(tasks),$(parameters_of_$(task))))
 given := $(foreach name,$(.VARIABLES),$(if $(filter command line,$(origin $(name))),$(name)))
 settings := $(filter-out $(everywhere) $(taken),$(given))

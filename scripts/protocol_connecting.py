@@ -151,7 +151,12 @@ REFUSED: Final = (
         "The server has reached its limit on connections.",
         _LIMIT,
     ),
-    Refused(503, "the server is stopping or restarting", "Try again in a moment: ...", _AGAIN),
+    Refused(
+        503,
+        "the server is stopping or restarting; the answer has `Retry-After: 1`",
+        "Try again in a moment: ...",
+        _LIMIT,
+    ),
     Refused(505, "the request uses HTTP/1.0", "A WebSocket handshake must use HTTP/1.1.", _MEND),
 )
 

@@ -50,7 +50,7 @@ def parameters(task: str) -> set[str]:
         r"\$\(parameters_of_([\w-]+)\)", lambda match: _PARAMETERS[match[1]], _PARAMETERS.get(task, "")
     )
     taken = set(listed.split())
-    if task in ("run", "status", "who", "kick"):
+    if task in ("run", "status", "who", "kick", "drain"):
         taken |= {name.upper() for name in FIELDS} | {"DATA"}
     return taken
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import resource
 import socket
 from collections.abc import Callable
@@ -16,12 +17,13 @@ from typing import Any, Final
 
 from core.chat.shard import Shard
 from core.events import fields
-from core.process.control import MEMORY_FULL
+from core.process.control import DRAINED, MEMORY_FULL
 from core.process.handover import IN_FLIGHT_MAX, Ticket
 from core.wire.protocol import CloseCode
 from workers.address_counts import AddressCounts
 from workers.adoption import adopt
 from workers.connection import Connection, Host
+from workers.draining import Draining
 from workers.heartbeat import TimerWheel
 from workers.memory_ceiling import MemoryCeiling
 from workers.rounds import Rounds
@@ -69,6 +71,8 @@ class Connections:
         #: Code and reason with which all are closed, once they are; and set when the last one has gone after that.
         self._closing: tuple[int, str] | None = None
         self._empty = asyncio.Event()
+        #: Once all are to be closed one after the other.
+        self._draining: Draining | None = None
 
     # -- Coming --
 
@@ -118,6 +122,8 @@ class Connections:
     def entered(self, connection: Connection) -> None:
         """See ``workers.connection.Host``."""
         self._open.add(connection)
+        if self._draining is not None:
+            self._draining.add(connection)
 
     # -- Going --
 
@@ -126,8 +132,20 @@ class Connections:
         if self._counts is not None and connection in self._open:
             self._counts.leave(connection.address)
         self._open.discard(connection)
+        if self._draining is not None:
+            self._draining.forget(connection)
         self.slow_readers.forget(connection)
         self._note_empty()
+
+    def drain(self, seconds: float) -> None:
+        """Close all within so many seconds, one after the other, and all that still come. Another call changes nothing."""
+        if self._draining is None:
+            self._draining = Draining(self._open, seconds, monotonic(), random.random)
+
+    @property
+    def drained(self) -> bool:
+        """Whether all that were to be closed one after the other have gone."""
+        return self._draining is not None and not self._open and not self._adopting
 
     async def close_all(self, code: int, reason: str, patience: float) -> None:
         """Close all, and those that are on their way; return when they have gone, at the latest after `patience` seconds."""
@@ -145,6 +163,12 @@ class Connections:
             self._empty.set()
 
     # -- Time --
+
+    def tick(self, now: float) -> None:
+        """Do what is due; called several times a second."""
+        self.wheel.turn(now)
+        if self._draining is not None:
+            self._draining.tick(now)
 
     def stood_still(self, seconds: float, now: float) -> None:
         """Give everybody the time back in which the worker stood still, until now."""
@@ -170,6 +194,7 @@ class Connections:
         return {
             "connections": len(self._open),
             MEMORY_FULL: int(self._memory.full),
+            DRAINED: int(self.drained),
             "memory_refused_total": self._refused,
             "outbox_bytes": self._outbox,
             "metered_total": self.rounds.metered,

@@ -21,6 +21,7 @@ from core.process.child import ControlPipe, reload_keys
 from core.process.control import (
     ANSWER,
     ASK,
+    DRAIN,
     ENDPOINTS_MISSING,
     READY,
     RELOAD_KEYS,
@@ -125,8 +126,8 @@ class Worker:
         self._endpoints = Endpoints()
         self._next_stats = 0.0
         self._stalls = Stalls(_TICK)
-        #: How many other workers had not been heard when that was reported last.
-        self._reported_unheard = -1
+        #: How many other workers had not been heard, and whether all clients have gone in a drain, when that was reported last.
+        self._reported = (-1, False)
 
     def _new_store(self, settings: Settings, index: int) -> ShardStore:
         if settings.store == "memory":
@@ -142,6 +143,7 @@ class Worker:
             loop.add_reader,
             {
                 STOP: lambda message: self._stop(message["code"], message["reason"]),
+                DRAIN: lambda message: self._connections.drain(message["seconds"]),
                 RELOAD_KEYS: lambda _: reload_keys(self._load_keys, _log),
                 WORKER_GONE: self._worker_gone,
                 ASK: self._answer_operator,
@@ -179,16 +181,16 @@ class Worker:
         if seconds:
             self._stood_still(seconds, now)
         self.shard.tick(now)
-        self._connections.wheel.turn(now)
+        self._connections.tick(now)
         self.turn.schedule()
         if self._counts is not None:
             self._counts.tick()
         if self._handover is not None:
             self._handover.resume()
-        unheard = self.shard.unheard
-        if now >= self._next_stats or unheard != self._reported_unheard:
-            # The server is not ready before everybody has heard everybody, so that news does not wait.
-            self._reported_unheard = unheard
+        news = self.shard.unheard, self._connections.drained
+        if now >= self._next_stats or news != self._reported:
+            # The server is not ready before everybody has heard everybody, nor drained before all have gone, so that news does not wait.
+            self._reported = news
             self._next_stats = now + _STATS_INTERVAL
             self._connections.sample(now)
             self._control.send(STATS, stats=self._stats())

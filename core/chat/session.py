@@ -35,6 +35,7 @@ from core.wire.protocol import (
     ErrorCode,
     MessageType,
     Refusal,
+    reconnect_in,
 )
 
 if TYPE_CHECKING:
@@ -264,13 +265,23 @@ class Session(Device):
             # The two know each other: apart, each goes when nobody needs it any more, without waiting for the garbage collector.
             self.connection = _GONE
 
-    def close(self, code: int, reason: str, now: float) -> None:
-        """End the connection from this side."""
+    def stop_reading(self) -> None:
+        """Read nothing more from the client: the connection is about to be closed, once it `is_settled`."""
+        self._slow_until = math.inf
+        self.adjust_reading()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether everything that the client has asked for is decided."""
+        return not self.in_flight and not self._queue.held
+
+    def close(self, code: int, reason: str, now: float, delay: float | None = None) -> None:
+        """End the connection from this side; with `delay`, tell the client to reconnect after so many seconds."""
         self._host.count_close("server", int(code), reason)
         self.note_close("server", int(code), reason, now)
         connection = self.connection
         self.abandon(now)
-        connection.close(code, reason)
+        connection.close(code, reason if delay is None else reconnect_in(reason, delay))
 
     def abandon(self, now: float) -> None:
         """Note that the server ends the connection: nothing that waits in line is done any more."""

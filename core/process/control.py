@@ -7,6 +7,8 @@
 | | beat | | the event loop made a turn; sent by the loop itself, about every half second |
 | | stats | stats | counters and gauges by name, about once a second |
 | supervisor -> child | stop | code, reason | close every connection with this close code, then exit 0 |
+| | drain | seconds | a worker closes its connections within so many seconds, one after the other (``workers.draining``); a front closes \
+all of its, also those that wait in its backlogs, and exits 0 |
 | | log_level | level | log from this level on (``core.process.logs``) |
 | | reload_keys | | read the keys of tokens again (``core.auth.keys``) |
 | supervisor -> worker | worker_gone | worker, generation | that worker process is dead; its users are offline unless they come back |
@@ -28,6 +30,7 @@ REFUSED: Final = "refused"
 BEAT: Final = "beat"
 STATS: Final = "stats"
 STOP: Final = "stop"
+DRAIN: Final = "drain"
 LOG_LEVEL: Final = "log_level"
 RELOAD_KEYS: Final = "reload_keys"
 WORKER_GONE: Final = "worker_gone"
@@ -39,6 +42,8 @@ ANSWER: Final = "answer"
 STORE_FAILING: Final = "store_failing"
 #: It has all the memory that it may have, and takes no more connections.
 MEMORY_FULL: Final = "memory_full"
+#: It drains, and all its connections have gone.
+DRAINED: Final = "drained"
 #: So many of the other workers have not been heard since they, or it, started: what is for their users may not get there.
 BUS_UNHEARD: Final = "bus_unheard"
 

@@ -79,6 +79,7 @@ _TABLE: Final = (
     Metric("metered_total", Kind.COUNTER, Source.WORKER, "Times that a client sent too much in one event-loop turn, and was read in small pieces from then on."),
     Metric("slowed_total", Kind.COUNTER, Source.WORKER, "Times that reading from a client paused since its messages were refused."),
     Metric("memory_full", Kind.GAUGE, Source.WORKER, "1 while the worker has reached its memory limit and refuses new connections."),
+    Metric("drained", Kind.GAUGE, Source.WORKER, "1 while the server drains and all connections of the worker have been closed."),
     Metric("memory_refused_total", Kind.COUNTER, Source.WORKER, "Connections refused since the worker had reached its memory limit."),
     # -- A worker: the bus --
     Metric("bus_seconds", Kind.HISTOGRAM, Source.WORKER, "Transit time of envelopes from other workers.", (), SECONDS),
@@ -138,7 +139,7 @@ _TABLE: Final = (
     Metric("front_returned_total", Kind.COUNTER, Source.FRONT, "Hand-overs that failed since the worker ended; the connections wait for its next process."),
     Metric("front_handover_seconds", Kind.HISTOGRAM, Source.FRONT, "Time from HELLO to the worker's confirmation that it has the connection.", (), SECONDS),
     # -- Every process --
-    Metric("process_up", Kind.GAUGE, Source.PROCESS, "1 while the process serves, 0 while it is being restarted."),
+    Metric("process_up", Kind.GAUGE, Source.PROCESS, "1 while the process serves, 0 while it is being restarted. Missing for a front that a drain has ended."),
     Metric("process_restarts_total", Kind.COUNTER, Source.PROCESS, "Restarts of the process since the server started."),
     Metric("process_hangs_total", Kind.COUNTER, Source.PROCESS, "Times that the supervisor killed the process since its event loop made no turn."),
     Metric("process_start_time_seconds", Kind.GAUGE, Source.PROCESS, "Start time of the process, in seconds since 1970."),

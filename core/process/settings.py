@@ -254,6 +254,13 @@ class Settings:
         ge=0,
         le=10_000,
     )
+    drain_seconds: float = _setting(
+        0.0,
+        "Seconds over which SIGTERM spreads the closes of the client connections (close code 1012), for a server with others beside it."
+        " The server accepts no connections meanwhile and then stops. 0: SIGTERM stops the server at once (close code 1001).",
+        ge=0,
+        le=3600,
+    )
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "info", "Lowest severity that is logged: `debug`, `info`, `warning` or `error`."
     )

@@ -57,6 +57,11 @@ class CloseCode(IntEnum):
     NO_SIGN_OF_LIFE = 4002
 
 
+def reconnect_in(reason: str, seconds: float) -> str:
+    """Return the close reason of a 1012 that tells the client when to reconnect, as clients read it (D28)."""
+    return f"{reason}; reconnect in {seconds:.1f} s"
+
+
 class Refusal(Exception):
     """A message that the server will not act on: an ERROR with this code goes to the client, and the connection stays (D24, D25).
 

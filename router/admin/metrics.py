@@ -116,7 +116,8 @@ class MetricsCollector(Collector):
             self._add_reports(rows, role)
             self._add_process(rows, role.name, None if role.child is None else role.child.pid)
             labels = {Source.PROCESS.value: role.name}
-            rows["process_up"].add(labels, int(role.state == "ready"))
+            if not role.retired or role.child is not None:
+                rows["process_up"].add(labels, int(role.state == "ready"))
             rows["process_restarts_total"].add(labels, role.restarts)
             rows["process_hangs_total"].add(labels, role.hangs)
         self._add_process(rows, _SUPERVISOR, os.getpid())

@@ -18,6 +18,8 @@ _log = logging.getLogger("fastchat.front")
 
 #: Connections taken from one listener before others have their turn.
 _BATCH: Final = 32
+#: Batches of one listener that are taken at the end: more than a backlog has. Who still comes then is refused.
+_REST_BATCHES: Final = 256
 #: The process or the machine has no descriptor or memory for one more: nothing that accepting again at once would mend.
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 #: Descriptors that are left for others than newcomers: ways to workers that were started again, and pages. What accepting takes of them
@@ -59,6 +61,13 @@ class Acceptor:
             for listener in self._listeners:
                 self._loop.add_reader(listener.fileno(), self._accept, listener)
 
+    def take_rest(self) -> None:
+        """Accept those that wait in the backlogs, since nobody listens on these sockets after this process: the kernel would reset them."""
+        for listener in self._listeners:
+            for _ in range(_REST_BATCHES):
+                if not self._accept(listener):
+                    break
+
     def close(self) -> None:
         """Accept no more, and close this process's copies of the listeners."""
         self._closed = True
@@ -67,23 +76,25 @@ class Acceptor:
             listener.close()
         self._listeners.clear()
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, listener: socket.socket) -> bool:
+        """Accept a batch; whether more may wait."""
         for _ in range(_BATCH):
             try:
                 client, address = listener.accept()
             except BlockingIOError:
-                return
+                return False
             except OSError as error:
                 if error.errno in _EXHAUSTED:
                     self._pause(error.strerror)
-                    return
+                    return False
                 continue  # that one connection failed before it was taken (accept(2) lists many reasons), the next may not
             descriptor = client.fileno()
             client.setblocking(False)
             self._welcome(client, address)
             if descriptor >= self._full_from:
                 self._pause(os.strerror(errno.EMFILE))
-                return
+                return False
+        return True
 
     def _pause(self, reason: str | None) -> None:
         self._count("front_accept_pauses_total")

@@ -14,8 +14,8 @@ socket to the worker that owns the user. A connection goes through these stages,
 Nothing is read before it is known who has to read it (`router.front.sockets`), no stage lasts longer than its deadline
 (`router.front.deadlines`), and there is neither a task nor a timer for a connection. `router.front.reception` wires the stages.
 
-The process ends when the supervisor says `stop`, on SIGTERM (with 1012: another front takes over), and at once when the supervisor is
-gone.
+The process ends when the supervisor says `stop` or `drain`, on SIGTERM (with 1012: another front takes over), and at once when the
+supervisor is gone.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from core.chat.stalls import Stalls
 from core.events import fields
 from core.process.allocator import Allocator
 from core.process.child import ControlPipe, reload_keys, run_child
-from core.process.control import READY, RELOAD_KEYS, RESTART_REASON, STATS, STOP
+from core.process.control import DRAIN, READY, RELOAD_KEYS, RESTART_REASON, STATS, STOP
 from core.process.settings import Settings
 from core.wire.protocol import CloseCode
 from router.front.acceptor import Acceptor
@@ -86,6 +86,7 @@ class Front:
             self._loop.add_reader,
             {
                 STOP: lambda message: self._stop(message["code"], message["reason"]),
+                DRAIN: lambda _: self._drain(),
                 RELOAD_KEYS: lambda _: reload_keys(self._reception.lobby.reload_keys, _log),
             },
         )
@@ -124,6 +125,10 @@ class Front:
             self._next_stats = now() + _STATS_INTERVAL
             self._allocator.give_back(now())
             self._control.send(STATS, stats=self._reception.stats())
+
+    def _drain(self) -> None:
+        self._acceptor.take_rest()
+        self._stop(CloseCode.RESTARTING, RESTART_REASON)
 
     def _stop(self, code: int, reason: str) -> None:
         if not self._stopped.done():

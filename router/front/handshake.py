@@ -29,6 +29,8 @@ _log = logging.getLogger("fastchat.front")
 
 #: Clients that are told why they are turned away, before the front only resets.
 _TURNED_AWAY_MAX: Final = 512
+#: Seconds after which a client is to try again that came while the front stopped: another one is there by then, or another server.
+_RETRY_AFTER: Final = "1"
 
 
 class Handshakes:
@@ -68,7 +70,9 @@ class Handshakes:
     def stop(self, reason: str) -> None:
         """Tell everybody who is here that the front stops."""
         for handshake in self.deadlines:
-            handshake.refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"Try again in a moment: {reason}.")
+            handshake.refuse(
+                HTTPStatus.SERVICE_UNAVAILABLE, f"Try again in a moment: {reason}.", Retry_After=_RETRY_AFTER
+            )
 
     def _turn_away(self, client: socket.socket, address: Any, denial: Denial) -> None:
         """Turn away a client that was just accepted, since there is no room for it."""
@@ -111,9 +115,9 @@ class Handshake(PeekedSocket):
             case Route.MALFORMED:
                 self.refuse(HTTPStatus.BAD_REQUEST, "This is not an HTTP request.")
 
-    def refuse(self, status: HTTPStatus, sentence: str) -> None:
+    def refuse(self, status: HTTPStatus, sentence: str, **headers: str) -> None:
         """Answer without an upgrade, and close."""
-        self._refuse(upgrade.refusal(status, sentence))
+        self._refuse(upgrade.refusal(status, sentence, **headers))
 
     def expire(self) -> None:
         """Refuse a connection whose head did not come in time."""

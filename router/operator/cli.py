@@ -163,6 +163,34 @@ def _kick(user: UserId, admin: Admin = None, run_dir: RunDir = None) -> None:
     raise typer.Exit(0 if closed else EXIT_NOT_SO)
 
 
+@app.command("drain")
+def _drain(
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Seconds over which the closes are spread. Default: FASTCHAT_DRAIN_SECONDS of the server, or 30.",
+            show_default=False,
+        ),
+    ] = None,
+    admin: Admin = None,
+    run_dir: RunDir = None,
+) -> None:
+    """Close all connections, one after the other.
+
+    The server accepts no connections any more. The clients are closed with 1012 and reconnect to another server. The command returns at
+    once; `fastchat status` shows `draining`, and then `drained`. The server stays until it is stopped; only a restart ends the drain.
+    """
+    from router.operator.operations import DRAIN
+
+    given = {} if seconds is None else {"seconds": seconds}
+    answer = _talk(admin, run_dir, lambda server: server.ask(DRAIN, **given))
+    if answer["state"] == "drained":
+        _print(["the server is drained"])
+    else:
+        _print([f"draining {answer['connections']} connections, {answer['seconds']:g} s left"])
+
+
 @app.command("log-level")
 def _log_level(
     level: Annotated[

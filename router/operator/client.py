@@ -70,7 +70,7 @@ class RunningServer:
             return self._get_status()
         return _checked(_ask(self._socket(self._run_dir), {"what": STATUS}), str(self._run_dir))
 
-    def ask(self, what: str, **fields: str) -> dict[str, Any]:
+    def ask(self, what: str, **fields: str | float) -> dict[str, Any]:
         """Ask ``router.operator.operations`` and return its answer. Raises Unreachable and Refused."""
         run_dir = self._run_dir
         if run_dir is None:
@@ -160,7 +160,7 @@ def _split_url(url: str) -> tuple[str, int]:
     return host, port
 
 
-def _ask(path: Path, request: dict[str, str]) -> dict[str, Any]:
+def _ask(path: Path, request: Mapping[str, str | float]) -> dict[str, Any]:
     """Send one request and return its answer."""
     answer = b""
     try:

@@ -7,6 +7,7 @@ A request is a JSON object, and so is the answer; one that can't be given is ``{
 | status | | what ``/status`` of the admin port shows |
 | who | user | what is known of a user: see ``core.chat.operator`` |
 | kick | user | closed: how many connections of the user were closed, with 1008 |
+| drain | seconds (optional) | state, seconds left, connections: from now on the server accepts none, and closes those that it has |
 | log_level | level | level: from now on every process logs what is at least so severe |
 
 A user is known to one worker, which is asked over its control pipe; one that is away or hangs is a sentence too.
@@ -19,13 +20,14 @@ from typing import Any, Final
 
 from core.chat.operator import KICK, WHO
 from core.placement import Placement
-from core.process.settings import Settings
+from core.process.settings import RULES, Settings
 from core.wire.protocol import Refusal
 from core.wire.validation import Validator
 from router.supervisor.children import NoAnswer
 from router.supervisor.roles import WORKER, Role
 
 STATUS: Final = "status"
+DRAIN: Final = "drain"
 LOG_LEVEL: Final = "log_level"
 
 #: Seconds that a worker has to answer; it may have to ask its store.
@@ -37,7 +39,7 @@ class Problem(Exception):
 
 
 class Operations:
-    """Answers requests. `set_log_level` raises ValueError, with a sentence, for what is no level."""
+    """Answers requests. `set_log_level` and `drain` raise ValueError, with a sentence, for what can't be done."""
 
     def __init__(
         self,
@@ -45,12 +47,14 @@ class Operations:
         roles: Sequence[Role],
         status: Callable[[], dict[str, Any]],
         set_log_level: Callable[[str], None],
+        drain: Callable[[float | None], dict[str, Any]],
     ) -> None:
         self._validator = Validator(settings.user_ids)
         self._placement = Placement(settings.workers)
         self._workers = {role.index: role for role in roles if role.kind == WORKER}
         self._status = status
         self._set_log_level = set_log_level
+        self._drain = drain
 
     async def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Answer a request; any object may be one."""
@@ -62,7 +66,9 @@ class Operations:
                 return await self._ask_worker(what, request.get("user"))
             if what == LOG_LEVEL:
                 return self._change_log_level(request.get("level"))
-            raise Problem(f"`what` must be one of {STATUS}, {WHO}, {KICK} and {LOG_LEVEL}")
+            if what == DRAIN:
+                return self._begin_drain(request.get("seconds"))
+            raise Problem(f"`what` must be one of {STATUS}, {WHO}, {KICK}, {LOG_LEVEL} and {DRAIN}")
         except Problem as problem:
             return {"problem": str(problem)}
         except Refusal as refusal:
@@ -77,6 +83,16 @@ class Operations:
             return await role.child.ask(_PATIENCE, what=what, user=user_id)
         except NoAnswer as problem:
             raise Problem(f"{role.name}, where this user lives, {problem}") from None
+
+    def _begin_drain(self, seconds: Any) -> dict[str, Any]:
+        most = RULES["drain_seconds"].le
+        assert most is not None, "the setting has bounds"
+        if seconds is not None and not (type(seconds) in (int, float) and 0 <= seconds <= most):
+            raise Problem(f"`seconds` must be a number from 0 to {most:g}")
+        try:
+            return self._drain(seconds)
+        except ValueError as problem:
+            raise Problem(str(problem)) from None
 
     def _change_log_level(self, level: Any) -> dict[str, Any]:
         if not isinstance(level, str):

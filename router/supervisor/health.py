@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from typing import Final
 
 from aiohttp import web
 
@@ -23,7 +24,16 @@ class Phase(StrEnum):
 
     STARTING = "starting"
     SERVING = "serving"
+    DRAINING = "draining"
+    DRAINED = "drained"
     STOPPING = "stopping"
+
+
+#: Why a server is not ready in a phase, where that needs more words than the phase.
+_WHY: Final = {
+    Phase.DRAINING: "the server is draining: it accepts no connections, and closes those that it has one after the other",
+    Phase.DRAINED: "the server is drained: it accepts no connections, and has none; stop or restart it",
+}
 
 
 class Health:
@@ -41,7 +51,7 @@ class Health:
 
     @property
     def status(self) -> str:
-        """In a word: ``starting``, ``ok``, ``degraded`` when a process has a problem, or ``stopping``."""
+        """In a word: ``ok``, ``degraded`` when a process has a problem, or the phase."""
         phase = self._phase()
         if phase is not Phase.SERVING:
             return phase
@@ -53,12 +63,14 @@ class Health:
         A front that is away is none as long as there is another one. All others are the processes' problems, which `/status` shows too.
         """
         phase = self._phase()
-        reasons = [f"the server is {phase}"] if phase is not Phase.SERVING else []
+        reasons = [_WHY.get(phase, f"the server is {phase}")] if phase is not Phase.SERVING else []
         reasons += self._problems()
         for role in self._roles:
             if role.kind == WORKER:
                 reasons += [f"{role.name}: {problem}" for problem in role.problems.values()]
-        if not any(role.kind == FRONT and role.state == "ready" for role in self._roles):
+        if phase not in _WHY and not any(
+            role.kind == FRONT and role.state == "ready" for role in self._roles
+        ):
             reasons.append("no front is ready, so no client can connect")
         return reasons
 

@@ -54,12 +54,23 @@ class Role:
         #: How often a process was killed since it hung.
         self.hangs = 0
         self.liveness = Liveness()
+        #: Whether nobody is to fill the place any more.
+        self.retired = False
 
     @property
     def state(self) -> str:
+        if self.child is None and self.retired:
+            return "stopped"
         if self.child is None:
             return "not running" if self.restart is None else "backing off"
         return "ready" if self.child.ready else "starting"
+
+    def retire(self) -> None:
+        """Start nobody in this place any more."""
+        self.retired = True
+        if self.restart is not None:
+            self.restart.cancel()
+            self.restart = None
 
     @property
     def follows_all(self) -> bool:
@@ -69,6 +80,8 @@ class Role:
     @property
     def problems(self) -> dict[Problem, str]:
         """What keeps it from serving as it should, each as a sentence in which it is *it*."""
+        if self.child is None and self.retired:
+            return {}
         if self.child is None or not self.child.ready:
             return {Problem.AWAY: f"it is {self.state}"}
         stats, problems = self.child.stats, {}

@@ -77,6 +77,12 @@ class ServiceManager:
         if self._is_ready:
             self.ready()
 
+    def more_time(self, seconds: float) -> None:
+        """Ask for so much time before the end of the server, besides the time that an end takes anyway."""
+        self._notify(
+            "STOPPING=1", self._state(), f"EXTEND_TIMEOUT_USEC={int((seconds + _MORE_TIME) * _MICROSECONDS)}"
+        )
+
     def stopping(self) -> None:
         """Tell that the server has begun to end; signs of life go on until `close`."""
         self._describe = lambda: "stopping"

@@ -10,7 +10,8 @@ child, so none outlives it.
                                                                          |
                                                                       a signal
 
-Signal handlers only note what was asked for. A second signal, a second or more after the first, ends all children at once.
+Signal handlers only note what was asked for. With a time for it, SIGTERM drains the server first (``router.supervisor.draining``). A signal
+a second or more after that ends the drain, and one during the stop ends all children at once.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import math
 import os
 import platform
 import signal
 import socket
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -33,17 +34,9 @@ from core.auth.tokens import load_verifier
 from core.events import fields
 from core.process.allocator import environment_of_children
 from core.process.capacity import limits_of_container
-from core.process.control import (
-    EXIT_CONFIGURATION,
-    LOG_LEVEL,
-    RELOAD_KEYS,
-    STOP,
-    STOP_REASON,
-    WORKER_GONE,
-)
+from core.process.control import EXIT_CONFIGURATION, LOG_LEVEL, RELOAD_KEYS, WORKER_GONE
 from core.process.logs import set_log_level
 from core.process.settings import PREFIX, ConfigurationError, Settings
-from core.wire.protocol import CloseCode
 from router.admin.dashboard import Dashboard
 from router.admin.metrics import MetricsCollector, MetricsPage
 from router.admin.port import AdminServer, parse_admin_hosts
@@ -54,6 +47,7 @@ from router.supervisor import listeners, preflight
 from router.supervisor.build import core_advice, core_kind, fastchat_version
 from router.supervisor.children import Child
 from router.supervisor.data_directory import DataDirectory, create_data_directory, lock_data_directory
+from router.supervisor.draining import Drain
 from router.supervisor.hang_watch import HangWatch
 from router.supervisor.health import Health, Phase
 from router.supervisor.orphans import reap_orphans
@@ -64,6 +58,7 @@ from router.supervisor.roles import FRONT, WORKER, Role
 from router.supervisor.run_directory import OPERATOR_SOCKET, RunDirectory, create_run_directory
 from router.supervisor.run_directory_watch import RunDirectoryWatch
 from router.supervisor.service_manager import ServiceManager
+from router.supervisor.stopping import stop_children
 from router.supervisor.terminal import Terminal
 
 _log = logging.getLogger("fastchat.supervisor")
@@ -73,10 +68,6 @@ _BUS_PATIENCE: Final = 5.0
 _BUS_RETRY: Final = 0.02
 #: Seconds between two looks at what all processes share.
 _CHECK_INTERVAL: Final = 1.0
-#: Seconds that fronts, then workers, have for telling their clients and ending; they take less than half of it.
-_STOP_PATIENCE: Final = 5.0
-#: That time is passed in so many parts: if this process is suspended, it loses no more than one of them.
-_STOP_LOOKS: Final = 20
 #: Seconds within which a second signal is the first one again, by another way: make passes on what the whole group gets.
 _SAME_SIGNAL: Final = 1.0
 #: The settings that `/status` shows; others may be secret one day.
@@ -136,15 +127,16 @@ class Supervisor:
         self._keep = Path()
         #: The exit code, once it is settled that the server ends; and when a signal settled it.
         self._end: asyncio.Future[int] = self._loop.create_future()
-        self._stopping_since = 0.0
+        self._stopping_since = -math.inf
+        self._drain = Drain(self._loop, self._roles, settings.drain_seconds, self._close_listeners)
         self._terminal = Terminal(self._loop, partial(self._stop_for, "the terminal was closed"))
         #: Whether everybody was ready once, and the operator was told.
         self._announced = False
 
     async def run(self) -> int:
         """Serve until told to stop; the exit code. Raises ConfigurationError when the server can't be started like this, and CannotBoot."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._loop.add_signal_handler(number, self._stop_for, number.name)
+        self._loop.add_signal_handler(signal.SIGINT, self._stop_for, signal.SIGINT.name)
+        self._loop.add_signal_handler(signal.SIGTERM, self._stop_for, signal.SIGTERM.name, True)
         self._loop.add_signal_handler(signal.SIGHUP, self._service_manager.reload, self._reload)
         self._service_manager.start()
         self._loop.call_later(_CHECK_INTERVAL, self._check)
@@ -199,7 +191,7 @@ class Supervisor:
         await self._admin.start()
         self._recorder.start()
         self._run_directory = await create_run_directory(settings.run_dir, port)
-        operations = Operations(settings, self._roles, self.status, self.set_log_level)
+        operations = Operations(settings, self._roles, self.status, self.set_log_level, self.drain)
         self._operators = OperatorSocket(self._run_directory.path / OPERATOR_SOCKET, operations.answer)
         await self._operators.start()
         self._run_directory_watch = RunDirectoryWatch(self._run_directory, self._operators)
@@ -287,6 +279,7 @@ class Supervisor:
 
     def _ready(self, role: Role, child: Child) -> None:
         role.policy.ready(time.monotonic())
+        self._drain.joined(child)
         if self._announced:
             _log.info("%s is back", role.name, extra=fields(pid=child.pid))
             self._recorder.back(role)
@@ -338,6 +331,8 @@ class Supervisor:
     def _recover(self, role: Role, how: str, child: Child | None = None) -> None:
         """Start the process of `role` again, which ended, or could not even be started."""
         role.last_end = how
+        if role.retired:
+            return
         refused, code = (child.refused, child.exit_code) if child is not None else (None, None)
         verdict = role.policy.died(time.monotonic(), how, refused, code)
         if isinstance(verdict, GiveUp):
@@ -356,16 +351,37 @@ class Supervisor:
 
     # -- The end --
 
-    def _stop_for(self, why: str) -> None:
+    def _stop_for(self, why: str, may_drain: bool = False) -> None:
         now = time.monotonic()
-        if not self._end.done():
+        is_same_signal = now - self._stopping_since <= _SAME_SIGNAL
+        if self._end.done():
+            if not is_same_signal:
+                _log.warning("%s again: ending all processes at once", why)
+                for child in self._children():
+                    child.signal(signal.SIGKILL)
+        elif may_drain and self._announced and self._drain.precedes_stop:
+            self._stopping_since = now
+            _log.info("%s: draining, then stopping", why)
+            self._drain.begin_then(self._stop)
+            self._service_manager.more_time(self._drain.seconds_left)
+        elif not is_same_signal:
             self._stopping_since = now
             _log.info("%s: stopping", why)
+            self._stop()
+
+    def _stop(self) -> None:
+        if not self._end.done():
             self._end.set_result(0)
-        elif now - self._stopping_since > _SAME_SIGNAL:
-            _log.warning("%s again: ending all processes at once", why)
-            for child in self._children():
-                child.signal(signal.SIGKILL)
+
+    def drain(self, seconds: float | None) -> dict[str, Any]:
+        """Take no more connections, and close those that are there. Raises ValueError for a server that starts or stops."""
+        if self._phase() in (Phase.STARTING, Phase.STOPPING):
+            raise ValueError(f"the server is {self._phase()}")
+        return self._drain.begin(seconds)
+
+    def _close_listeners(self) -> None:
+        for listener in (listener for each in self._listeners for listener in each):
+            listener.close()
 
     def _reload(self) -> None:
         """Read the keys of tokens again (SIGHUP); settings are read at the start only."""
@@ -389,12 +405,12 @@ class Supervisor:
         for role in self._roles:
             if role.restart is not None:
                 role.restart.cancel()
-        for listener in (listener for each in self._listeners for listener in each):
-            listener.close()
+        self._drain.stop()
+        self._close_listeners()
         # The fronts first: what they still hand over finds its worker, which then says goodbye in its place.
-        await self._stop(self._children(FRONT))
-        await self._stop(self._children(WORKER))
-        await self._stop(self._children(None))
+        await stop_children(self._children(FRONT))
+        await stop_children(self._children(WORKER))
+        await stop_children(self._children(None))
         if self._run_directory_watch is not None:
             await self._run_directory_watch.stop()
         if self._operators is not None:
@@ -405,25 +421,6 @@ class Supervisor:
             self._run_directory.remove()
         if self._data_directory is not None:
             self._data_directory.release()
-
-    async def _stop(self, children: Iterable[Child]) -> None:
-        running = list(children)
-        for child in running:
-            if child.ready:
-                child.send(STOP, code=int(CloseCode.SHUTTING_DOWN), reason=STOP_REASON)
-            else:
-                child.signal(signal.SIGTERM)  # it may not listen yet, and nobody is connected to it
-        if not running:
-            return
-        gone = [child.gone for child in running]
-        for _ in range(_STOP_LOOKS):
-            await asyncio.wait(gone, timeout=_STOP_PATIENCE / _STOP_LOOKS)
-        for child in running:
-            if child.exit_code is None:
-                about = fields(pid=child.pid, seconds=_STOP_PATIENCE)
-                _log.error("%s did not stop in time and is killed", child.name, extra=about)
-                child.signal(signal.SIGKILL)
-        await asyncio.wait(gone)
 
     def _children(self, kind: str | None = None) -> list[Child]:
         """Return those of one kind, or all, also the one that prepares."""
@@ -455,7 +452,9 @@ class Supervisor:
     def _phase(self) -> Phase:
         if self._end.done():
             return Phase.STOPPING
-        return Phase.SERVING if self._announced else Phase.STARTING
+        if not self._announced:
+            return Phase.STARTING
+        return self._drain.phase or Phase.SERVING
 
     def _in_a_line(self) -> str:
         """Return the state of everything, for the service manager."""

@@ -12,6 +12,7 @@ import pytest
 import uvloop
 
 from core.process.settings import Settings
+from core.wire.protocol import reconnect_in
 from fastchat_client import _backoff, _conversation, _machine, _requests
 from router.front.reception import Reception
 from router.front.sockets import now
@@ -139,6 +140,9 @@ def test_the_waits_are_those_of_the_python_client() -> None:
     assert (_backoff.BASE, _backoff.CAP) == (connecting.BACK_OFF_FIRST, connecting.BACK_OFF_MAX)
     restart, slept = connecting.RESTART_SPREAD, connecting.SLEPT_SPREAD
     assert {1001: restart, 1012: restart, 4002: slept} == _backoff.SPREAD
+    told = _backoff.SUGGESTION.search(reconnect_in("server is restarting", 12.34))
+    assert told is not None
+    assert told[1] == "12.3"
     assert _backoff.OVERLOAD_REST == connecting.OVERLOAD_REST
     assert _backoff.OVERLOAD_STEP == connecting.OVERLOAD_ATTEMPTS
     assert _backoff.GOOD_AFTER == connecting.GOOD_AFTER
@@ -164,6 +168,7 @@ def test_the_waits_are_those_of_the_javascript_client() -> None:
         "OVERLOAD_PAUSE": f"{connecting.OVERLOAD_REST:g} * SECOND",
         "OVERLOAD_TRIES": f"{connecting.OVERLOAD_ATTEMPTS}",
         "AGAIN_AFTER": f"{connecting.BACK_OFF_FIRST:g} * SECOND",
+        "SUGGESTION": f"/{_backoff.SUGGESTION.pattern}/",
         "HISTORY_TRIES": f"{connecting.HISTORY_TRIES}",
     }
     constants = dict(re.findall(r"^(?:export )?const ([A-Z_]+) = (.+);", source, re.MULTILINE))

@@ -292,6 +292,7 @@ def test_make_reaches_the_same(server: Server) -> None:
         (["status", "ARGS=--json"], 0, '"status":"ok"'),
         (["who", f"USER_ID={user}"], 2, f"{user} has never been here"),  # make's own code for any failure
         (["kick", f"USER_ID={user}"], 2, "0 connections closed"),
+        (["drain", "ARGS=--help"], 0, "one after the other"),
     ):
         done = subprocess.run(
             ["make", "--no-print-directory", *words, f"ADMIN_PORT={port}"],

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.wire.protocol import UNCOMMITTED_MAX
+from core.wire.protocol import UNCOMMITTED_MAX, CloseCode
 from tests.core.world import TIMESTAMP, Device, Pair, World
 
 COMMANDS = World(1).shards[0].commands
@@ -442,6 +442,39 @@ def test_d29_a_sender_with_256_uncommitted_messages_is_not_read_from(far: bool) 
     pair.world.settle()
     assert ann.reading
     assert len(bob.take("MSG")) == len(ann.take("MSG_ACK")) == UNCOMMITTED_MAX
+
+
+def test_d28_who_is_told_to_go_gets_its_answers_first_and_asks_for_nothing_more(far: bool) -> None:
+    """A server that drains stops reading from a client, waits until it `is_settled`, and then closes with a time to come back."""
+    pair = Pair(far)
+    ann, bob = pair.chatting()
+    store = pair.world.stores[pair.world.placement.worker_of(pair.bob)]
+    store.slow = True
+    ann.msg(pair.bob, "last words", settle=False)
+    ann.session.stop_reading()
+    assert (ann.reading, ann.session.is_settled) == (False, False)
+    store.slow = False
+    pair.world.settle()
+    assert (ann.reading, ann.session.is_settled) == (False, True)
+    assert len(ann.take("MSG_ACK")) == 1
+    ann.session.close(CloseCode.RESTARTING, "server is restarting", pair.world.now, 0.72)
+    assert ann.closed == (1012, "server is restarting; reconnect in 0.7 s")
+    shard = pair.world.shard_of(pair.ann)
+    counted = [name for name in shard.counters if name.startswith("closes_total")]
+    assert counted == ['closes_total{by="server",code="1012",reason="server is restarting"}']
+    assert bob.contents() == ["last words"]
+
+
+def test_who_waits_for_an_open_chat_is_not_settled() -> None:
+    pair = Pair(True)
+    ann = pair.come(pair.ann)
+    pair.come(pair.bob)
+    pair.world.stalled.add(1)
+    ann.open_chat(pair.bob)
+    assert not ann.session.is_settled
+    pair.world.stalled.clear()
+    pair.world.settle()
+    assert ann.session.is_settled
 
 
 def test_a_closed_session_takes_nothing_more(pair: Pair) -> None:

@@ -59,6 +59,8 @@ def test_a_variable_sets_and_a_flag_wins(monkeypatch: pytest.MonkeyPatch) -> Non
         ("USER_IDS", "uuid5"),
         ("PRESENCE", "nobody"),
         ("MESSAGES_PER_MINUTE", "-1"),
+        ("DRAIN_SECONDS", "-1"),
+        ("DRAIN_SECONDS", "3601"),
         ("TYPING_PER_MINUTE", "many"),
         ("PINGS_PER_SECOND", "-0.5"),
         ("PINGS_PER_SECOND", "nan"),

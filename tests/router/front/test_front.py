@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import pytest
 
-from core.process.control import REFUSED, decode_control
+from core.process.control import DRAIN, REFUSED, decode_control, encode_control
 from core.process.settings import Settings
 from tests.router.front_process import (
     HEAD,
@@ -116,6 +116,26 @@ def test_no_new_client_is_accepted_by_a_front_that_stops(run_dir: Path) -> None:
             late.send(HEAD)
             assert front.wait() == 0
             assert late.is_silent()
+
+
+def test_a_front_that_drains_answers_those_who_wait_in_its_backlog(run_dir: Path) -> None:
+    """It is the last that listens on this socket: who comes after it is refused."""
+    with FrontProcess(run_dir) as front, ExitStack() as stack:
+        lobby = stack.enter_context(front.client())
+        front.signal(signal.SIGSTOP)
+        waiting = [stack.enter_context(front.client(upgrade=False)) for _ in range(40)]
+        front.listener.close()
+        front.control.send(encode_control(DRAIN, seconds=30.0))
+        front.control.send(encode_control(DRAIN, seconds=0.0))
+        front.signal(signal.SIGCONT)
+        for client in waiting:
+            answer = client.read_all()
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"\r\nRetry-After: 1\r\n" in answer
+        assert lobby.closed() == (1012, "server is restarting")
+        with pytest.raises(ConnectionRefusedError):
+            front.client(upgrade=False)
+        assert front.wait() == 0
 
 
 def test_a_front_ends_at_once_when_the_supervisor_is_gone(run_dir: Path) -> None:

@@ -37,7 +37,7 @@ def operator(server: ServerProcess) -> RunningServer:
     return RunningServer({}, f"http://127.0.0.1:{server.admin_port}")
 
 
-def refused(server: ServerProcess, what: str, **fields: str) -> str:
+def refused(server: ServerProcess, what: str, **fields: str | float) -> str:
     """The sentence with which a request is refused."""
     with pytest.raises(Refused) as caught:
         operator(server).ask(what, **fields)
@@ -134,10 +134,13 @@ def test_a_worker_that_is_away_is_a_sentence_at_once(pretending: ServerProcess) 
 @pytest.mark.parametrize(
     ("what", "fields", "sentence"),
     [
-        ("restart", {}, "`what` must be one of status, who, kick and log_level"),
+        ("restart", {}, "`what` must be one of status, who, kick, log_level and drain"),
         ("who", {}, "`user` must be UUID v4; it is missing or null"),
         ("kick", {"user": "alice"}, "`user` must be UUID v4; it is 'alice'"),
         ("who", {"user": "x" * 3000}, "`user` must be UUID v4; it is 'xxxx"),
+        ("drain", {"seconds": "soon"}, "`seconds` must be a number from 0 to 3600"),
+        ("drain", {"seconds": -1.0}, "`seconds` must be a number from 0 to 3600"),
+        ("drain", {"seconds": 3601}, "`seconds` must be a number from 0 to 3600"),
         ("log_level", {}, "`level` must be a string"),
         ("log_level", {"level": "loud"}, "not 'loud'"),
     ],
