@@ -8,10 +8,10 @@ device missed, and before all messages. What was written is not yet seen: only w
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from core.chat.chat import Chat
 
@@ -60,3 +60,21 @@ class Announcements:
                 del written[chat]
             chats += earlier
         return chats
+
+    # -- For a successor --
+
+    def export(self) -> dict[str, Any]:
+        """Return the chats, by their peers."""
+        return {
+            "pending": [chat.peer for chat in self.pending],
+            "written": {chat.peer: position for chat, position in self.written.items()},
+            "asked": {chat.peer: position for chat, position in self.asked.items()},
+        }
+
+    def restore(self, record: dict[str, Any], chats: Mapping[str, Chat]) -> None:
+        """Take over what `export` has returned; `chats` are those of the user, by peer."""
+        self.pending = OrderedDict.fromkeys(
+            chats[peer] for peer in record.get("pending", ()) if peer in chats
+        )
+        self.written = {chats[peer]: at for peer, at in record.get("written", {}).items() if peer in chats}
+        self.asked = {chats[peer]: at for peer, at in record.get("asked", {}).items() if peer in chats}

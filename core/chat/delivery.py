@@ -16,9 +16,10 @@ such a ping, by a MSG_ACK of a message behind it, or by whatever the user does i
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from core.chat.announcements import Announcements
 from core.chat.chat import chat_opened_frame
@@ -233,6 +234,26 @@ class Delivery:
             if session.user is not None and not session.closed:
                 self.pump(session.user, session, now)
 
+    # -- For a successor --
+
+    def export(self) -> dict[Device, dict[str, Any]]:
+        """Return what is noted here about sessions."""
+        notes: dict[Device, dict[str, Any]] = {}
+        for due, session, seq in self._confirmed:
+            if not session.closed:
+                notes.setdefault(session, {}).setdefault("confirmed", []).append([due, seq])
+        for session, due in self._to_ask.items():
+            notes.setdefault(session, {})["ask_at"] = due
+        return notes
+
+    def restore(self, session: Device, record: dict[str, Any]) -> None:
+        """Take over what `export` has returned for a session. What it has not been written yet is read again by `pump`."""
+        for due, seq in record.get("confirmed", ()):
+            insort(self._confirmed, (due, session, seq), key=_due)
+        ask_at = record.get("ask_at")
+        if ask_at is not None:
+            self._to_ask[session] = ask_at
+
     # -- Inside --
 
     def _next(self, user: User, session: Device, mailbox: Mailbox[Message]) -> Message | None:
@@ -352,6 +373,10 @@ class Delivery:
             self._store.save_acknowledged(user, partial(self._receipts.delivered, user.user_id, told))
         else:
             self._store.save_acknowledged(user)
+
+
+def _due(confirmed: tuple[float, Device, int]) -> float:
+    return confirmed[0]
 
 
 def _ping_payload(seq: int) -> bytes:

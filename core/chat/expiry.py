@@ -68,6 +68,11 @@ class Expiries:
         left = session.expires - self.clock.seconds()
         self._put(session, session.expires - min(ANNOUNCE_SECONDS, left / 2.0))
 
+    def watch_again(self, session: Session, due: int) -> None:
+        """Watch a session of the predecessor, for which something is due in that second: the notice, or the end behind it."""
+        if session.expires:
+            self._put(session, due)
+
     def forget(self, session: Session) -> None:
         """Note that the session has ended, or is to be watched anew."""
         bucket = self._buckets.get(session.expiry_due)

@@ -73,3 +73,12 @@ class Pace:
             self._refused = 0
         self._refused += 1
         return self._refused > REFUSALS_PER_MINUTE and self._bad_minutes >= _MINUTES - 1
+
+    def export(self) -> list[float]:
+        """Return what `restore` needs in a successor."""
+        return [self._credit, self._at, self._minute_ends, self._refused, self._bad_minutes]
+
+    def restore(self, exported: list[float]) -> None:
+        """Go on from where the credit of the predecessor was."""
+        self._credit, self._at, self._minute_ends, refused, bad_minutes = exported
+        self._refused, self._bad_minutes = int(refused), int(bad_minutes)

@@ -12,7 +12,7 @@ and may ask after people with whom they have a chat.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from core.chat.envelope import Record, RecordKind
 from core.chat.exchange import Exchange
@@ -122,10 +122,7 @@ class Presence:
         """Note that a device of `user` has said HELLO (again): tell it who is online, and the others if that is news."""
         self._leaving.pop(user.user_id, None)
         if user.user_id not in self._local:
-            self._local[user.user_id] = user
-            for peer, chat in user.chats.items():
-                if chat.saved:
-                    self._watchers.setdefault(peer, set()).add(user.user_id)
+            self._enter(user)
         self.named(user)
         if session not in self._sessions:
             self._sessions[session] = None
@@ -306,7 +303,75 @@ class Presence:
             if not replica.users:
                 replica.users.clear()
 
+    # -- For a successor --
+
+    @property
+    def unpublished(self) -> int:
+        """How many joins and leaves the other workers are not told yet."""
+        return len(self._joined) + len(self._left)
+
+    def export(self) -> dict[str, Any]:
+        """Return what is known of everybody, with `unpublished` at 0. The users who live here come one by one (`restore_user`)."""
+        return {
+            "everyone": self._everyone,
+            "online": self._online,
+            "leaving": self._leaving,
+            "replicas": [
+                [worker, replica.generation, replica.version, list(replica.users)]
+                for worker, replica in self._replicas.items()
+            ],
+            "changed": {user_id: [*change] for user_id, change in self._changed.items()},
+            "revision": self._revision,
+        }
+
+    def restore(self, record: dict[str, Any]) -> None:
+        """Take over what `export` has returned, before anything else has happened here."""
+        if self._mode == "auto":
+            self._everyone = record.get("everyone", True)
+        self._online.update(record.get("online", {}))
+        self._leaving.update(record.get("leaving", {}))
+        for worker, generation, version, users in record.get("replicas", ()):
+            replica = self._replicas[worker]
+            replica.generation, replica.version = generation, version
+            replica.users.update(users)
+        for user_id, (name, revision) in record.get("changed", {}).items():
+            self._changed[user_id] = name, revision
+        self._revision = record.get("revision", 0)
+
+    def locals(self) -> list[User]:
+        """Return the users who live here and are online, or have the grace to come back."""
+        return list(self._local.values())
+
+    def is_due(self, session: Device) -> bool:
+        """Return whether a session is to be told that somebody came, went or changed the name."""
+        return session in self._dirty
+
+    def restore_user(self, user: User, due: list[Device], now: float) -> None:
+        """Note that a user lives here, with the devices that the predecessor had; `due` are those that are to be told something.
+
+        Nobody is told that this user came. Whose devices have all been lost on the way has the grace from now on.
+        """
+        self._enter(user)
+        for session in user.sessions:
+            self._sessions[session] = None
+        for session in due:
+            self._dirty[session] = None
+        if not user.sessions:
+            self._leaving.setdefault(user.user_id, now + PRESENCE_GRACE)
+
+    def lost(self, user_id: str, now: float) -> None:
+        """Note that a user of the predecessor can't be loaded: the grace begins."""
+        if user_id in self._online:
+            self._leaving.setdefault(user_id, now + PRESENCE_GRACE)
+
     # -- Inside --
+
+    def _enter(self, user: User) -> None:
+        """Note that a user lives here, and whom that user has a chat with."""
+        self._local[user.user_id] = user
+        for peer, chat in user.chats.items():
+            if chat.saved:
+                self._watchers.setdefault(peer, set()).add(user.user_id)
 
     def _introduce(self, worker: int) -> None:
         """Tell a worker who is online here, and ask who is there."""

@@ -67,6 +67,11 @@ class SlidingWindow:
         times = self._times
         return [time for time in (*times[self._oldest :], *times[: self._oldest]) if time > start]
 
+    def count_all(self, times: list[float]) -> None:
+        """Count what another window has counted (`recent_times`), oldest first."""
+        for time in times:
+            self.count(time)
+
     def allow(self, now: float) -> bool:
         """Count one event if it is allowed, and say whether it was."""
         if self.retry_after(now) > 0.0:
@@ -97,6 +102,15 @@ class TokenBucket:
             return 0.0
         self._tokens = tokens
         return (1.0 - tokens) / self._rate
+
+    def export(self) -> list[float]:
+        """Return what `restore` needs in a successor."""
+        return [self._tokens, self._refilled]
+
+    def restore(self, exported: list[float]) -> None:
+        """Go on from where the bucket of the predecessor was."""
+        tokens, self._refilled = exported
+        self._tokens = min(self._burst, tokens)
 
 
 def rate_limited(what: str, limit: int, wait: float) -> Refusal:

@@ -47,6 +47,11 @@ class Receipts:
         #: (recipient, sender, message id) of those of which the sender has been told neither `delivered` nor, since, `read`.
         self._owed: set[tuple[str, str, str]] = set()
 
+    @property
+    def owed(self) -> int:
+        """How many receipts wait for acknowledgements that could not be saved."""
+        return len(self._owed)
+
     # -- At the recipient's shard --
 
     def read(self, session: Session, user: User, message_id: str, sender: str) -> None:

@@ -200,6 +200,51 @@ class Session(Device):
         #: What this connection has asked for and is not decided: messages, HISTORY, acknowledgements that the store looks up.
         self.in_flight = 0
 
+    # -- For a successor --
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether something that its client has asked for is not done."""
+        return bool(self._queue.held or len(self._queue) or self.in_flight)
+
+    def export(self) -> dict[str, Any]:
+        """Return what a successor needs, if nothing is `unfinished`."""
+        return {
+            **Device.export(self),
+            "claimed": self.claimed,
+            "first": self.first,
+            "hello_deadline": self.hello_deadline,
+            "expires": self.expires,
+            "expiry_due": self.expiry_due,
+            "token_tries": self.token_tries,
+            "pings": None if self._pings is None else self._pings.export(),
+            # Also those that are over: they count no more.
+            "strikes": [] if self._strikes is None else self._strikes.recent_times(-math.inf),
+            "slow_until": self._slow_until,
+            "pace": None if self._pace is None else self._pace.export(),
+        }
+
+    def restore(self, record: dict[str, Any]) -> None:
+        """Take over what `export` has returned, but for the watch over `expires`. Reading stops for as long as it had to."""
+        Device.restore(self, record)
+        self.claimed = record.get("claimed", self.claimed)
+        self.first = record.get("first", False)
+        self.hello_deadline = record.get("hello_deadline", self.hello_deadline)
+        self.expires = record.get("expires", 0.0)
+        self.token_tries = record.get("token_tries", 0)
+        pings, strikes, pace = record.get("pings"), record.get("strikes"), record.get("pace")
+        if pings is not None:
+            self._pings = TokenBucket(self._host.settings.pings_per_second, PING_BURST, self.since)
+            self._pings.restore(pings)
+        if strikes:
+            self._strikes = SlidingWindow(STRIKES_PER_MINUTE)
+            self._strikes.count_all(strikes)
+        if pace is not None:
+            self._pace = Pace(self.since)
+            self._pace.restore(pace)
+        self._slow_until = record.get("slow_until", 0.0)
+        self.adjust_reading()
+
     # -- From the connection --
 
     def receive(self, payload: bytes, now: float) -> None:

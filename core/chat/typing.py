@@ -7,7 +7,7 @@ longer there to say so. All indicators live equally long, so a dictionary in ord
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.chat.envelope import RecordKind, TypingFlag
 from core.chat.exchange import Exchange
@@ -122,6 +122,27 @@ class TypingIndicators:
             del self._until[pair]
             sender, recipient = pair
             self._show(sender, recipient, False)
+
+    # -- For a successor --
+
+    def export(self) -> list[list[Any]]:
+        """Return what is shown: sender, recipient, and until when, the first to expire first."""
+        return [[*pair, until] for pair, until in self._until.items()]
+
+    def restore(self, shown: list[list[Any]]) -> None:
+        """Take over what `export` has returned."""
+        self._until = {(sender, recipient): until for sender, recipient, until in shown}
+
+    def held(self, session: Device) -> dict[str, bool]:
+        """Return what a session has not been told, since it does not keep up: sender -> whether typing."""
+        return self._held.get(session, {})
+
+    def hold(self, session: Device, held: dict[str, bool]) -> None:
+        """Take over what `held` has returned for a session."""
+        if held:
+            self._held[session] = held
+
+    # -- Inside --
 
     def _show(self, sender: str, recipient: str, is_typing: bool) -> None:
         user = self._users.get(recipient)

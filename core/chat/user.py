@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from core.chat.announcements import Announcements
 from core.chat.chat import Chat
 from core.chat.mailbox import Entry, Mailbox
 from core.chat.ports import Connection
@@ -16,7 +17,6 @@ from core.process.settings import Settings
 from core.wire.protocol import Capability
 
 if TYPE_CHECKING:
-    from core.chat.announcements import Announcements
     from core.chat.envelope import Record
 
 #: No capabilities, once for all connections.
@@ -170,12 +170,38 @@ class User:
         for window, times in zip(
             self._windows(), counted, strict=False
         ):  # another version may have had fewer limits, or more
-            for time in times:
-                window.count(time)
+            window.count_all(times)
 
     def _windows(self) -> tuple[SlidingWindow, ...]:
         rare = self.rare
         return self.messages, rare.typing, rare.open_chats, self.hellos, rare.histories, rare.presences
+
+    def export(self, timestamp: bytes) -> dict[str, Any]:
+        """Return what a successor needs and the store does not have, but for what is `counted`; `timestamp` is now.
+
+        Of what was heard only that is left which an answer could have to wait for. Nobody needs the rest unless the clock is set back.
+        """
+        return {
+            "last_close": None if self.last_close is None else [*self.last_close],
+            "heard_at": {
+                peer: chat.heard_at.decode()
+                for peer, chat in self.chats.items()
+                if chat.heard_at >= timestamp
+            },
+            "receipts_due": [[seq, *message] for seq, message in self.mailbox.receipts_due.items()],
+        }
+
+    def restore(self, record: dict[str, Any]) -> None:
+        """Take over what `export` has returned, for a user who has been loaded from the store."""
+        close = record.get("last_close")
+        if close is not None:
+            self.last_close = Close(*close[:4])
+        for peer, heard_at in record.get("heard_at", {}).items():
+            if peer in self.chats:
+                self.chats[peer].heard_at = heard_at.encode()
+        due = record.get("receipts_due")
+        if due:
+            self.mailbox.receipts_due = {seq: (sender, message_id) for seq, sender, message_id in due}
 
     @property
     def busy(self) -> bool:
@@ -275,6 +301,59 @@ class Device:
         if self.user is not None and not self.closed:
             self.user.last_close = Close(by, code, reason, now)
 
+    def export(self) -> dict[str, Any]:
+        """Return what a successor needs. Messages that were read for it and not written are read again."""
+        told = self.announcements
+        return {
+            "since": self.since,
+            "chosen_peer": self.chosen_peer,
+            "received_peer": self.received_peer,
+            "typing_to": self.typing_to,
+            "cursor": self.cursor,
+            "furthest": self.furthest,
+            "missed_through": self.missed_through,
+            "confirm_asked": self.confirm_asked,
+            "confirm_asked_at": _finite(self.confirm_asked_at),
+            "confirm_seq": self.confirm_seq,
+            "announcements": None if told is None else told.export(),
+            "capabilities": sorted(self.capabilities),
+            "presence_told": _finite(self.presence_told),
+            "presence_revision": self.presence_revision,
+            "presence_full": self.presence_full,
+            "presence_changes": self.presence_changes,
+        }
+
+    def restore(self, record: dict[str, Any]) -> None:
+        """Take over what `export` has returned; `user` is set already.
+
+        `chosen_by` stays lower than all tickets: no request is open that could choose an earlier chat, and those of the successor may have
+        lower numbers than those of the predecessor.
+        """
+        self.since = record.get("since", self.since)
+        self.chosen_peer = record.get("chosen_peer")
+        self.received_peer = record.get("received_peer")
+        self.typing_to = record.get("typing_to")
+        self.cursor = record.get("cursor", 0)
+        self.furthest = record.get("furthest", 0)
+        self.missed_through = record.get("missed_through", 0)
+        self.confirm_asked = record.get("confirm_asked", -1)
+        self.confirm_asked_at = _time(record.get("confirm_asked_at"))
+        self.confirm_seq = record.get("confirm_seq", 0)
+        told = record.get("announcements")
+        if told is not None and self.user is not None:
+            self.announcements = Announcements()
+            self.announcements.restore(told, self.user.chats)
+        self.use(record.get("capabilities"))
+        self.presence_told = _time(record.get("presence_told"))
+        self.presence_revision = record.get("presence_revision", 0)
+        self.presence_full = record.get("presence_full", True)
+        self.presence_changes = record.get("presence_changes")
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether something that its client has asked for is not done."""
+        raise NotImplementedError
+
     def close(self, code: int, reason: str, now: float) -> None:
         """End the connection from this side."""
         raise NotImplementedError
@@ -282,3 +361,13 @@ class Device:
     def continue_later(self, key: str) -> None:
         """Go on, at the end of this loop turn, with what waits in line for `key`."""
         raise NotImplementedError
+
+
+def _finite(time: float) -> float | None:
+    """Return a time as JSON can hold it: None for what has never been."""
+    return None if time == -math.inf else time
+
+
+def _time(finite: float | None) -> float:
+    """Undo `_finite`."""
+    return -math.inf if finite is None else finite

@@ -43,6 +43,11 @@ class Users:
         """Return a user in memory. Raises KeyError."""
         return self.known[user_id]
 
+    @property
+    def loading(self) -> int:
+        """How many are being looked up."""
+        return len(self._loading)
+
     def find(self, user_id: str, then: Found[User | None], now: float) -> None:
         """Call `then` with a user of this shard, None for one never seen: at once if the user is in memory, else when the store has looked.
 

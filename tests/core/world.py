@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from core.chat.envelope import pack_envelope
 from core.chat.shard import Shard
+from core.chat.succession import begin, export, resume, unfinished
 from core.placement import Placement
 from core.process.settings import Settings
 from core.wire.frames import FrameError
@@ -366,6 +367,43 @@ class World:
         self.cut_off.discard(index)
         self.shards[index].start()
         self.settle()
+
+    def succeed(self, index: int) -> bool:
+        """Replace worker `index` by another process that takes its connections over; whether it was quiet, so that this could be done."""
+        self.settle()
+        if unfinished(self.shards[index]) or self.stores[index].waiting:
+            return False
+        taken = self.export(index)
+        self.shards[index] = self._shard(index)
+        self.resume(index, taken)
+        self.settle()
+        return True
+
+    def export(self, index: int) -> list[tuple[dict[str, Any], list[Device]]]:
+        """What a worker gives to its successor, and the devices that each record is about, in their order."""
+        shard = self.shards[index]
+        devices = {
+            device.session: device
+            for device in self.devices
+            if device.open and self.placement.worker_of(device.user_id) == index
+        }
+        return [
+            (json.loads(json.dumps(record)), [devices[session] for session in sessions])
+            for record, sessions in export(shard, devices, self.now)
+        ]
+
+    def resume(self, index: int, taken: list[tuple[dict[str, Any], list[Device]]]) -> None:
+        """Give a new worker what `export` has returned, and let it go on."""
+        shard = self.shards[index]
+        begin(shard, taken[0][0], self.now)
+        resumed: list[float] = []
+        for record, devices in taken[1:]:
+            for device in devices:
+                device.session = shard.connect(device, device.user_id, 0, self.now)
+            resume(shard, record, [device.session for device in devices], resumed.append, self.now)
+        while len(resumed) < len(taken) - 1:
+            shard.end_turn(self.now)
+        shard.start()
 
     def restart(self, index: int, lost: bool = False) -> None:
         """Kill a worker, and start a new process in its place."""
