@@ -352,6 +352,7 @@ class Presence:
         Nobody is told that this user came. Whose devices have all been lost on the way has the grace from now on.
         """
         self._enter(user)
+        self._online.setdefault(user.user_id, user.display_name)
         for session in user.sessions:
             self._sessions[session] = None
         for session in due:

@@ -15,9 +15,11 @@ import math
 import random
 import uuid
 from collections import deque
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 
+from core.auth.tokens import TokenVerifier
 from core.chat.envelope import pack_envelope
 from core.chat.shard import Shard
 from core.chat.succession import begin, export, resume, unfinished
@@ -30,6 +32,10 @@ from tests.core.recording_store import RecordingStore
 #: Where the clock of every world starts, in monotonic seconds and as time of day.
 START: Final = 1000.0
 TIMESTAMP: Final = b"2024-01-01T12:00:00.000Z"
+
+
+#: What a worker gives to its successor: records, and the devices that each is about.
+Taken = list[tuple[dict[str, Any], "list[Device]"]]
 
 
 class FixedClock:
@@ -252,6 +258,8 @@ class World:
         self.settings = Settings(workers=workers, **settings)
         self.placement = Placement(workers)
         self.clock = FixedClock()
+        #: Checks the tokens that are shown to workers which begin from now on.
+        self.tokens: TokenVerifier | None = None
         self.chance = SeededChance(-1 - workers)
         self.devices: list[Device] = []
         self.buses = [RecordingBus(self, index) for index in range(workers)]
@@ -274,7 +282,7 @@ class World:
         store = self.stores[index] = RecordingStore(self.stores[index].records)
         bus = self.buses[index] = RecordingBus(self, index)
         generation = self._random.getrandbits(64)
-        shard = Shard(index, generation, self.settings, bus, store, self.clock, self.chance)
+        shard = Shard(index, generation, self.settings, bus, store, self.clock, self.chance, self.tokens)
         store.listen(shard)
         return shard
 
@@ -368,18 +376,22 @@ class World:
         self.shards[index].start()
         self.settle()
 
-    def succeed(self, index: int) -> bool:
-        """Replace worker `index` by another process that takes its connections over; whether it was quiet, so that this could be done."""
+    def succeed(self, index: int, change: Callable[[Taken], None] | None = None) -> None:
+        """Replace worker `index`, which must be quiet, by another process that takes its connections over.
+
+        `change` may change what it is given.
+        """
         self.settle()
-        if unfinished(self.shards[index]) or self.stores[index].waiting:
-            return False
+        assert unfinished(self.shards[index]) is None
+        assert not self.stores[index].waiting
         taken = self.export(index)
+        if change is not None:
+            change(taken)
         self.shards[index] = self._shard(index)
         self.resume(index, taken)
         self.settle()
-        return True
 
-    def export(self, index: int) -> list[tuple[dict[str, Any], list[Device]]]:
+    def export(self, index: int) -> Taken:
         """What a worker gives to its successor, and the devices that each record is about, in their order."""
         shard = self.shards[index]
         devices = {
@@ -392,13 +404,14 @@ class World:
             for record, sessions in export(shard, devices, self.now)
         ]
 
-    def resume(self, index: int, taken: list[tuple[dict[str, Any], list[Device]]]) -> None:
-        """Give a new worker what `export` has returned, and let it go on."""
+    def resume(self, index: int, taken: Taken) -> None:
+        """Give a new worker what `export` has returned, and let it go on. Nothing holds a connection that it makes."""
         shard = self.shards[index]
         begin(shard, taken[0][0], self.now)
         resumed: list[float] = []
         for record, devices in taken[1:]:
             for device in devices:
+                device.held_until = 0.0
                 device.session = shard.connect(device, device.user_id, 0, self.now)
             resume(shard, record, [device.session for device in devices], resumed.append, self.now)
         while len(resumed) < len(taken) - 1:

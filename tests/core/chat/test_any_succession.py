@@ -1,0 +1,236 @@
+"""Any conversation, twice: once with workers that are replaced by successors, and once without. No client can tell the two apart.
+
+Each client notes all that comes to it, and when: frames, pings, a close, and until when it is not read from. Two things may differ, and the
+conversations here avoid them: what comes of a message that is repeated, or acknowledged, behind others in one go. Memory has the last
+messages and answers at once; the store, which a successor has to ask, answers in its turn.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.wire.protocol import CAPABILITIES
+from tests.core.noting import Event, Noting
+from tests.core.world import World
+from tests.examples import examples
+
+_LIMITS: Final[dict[str, Any]] = {
+    "messages_per_minute": 6,
+    "typing_per_minute": 4,
+    "open_chats_per_minute": 8,
+    "hellos_per_minute": 10,
+    "history_per_minute": 2,
+    "presence_per_minute": 3,
+}
+_USERS: Final = 4
+
+
+class Step(NamedTuple):
+    """Something that happens: a method of `Conversation`, and what it is given."""
+
+    what: str
+    who: int = 0
+    number: int = 0
+    #: Whether everything is settled after it.
+    settle: bool = True
+
+
+class Client(Noting):
+    """A device that keeps its capabilities."""
+
+    def __init__(self, world: World, user_id: str, capabilities: list[str]) -> None:
+        super().__init__(world, user_id)
+        self.capabilities = capabilities
+
+
+class Conversation:
+    """A few users on one or two workers, and what they do, step by step."""
+
+    def __init__(self, workers: int, presence: str, succeed: bool) -> None:
+        self.world = World(workers, presence=presence, **_LIMITS)
+        self.succeeds = succeed
+        self.users = [self.world.user_on(index % workers) for index in range(_USERS)]
+        self.clients: list[Client] = []
+        self.number = 0
+
+    def run(self, steps: list[Step]) -> list[list[Event]]:
+        """All that came to each client."""
+        for step in steps:
+            live = [client for client in self.clients if client.open]
+            if step.what in ("come", "pass_time", "wait_long", "succeed", "purge"):
+                getattr(self, step.what)(step)
+            elif live:
+                client = live[step.who % len(live)]
+                getattr(self, step.what)(client, step)
+            if step.settle:
+                self.world.settle()
+        self.world.settle()
+        self.world.pass_time(20.0, 1.0)
+        return [client.events for client in self.clients]
+
+    def peer(self, client: Client, number: int) -> str:
+        return [user for user in self.users if user != client.user_id][number % (_USERS - 1)]
+
+    # -- What happens to all --
+
+    def succeed(self, step: Step) -> None:
+        """A worker is replaced, in one of the two conversations; in the other one it comes to rest too."""
+        self.world.settle()
+        if self.succeeds:
+            self.world.succeed(step.number % len(self.world.shards))
+
+    def pass_time(self, step: Step) -> None:
+        self.world.pass_time((0.1, 0.3, 0.7, 1.0, 2.0)[step.number % 5])
+
+    def wait_long(self, step: Step) -> None:
+        seconds = (6.0, 16.0, 61.0, 130.0)[step.number % 4]
+        self.world.pass_time(seconds, seconds / 30)
+
+    def purge(self, step: Step) -> None:
+        self.world.settle()
+        user = self.users[step.who % _USERS]
+        record = self.world.store_of(user).records.get(user)
+        rows = record.rows[: step.number % 4] if record is not None else []
+        if rows:
+            purged = self.world.store_of(user).purge(user, rows[-1].seq)
+            self.world.shard_of(user).users.purged(purged, self.world.now)
+
+    def come(self, step: Step) -> None:
+        user = self.users[step.who % _USERS]
+        if sum(client.user_id == user and client.open for client in self.clients) >= 3:
+            return
+        capabilities = [name for bit, name in enumerate(sorted(CAPABILITIES)) if step.number >> bit & 1]
+        client = Client(self.world, user, capabilities)
+        earlier = [one.cursor for one in self.clients if one.user_id == user and one.cursor is not None]
+        self.clients.append(client)
+        if step.number & 32:
+            return  # HELLO comes later
+        data: dict[str, Any] = {"capabilities": capabilities}
+        if earlier and step.number & 64:
+            data["resume"] = {"cursor": earlier[-1]}
+        client.hello(f"Name {step.who % _USERS}", step.settle, **data)
+
+    # -- What clients do --
+
+    def hello(self, client: Client, step: Step) -> None:
+        client.hello(f"Other {step.number % 3}", step.settle, capabilities=client.capabilities)
+
+    def open_chat(self, client: Client, step: Step) -> None:
+        client.say(
+            "OPEN_CHAT", step.settle, target_user_id=self.peer(client, step.number), target_display_name="Who"
+        )
+
+    def write(self, client: Client, step: Step) -> None:
+        for _ in range(1 + step.number % 4):
+            self.number += 1
+            if client.open:
+                client.msg(
+                    self.peer(client, step.number // 4), f"text {self.number}", f"m{self.number}", False
+                )
+
+    def repeat(self, client: Client, step: Step) -> None:
+        """Alone: see the head of this file."""
+        self.world.settle()
+        if self.number and client.open:
+            number = 1 + step.number // 3 % self.number
+            client.msg(self.peer(client, step.number), f"text {number}", f"m{number}")
+
+    def type_to(self, client: Client, step: Step) -> None:
+        extra = {} if step.number & 2 else {"to": self.peer(client, step.number // 4)}
+        client.typing(bool(step.number & 1), step.settle, **extra)
+
+    def acknowledge(self, client: Client, step: Step) -> None:
+        self.world.settle()
+        if client.came and client.open:
+            sender, message_id = client.came[step.number // 2 % len(client.came)]
+            extra = {"from": sender} if step.number & 1 else {}
+            client.say("MSG_ACK", message_id=message_id, **extra)
+
+    def read(self, client: Client, step: Step) -> None:
+        self.world.settle()
+        if client.came and client.open:
+            sender, message_id = client.came[step.number % len(client.came)]
+            client.say("READ", message_id=message_id, **{"from": sender})
+
+    def ask_history(self, client: Client, step: Step) -> None:
+        client.say(
+            "HISTORY", step.settle, **{"with": self.peer(client, step.number)}, limit=1 + step.number % 9
+        )
+
+    def ask_presence(self, client: Client, step: Step) -> None:
+        client.say("PRESENCE", step.settle, user_ids=self.users)
+
+    def say_ping(self, client: Client, step: Step) -> None:
+        for _ in range(1 + step.number % 6):
+            client.say("PING", False)
+
+    def nonsense(self, client: Client, step: Step) -> None:
+        for _ in range(1 + step.number % 12):
+            if client.open:
+                client.say_bytes(b'{"type":7}', False)
+
+    def pong(self, client: Client, step: Step) -> None:
+        client.answer_those_that_came()
+
+    def slow(self, client: Client, step: Step) -> None:
+        client.waiting = 1 << 20
+
+    def drain(self, client: Client, step: Step) -> None:
+        client.drain()
+
+    def leave(self, client: Client, step: Step) -> None:
+        client.leave()
+
+
+#: What happens, by how often it does.
+_STEPS = st.builds(
+    Step,
+    st.sampled_from(
+        ["come"] * 3
+        + ["write"] * 6
+        + ["type_to", "pong", "succeed"] * 4
+        + ["pass_time"] * 5
+        + ["open_chat", "repeat", "acknowledge", "read", "drain"] * 2
+        + [
+            "hello",
+            "ask_history",
+            "ask_presence",
+            "say_ping",
+            "nonsense",
+            "slow",
+            "leave",
+            "purge",
+            "wait_long",
+        ]
+    ),
+    st.integers(0, 11),
+    st.integers(0, 127),
+    st.booleans(),
+)
+#: Three users are here, and have chats that they know of.
+_BEGIN: Final = [
+    Step("come", 0, 31),
+    Step("come", 1, 0),
+    Step("come", 2, 4),
+    *(Step("open_chat", who, peer) for who, peer in ((0, 0), (1, 1), (2, 0))),
+    *(Step("pass_time", 0, 2), Step("pong", 0), Step("pong", 1), Step("pong", 2)),
+]
+
+
+@settings(max_examples=examples(40))
+@given(
+    st.integers(1, 2),
+    st.sampled_from(["auto", "auto", "contacts"]),
+    st.lists(_STEPS, min_size=30, max_size=60),
+)
+def test_no_client_can_tell_whether_a_worker_was_replaced(
+    workers: int, presence: str, steps: list[Step]
+) -> None:
+    script = [*_BEGIN, *steps]
+    expected = Conversation(workers, presence, False).run(script)
+    came = Conversation(workers, presence, True).run(script)
+    for one, other in zip(came, expected, strict=True):
+        assert one == other
