@@ -123,6 +123,8 @@ class Presence:
         self._leaving.pop(user.user_id, None)
         if user.user_id not in self._local:
             self._enter(user)
+            if user.user_id in self._online:  # `lost`: the others have a snapshot without this user
+                self._joined[user.user_id] = user.display_name
         self.named(user)
         if session not in self._sessions:
             self._sessions[session] = None
@@ -361,7 +363,7 @@ class Presence:
             self._leaving.setdefault(user.user_id, now + PRESENCE_GRACE)
 
     def lost(self, user_id: str, now: float) -> None:
-        """Note that a user of the predecessor can't be loaded: the grace begins."""
+        """Note that a user of the predecessor, who lives here, can't be loaded: the grace begins, here as with the other workers."""
         if user_id in self._online:
             self._leaving.setdefault(user_id, now + PRESENCE_GRACE)
 
