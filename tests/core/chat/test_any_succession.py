@@ -1,8 +1,9 @@
 """Any conversation, twice: once with workers that are replaced by successors, and once without. No client can tell the two apart.
 
-Each client notes all that comes to it, and when: frames, pings, a close, and until when it is not read from. Two things may differ, and the
-conversations here avoid them: what comes of a message that is repeated, or acknowledged, behind others in one go. Memory has the last
-messages and answers at once; the store, which a successor has to ask, answers in its turn.
+Each client notes all that comes to it, and when: frames, pings, a close, and until when it is not read from. One thing may differ. Memory
+has the last messages, and users who have left not long ago, and answers at once; a successor has to ask the store, which answers in its
+turn, behind what was asked of it before. So here nothing else is under way where somebody says HELLO, repeats a message, acknowledges
+one, or reads one, or is written to without a connection.
 """
 
 from __future__ import annotations
@@ -67,8 +68,7 @@ class Conversation:
                 getattr(self, step.what)(client, step)
             if step.settle:
                 self.world.settle()
-        self.world.settle()
-        self.world.pass_time(20.0, 1.0)
+        self._pass_time(20.0, 1.0)
         return [client.events for client in self.clients]
 
     def peer(self, client: Client, number: int) -> str:
@@ -83,11 +83,15 @@ class Conversation:
             self.world.succeed(step.number % len(self.world.shards))
 
     def pass_time(self, step: Step) -> None:
-        self.world.pass_time((0.1, 0.3, 0.7, 1.0, 2.0)[step.number % 5])
+        self._pass_time((0.1, 0.3, 0.7, 1.0, 2.0)[step.number % 5], 0.1)
 
     def wait_long(self, step: Step) -> None:
         seconds = (6.0, 16.0, 61.0, 130.0)[step.number % 4]
-        self.world.pass_time(seconds, seconds / 30)
+        self._pass_time(seconds, seconds / 30)
+
+    def _pass_time(self, seconds: float, step: float) -> None:
+        self.world.settle()
+        self.world.pass_time(seconds, step)
 
     def purge(self, step: Step) -> None:
         self.world.settle()
@@ -99,6 +103,7 @@ class Conversation:
             self.world.shard_of(user).users.purged(purged, self.world.now)
 
     def come(self, step: Step) -> None:
+        self.world.settle()
         user = self.users[step.who % _USERS]
         if sum(client.user_id == user and client.open for client in self.clients) >= 3:
             return
@@ -111,28 +116,37 @@ class Conversation:
         data: dict[str, Any] = {"capabilities": capabilities}
         if earlier and step.number & 64:
             data["resume"] = {"cursor": earlier[-1]}
-        client.hello(f"Name {step.who % _USERS}", step.settle, **data)
+        client.hello(f"Name {step.who % _USERS}", **data)
 
     # -- What clients do --
 
     def hello(self, client: Client, step: Step) -> None:
-        client.hello(f"Other {step.number % 3}", step.settle, capabilities=client.capabilities)
+        self.world.settle()
+        if client.open:
+            client.hello(f"Other {step.number % 3}", capabilities=client.capabilities)
 
     def open_chat(self, client: Client, step: Step) -> None:
-        client.say(
-            "OPEN_CHAT", step.settle, target_user_id=self.peer(client, step.number), target_display_name="Who"
-        )
+        peer = self.peer(client, step.number)
+        self._settle_for(peer)
+        if client.open:
+            client.open_chat(peer, False)
+        self._settle_for(peer)
 
     def write(self, client: Client, step: Step) -> None:
+        peer = self.peer(client, step.number // 4)
+        self._settle_for(peer)
         for _ in range(1 + step.number % 4):
             self.number += 1
             if client.open:
-                client.msg(
-                    self.peer(client, step.number // 4), f"text {self.number}", f"m{self.number}", False
-                )
+                client.msg(peer, f"text {self.number}", f"m{self.number}", False)
+        self._settle_for(peer)
+
+    def _settle_for(self, peer: str) -> None:
+        """Let nothing else be under way if somebody has no connection."""
+        if not any(client.user_id == peer and client.open for client in self.clients):
+            self.world.settle()
 
     def repeat(self, client: Client, step: Step) -> None:
-        """Alone: see the head of this file."""
         self.world.settle()
         if self.number and client.open:
             number = 1 + step.number // 3 % self.number
