@@ -11,6 +11,7 @@
 all of its, also those that wait in its backlogs, and exits 0 |
 | | log_level | level | log from this level on (``core.process.logs``) |
 | | reload_keys | | read the keys of tokens again (``core.auth.keys``) |
+| supervisor -> front | leave | | accept no more connections, and exit 0 when the last one has ended (``router.front.front``) |
 | supervisor -> worker | worker_gone | worker, generation | that worker process is dead; its users are offline unless they come back |
 | supervisor -> worker | ask | id, what, user | an operator wants to know something of a user, or have it done (``core.chat.operator``) |
 | worker -> supervisor | answer | id, answer | what there is to tell, some time later, and not in the order of the questions |
@@ -33,6 +34,7 @@ STOP: Final = "stop"
 DRAIN: Final = "drain"
 LOG_LEVEL: Final = "log_level"
 RELOAD_KEYS: Final = "reload_keys"
+LEAVE: Final = "leave"
 WORKER_GONE: Final = "worker_gone"
 ASK: Final = "ask"
 ANSWER: Final = "answer"

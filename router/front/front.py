@@ -15,7 +15,8 @@ Nothing is read before it is known who has to read it (`router.front.sockets`), 
 (`router.front.deadlines`), and there is neither a task nor a timer for a connection. `router.front.reception` wires the stages.
 
 The process ends when the supervisor says `stop` or `drain`, on SIGTERM (with 1012: another front takes over), and at once when the
-supervisor is gone.
+supervisor is gone. When the supervisor says `leave`, the front accepts no more connections and serves those that it has; the process ends
+with the last one. Connections that are left after `Limits.leave` seconds are closed as on SIGTERM.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from core.chat.stalls import Stalls
 from core.events import fields
 from core.process.allocator import Allocator
 from core.process.child import ControlPipe, reload_keys, run_child
-from core.process.control import DRAIN, READY, RELOAD_KEYS, RESTART_REASON, STATS, STOP
+from core.process.control import DRAIN, LEAVE, READY, RELOAD_KEYS, RESTART_REASON, STATS, STOP
 from core.process.settings import Settings
 from core.wire.protocol import CloseCode
 from router.front.acceptor import Acceptor
@@ -86,6 +87,7 @@ class Front:
             self._loop.add_reader,
             {
                 STOP: lambda message: self._stop(message["code"], message["reason"]),
+                LEAVE: lambda _: self._leave(),
                 DRAIN: lambda _: self._drain(),
                 RELOAD_KEYS: lambda _: reload_keys(self._reception.lobby.reload_keys, _log),
             },
@@ -125,6 +127,19 @@ class Front:
             self._next_stats = now() + _STATS_INTERVAL
             self._allocator.give_back(now())
             self._control.send(STATS, stats=self._reception.stats())
+
+    def _leave(self) -> None:
+        """Accept no more connections, and stop once the last one has ended or the time for that is over."""
+        # Another process has the same listeners: closing this copy leaves the backlog to it.
+        self._acceptor.close()
+        _log.info(
+            "this front accepts no more connections, and ends with the last one that it has",
+            extra=fields(count=self._reception.count()),
+        )
+        self._reception.leave(self._left)
+
+    def _left(self) -> None:
+        self._stop(CloseCode.RESTARTING, RESTART_REASON)
 
     def _drain(self) -> None:
         self._acceptor.take_rest()

@@ -205,6 +205,8 @@ class FakeWorker:
         self._listener.bind(path)
         self._listener.listen()
         self.queue: socket.socket | None = None
+        #: Queues of fronts that connected before the one of `queue`.
+        self._earlier: list[socket.socket] = []
 
     def __enter__(self) -> Self:
         return self
@@ -218,6 +220,11 @@ class FakeWorker:
             self.queue, _ = self._listener.accept()
             self.queue.settimeout(TIMEOUT)
         return self.queue
+
+    def next_front(self) -> None:
+        """Turn to the front that connects next; the queue of the one before stays open."""
+        self._earlier.append(self.connected())
+        self.queue = None
 
     def take(self) -> Adopted:
         """The next socket, not adopted yet."""
@@ -245,18 +252,29 @@ class FakeWorker:
     def close(self) -> None:
         """Die: what is in the queue unread is lost."""
         if self.queue is not None:
-            self.queue.close()
+            self._earlier.append(self.queue)
+        for queue in self._earlier:
+            queue.close()
         self._listener.close()
 
 
 class FrontProcess:
-    """A running front; `limits` are those of `router.front.reception.Limits` that differ."""
+    """A running front; `limits` are those of `router.front.reception.Limits` that differ. It shares the listener of the front `beside`."""
 
     def __init__(
-        self, run_dir: Path, *, workers: int = 1, limits: dict[str, float] | None = None, **settings: object
+        self,
+        run_dir: Path,
+        *,
+        workers: int = 1,
+        limits: dict[str, float] | None = None,
+        beside: FrontProcess | None = None,
+        **settings: object,
     ) -> None:
         self.run_dir = run_dir
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        if beside is None:
+            self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        else:
+            self.listener = beside.listener.dup()
         self.port: int = self.listener.getsockname()[1]
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.settimeout(TIMEOUT)
@@ -359,6 +377,11 @@ class FrontProcess:
     def stop(self, code: int = 1001, reason: str = "server is shutting down") -> None:
         self.control.send(encode_control("stop", code=code, reason=reason))
 
+    def leave(self) -> None:
+        """Tell it to leave, and return when it accepts no more."""
+        self.control.send(encode_control("leave"))
+        wait_until(lambda: not self.has_listener(), "the front to close its listener")
+
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
@@ -371,6 +394,14 @@ class FrontProcess:
     def descriptors(self) -> int:
         """How many it has open."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def has_listener(self) -> bool:
+        """Whether it has the listener open; not when it has ended."""
+        name = f"socket:[{os.fstat(self.listener.fileno()).st_ino}]"
+        folder = Path(f"/proc/{self.process.pid}/fd")
+        with contextlib.suppress(OSError):  # a descriptor was closed meanwhile, or the process has ended
+            return name in [os.readlink(link) for link in folder.iterdir()]
+        return self.process.poll() is None
 
     def cpu_seconds(self) -> float:
         """CPU time that it has used."""

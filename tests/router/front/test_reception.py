@@ -1,4 +1,7 @@
-"""router.front.reception: who is judged when time is up (D2, D27). No process: an event loop that does not run, and real sockets."""
+"""router.front.reception: who is judged when time is up (D2, D27), and when a front has left.
+
+No process: an event loop that does not run, and real sockets.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,17 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, cast
+from types import SimpleNamespace
+from typing import Final
 from uuid import uuid4
 
 import pytest
 import uvloop
 
 from core.process.settings import Settings
-from router.front.reception import Reception
+from router.front.lingering import LINGER_SECONDS
+from router.front.page_loader import PageLoader
+from router.front.reception import DEFAULT_LIMITS, Reception
 from router.front.sockets import now
 from tests.router.front_process import HEAD, client_frame, hello
 
@@ -24,7 +30,7 @@ MUCH_LATER: Final = 3600.0
 @pytest.fixture
 def reception(tmp_path: Path) -> Iterator[Reception]:
     loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    yield Reception(Settings(run_dir=tmp_path, data_dir=tmp_path), loop, cast(Any, None))
+    yield Reception(Settings(run_dir=tmp_path, data_dir=tmp_path), loop, PageLoader())
     loop.close()
 
 
@@ -91,3 +97,69 @@ def test_d2_whatever_else_waits_is_answered_before_the_end(
         received += more
     assert b"PONG" in received
     assert (len(reception.lobby.deadlines), len(reception.handover.deadlines)) == (0, 0)
+
+
+# -- Leaving --
+
+
+class Clock:
+    """The clock of all deadlines in the front, which stands."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.time = now()
+        monkeypatch.setattr("router.front.sockets.time", SimpleNamespace(monotonic=lambda: self.time))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_a_front_has_left_when_its_last_connection_has_ended(
+    reception: Reception, client: socket.socket, clock: Clock
+) -> None:
+    """Not before the client had its time to read the answer."""
+    calls: list[str] = []
+    reception.leave(lambda: calls.append("left"))
+    reception.tick()
+    clock.time += DEFAULT_LIMITS.head
+    reception.tick()
+    assert client.recv(4096).startswith(b"HTTP/1.1 408 ")
+    assert (reception.count(), calls) == (1, [])
+    clock.time += LINGER_SECONDS + 1.0
+    for _ in range(2):
+        reception.tick()
+    assert (reception.count(), calls) == (0, ["left"])
+
+
+def test_a_front_has_left_at_the_latest_when_the_time_for_it_is_over(
+    reception: Reception, client: socket.socket, clock: Clock
+) -> None:
+    """The time begins with the first order to leave. The client takes all the time that it has for its head and for HELLO."""
+    calls: list[str] = []
+
+    def left() -> None:
+        calls.append("left")
+
+    reception.leave(left)
+    client.sendall(HEAD + hello(str(uuid4())))
+    end = clock.time + DEFAULT_LIMITS.leave
+    while clock.time < end - 1.0:
+        clock.time += 1.0
+        reception.tick()
+        reception.leave(left)
+    assert (len(reception.handover.deadlines), calls) == (1, [])
+    clock.time = end
+    reception.tick()
+    assert (reception.count(), calls) == (1, ["left"])
+
+
+def test_d27_a_front_that_stood_still_while_it_left_gets_that_time_back(
+    reception: Reception, client: socket.socket, clock: Clock
+) -> None:
+    calls: list[str] = []
+    reception.leave(lambda: calls.append("left"))
+    clock.time += MUCH_LATER
+    reception.stood_still(MUCH_LATER)
+    reception.tick()
+    assert (reception.count(), calls) == (1, [])
