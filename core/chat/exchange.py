@@ -6,6 +6,9 @@ handles a kind of record registers for it (`on`), so the order of its fields sta
 A request gets a ticket, and its Outcome comes back to the part that registered for it (`on_outcome`). A request without an answer within
 5 s has failed. Failed means *not confirmed*: the other side may have done it all the same. Records from one shard to another stay in
 order: that keeps messages in order (D18), and lets a client send OPEN_CHAT and MSG in one go.
+
+When a process dies, nobody knows which of the requests that are open with it were done. The next process of that worker gets all of them
+again, in their order and before any new one (`send_again`). To do one twice is harmless: a message is recognised by its id (D10).
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from core.chat.ports import Bus
 from core.chat.ratelimit import rate_limited
 from core.chat.shares import sender_share, strangers_share
 from core.chat.stalls import later
+from core.chat.streams import Streams
 from core.measures import SECONDS, Histogram
 from core.placement import Placement
 from core.wire.protocol import CONFIRM_TIMEOUT, ErrorCode, MessageType, Refusal
@@ -51,7 +55,19 @@ Settled = Callable[["Request", int, str, float], None]
 class Request:
     """A request whose outcome is not known yet."""
 
-    __slots__ = ("altered", "deadline", "frame", "kind", "message_id", "peer", "session", "ticket", "user")
+    __slots__ = (
+        "altered",
+        "deadline",
+        "frame",
+        "kind",
+        "message_id",
+        "peer",
+        "record",
+        "sent_again",
+        "session",
+        "ticket",
+        "user",
+    )
 
     def __init__(
         self,
@@ -76,6 +92,9 @@ class Request:
         self.frame = b""
         #: Whether what that carries is not the text that the client sent, and the client is to be told (D11).
         self.altered = False
+        #: What has been sent to the other shard; empty when the other user is here. And whether that was sent to more than one process.
+        self.record = b""
+        self.sent_again = False
 
 
 class _Kind(NamedTuple):
@@ -117,6 +136,8 @@ class Exchange:
         self._open: dict[int, Request] = {}
         #: The generation is part of a ticket, so an answer to an earlier process of this worker is not taken for one to this.
         self._tickets = count((generation & 0x7FFF_FFFF) << 32)
+        self.streams = Streams()
+        self.on(RecordKind.MOVED_ON, 0, self._moved_on, body=True)
         #: How long envelopes from other shards were on their way.
         self.seconds = Histogram(SECONDS)
         self._counters = counters
@@ -178,7 +199,8 @@ class Exchange:
             )
             self._handlers[kind](record, now)
             return False
-        self._bus.send(owner, pack_texts(kind, flags, request.ticket, request.deadline, texts, body))
+        request.record = pack_texts(kind, flags, request.ticket, request.deadline, texts, body)
+        self._bus.send(owner, request.record)
         return True
 
     def notify(self, user_id: str, kind: RecordKind, flags: int, texts: tuple[str, ...], now: float) -> bool:
@@ -218,15 +240,31 @@ class Exchange:
         else:
             self._bus.send(worker, pack_record(kind, flags, ticket, 0.0, body))
 
+    def send_again(self, worker: int, unsent: list[bytes]) -> None:
+        """Send the next process of a worker what is open with the one that died, and first of all; `unsent` is what that never got."""
+        for request in self._open.values():
+            if request.record and self._worker_of(request.peer) == worker:
+                request.sent_again = True
+                self._counters["sent_again_total"] += 1
+                self._bus.send(worker, request.record)
+        for record in unsent:
+            kind = self._kinds.get(record_head(record).kind)
+            if kind is None or not kind.asks:
+                self._bus.send(worker, record)
+
     # -- In --
 
-    def receive(self, envelope: bytes, now: float) -> None:
-        """Handle what another shard sent.
+    def receive(self, envelope: bytes, now: float, *, passed_on: bool = False) -> None:
+        """Handle what another shard sent, or keep it until its turn; `passed_on` is what a predecessor has received.
 
         Raises ValueError for what can't be read, since the two run different versions, and whatever a bug raises; but first the other
         records of the envelope are handled, which are other people's.
         """
         worker, generation, sent_at, records = unpack_envelope(envelope)
+        streams = self.streams
+        known = passed_on or streams.passing.get(worker) == generation
+        if not known and not streams.takes(worker, generation, envelope, now):
+            return
         self.seconds.record(max(0.0, now - sent_at))
         problem: Exception | None = None
         for record in records:
@@ -236,6 +274,19 @@ class Exchange:
                 problem = problem or error
         if problem is not None:
             raise problem
+
+    def ended(self, worker: int, generation: int, now: float) -> None:
+        """Note that nothing more comes from this process on the way that it has used: what has waited for that is handled."""
+        for envelope in self.streams.ended(worker, generation):
+            self.receive(envelope, now)
+
+    def _moved_on(self, record: Record, now: float) -> None:
+        waited = self.streams.unblock(record.worker)
+        if waited is None:
+            self.ended(record.worker, record.generation, now)
+            return
+        for envelope in waited:
+            self.receive(envelope, now)
 
     def undeliverable(self, worker: int, records: list[bytes], now: float) -> None:
         """Fail what waits for an answer to these records, which the bus could not take, now rather than in 5 s."""
@@ -309,6 +360,8 @@ class Exchange:
 
     def tick(self, now: float) -> None:
         """Give up what was not confirmed in time."""
+        for envelope in self.streams.overdue(now):
+            self.receive(envelope, now)
         while self._open:
             ticket, request = next(iter(self._open.items()))
             if request.deadline > now:

@@ -385,7 +385,7 @@ class Messages:
             self._chats.wrote(session, user, chat)
             session.choose(peer, request.ticket)
         stored = _stored_text(request) if request.altered else None
-        self._acknowledge(session, peer, request, outcome, stored, now)
+        self._acknowledge(session, peer, request, outcome, stored, now, request.sent_again)
 
     def _acknowledge(
         self,
@@ -395,8 +395,12 @@ class Messages:
         outcome: int,
         stored: bytes | None,
         now: float,
+        sent_again: bool = False,
     ) -> None:
-        """Answer an accepted message. `stored` is its content as JSON, for a sender who wrote something else (D11)."""
+        """Answer an accepted message. `stored` is its content as JSON, for a sender who wrote something else (D11).
+
+        One that this shard has `sent_again` may look like a repeat, and is none.
+        """
         user, message_id = session.user, sent.message_id
         assert user is not None, "who writes has said HELLO"
         assert message_id is not None, "every message has an id"
@@ -406,7 +410,7 @@ class Messages:
             else:
                 ack = codec.msg_ack(message_id, _PLAIN_STATUS[outcome])
             session.connection.send(ack)
-        if outcome > Outcome.STORED:
+        if outcome > Outcome.STORED and not sent_again:
             session.charge(now)
         else:
             user.messages.count(now)

@@ -158,7 +158,12 @@ class Shard:
 
     def worker_gone(self, worker: int, generation: int, now: float) -> None:
         """Note that the supervisor says that this process is dead."""
+        self.exchange.ended(worker, generation, now)
         self.presence.worker_gone(worker, generation, now)
+
+    def send_again(self, worker: int, unsent: list[bytes]) -> None:
+        """Send another process of a worker what the one that died has not answered; see `Exchange.send_again`."""
+        self.exchange.send_again(worker, unsent)
 
     def end_turn(self, now: float) -> bool:
         """End a loop turn: what it has collected is done, in this order; whether there is more to do in another turn.

@@ -66,6 +66,7 @@ _TABLE: Final = (
     Metric("errors_total", Kind.COUNTER, Source.WORKER, "ERROR messages sent to clients, by the type of the message that caused them and by code.", ("type", "code")),
     Metric("closes_total", Kind.COUNTER, Source.WORKER, "Connections closed, by the side that closed them, close code and close reason.", ("by", "code", "reason")),
     Metric("requests", Kind.GAUGE, Source.WORKER, "Messages, chats and history requests that wait for an answer of another worker or of the store."),
+    Metric("sent_again_total", Kind.COUNTER, Source.WORKER, "Requests that the next process of a worker got again, since the process before it died."),
     Metric("unconfirmed_total", Kind.COUNTER, Source.WORKER, "Messages, chats and history requests that got no answer within 5 s."),
     Metric("late_results_total", Kind.COUNTER, Source.WORKER, "Answers that came after the request had timed out."),
     Metric("expired_total", Kind.COUNTER, Source.WORKER, "Requests of other workers that were dropped since their deadline had passed."),

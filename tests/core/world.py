@@ -17,6 +17,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
+from itertools import count
 from typing import Any, Final
 
 from core.auth.tokens import TokenVerifier
@@ -272,6 +273,8 @@ class World:
         #: (from, to) -> envelopes on their way.
         self.in_transit: dict[tuple[int, int], deque[bytes]] = {}
         self._random = random.Random(workers)
+        #: Those of later processes are higher.
+        self._generations = count(self._random.getrandbits(62))
         for index in range(workers):
             self.shards.append(self._shard(index))
         for shard in self.shards:
@@ -281,7 +284,7 @@ class World:
     def _shard(self, index: int) -> Shard:
         store = self.stores[index] = RecordingStore(self.stores[index].records)
         bus = self.buses[index] = RecordingBus(self, index)
-        generation = self._random.getrandbits(64)
+        generation = next(self._generations)
         shard = Shard(index, generation, self.settings, bus, store, self.clock, self.chance, self.tokens)
         store.listen(shard)
         return shard
@@ -358,7 +361,7 @@ class World:
         if lost:
             self.stores[index].records = {}
         dead = self.shards[index]
-        self.cut_off.add(index)
+        self.stalled.add(index)
         for way in [way for way in self.in_transit if index in way]:
             del self.in_transit[way]
         for device in self.devices:
@@ -367,12 +370,13 @@ class World:
         self.shards[index] = self._shard(index)
         for shard in self.shards:
             if shard.index != index:
+                shard.send_again(index, [])
                 shard.worker_gone(index, dead.generation, self.now)
         self.settle()
 
     def boot(self, index: int) -> None:
         """Start a new process in the place of a killed worker."""
-        self.cut_off.discard(index)
+        self.stalled.discard(index)
         self.shards[index].start()
         self.settle()
 
@@ -387,9 +391,16 @@ class World:
         taken = self.export(index)
         if change is not None:
             change(taken)
-        self.shards[index] = self._shard(index)
+        self.replace(index)
         self.resume(index, taken)
         self.settle()
+
+    def replace(self, index: int) -> None:
+        """Put a new shard in the place of a worker, from which nothing more comes to the others."""
+        for shard in self.shards:
+            if shard.index != index:
+                shard.exchange.ended(index, self.shards[index].generation, self.now)
+        self.shards[index] = self._shard(index)
 
     def export(self, index: int) -> Taken:
         """What a worker gives to its successor, and the devices that each record is about, in their order."""

@@ -142,18 +142,52 @@ def test_d26_a_slow_store_on_the_same_shard_has_no_more_time(pair: Pair) -> None
     assert not ann.take("MSG_ACK")
 
 
-def test_d26_a_killed_worker_fails_what_was_under_way_to_it(apart: Pair) -> None:
-    """After 5 s; the new process takes what comes then, once the recipient is back."""
+def test_d26_the_next_process_of_a_killed_worker_gets_what_was_under_way(apart: Pair) -> None:
+    """In order, and before what is sent later, though nobody knows what the dead process has done."""
+    ann, _ = apart.chatting()
+    ann.msg(apart.bob, "lost on the way", "1", settle=False)
+    apart.world.turn(0)
+    apart.world.kill(1)
+    ann.msg(apart.bob, "sent while it is away", "2")
+    assert not ann.take("MSG_ACK")
+    apart.world.boot(1)
+    assert ann.statuses() == [("1", "stored"), ("2", "stored")]
+    bob = apart.come(apart.bob)
+    assert bob.contents() == ["lost on the way", "sent while it is away"]
+    assert apart.world.shards[0].counters["sent_again_total"] == 1
+
+
+@pytest.mark.parametrize("receipts", [False, True])
+def test_d10_what_a_killed_worker_had_stored_counts_as_sent_once(apart: Pair, receipts: bool) -> None:
+    """Its answer was lost. What the next process answers looks like that to a repeat, but the client has repeated nothing."""
+    ann, _ = apart.chatting(*(["receipts"] if receipts else []))
+    other = apart.come(apart.ann, "carbons")
+    other.take()
+    apart.world.cut_off.add(0)
+    ann.msg(apart.bob, "stored", "1")
+    apart.world.cut_off.clear()
+    apart.world.restart(1)
+    assert ann.statuses() == [("1", "accepted" if receipts else "stored")]
+    assert other.contents() == ["stored"]
+    (user,) = (apart.world.shards[0].users[apart.ann],)
+    assert user.messages.recent(apart.world.now) == 1
+    bob = apart.come(apart.bob)
+    assert bob.contents() == ["stored"]
+
+
+def test_d26_what_nobody_takes_fails_after_five_seconds_all_the_same(apart: Pair) -> None:
     ann, _ = apart.chatting()
     ann.msg(apart.bob, "lost", "1", settle=False)
     apart.world.turn(0)
-    apart.world.restart(1)
+    apart.world.kill(1)
     apart.world.pass_time(CONFIRM_TIMEOUT + 0.2)
     assert ann.errors() == ["MESSAGE_FAILED"]
-    (bob,) = apart.online(apart.bob)
+    apart.world.boot(1)
+    assert not ann.take("MSG_ACK")
+    bob = apart.come(apart.bob)
+    assert bob.contents() == []
     ann.msg(apart.bob, "lost", "1")
     assert ann.statuses() == [("1", "delivered")]
-    assert bob.contents() == ["lost"]
 
 
 def test_d26_an_answer_to_an_earlier_process_is_not_taken_for_one_to_this(apart: Pair) -> None:

@@ -6,7 +6,12 @@ from itertools import pairwise
 
 import pytest
 
-from core.wire.protocol import PRESENCE_EVERYONE_AGAIN, PRESENCE_EVERYONE_MAX, PRESENCE_GRACE
+from core.wire.protocol import (
+    CONFIRM_TIMEOUT,
+    PRESENCE_EVERYONE_AGAIN,
+    PRESENCE_EVERYONE_MAX,
+    PRESENCE_GRACE,
+)
 from tests.core.world import Device, Pair, World
 
 
@@ -354,7 +359,7 @@ def test_d22_whoever_comes_back_to_the_new_process_was_never_away() -> None:
 
 @pytest.mark.replaces
 def test_d22_ghosts_go_even_if_nobody_says_that_the_worker_died() -> None:
-    """The new process's first words are enough: it lists who is there."""
+    """The new process's first words are enough, once nothing can come from the old one any more: it lists who is there."""
     pair = Pair(True)
     ann, _ = pair.online(pair.ann, pair.bob)
     pair.world.pass_time(2)
@@ -362,7 +367,7 @@ def test_d22_ghosts_go_even_if_nobody_says_that_the_worker_died() -> None:
     survivors = pair.world.shards[0]
     survivors.worker_gone = lambda worker, generation, now: None  # type: ignore[method-assign]
     pair.world.restart(1)
-    pair.world.pass_time(PRESENCE_GRACE + 0.2)
+    pair.world.pass_time(CONFIRM_TIMEOUT + PRESENCE_GRACE + 0.4)
     assert seen(ann) == {pair.ann: "Ann Lee"}
 
 

@@ -23,7 +23,7 @@ def _successor(world: World, index: int) -> Taken:
     """Put a new shard in the place of a worker, which has nothing of what is returned yet."""
     world.settle()
     taken = world.export(index)
-    world.shards[index] = world._shard(index)
+    world.replace(index)
     return taken
 
 

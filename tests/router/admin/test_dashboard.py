@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from aiohttp import web
 
 from core.process.metrics import METRICS
 from router.admin.columns import HISTOGRAMS
 from router.admin.dashboard import Dashboard
 from router.admin.samples import Samples
-from router.aiohttp_server import web
 from tests.router.front_process import PROJECT, hello, wait_until
 from tests.router.server_process import FAKE_WORKER, ServerProcess
 
