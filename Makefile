@@ -34,7 +34,7 @@ ARGS =
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup run status who kick drain test test-all check check-web audit manual load load-ui bench bench-compare bench-guard fuzz test-compiled docs clean FORCE
+.PHONY: help setup run status who kick drain reload test test-all check check-web audit manual load load-ui bench bench-compare bench-guard fuzz test-compiled docs clean FORCE
 
 # The tests call `make run` themselves: what was meant for this make must not reach that one.
 unexport MAKEFLAGS MFLAGS MAKELEVEL
@@ -54,6 +54,9 @@ status: $(VENV)/.installed-run ## show the state of a running server: ADMIN_PORT
 
 who: $(VENV)/.installed-run ## show a user's devices and chats: USER_ID=...
 	@exec $(BIN)/fastchat who $(ARGS) -- '$(USER_ID)'
+
+reload: $(VENV)/.installed-run ## replace all workers and fronts by what is on disk now, while clients stay connected
+	@exec $(BIN)/fastchat reload $(ARGS)
 
 kick: $(VENV)/.installed-run ## close all connections of a user: USER_ID=...
 	@exec $(BIN)/fastchat kick $(ARGS) -- '$(USER_ID)'
@@ -138,6 +141,7 @@ parameters_of_run := COMPILED ARGS
 parameters_of_status := ARGS
 parameters_of_who := USER_ID ARGS
 parameters_of_kick := USER_ID ARGS
+parameters_of_reload := ARGS
 parameters_of_drain := ARGS
 parameters_of_test := ARGS
 parameters_of_test-all := ARGS
@@ -152,7 +156,7 @@ parameters_of_bench-guard := ARGS
 parameters_of_fuzz := MINUTES TARGET COMPILED
 
 tasks := $(or $(MAKECMDGOALS),help)
-server_tasks := $(filter run status who kick drain,$(tasks))
+server_tasks := $(filter run status who kick drain reload,$(tasks))
 taken := $(sort $(foreach task,$(tasks),$(parameters_of_$(task))))
 given := $(foreach name,$(.VARIABLES),$(if $(filter command line,$(origin $(name))),$(name)))
 settings := $(filter-out $(everywhere) $(taken),$(given))

@@ -100,6 +100,7 @@ class _Host:
         self.scrap = memoryview(bytearray(1024))
         self.writes = 0
         self.frames = 0
+        self.frozen = False
 
     def entered(self, connection: Connection) -> None:
         """Do nothing."""

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from typing import NoReturn
 
-from router.supervisor.build import PURE_CORE_ADVICE
+from router.supervisor.build import CORE_COMMAND, PURE_CORE_ADVICE
 
 
 def main() -> int:
@@ -44,6 +44,7 @@ def _use_compiled_core(arguments: list[str], environment: dict[str, str]) -> str
     try:
         if find() is not None or _would_start(arguments):
             environment |= environment_for(find_or_build())
+            environment[CORE_COMMAND] = f"{sys.executable} -m scripts.compiled_core"
     except Unavailable as reason:
         return str(reason)
     return None

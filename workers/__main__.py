@@ -30,7 +30,13 @@ def main(connection_type: type[Connection] = Connection) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
     parser.add_argument(
-        "--generation", type=int, required=True, help="number of this process, unique over all starts"
+        "--generations",
+        type=_numbers,
+        required=True,
+        help="numbers of the processes of all workers, unique over all starts",
+    )
+    parser.add_argument(
+        "--succeeds", action="store_true", help="take the place of the process that serves now"
     )
     parser.add_argument("--keep", type=Path, help="directory in which to leave what counts against limits")
 
@@ -41,13 +47,25 @@ def main(connection_type: type[Connection] = Connection) -> int:
     return run_child("worker", parser, None, serve)
 
 
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
 async def _serve(
     settings: Settings,
     options: argparse.Namespace,
     control: ControlPipe,
     connection_type: type[Connection],
 ) -> None:
-    worker = Worker(settings, options.index, options.generation, control, connection_type, options.keep)
+    worker = Worker(
+        settings,
+        options.index,
+        options.generations,
+        control,
+        connection_type,
+        options.keep,
+        succeeds=options.succeeds,
+    )
     # What was made while booting lives as long as the process: the collector need not look at it again and again. What is made later goes
     # when the last one who knows it does, so a small look at what is new is enough: at everybody who is here, it takes a tenth of a second.
     gc.collect()

@@ -62,6 +62,10 @@ class AddressCounts:
         self._last[ticket.label.partition("-")[0]] = ticket.number
         self._count(ticket.address, 1)
 
+    def inherit(self, address: str) -> None:
+        """Count a connection that was taken from another process of this worker."""
+        self._count(address, 1)
+
     def leave(self, address: str) -> None:
         """Count out a connection that has ended."""
         self._count(address, -1)

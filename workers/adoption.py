@@ -177,6 +177,17 @@ class AdoptedProtocol(WSProtocol):  # type: ignore[misc]
             data = data[size:]
 
 
+def is_between_frames(parser: Any) -> bool:
+    """Return whether picows has no part of a frame. `parser` is the protocol of an adopted connection.
+
+    The room in its buffer is as large as the buffer then. That grows by doubling, and picows keeps 256 bytes at its end for itself.
+    """
+    room, size = len(parser.get_buffer(-1)), _READ_BUFFER_BYTES - 256
+    while size < room:
+        size *= 2
+    return room == size
+
+
 async def adopt(connection: Connection, raw: socket.socket, carried: bytes) -> None:
     """Let the event loop and picows have the socket. Raises OSError when the client is gone already."""
     loop = asyncio.get_running_loop()

@@ -1,6 +1,7 @@
 """The bus: how shards reach each other. The only user of ZeroMQ.
 
-Every worker binds one PULL socket in the run directory and connects a PUSH socket to every other worker's. The records of one loop turn
+Every worker binds one PULL socket in the run directory and connects a PUSH socket to every other worker's. A path belongs to one process
+of a worker; the supervisor says which process that is (`connect`). The records of one loop turn
 for one destination travel as one envelope. The sockets are used raw: `zmq.FD` is edge-triggered, so after a wake-up everything must be read
 until there is nothing, or the rest would wait for the next message.
 
@@ -10,18 +11,21 @@ Queues are finite. When one is full, since its worker is dead or hopelessly behi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Final
 
 import zmq
 
-from core.chat.envelope import pack_envelope
+from core.chat.envelope import RecordKind, pack_envelope, pack_record
+from core.process.bus import bus_endpoint
 
 #: Envelopes that may wait at each end. An envelope is a whole loop turn's worth, so this is seconds of traffic.
 _HIGH_WATER_MARK: Final = 1000
 #: Milliseconds that the last envelopes have to leave in.
 _LINGER_MS: Final = 200
+#: The same for the process that a successor takes the place of: it reads until it has all.
+_LAST_LINGER_MS: Final = 5000
 #: Envelopes read in one go, so that a busy bus does not keep the loop from its connections.
 _READ_AT_ONCE: Final = 64
 #: Milliseconds between attempts to reach a worker that is not there; a restarting one should not be waited for longer than it takes.
@@ -29,32 +33,27 @@ _RECONNECT_MS: Final = 20
 _RECONNECT_MAX_MS: Final = 200
 
 
-def _path(run_dir: str, worker: int) -> str:
-    return f"{run_dir}/bus-{worker}"
-
-
 class ZmqBus:
     """Implements ``core.chat.ports.Bus``. `listen` must be called once, before anything comes."""
 
-    def __init__(self, run_dir: str, index: int, generation: int, workers: int) -> None:
-        """Make the sockets. Raises OSError when the run directory can't be used."""
+    def __init__(self, run_dir: str, index: int, generations: Sequence[int]) -> None:
+        """Make the sockets of worker `index`; `generations` are those of the processes of all workers.
+
+        Raises OSError when the run directory can't be used.
+        """
+        self._run_dir = run_dir
         self._index = index
-        self._generation = generation
+        self._generations = list(generations)
         self._context = zmq.Context(io_threads=1)
         self._inbox = self._socket(zmq.PULL)
         #: The name under which others find this worker.
-        self.path = _path(run_dir, index)
+        self.path = bus_endpoint(run_dir, index, generations[index])
         self._bind()
         #: Becomes readable when something changes for the inbox; edge-triggered.
         self._wakeup = int(self._inbox.getsockopt(zmq.FD))
-        self._outboxes = {}
-        for worker in range(workers):
-            if worker != index:
-                outbox = self._socket(zmq.PUSH)
-                outbox.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
-                outbox.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
-                outbox.connect(f"ipc://{_path(run_dir, worker)}")
-                self._outboxes[worker] = outbox
+        self._outboxes = {
+            worker: self._outbox(worker) for worker in range(len(generations)) if worker != index
+        }
         #: worker -> the records of this loop turn.
         self._records: dict[int, list[bytes]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -76,6 +75,32 @@ class ZmqBus:
         """Be found under the same name again, which was taken away; who is connected stays so. Raises OSError."""
         # ZeroMQ opens another listener beside the old one, which nobody can reach. To close that would remove the new name too.
         self._bind()
+
+    def connect(self, worker: int, generation: int) -> list[bytes] | None:
+        """Send to this process of a worker from now on, since the one before is dead. Returns the records of this turn that were for that.
+
+        None, and nothing has happened, when it is the one that is sent to already.
+        """
+        if self._generations[worker] == generation:
+            return None
+        self._outboxes[worker].close()
+        self._generations[worker] = generation
+        self._outboxes[worker] = self._outbox(worker)
+        return self._records.pop(worker, [])
+
+    def move_on(self, worker: int, generation: int) -> bool:
+        """Send to this process of a worker from now on, and MOVED_ON as the last record to the one before, which passes all of it on.
+
+        False, and nothing has happened, while the queue to that one is full.
+        """
+        last = pack_record(RecordKind.MOVED_ON, 0, 0, 0.0)
+        if self._send(worker, [*self._records.get(worker, ()), last]):
+            self._records.pop(worker, None)
+            self._outboxes[worker].close(_LAST_LINGER_MS)
+            self._generations[worker] = generation
+            self._outboxes[worker] = self._outbox(worker)
+            return True
+        return False
 
     def send(self, worker: int, record: bytes) -> None:
         """Put a record in this turn's envelope for `worker`."""
@@ -99,19 +124,7 @@ class ZmqBus:
         if not self._records:
             return []
         turn, self._records = self._records, {}
-        failed = []
-        now = monotonic()
-        for worker, records in turn.items():
-            try:
-                self._outboxes[worker].send(
-                    pack_envelope(self._index, self._generation, now, records), zmq.NOBLOCK
-                )
-                self._sent += 1
-                self._records_sent += len(records)
-            except zmq.Again:
-                self._refused += 1
-                failed.append((worker, records))
-        return failed
+        return [(worker, records) for worker, records in turn.items() if not self._send(worker, records)]
 
     def close(self) -> None:
         """Leave; what can't be sent within a moment is dropped."""
@@ -119,6 +132,25 @@ class ZmqBus:
             self._loop.remove_reader(self._wakeup)
         self.flush()
         self._context.destroy(linger=_LINGER_MS)
+
+    def _send(self, worker: int, records: list[bytes]) -> bool:
+        """Send one envelope; whether the queue had room for it."""
+        envelope = pack_envelope(self._index, self._generations[self._index], monotonic(), records)
+        try:
+            self._outboxes[worker].send(envelope, zmq.NOBLOCK)
+        except zmq.Again:
+            self._refused += 1
+            return False
+        self._sent += 1
+        self._records_sent += len(records)
+        return True
+
+    def _outbox(self, worker: int) -> zmq.Socket[bytes]:
+        outbox = self._socket(zmq.PUSH)
+        outbox.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
+        outbox.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
+        outbox.connect(f"ipc://{bus_endpoint(self._run_dir, worker, self._generations[worker])}")
+        return outbox
 
     def _bind(self) -> None:
         try:

@@ -27,7 +27,7 @@ cdef class Connection(picows.WSListener):
     cdef public object _transport
     cdef public object _stream
     cdef public int _fd
-    cdef public object _fragments
+    cdef public object fragments
     cdef public Py_ssize_t _turn
     cdef public Py_ssize_t _controls
     cdef public double _controls_since
@@ -35,6 +35,7 @@ cdef class Connection(picows.WSListener):
     cdef public Py_ssize_t _frames_size
     cdef public bint _dirty
     cdef public object _linger_until
+    cdef public object backlog
 
     cpdef send(self, bytes frame)
     cpdef flush(self, double now)

@@ -15,12 +15,12 @@ import math
 import os
 import socket
 from time import monotonic
-from typing import ClassVar, Final, Protocol
+from typing import ClassVar, Final
 
 from picows import picows
 
 from core.chat.session import Session
-from core.chat.shard import BUG_REASON, Shard
+from core.chat.shard import BUG_REASON
 from core.events import close_level, fields
 from core.measures import OTHER
 from core.process.handover import Ticket
@@ -32,12 +32,13 @@ from core.wire.protocol import (
     SLOW_READER_BYTES,
     CloseCode,
 )
+from workers.backlog import Backlog
 from workers.closing import Closing
-from workers.heartbeat import Ping, TimerWheel, beat, is_readable
+from workers.heartbeat import Ping, beat, is_readable
+from workers.host import Host
 from workers.limits import DEFAULT_LIMITS, Limits
-from workers.rounds import DIRECT, LENGTH_SHIFT, Meter, Rounds
-from workers.slow_readers import SlowReaders, acknowledged_bytes, queued_bytes
-from workers.turn import Turn
+from workers.rounds import DIRECT, LENGTH_SHIFT, Meter
+from workers.slow_readers import acknowledged_bytes, queued_bytes
 
 _log = logging.getLogger("fastchat.worker")
 
@@ -54,27 +55,6 @@ _CLIENT_CODES: Final = frozenset(range(1000, 1016))
 _CONTROLS_PER_SECOND: Final = 1000
 
 
-class Host(Protocol):
-    """What the connections of a worker share (``workers.connections``)."""
-
-    shard: Shard
-    turn: Turn
-    rounds: Rounds
-    wheel: TimerWheel
-    slow_readers: SlowReaders
-    #: Where bytes go that nobody wants.
-    scrap: memoryview
-    #: Writes to clients, and the frames in them.
-    writes: int
-    frames: int
-
-    def entered(self, connection: Connection) -> None:
-        """Note that the event loop has the socket of a connection."""
-
-    def left(self, connection: Connection) -> None:
-        """Note that a connection is gone."""
-
-
 class Connection(picows.WSListener):
     """Implements ``core.chat.ports.Connection`` on a socket that the front handed over."""
 
@@ -83,7 +63,6 @@ class Connection(picows.WSListener):
         "_controls_since",
         "_dirty",
         "_fd",
-        "_fragments",
         "_frames",
         "_frames_size",
         "_host",
@@ -93,6 +72,8 @@ class Connection(picows.WSListener):
         "_turn",
         "address",
         "allowance",
+        "backlog",
+        "fragments",
         "held_until",
         "kept",
         "label",
@@ -108,7 +89,7 @@ class Connection(picows.WSListener):
     #: How long it is waited for a client. Only tests have others.
     limits: ClassVar[Limits] = DEFAULT_LIMITS
 
-    def __init__(self, host: Host, ticket: Ticket, now: float) -> None:
+    def __init__(self, host: Host[Connection], ticket: Ticket, now: float) -> None:
         self._host = host
         #: The client's address, and what the connection is called, for logs.
         self.address = ticket.address
@@ -122,7 +103,7 @@ class Connection(picows.WSListener):
         self._fd = -1
         # -- Receiving --
         #: The fragments of an unfinished text message (RFC 6455, 5.4).
-        self._fragments: Fragments | None = None
+        self.fragments: Fragments | None = None
         #: The heartbeat's ping, if one was sent since the client was last heard.
         self.unanswered: Ping | None = None
         #: What it may send before it is looked at whether that is too much (``workers.rounds``), and the loop turn of the last look.
@@ -140,8 +121,9 @@ class Connection(picows.WSListener):
         self._frames: list[bytes] = []
         self._frames_size = 0
         self._dirty = False
-        #: Bytes that the kernel did not take at once, all in all.
+        #: Bytes that the kernel did not take at once, all in all; and the last of them, from the first time on.
         self.kept = 0
+        self.backlog: Backlog | None = None
         #: When to give up waiting for the client to close; None while the connection is open.
         self._linger_until: float | None = None
 
@@ -232,9 +214,17 @@ class Connection(picows.WSListener):
             if written == len(data):
                 return
             data = data[written:]
+        self.keep(stream, data)
+
+    def keep(self, stream: asyncio.Transport, data: bytes) -> None:
+        """Leave to the transport what the kernel has no room for."""
+        if self.backlog is None:
+            self.backlog = Backlog()
+        self.backlog.trim(stream.get_write_buffer_size())
+        self.backlog.add(data)
         self.kept += len(data)
         stream.write(data)
-        host.slow_readers.watch(self)
+        self._host.slow_readers.watch(self)
 
     # -- For `workers.rounds` --
 
@@ -255,7 +245,7 @@ class Connection(picows.WSListener):
     def resume_reading(self) -> None:
         """Read again."""
         stream = self.stream
-        if stream is not None and not stream.is_reading():
+        if stream is not None and not stream.is_reading() and not self._host.frozen:
             stream.resume_reading()
 
     # -- From picows --
@@ -280,15 +270,15 @@ class Connection(picows.WSListener):
             return
         kind = frame.msg_type
         if kind == _TEXT:
-            if self._fragments is not None:
+            if self.fragments is not None:
                 self.fail(CloseCode.PROTOCOL_ERROR, "a new message in the middle of a fragmented one")
             elif frame.fin:
                 self._receive(frame.get_payload_as_bytes(), now)
             else:
-                self._fragments = Fragments(self.message_max)
+                self.fragments = Fragments(self.message_max)
                 self._add_fragment(frame, now)
         elif kind == _CONTINUATION:
-            if self._fragments is None:
+            if self.fragments is None:
                 self.fail(CloseCode.PROTOCOL_ERROR, "a continuation without a beginning")
             else:
                 self._add_fragment(frame, now)
@@ -312,6 +302,8 @@ class Connection(picows.WSListener):
 
     def resume_writing(self) -> None:
         """Go on with what the client missed, which has read."""
+        if self.backlog is not None and self._stream is not None:
+            self.backlog.trim(self._stream.get_write_buffer_size())
         if self._linger_until is None:
             self.session.writable(monotonic())
 
@@ -372,7 +364,7 @@ class Connection(picows.WSListener):
         return False
 
     def _add_fragment(self, frame: picows.WSFrame, now: float) -> None:
-        fragments = self._fragments
+        fragments = self.fragments
         assert fragments is not None, "the caller has begun a message"
         try:
             fragments.add(frame.get_payload_as_bytes(), bool(frame.fin))
@@ -380,7 +372,7 @@ class Connection(picows.WSListener):
             self.fail(error.code, error.reason)
             return
         if frame.fin:
-            self._fragments = None
+            self.fragments = None
             self._receive(fragments.message(), now)
 
     def _received_close(self, frame: picows.WSFrame, now: float) -> None:
@@ -437,7 +429,7 @@ class Connection(picows.WSListener):
         self._frames.append(close_frame(code, reason))
         self._write_frames()
         self._linger_until = monotonic() + self.limits.linger
-        self._fragments = None
+        self.fragments = None
         if stream.is_closing():
             return
         if self.meter is not None:
@@ -498,3 +490,7 @@ class Connection(picows.WSListener):
             return
         first_look = min(self.session.hello_deadline, self.last_heard + self.limits.idle)
         self._host.wheel.watch(self, first_look)
+        if self.backlog is not None:
+            self.keep(stream, self.backlog.take())
+        if self._frames:
+            self._host.turn.dirty(self)

@@ -22,9 +22,11 @@ from core.process.handover import IN_FLIGHT_MAX, Ticket
 from core.wire.protocol import CloseCode
 from workers.address_counts import AddressCounts
 from workers.adoption import adopt
-from workers.connection import Connection, Host
+from workers.connection import Connection
 from workers.draining import Draining
 from workers.heartbeat import TimerWheel
+from workers.host import Host
+from workers.inheritance import is_movable, restore
 from workers.memory_ceiling import MemoryCeiling
 from workers.rounds import Rounds
 from workers.slow_readers import SlowReaders
@@ -34,6 +36,8 @@ _log = logging.getLogger("fastchat.worker")
 
 #: Descriptors that a worker keeps for itself and for sockets on their way: several fronts may have their fill in flight at once.
 _SPARE_DESCRIPTORS: Final = 4 * IN_FLIGHT_MAX
+#: Seconds between two looks at who has not ended.
+_LOOK: Final = 0.01
 _NO_MEMORY: Final = "this server has no memory for more; reconnect later"
 
 
@@ -46,7 +50,7 @@ class Connections:
         turn: Turn,
         memory: MemoryCeiling,
         counts: AddressCounts | None,
-        make: Callable[[Host, Ticket, float], Connection],
+        make: Callable[[Host[Connection], Ticket, float], Connection],
     ) -> None:
         """Start without any. `counts` is where connections are counted by address, when a limit asks for it; `make` makes a connection."""
         self.shard = shard
@@ -57,6 +61,7 @@ class Connections:
         self.scrap = memoryview(bytearray(64 * 1024))
         self.writes = 0
         self.frames = 0
+        self.frozen = False
         self._memory = memory
         self._counts = counts
         self._make = make
@@ -115,9 +120,79 @@ class Connections:
         if refused:
             self.shard.count_close("server", int(CloseCode.TRY_AGAIN_LATER), _NO_MEMORY)
             connection.close(CloseCode.TRY_AGAIN_LATER, _NO_MEMORY)
+        elif self.frozen:
+            connection.pause_reading()
         elif self._closing is not None and not connection.session.closed:
             # It was on its way while all others were told to go.
             connection.session.close(*self._closing, monotonic())
+
+    # -- Going to another process --
+
+    @property
+    def adopting(self) -> int:
+        """How many sockets are on their way from a front."""
+        return len(self._adopting)
+
+    def freeze(self) -> None:
+        """Read from nobody, until `thaw`; what is written still goes out."""
+        self.frozen = True
+        for connection in self._open:
+            connection.pause_reading()
+
+    def thaw(self) -> None:
+        """Read again from everybody who is not held."""
+        self.frozen = False
+        for connection in list(self._open):
+            self.rounds.go_on(connection)
+
+    def movable(self) -> tuple[list[Connection], list[Connection]]:
+        """Return the connections that another process can take over now, and those that can't yet, since half of a frame has come.
+
+        Those are read from until it is whole. Connections that are ending are in neither.
+        """
+        movable, halves = [], []
+        for connection in self._open:
+            stream = connection.stream
+            if stream is None or connection.session.closed:
+                continue
+            if is_movable(connection):
+                connection.pause_reading()
+                movable.append(connection)
+            else:
+                stream.resume_reading()
+                halves.append(connection)
+        return movable, halves
+
+    def inherit(self, user_id: str, state: dict[str, Any], expires: float) -> tuple[Connection, bytes]:
+        """Make a connection that another process had, and return it with what that has read and not handled; then `take_over`."""
+        ticket = Ticket(0, user_id, state["address"], 0, b"", state["label"], expires)
+        connection = self._make(self, ticket, monotonic())
+        return connection, restore(connection, state)
+
+    async def take_over(self, connection: Connection, client: socket.socket, unread: bytes) -> None:
+        """Give the socket of a connection that was inherited to the event loop; its session has been resumed."""
+        client.setblocking(False)
+        if self._counts is not None:
+            self._counts.inherit(connection.address)
+        try:
+            await adopt(connection, client, unread)
+        except OSError:
+            client.close()
+            if self._counts is not None:
+                self._counts.leave(connection.address)
+            connection.gone()
+            return
+        if connection.held_until > monotonic():
+            connection.hold(connection.held_until)
+
+    async def ended(self, patience: float) -> None:
+        """Wait for those that are ending, at the latest for so many seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self._open:  # noqa: ASYNC110 - nobody says when
+                    await asyncio.sleep(_LOOK)
+
+    # -- Coming and going --
 
     def entered(self, connection: Connection) -> None:
         """See ``workers.connection.Host``."""

@@ -71,9 +71,9 @@ class Ping:
 
     __slots__ = ("_ahead", "_gone", "_since", "_written")
 
-    def __init__(self) -> None:
+    def __init__(self, written: float | None = None) -> None:
         #: When it is known that the kernel has it.
-        self._written: float | None = None
+        self._written = written
         #: What must have gone out by then (`Connection.gone_out`); what has, and since when that has not changed. Not known before the
         #: end of the turn in which it was sent.
         self._ahead: int | None = None
@@ -93,6 +93,11 @@ class Ping:
                 return self._since + _STUCK
             self._written = now
         return self._written + connection.limits.reply
+
+    @property
+    def written(self) -> float | None:
+        """When it is known that the kernel has it; None if that is not known."""
+        return self._written
 
     def begin_again(self, now: float) -> None:
         """Give the client its whole time from now on: the worker stood still."""

@@ -112,6 +112,10 @@ class Meter(asyncio.BufferedProtocol):
         self._start += size
         self.parser.buffer_updated(size)
 
+    def rest(self) -> bytes:
+        """Return what has been read and not given to the parser."""
+        return bytes(self._raw[self._start : self._end])
+
     def may_go(self, now: float) -> bool:
         """Return whether the connection has been calm for long enough to be read without it."""
         return not self._full and not self.has_bytes and now >= self.calm_at

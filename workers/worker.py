@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -27,8 +28,11 @@ from core.process.control import (
     RELOAD_KEYS,
     RESTART_REASON,
     STATS,
+    STAYS,
     STOP,
+    SUCCEED,
     WORKER_GONE,
+    WORKER_SUCCEEDED,
 )
 from core.process.handover import endpoint
 from core.process.settings import Settings
@@ -43,10 +47,12 @@ from workers.endpoints import Endpoints
 from workers.handover_listener import HandoverListener
 from workers.limits_file import read_limits, write_limits
 from workers.memory_ceiling import MemoryCeiling
+from workers.predecessor import Predecessor, Stays
 from workers.store.data_directory import shard_file
 from workers.store.memory import MemoryStore
 from workers.store.shard_store import ShardStore
 from workers.store.sqlite import SqliteStore
+from workers.successor import Successor
 from workers.turn import Turn
 
 _log = logging.getLogger("fastchat.worker")
@@ -88,13 +94,16 @@ class Worker:
         self,
         settings: Settings,
         index: int,
-        generation: int,
+        generations: Sequence[int],
         control: ControlPipe,
         connection_type: type[Connection] = Connection,
         keep: Path | None = None,
+        *,
+        succeeds: bool = False,
     ) -> None:
-        """Open the store and the bus. `keep` is where to leave what counts against limits, None for nowhere.
+        """Open the bus, and the store unless this process `succeeds` another one, which still has it open.
 
+        `generations` are those of the processes of all workers. `keep` is where to leave what counts against limits, None for nowhere.
         Raises ConfigurationError or OSError when what they need can't be used.
         """
         assert settings.run_dir is not None, "the supervisor fills it in"
@@ -103,24 +112,35 @@ class Worker:
         self._control = control
         self._stopped: asyncio.Future[tuple[int, str]] = self._loop.create_future()
         self.turn = Turn(self._loop)
-        self._bus = ZmqBus(run_dir, index, generation, settings.workers)
+        self._bus = ZmqBus(run_dir, index, generations)
         self._store = self._new_store(settings, index)
         self._settings = settings
         tokens = load_verifier(settings, Path.read_bytes)
         self.shard = Shard(
-            index, generation, settings, self._bus, self._store, SystemClock(), SystemChance(), tokens
+            index, generations[index], settings, self._bus, self._store, SystemClock(), SystemChance(), tokens
         )
         self._keep = keep
-        if keep is not None:
+        if keep is not None and not succeeds:
             self.shard.remember_limits(read_limits(keep), time.monotonic())
         #: Where connections come from, when a limit asks for it.
         self._counts = AddressCounts(run_dir, index) if needed(settings) else None
         self._store.listen(self.shard.listeners)
-        self._store.start()
+        if not succeeds:
+            self._store.start()
         self.turn.attach(self._end_turn, self.shard.written)
         capacity = Capacity(usable_memory(), settings.fronts)
         memory = MemoryCeiling(settings.worker_memory_mib * MIB or capacity.ceiling(settings.workers))
         self._connections = Connections(self.shard, self.turn, memory, self._counts, connection_type)
+        self._successor: Successor | None = None
+        if succeeds:
+            self._successor = Successor(
+                run_dir, self.shard, self._store, self.turn, self._connections, self._control
+            )
+        #: This process, as it leaves.
+        self._predecessor: Predecessor | None = None
+        self._leaving: asyncio.Task[None] | None = None
+        #: Other workers whose processes are replaced -> the generation of the process that is to be sent to.
+        self._moving_on: dict[int, int] = {}
         self._handover_path = endpoint(run_dir, index)
         self._handover: HandoverListener | None = None
         self._endpoints = Endpoints()
@@ -128,6 +148,8 @@ class Worker:
         self._stalls = Stalls(_TICK)
         #: How many other workers had not been heard, and whether all clients have gone in a drain, when that was reported last.
         self._reported = (-1, False)
+        #: Whether everything is another process's.
+        self._handed_on = False
 
     def _new_store(self, settings: Settings, index: int) -> ShardStore:
         if settings.store == "memory":
@@ -146,9 +168,13 @@ class Worker:
                 DRAIN: lambda message: self._connections.drain(message["seconds"]),
                 RELOAD_KEYS: lambda _: reload_keys(self._load_keys, _log),
                 WORKER_GONE: self._worker_gone,
+                WORKER_SUCCEEDED: self._worker_succeeded,
+                SUCCEED: self._succeed,
                 ASK: self._answer_operator,
             },
         )
+        if self._successor is not None:
+            await self._successor.take_over()
         self._bus.listen(loop, self._receive_envelope)
         self.shard.start()
         self.turn.schedule()
@@ -160,20 +186,28 @@ class Worker:
             self._handover_path, loop, self._connections.adopt, self._connections.capacity
         )
         self._endpoints.add(self._handover_path, self._handover.reopen)
-        watch = loop.create_task(self._endpoints.watch())
+        self._watch = loop.create_task(self._endpoints.watch())
         self._tick()
         self._control.send(READY)
         code, reason = await self._stopped
-        watch.cancel()
-        await self._close_all(code, reason)
+        self._watch.cancel()
+        if self._handed_on:
+            await self._connections.ended(_STOP_PATIENCE)
+            self._bus.close()
+        else:
+            await self._close_all(code, reason)
 
     def _end_turn(self, now: float) -> bool:
         """See ``workers.turn``."""
+        if self._successor is not None and not self._successor.has_store:
+            return False
         more = self._connections.rounds.serve(now)
         more |= self.shard.end_turn(now)
         return more
 
     def _tick(self) -> None:
+        if self._handed_on:
+            return
         self._loop.call_later(_TICK, self._tick)  # first of all, since time must go on whatever happens below
         now = time.monotonic()
         self._control.beat(now)
@@ -183,6 +217,8 @@ class Worker:
         self.shard.tick(now)
         self._connections.tick(now)
         self.turn.schedule()
+        for worker, generation in list(self._moving_on.items()):
+            self._move_on(worker, generation)
         if self._counts is not None:
             self._counts.tick()
         if self._handover is not None:
@@ -211,6 +247,7 @@ class Worker:
             "handover_pauses_total": handover.pauses if handover else 0,
             ENDPOINTS_MISSING: self._endpoints.missing,
             "endpoints_reopened_total": self._endpoints.reopened,
+            "takeover_seconds": self._successor.pause if self._successor is not None else 0.0,
             **self._connections.stats(),
             **self.turn.stats(),
             **self._bus.stats(),
@@ -229,7 +266,25 @@ class Worker:
         self.turn.schedule()
 
     def _worker_gone(self, message: dict[str, Any]) -> None:
-        self.shard.worker_gone(message["worker"], message["generation"], time.monotonic())
+        worker, now = message["worker"], time.monotonic()
+        self._moving_on.pop(worker, None)
+        if worker != self.shard.index and not self._stopped.done():
+            unsent = self._bus.connect(worker, message["next"])
+            if unsent is not None:
+                self.shard.send_again(worker, unsent)
+            self.shard.worker_gone(worker, message["generation"], now)
+        if self._predecessor is not None:
+            self._predecessor.worker_gone(worker)
+        self.turn.schedule()
+
+    def _worker_succeeded(self, message: dict[str, Any]) -> None:
+        self._move_on(message["worker"], message["generation"])
+
+    def _move_on(self, worker: int, generation: int) -> None:
+        if self._bus.move_on(worker, generation):
+            self._moving_on.pop(worker, None)
+        else:
+            self._moving_on[worker] = generation
 
     def _answer_operator(self, message: dict[str, Any]) -> None:
         tell = partial(self._answer, message["id"])
@@ -241,6 +296,42 @@ class Worker:
 
     def _answer(self, number: int, told: dict[str, Any]) -> None:
         self._control.send(ANSWER, id=number, answer=told)
+
+    # -- Leaving --
+
+    def _succeed(self, message: dict[str, Any]) -> None:
+        if self._leaving is None and not self._stopped.done():
+            self._leaving = self._loop.create_task(self._leave(message["path"]))
+
+    async def _leave(self, path: str) -> None:
+        """Give everything to the process that waits at `path`; or go on serving, and say why."""
+        predecessor = Predecessor(
+            self.shard, self._store, self._bus, self.turn, self._connections, self._control
+        )
+        try:
+            await predecessor.come_to_rest()
+            self._predecessor = predecessor
+            await predecessor.finish()
+        except Exception as problem:
+            if not isinstance(problem, Stays):
+                _log.exception("bug while this process was to be replaced: it goes on")
+            self._predecessor = self._leaving = None
+            predecessor.stay(self._receive_envelope)
+            self._control.send(STAYS, reason=str(problem))
+            return
+        assert self._handover is not None, "this process is ready"
+        self._watch.cancel()
+        self._handover.close()
+        if self._counts is not None:
+            self._counts.close()
+        self._handed_on = True
+        try:
+            await predecessor.hand_on(path)
+        except Exception:
+            _log.exception("the process that was to take the place of this one has failed")
+            predecessor.say_goodbye()
+            self._store.close(_STORE_PATIENCE)
+        self._stop(CloseCode.RESTARTING, RESTART_REASON)
 
     # -- Stopping --
 

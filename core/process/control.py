@@ -12,7 +12,12 @@ all of its, also those that wait in its backlogs, and exits 0 |
 | | log_level | level | log from this level on (``core.process.logs``) |
 | | reload_keys | | read the keys of tokens again (``core.auth.keys``) |
 | supervisor -> front | leave | | accept no more connections, and exit 0 when the last one has ended (``router.front.front``) |
-| supervisor -> worker | worker_gone | worker, generation | that worker process is dead; its users are offline unless they come back |
+| supervisor -> worker | worker_gone | worker, generation, next | that process is dead; `next` is the one in its place |
+| | succeed | path | give everything to the process that waits at `path` (``core.process.succession``), and end |
+| | worker_succeeded | worker, generation | another process takes the place of that worker's: send to it from now on |
+| worker -> supervisor | waiting | path | booted, and waits there for the process whose place it takes |
+| | leaving | | nothing is under way any more: everything goes to the other process now |
+| | stays | reason | it can't be replaced now, and goes on serving |
 | supervisor -> worker | ask | id, what, user | an operator wants to know something of a user, or have it done (``core.chat.operator``) |
 | worker -> supervisor | answer | id, answer | what there is to tell, some time later, and not in the order of the questions |
 
@@ -34,8 +39,13 @@ STOP: Final = "stop"
 DRAIN: Final = "drain"
 LOG_LEVEL: Final = "log_level"
 RELOAD_KEYS: Final = "reload_keys"
-LEAVE: Final = "leave"
 WORKER_GONE: Final = "worker_gone"
+SUCCEED: Final = "succeed"
+LEAVE: Final = "leave"
+WORKER_SUCCEEDED: Final = "worker_succeeded"
+WAITING: Final = "waiting"
+LEAVING: Final = "leaving"
+STAYS: Final = "stays"
 ASK: Final = "ask"
 ANSWER: Final = "answer"
 

@@ -66,6 +66,8 @@ _TABLE: Final = (
     Metric("errors_total", Kind.COUNTER, Source.WORKER, "ERROR messages sent to clients, by the type of the message that caused them and by code.", ("type", "code")),
     Metric("closes_total", Kind.COUNTER, Source.WORKER, "Connections closed, by the side that closed them, close code and close reason.", ("by", "code", "reason")),
     Metric("requests", Kind.GAUGE, Source.WORKER, "Messages, chats and history requests that wait for an answer of another worker or of the store."),
+    Metric("takeover_seconds", Kind.GAUGE, Source.WORKER, "Seconds in which no client was read from, when this process took the place of another one; 0 if it did not."),
+    Metric("not_moved_total", Kind.COUNTER, Source.WORKER, "Connections that were closed when another process took over, since half of a frame had come."),
     Metric("sent_again_total", Kind.COUNTER, Source.WORKER, "Requests that the next process of a worker got again, since the process before it died."),
     Metric("unconfirmed_total", Kind.COUNTER, Source.WORKER, "Messages, chats and history requests that got no answer within 5 s."),
     Metric("late_results_total", Kind.COUNTER, Source.WORKER, "Answers that came after the request had timed out."),
@@ -142,6 +144,7 @@ _TABLE: Final = (
     # -- Every process --
     Metric("process_up", Kind.GAUGE, Source.PROCESS, "1 while the process serves, 0 while it is being restarted. Missing for a front that a drain has ended."),
     Metric("process_restarts_total", Kind.COUNTER, Source.PROCESS, "Restarts of the process since the server started."),
+    Metric("process_replaced_total", Kind.COUNTER, Source.PROCESS, "Times that another process took the place of this one, while its clients stayed connected."),
     Metric("process_hangs_total", Kind.COUNTER, Source.PROCESS, "Times that the supervisor killed the process since its event loop made no turn."),
     Metric("process_start_time_seconds", Kind.GAUGE, Source.PROCESS, "Start time of the process, in seconds since 1970."),
     Metric("process_cpu_seconds_total", Kind.COUNTER, Source.PROCESS, "User and system CPU time of the process."),

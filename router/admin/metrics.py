@@ -119,9 +119,11 @@ class MetricsCollector(Collector):
             if not role.retired or role.child is not None:
                 rows["process_up"].add(labels, int(role.state == "ready"))
             rows["process_restarts_total"].add(labels, role.restarts)
+            rows["process_replaced_total"].add(labels, role.replaced)
             rows["process_hangs_total"].add(labels, role.hangs)
         self._add_process(rows, _SUPERVISOR, os.getpid())
-        for name, value in (("process_up", 1), ("process_restarts_total", 0), ("process_hangs_total", 0)):
+        counted = ("process_restarts_total", "process_replaced_total", "process_hangs_total")
+        for name, value in (("process_up", 1), *((name, 0) for name in counted)):
             rows[name].add({Source.PROCESS.value: _SUPERVISOR}, value)
         rows["ready"].add({}, self._is_ready())
         rows["build_info"].add(self._build, 1)

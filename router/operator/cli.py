@@ -163,6 +163,21 @@ def _kick(user: UserId, admin: Admin = None, run_dir: RunDir = None) -> None:
     raise typer.Exit(0 if closed else EXIT_NOT_SO)
 
 
+@app.command("reload")
+def _reload(admin: Admin = None, run_dir: RunDir = None, json: AsJson = False) -> None:
+    """Replace all processes while clients stay connected.
+
+    Workers and fronts are replaced by processes that run the program now on disk. A program that does not start replaces nothing. The
+    supervisor itself stays the process that it is, with the settings that it was started with; it reads the keys of tokens again.
+
+    Exit codes: 0 done, 2 not everything was replaced, and the server goes on as it is.
+    """
+    from router.operator.operations import RELOAD, RELOAD_PATIENCE
+    from router.operator.text import describe_reload
+
+    _show(_talk(admin, run_dir, lambda server: server.ask(RELOAD, RELOAD_PATIENCE)), json, describe_reload)
+
+
 @app.command("drain")
 def _drain(
     seconds: Annotated[

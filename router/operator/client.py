@@ -70,15 +70,15 @@ class RunningServer:
             return self._get_status()
         return _checked(_ask(self._socket(self._run_dir), {"what": STATUS}), str(self._run_dir))
 
-    def ask(self, what: str, **fields: str | float) -> dict[str, Any]:
-        """Ask ``router.operator.operations`` and return its answer. Raises Unreachable and Refused."""
+    def ask(self, what: str, patience: float = _PATIENCE, **fields: str | float) -> dict[str, Any]:
+        """Ask ``router.operator.operations``, which has `patience` seconds, and return its answer. Raises Unreachable and Refused."""
         run_dir = self._run_dir
         if run_dir is None:
             named = self._get_status()["settings"].get("run_dir")
             if not named:
                 raise Unreachable(f"the server at {self._url} is still starting: try again in a moment")
             run_dir = Path(named)
-        answer = _ask(self._socket(run_dir), {"what": what, **fields})
+        answer = _ask(self._socket(run_dir), {"what": what, **fields}, patience)
         if "problem" in answer:
             raise Refused(str(answer["problem"]))
         return answer
@@ -160,12 +160,12 @@ def _split_url(url: str) -> tuple[str, int]:
     return host, port
 
 
-def _ask(path: Path, request: Mapping[str, str | float]) -> dict[str, Any]:
+def _ask(path: Path, request: Mapping[str, str | float], patience: float = _PATIENCE) -> dict[str, Any]:
     """Send one request and return its answer."""
     answer = b""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-            client.settimeout(_PATIENCE)
+            client.settimeout(patience)
             _connect(client, path)
             _, uid, _ = _CREDENTIALS.unpack(
                 client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)

@@ -7,6 +7,7 @@ A request is a JSON object, and so is the answer; one that can't be given is ``{
 | status | | what ``/status`` of the admin port shows |
 | who | user | what is known of a user: see ``core.chat.operator`` |
 | kick | user | closed: how many connections of the user were closed, with 1008 |
+| reload | | replaced: the processes that were replaced while clients stayed connected, with how long that took |
 | drain | seconds (optional) | state, seconds left, connections: from now on the server accepts none, and closes those that it has |
 | log_level | level | level: from now on every process logs what is at least so severe |
 
@@ -15,7 +16,7 @@ A user is known to one worker, which is asked over its control pipe; one that is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from core.chat.operator import KICK, WHO
@@ -24,11 +25,16 @@ from core.process.settings import RULES, Settings
 from core.wire.protocol import Refusal
 from core.wire.validation import Validator
 from router.supervisor.children import NoAnswer
+from router.supervisor.reload import ReloadFailed
 from router.supervisor.roles import WORKER, Role
 
 STATUS: Final = "status"
 DRAIN: Final = "drain"
 LOG_LEVEL: Final = "log_level"
+RELOAD: Final = "reload"
+
+#: Seconds that the replacement of all processes may take: it waits for each of them.
+RELOAD_PATIENCE: Final = 900.0
 
 #: Seconds that a worker has to answer; it may have to ask its store.
 _PATIENCE: Final = 5.0
@@ -48,12 +54,14 @@ class Operations:
         status: Callable[[], dict[str, Any]],
         set_log_level: Callable[[str], None],
         drain: Callable[[float | None], dict[str, Any]],
+        reload: Callable[[], Awaitable[list[dict[str, Any]]]],
     ) -> None:
         self._validator = Validator(settings.user_ids)
         self._placement = Placement(settings.workers)
         self._workers = {role.index: role for role in roles if role.kind == WORKER}
         self._status = status
         self._set_log_level = set_log_level
+        self._reload = reload
         self._drain = drain
 
     async def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,8 +76,10 @@ class Operations:
                 return self._change_log_level(request.get("level"))
             if what == DRAIN:
                 return self._begin_drain(request.get("seconds"))
-            raise Problem(f"`what` must be one of {STATUS}, {WHO}, {KICK}, {LOG_LEVEL} and {DRAIN}")
-        except Problem as problem:
+            if what == RELOAD:
+                return {"replaced": await self._reload()}
+            raise Problem(f"`what` must be one of {STATUS}, {WHO}, {KICK}, {LOG_LEVEL}, {DRAIN} and {RELOAD}")
+        except (Problem, ReloadFailed) as problem:
             return {"problem": str(problem)}
         except Refusal as refusal:
             return {"problem": refusal.message}

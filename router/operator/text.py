@@ -81,8 +81,19 @@ def describe_status(status: Mapping[str, Any]) -> list[str]:
     problems = [f"{_name(each)}: {each['problem']}" for each in processes if each.get("problem")]
     lines += _section("problems", [problem for problem in problems if problem not in reasons])
     lines += _section("to make the core faster", [status["core_advice"]] if status.get("core_advice") else [])
+    lines += _section("replaced", [_replaced(each) for each in processes if each.get("replaced")])
     lines += _section("started again", [_restarts(each) for each in processes if each.get("restarts")])
     return lines
+
+
+def describe_reload(answer: Mapping[str, Any]) -> list[str]:
+    """Describe the answer to ``reload``."""
+    replaced = answer["replaced"]
+    lines = [
+        f"{plain(each['process'])} is process {each['pid']} now ({each['seconds']:.2f} s)"
+        for each in replaced
+    ]
+    return lines or ["nothing was replaced"]
 
 
 def describe_user(facts: Mapping[str, Any]) -> list[str]:
@@ -137,6 +148,14 @@ def _process(process: Mapping[str, Any]) -> tuple[str, ...]:
         _number(stats.get("users")),
         _NOTHING if rate is None else f"{rate:.1f}" if rate < 1000 else f"{rate:.0f}",
         str(process["restarts"]),
+    )
+
+
+def _replaced(process: Mapping[str, Any]) -> str:
+    times = "once" if process["replaced"] == 1 else f"{process['replaced']} times"
+    pause = process.get("stats", {}).get("takeover_seconds")
+    return f"{_name(process)} {times}" + (
+        f", the last time in {pause:.2f} s for its clients" if pause else ""
     )
 
 

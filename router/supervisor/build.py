@@ -7,6 +7,8 @@ from typing import Final
 
 #: The environment variable in which `make run` says why the core is not compiled, and what to do about it.
 PURE_CORE_ADVICE: Final = "PURE_CORE_ADVICE"
+#: The one with the command that prints where the compiled core of the sources as they are then is, compiling it first if need be.
+CORE_COMMAND: Final = "CORE_COMMAND"
 _DEFAULT_ADVICE: Final = "start the server with `make run`, which compiles the core if there is a C compiler"
 
 

@@ -25,10 +25,13 @@ from core.process.control import (
     ANSWER,
     ASK,
     BEAT,
+    LEAVING,
     PACKET_MAX_BYTES,
     READY,
     REFUSED,
     STATS,
+    STAYS,
+    WAITING,
     decode_control,
     encode_control,
 )
@@ -36,7 +39,7 @@ from core.process.control import (
 _log = logging.getLogger("fastchat.supervisor")
 
 #: Where ``python -m workers`` and ``python -m router.front`` are found: beside this package.
-_ROOT: Final = Path(__file__).resolve().parents[2]
+ROOT: Final = Path(__file__).resolve().parents[2]
 #: Signals that a terminal sends to all processes at once. Children are deaf to them from their first moment on; the supervisor decides.
 _TERMINAL_SIGNALS: Final = (signal.SIGINT, signal.SIGHUP)
 #: Where children's standard output goes: the supervisor's is for the one line that it prints there.
@@ -88,6 +91,10 @@ class Child:
         self._loop = asyncio.get_running_loop()
         #: Done when it has ended.
         self.gone: asyncio.Future[None] = self._loop.create_future()
+        #: Done when it is ready.
+        self.is_ready: asyncio.Future[None] = self._loop.create_future()
+        #: What it has said that nobody has heard, of what only some wait for; and None when it has ended.
+        self._said: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._on_ready = on_ready
         self._on_exit = on_exit
         self._unsent: deque[bytes] = deque()
@@ -141,8 +148,17 @@ class Child:
         finally:
             del self._questions[number]
 
+    async def hear(self, *ops: str) -> dict[str, Any]:
+        """Return the next message with one of these ops, which ``router.supervisor.reload`` waits for. Raises EOFError when it ends."""
+        while (message := await self._said.get()) is not None:
+            if message["op"] in ops:
+                return message
+        raise EOFError
+
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal, if it still runs."""
+        if self.exit_code is not None:
+            return
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, number)
 
@@ -197,6 +213,7 @@ class Child:
                 self.stats, self.reported_at = message["stats"], time.monotonic()
             elif message["op"] == READY:
                 self.ready = True
+                self.is_ready.set_result(None)
                 self._on_ready(self)
             elif message["op"] == REFUSED:
                 self.refused = str(message.get("reason"))
@@ -204,6 +221,8 @@ class Child:
                 waiting = self._questions.get(message["id"])
                 if waiting is not None and not waiting.done():
                     waiting.set_result(message["answer"])
+            elif message["op"] in (WAITING, LEAVING, STAYS):
+                self._said.put_nowait(message)
 
     def _ended(self) -> None:
         self._receive()
@@ -214,6 +233,7 @@ class Child:
         os.close(self._pidfd)
         self._control.close()
         self.gone.set_result(None)
+        self._said.put_nowait(None)
         for waiting in self._questions.values():
             if not waiting.done():
                 waiting.set_exception(NoAnswer("ended before it answered"))
@@ -231,7 +251,7 @@ def _start(
     try:
         return subprocess.Popen(  # noqa: S603 - our own program, and no shell
             command,
-            cwd=_ROOT,
+            cwd=ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=_STDERR,

@@ -44,8 +44,13 @@ class Role:
         self.policy = RestartPolicy(self.name)
         #: The process that fills it now; None between two.
         self.child: Child | None = None
-        #: The number of that process, unique over all starts; fronts have none.
+        #: One that is about to take its place, and one that has given up its place and has not ended.
+        self.successor: Child | None = None
+        self.predecessor: Child | None = None
+        #: The number of the process, unique over all starts; fronts have none.
         self.generation = 0
+        #: How often a process was replaced while its clients stayed connected.
+        self.replaced = 0
         #: Will start the next process.
         self.restart: asyncio.TimerHandle | None = None
         #: How often it was started again, and how the last process before this one ended.
@@ -80,6 +85,8 @@ class Role:
     @property
     def problems(self) -> dict[Problem, str]:
         """What keeps it from serving as it should, each as a sentence in which it is *it*."""
+        if self.child is not None and self.predecessor is not None and not self.child.ready:
+            return {}  # it takes over just now
         if self.child is None and self.retired:
             return {}
         if self.child is None or not self.child.ready:
@@ -126,6 +133,7 @@ class Role:
             "problem": "; ".join(self.problems.values()) or None,
             "uptime": round(time.monotonic() - child.started_at, 1) if child else 0.0,
             "restarts": self.restarts,
+            "replaced": self.replaced,
             "last_end": self.last_end,
             "messages_per_second": round(self._messages_per_second(), 1),
             "stats": child.stats if child else {},

@@ -15,7 +15,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Final
 
@@ -69,11 +69,11 @@ class ServiceManager:
         self._is_ready = True
         self._notify("READY=1", self._state())
 
-    def reload(self, action: Callable[[], None]) -> None:
+    async def reload(self, action: Callable[[], Awaitable[None]]) -> None:
         """Do what reads again something that was read at the start."""
         if self._is_ready:
             self._notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        action()
+        await action()
         if self._is_ready:
             self.ready()
 

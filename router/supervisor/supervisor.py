@@ -25,6 +25,7 @@ import platform
 import signal
 import socket
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -53,11 +54,13 @@ from router.supervisor.health import Health, Phase
 from router.supervisor.orphans import reap_orphans
 from router.supervisor.problem_log import ProblemLog
 from router.supervisor.process_usage import ProcessUsage
+from router.supervisor.reload import Reload
 from router.supervisor.restart_policy import GiveUp
 from router.supervisor.roles import FRONT, WORKER, Role
 from router.supervisor.run_directory import OPERATOR_SOCKET, RunDirectory, create_run_directory
 from router.supervisor.run_directory_watch import RunDirectoryWatch
 from router.supervisor.service_manager import ServiceManager
+from router.supervisor.starter import Starter
 from router.supervisor.stopping import stop_children
 from router.supervisor.terminal import Terminal
 
@@ -100,7 +103,6 @@ class Supervisor:
         self._loop = asyncio.get_running_loop()
         self._settings = settings
         self._started_at = time.monotonic()
-        self._last_generation = 0
         self._roles = [Role(WORKER, index) for index in range(settings.workers)]
         self._roles += [Role(FRONT, index) for index in range(settings.fronts)]
         #: The listeners of each front.
@@ -121,10 +123,12 @@ class Supervisor:
         #: The history that the dashboard shows.
         self._recorder = Recorder(self._roles, self._usage)
         self._problem_log = ProblemLog(self._roles, self._recorder)
+        #: Starts processes, once everything is prepared for that.
+        self.starter: Starter
+        # What the store in memory has would be gone with the process.
+        replaceable = [role for role in self._roles if role.kind == FRONT or settings.store != "memory"]
+        self._reload = Reload(self, replaceable, self._service_manager)
         self._hang_watch = HangWatch(self._loop, self._roles)
-        self._environment: dict[str, str] = {}
-        #: Where workers leave what their successors need, also after a restart of the server.
-        self._keep = Path()
         #: The exit code, once it is settled that the server ends; and when a signal settled it.
         self._end: asyncio.Future[int] = self._loop.create_future()
         self._stopping_since = -math.inf
@@ -137,7 +141,7 @@ class Supervisor:
         """Serve until told to stop; the exit code. Raises ConfigurationError when the server can't be started like this, and CannotBoot."""
         self._loop.add_signal_handler(signal.SIGINT, self._stop_for, signal.SIGINT.name)
         self._loop.add_signal_handler(signal.SIGTERM, self._stop_for, signal.SIGTERM.name, True)
-        self._loop.add_signal_handler(signal.SIGHUP, self._service_manager.reload, self._reload)
+        self._loop.add_signal_handler(signal.SIGHUP, self._reload.on_hang_up)
         self._service_manager.start()
         self._loop.call_later(_CHECK_INTERVAL, self._check)
         self._hang_watch.start()
@@ -191,7 +195,9 @@ class Supervisor:
         await self._admin.start()
         self._recorder.start()
         self._run_directory = await create_run_directory(settings.run_dir, port)
-        operations = Operations(settings, self._roles, self.status, self.set_log_level, self.drain)
+        operations = Operations(
+            settings, self._roles, self.status, self.set_log_level, self.drain, self._reload.run
+        )
         self._operators = OperatorSocket(self._run_directory.path / OPERATOR_SOCKET, operations.answer)
         await self._operators.start()
         self._run_directory_watch = RunDirectoryWatch(self._run_directory, self._operators)
@@ -206,15 +212,17 @@ class Supervisor:
             jwt_jwks_file=_absolute(settings.jwt_jwks_file),
         )
         inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
-        self._environment = inherited | environment_of_children(inherited) | self._settings.environment()
-        self._keep = self._run_directory.path.parent
+        environment = inherited | environment_of_children(inherited) | self._settings.environment()
+        keep, lock = self._run_directory.path.parent, None
         if settings.store == "sqlite":
-            self._keep = data_directory
+            keep = data_directory
             self._data_directory = await lock_data_directory(data_directory)
+            lock = self._data_directory.lock
             if not self._data_directory.is_prepared(settings.workers):
-                await self._prepare_files(self._data_directory)
+                await self._prepare_files(self._data_directory, environment)
+        self.starter = Starter(self._roles, environment, self._listeners, keep, lock)
 
-    async def _prepare_files(self, directory: DataDirectory) -> None:
+    async def _prepare_files(self, directory: DataDirectory, environment: Mapping[str, str]) -> None:
         """Let a child make the files for this number of workers; what it tells goes to standard error, as all logging does."""
         arguments = ["prepare", str(directory.path), "--workers", str(self._settings.workers)]
         arguments += ["--lock", str(directory.lock)]
@@ -227,7 +235,7 @@ class Supervisor:
 
         try:
             child = Child(
-                "prepare", "workers.store", arguments, self._environment, (directory.lock,), _ignore, on_exit
+                "prepare", "workers.store", arguments, environment, (directory.lock,), _ignore, on_exit
             )
         except OSError as error:
             raise ConfigurationError(f"can't start the process `prepare`: {error.strerror}") from None
@@ -246,36 +254,28 @@ class Supervisor:
         role.restart = None
         if self._run_directory_watch is not None:
             self._run_directory_watch.check()
-        on_ready, on_exit = partial(self._ready, role), partial(self._ended, role)
-        arguments = ["--index", str(role.index)]
         try:
-            if role.kind == WORKER:
-                role.generation = self._next_generation()
-                arguments += ["--generation", str(role.generation), "--keep", str(self._keep)]
-                lock = () if self._data_directory is None else (self._data_directory.lock,)
-                role.child = Child(
-                    role.name, "workers", arguments, self._environment, lock, on_ready, on_exit
-                )
-            else:
-                descriptors = [listener.fileno() for listener in self._listeners[role.index]]
-                arguments += ["--listeners", ",".join(map(str, descriptors))]
-                role.child = Child(
-                    role.name,
-                    "router.front",
-                    arguments,
-                    self._environment,
-                    descriptors,
-                    on_ready,
-                    on_exit,
-                )
+            role.child = self.starter.start(role, partial(self._ready, role), self.on_exit(role))
         except OSError as error:
             self._recover(role, f"the system error {error.strerror!r}")
-            return
 
-    def _next_generation(self) -> int:
-        """Return a number that is unique over all starts of all workers, also after a restart of the server."""
-        self._last_generation = max(self._last_generation + 1, time.time_ns())
-        return self._last_generation
+    def on_exit(self, role: Role) -> Callable[[Child], None]:
+        """See ``router.supervisor.reload``, as the two below."""
+        return partial(self._ended, role)
+
+    def reread_keys(self) -> None:
+        if self._settings.auth != "jwt":
+            return
+        load_verifier(self._settings, Path.read_bytes)
+        for child in self._children():
+            child.send(RELOAD_KEYS)
+        _log.info("the keys of tokens are read again")
+
+    def tell_workers(self, role: Role, op: str, **values: Any) -> None:
+        for other in self._roles:
+            if other.kind == WORKER and other is not role:
+                for child in filter(None, (other.child, other.successor)):
+                    child.send(op, **values)
 
     def _ready(self, role: Role, child: Child) -> None:
         role.policy.ready(time.monotonic())
@@ -319,12 +319,27 @@ class Supervisor:
             self._problem_log.sample()
 
     def _ended(self, role: Role, child: Child) -> None:
+        if child is role.predecessor:
+            role.predecessor = None
+            if child.exit_code and role.child is not None:
+                # Nobody knows what it had passed on. The next process gets all of that again.
+                role.child.signal(signal.SIGKILL)
+            if role.kind == WORKER:
+                # Its generation is not known any more, and does not matter: all that counts is that it is an earlier one.
+                self.tell_workers(
+                    role, WORKER_GONE, worker=role.index, generation=role.generation - 1, next=role.generation
+                )
+            return
+        if child is not role.child:
+            return  # a successor that never took over
         role.child = None
         self._recorder.ended(role, child)
         if role.kind == WORKER:
-            for other in self._roles:
-                if other.kind == WORKER and other.child is not None:
-                    other.child.send(WORKER_GONE, worker=role.index, generation=role.generation)
+            ended, role.generation = role.generation, self.starter.next_generation()
+            self.tell_workers(role, WORKER_GONE, worker=role.index, generation=ended, next=role.generation)
+        if role.predecessor is not None:
+            # The two have the same files, which a third process must not find open.
+            role.predecessor.signal(signal.SIGKILL)
         if not self._end.done():
             self._recover(role, child.how_it_ended(), child)
 
@@ -383,25 +398,11 @@ class Supervisor:
         for listener in (listener for each in self._listeners for listener in each):
             listener.close()
 
-    def _reload(self) -> None:
-        """Read the keys of tokens again (SIGHUP); settings are read at the start only."""
-        if self._settings.auth != "jwt":
-            _log.info("SIGHUP is ignored: settings are read at the start only")
-            return
-        try:
-            load_verifier(self._settings, Path.read_bytes)
-        except ConfigurationError as error:
-            sentence = "SIGHUP: keeping the current JWT keys: the new ones are invalid"
-            _log.error(sentence, extra=fields(reason=str(error)))
-            return
-        for child in self._children():
-            child.send(RELOAD_KEYS)
-        _log.info("SIGHUP: the keys of tokens are read again")
-
     async def _shut_down(self) -> None:
         """End all processes; nothing of the server is left when this returns."""
         self._hang_watch.stop()
         self._recorder.stop()
+        self._reload.stop()
         for role in self._roles:
             if role.restart is not None:
                 role.restart.cancel()
@@ -424,7 +425,8 @@ class Supervisor:
 
     def _children(self, kind: str | None = None) -> list[Child]:
         """Return those of one kind, or all, also the one that prepares."""
-        children = [role.child for role in self._roles if kind in (None, role.kind)]
+        roles = [role for role in self._roles if kind in (None, role.kind)]
+        children = [child for role in roles for child in (role.child, role.predecessor, role.successor)]
         if kind is None:
             children.append(self._preparing)
         return [child for child in children if child is not None]
@@ -439,7 +441,7 @@ class Supervisor:
         """Log what is at least so severe from now on, in all processes and those that follow. Raises ValueError for what is no level."""
         set_log_level(level)
         self._settings = dataclasses.replace(self._settings, log_level=cast(Any, level))
-        self._environment |= self._settings.environment()
+        self.starter.environment = {**self.starter.environment, **self._settings.environment()}
         for child in self._children():
             child.send(LOG_LEVEL, level=level)
         _log.info("the log level is now %s", level)

@@ -19,7 +19,8 @@ from core.wire.frames import FrameError, Opcode, server_frame
 from core.wire.protocol import CloseCode, Refusal
 from tests.rfc6455.cases_limits import LARGEST, MIB
 from tests.router.server_process import ServerProcess
-from workers.connection import Connection, Host
+from workers.connection import Connection
+from workers.host import Host
 
 #: The program that is started in the place of ``python -m workers``: everything but its first module is found in the real package.
 _PROGRAM: Final = """
@@ -53,7 +54,7 @@ class EchoConnection(Connection):
     message_max = LARGEST
     outbox_max = LARGEST + MIB
 
-    def __init__(self, host: Host, ticket: Ticket, now: float) -> None:
+    def __init__(self, host: Host[Connection], ticket: Ticket, now: float) -> None:
         super().__init__(host, ticket, now)
         #: That of the message which is received next; the answer has the same.
         self._opcode = Opcode.TEXT
@@ -72,14 +73,14 @@ class EchoConnection(Connection):
             self.fail(error.code, error.reason)
 
     def _receive_binary(self, frame: WSFrame, now: float) -> None:
-        if self._fragments is not None:
+        if self.fragments is not None:
             self.fail(CloseCode.PROTOCOL_ERROR, "a new message in the middle of a fragmented one")
             return
         self._opcode = Opcode.BINARY
         if frame.fin:
             self._receive(frame.get_payload_as_bytes(), now)
         else:
-            self._fragments = cast(Any, _BinaryFragments())
+            self.fragments = cast(Any, _BinaryFragments())
             self._add_fragment(frame, now)
 
 

@@ -33,10 +33,13 @@ READY: Final = re.compile(
 FAKE_WORKER: Final = """
 import argparse, json, os, signal, socket, sys, threading, time
 parser = argparse.ArgumentParser()
-for name in ("index", "generation", "control"):
+for name in ("index", "control"):
     parser.add_argument("--" + name, type=int)
 parser.add_argument("--keep")
+parser.add_argument("--generations")
+parser.add_argument("--succeeds", action="store_true")
 options = parser.parse_args()
+generation = options.generations.split(",")[options.index]
 control = socket.socket(fileno=options.control)
 def say(op, **fields):
     control.send(json.dumps({{"op": op, **fields}}).encode())
@@ -53,7 +56,7 @@ def listen():
         note(packet.decode())
         if json.loads(packet)["op"] == "stop":
             sys.exit(0)
-note("start", options.generation)
+note("start", generation)
 {boot}
 say("ready")
 threading.Thread(target=beat, daemon=True).start()

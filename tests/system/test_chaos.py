@@ -39,6 +39,7 @@ ROUNDS: Final = (
     + ["supervisor"] * 3
     + ["worker that hangs"]
     + ["clients"] * 3
+    + ["reload"] * 5
 )
 #: Seconds between two rounds, at least and at most: before the dead are back, and after.
 PAUSE: Final = (0.02, 0.7)
@@ -85,6 +86,11 @@ class Havoc:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
         return pid
+
+    def reload(self) -> None:
+        """Have all processes replaced; what dies next dies in the middle of that."""
+        self._ledger.remark("all processes are to be replaced")
+        os.kill(self.server.pid, signal.SIGHUP)
 
     def kill_supervisor(self) -> None:
         """And thereby the whole server, which is then started again."""
@@ -141,6 +147,8 @@ async def storm(havoc: Havoc, talkers: list[Talker], dice: random.Random) -> Non
             case "clients":
                 for talker in dice.sample(talkers, 4):
                     talker.cut()
+            case "reload":
+                havoc.reload()
             case "supervisor":
                 await asyncio.to_thread(havoc.kill_supervisor)
             case "worker that hangs":

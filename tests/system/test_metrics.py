@@ -119,6 +119,7 @@ EXPECTED: list[tuple[str, dict[str, str], int]] = [
     ("process_up", {}, 4),
     ("process_restarts_total", {}, 0),
     ("process_hangs_total", {}, 0),
+    ("process_replaced_total", {}, 0),
     ("slots", {}, 1024),
     ("ready", {}, 1),
     ("build_info", {}, 1),

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -47,7 +48,7 @@ class WorkerProcess:
         self,
         *,
         workers: int = 1,
-        generation: int = 1,
+        generations: Sequence[int] | None = None,
         limits: Limits = DEFAULT_LIMITS,
         **settings: object,
     ) -> None:
@@ -67,7 +68,8 @@ class WorkerProcess:
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-c", PROGRAM.format(tuple(limits)), "--index", "0"),
-                *("--generation", str(generation), "--control", str(theirs.fileno())),
+                *("--generations", ",".join(map(str, generations or [1] * workers))),
+                *("--control", str(theirs.fileno())),
             ],
             cwd=PROJECT,
             env=inherited | chosen.environment(),

@@ -25,7 +25,7 @@ def boot(**settings: object) -> tuple[int, dict[str, str], bytes]:
         number = theirs.fileno()
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FASTCHAT_")}
         process = subprocess.run(
-            [sys.executable, "-m", "workers", "--index=0", "--generation=1", f"--control={number}"],
+            [sys.executable, "-m", "workers", "--index=0", "--generations=1,1", f"--control={number}"],
             cwd=PROJECT,
             env=inherited | Settings(**cast(Any, settings)).environment(),
             pass_fds=[number],

@@ -25,12 +25,15 @@ class Inbox:
 
     def __init__(self, bus: ZmqBus) -> None:
         self.envelopes: list[tuple[int, int, list[int]]] = []
+        self.kinds: list[int] = []
         self._news = asyncio.Event()
         bus.listen(asyncio.get_running_loop(), self._received)
 
     def _received(self, envelope: bytes, now: float) -> None:
         worker, generation, _, records = unpack_envelope(envelope)
-        self.envelopes.append((worker, generation, [record_head(record).ticket for record in records]))
+        heads = [record_head(record) for record in records]
+        self.envelopes.append((worker, generation, [head.ticket for head in heads]))
+        self.kinds += [head.kind for head in heads]
         self._news.set()
 
     @property
@@ -62,8 +65,8 @@ def in_loop(scenario: Callable[[ExitStack], Awaitable[None]]) -> None:
 
 def test_records_arrive_once_in_order_and_say_where_from(run_dir: str) -> None:
     async def scenario(stack: ExitStack) -> None:
-        first = stack.enter_context(closing(ZmqBus(run_dir, 0, 7, 2)))
-        second = stack.enter_context(closing(ZmqBus(run_dir, 1, 8, 2)))
+        first = stack.enter_context(closing(ZmqBus(run_dir, 0, (7, 8))))
+        second = stack.enter_context(closing(ZmqBus(run_dir, 1, (7, 8))))
         inbox, back = Inbox(second), Inbox(first)
         for ticket in range(3000):
             first.send(1, record(ticket))
@@ -83,7 +86,7 @@ def test_records_arrive_once_in_order_and_say_where_from(run_dir: str) -> None:
 
 def test_the_records_of_a_turn_are_one_envelope_for_each_destination(run_dir: str) -> None:
     async def scenario(stack: ExitStack) -> None:
-        buses = [stack.enter_context(closing(ZmqBus(run_dir, index, 1, 3))) for index in range(3)]
+        buses = [stack.enter_context(closing(ZmqBus(run_dir, index, (1, 1, 1)))) for index in range(3)]
         inboxes = [Inbox(bus) for bus in buses]
         for ticket in range(10):
             buses[0].send(1 + ticket % 2, record(ticket))
@@ -99,7 +102,7 @@ def test_the_records_of_a_turn_are_one_envelope_for_each_destination(run_dir: st
 
 def test_a_turn_without_records_sends_nothing(run_dir: str) -> None:
     async def scenario(stack: ExitStack) -> None:
-        bus = stack.enter_context(closing(ZmqBus(run_dir, 0, 1, 2)))
+        bus = stack.enter_context(closing(ZmqBus(run_dir, 0, (1, 1))))
         assert bus.flush() == []
         assert bus.stats()["bus_sent_total"] == 0
 
@@ -110,8 +113,8 @@ def test_a_burst_is_read_to_its_end(run_dir: str) -> None:
     """The wake-up is edge-triggered: what is not read now would wait for the next message."""
 
     async def scenario(stack: ExitStack) -> None:
-        sender = stack.enter_context(closing(ZmqBus(run_dir, 0, 1, 2)))
-        receiver = stack.enter_context(closing(ZmqBus(run_dir, 1, 1, 2)))
+        sender = stack.enter_context(closing(ZmqBus(run_dir, 0, (1, 1))))
+        receiver = stack.enter_context(closing(ZmqBus(run_dir, 1, (1, 1))))
         for ticket in range(900):
             sender.send(1, record(ticket))
             assert sender.flush() == []
@@ -125,8 +128,8 @@ def test_a_full_queue_gives_the_records_back(run_dir: str) -> None:
     """D26: what can't be sent fails at once, it neither blocks nor vanishes; and the other destinations get theirs."""
 
     async def scenario(stack: ExitStack) -> None:
-        sender = stack.enter_context(closing(ZmqBus(run_dir, 0, 1, 3)))
-        inbox = Inbox(stack.enter_context(closing(ZmqBus(run_dir, 2, 1, 3))))
+        sender = stack.enter_context(closing(ZmqBus(run_dir, 0, (1, 1, 1))))
+        inbox = Inbox(stack.enter_context(closing(ZmqBus(run_dir, 2, (1, 1, 1)))))
         failed: list[tuple[int, list[bytes]]] = []
         sent = 0
         while not failed:
@@ -146,11 +149,11 @@ def test_a_full_queue_gives_the_records_back(run_dir: str) -> None:
 
 def test_a_worker_that_comes_later_gets_what_waits(run_dir: str) -> None:
     async def scenario(stack: ExitStack) -> None:
-        sender = stack.enter_context(closing(ZmqBus(run_dir, 0, 1, 2)))
+        sender = stack.enter_context(closing(ZmqBus(run_dir, 0, (1, 1))))
         for ticket in range(20):
             sender.send(1, record(ticket))
             assert sender.flush() == []
-        inbox = Inbox(stack.enter_context(closing(ZmqBus(run_dir, 1, 1, 2))))
+        inbox = Inbox(stack.enter_context(closing(ZmqBus(run_dir, 1, (1, 1)))))
         assert await inbox.wait(20) == list(range(20))
 
     in_loop(scenario)
@@ -160,31 +163,63 @@ def test_a_restarted_worker_is_reached_again(run_dir: str) -> None:
     """Its predecessor's socket file is still there, as after a kill."""
 
     async def scenario(stack: ExitStack) -> None:
-        sender = stack.enter_context(closing(ZmqBus(run_dir, 0, 1, 2)))
-        with closing(ZmqBus(run_dir, 1, 1, 2)) as before:
+        sender = stack.enter_context(closing(ZmqBus(run_dir, 0, (1, 1))))
+        with closing(ZmqBus(run_dir, 1, (1, 1))) as before:
             sender.send(1, record(1))
             sender.flush()
             assert await Inbox(before).wait(1) == [1]
-        after = stack.enter_context(closing(ZmqBus(run_dir, 1, 2, 2)))
-        inbox = Inbox(after)
-        async with asyncio.timeout(10.0):
-            ticket = 2
-            while (
-                not inbox.tickets
-            ):  # the first ones may be lost with the old process, which is what deadlines are for
-                sender.send(1, record(ticket))
-                sender.flush()
-                ticket += 1
-                await asyncio.sleep(0.01)
-        assert inbox.tickets == sorted(set(inbox.tickets))
+        sender.send(1, record(2))
+        assert sender.connect(1, 2) == [record(2)], "what was to go to the dead process"
+        assert sender.connect(1, 2) is None
+        sender.send(1, record(3))
+        sender.flush()
+        after = stack.enter_context(closing(ZmqBus(run_dir, 1, (1, 2))))
+        assert await Inbox(after).wait(1) == [3]
+
+    in_loop(scenario)
+
+
+def test_a_successor_gets_what_follows_and_its_predecessor_is_told_that_nothing_does(run_dir: str) -> None:
+    async def scenario(stack: ExitStack) -> None:
+        sender = stack.enter_context(closing(ZmqBus(run_dir, 0, (1, 1))))
+        before = Inbox(stack.enter_context(closing(ZmqBus(run_dir, 1, (1, 1)))))
+        sender.send(1, record(1))
+        sender.flush()
+        sender.send(1, record(2))
+        assert sender.move_on(1, 2)
+        sender.send(1, record(3))
+        sender.flush()
+        after = Inbox(stack.enter_context(closing(ZmqBus(run_dir, 1, (1, 2)))))
+        assert await after.wait(1) == [3]
+        assert await before.wait(3) == [1, 2, 0]
+        assert before.kinds[-1] == RecordKind.MOVED_ON
+
+    in_loop(scenario)
+
+
+def test_a_way_that_is_full_is_left_later(run_dir: str) -> None:
+    async def scenario(stack: ExitStack) -> None:
+        sender = stack.enter_context(closing(ZmqBus(run_dir, 0, (1, 1))))
+        sent = 0
+        while True:
+            sender.send(1, record(sent))
+            if sender.flush():
+                break
+            sent += 1
+        sender.send(1, record(sent))
+        assert not sender.move_on(1, 2)
+        before = Inbox(stack.enter_context(closing(ZmqBus(run_dir, 1, (1, 1)))))
+        assert await before.wait(sent) == list(range(sent))
+        assert sender.move_on(1, 2)
+        assert (await before.wait(sent + 2))[-2:] == [sent, 0]
 
     in_loop(scenario)
 
 
 def test_large_records(run_dir: str) -> None:
     async def scenario(stack: ExitStack) -> None:
-        sender = stack.enter_context(closing(ZmqBus(run_dir, 0, 1, 2)))
-        inbox = Inbox(stack.enter_context(closing(ZmqBus(run_dir, 1, 1, 2))))
+        sender = stack.enter_context(closing(ZmqBus(run_dir, 0, (1, 1))))
+        inbox = Inbox(stack.enter_context(closing(ZmqBus(run_dir, 1, (1, 1)))))
         for ticket in range(200):
             sender.send(1, record(ticket, 16 * 1024))
         assert sender.flush() == []

@@ -85,6 +85,7 @@ class Stage:
             writes=0,
             frames=0,
             scrap=memoryview(bytearray(65536)),
+            frozen=False,
         )
 
     def _session(self, connection: Any, name: str, *rest: object) -> Session:

@@ -102,6 +102,9 @@ class MemoryStore:
             "store_unfolded_rows": 0,
         }
 
+    def hurry(self, hurries: bool) -> None:
+        """Do nothing: nothing waits."""
+
     def close(self, patience: float = 5.0) -> None:
         """Do what was called."""
         while self._waiting:

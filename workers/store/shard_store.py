@@ -23,5 +23,8 @@ class ShardStore(store.Store, Protocol):
         """Return its part of what the worker reports, by the names of ``core.process.metrics``."""
         ...
 
+    def hurry(self, hurries: bool) -> None:
+        """Save at once what otherwise may wait, since this process is about to end; or no longer."""
+
     def close(self, patience: float = 5.0) -> None:
         """Commit what was called, for at most so many seconds, and close."""

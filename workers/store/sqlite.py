@@ -107,6 +107,8 @@ class SqliteStore:
         self._gathered = 0
         #: Users with acknowledgements to be saved -> when, soonest first.
         self._unsaved: dict[User, float] = {}
+        #: Whether they are to be saved at once.
+        self._hurries = False
         #: When `flush` was called last.
         self._now = 0.0
         # -- On its way --
@@ -300,7 +302,7 @@ class SqliteStore:
         return Fold() if folds else None
 
     def _acknowledged_due(self, now: float) -> bool:
-        return bool(self._unsaved) and next(iter(self._unsaved.values())) <= now
+        return bool(self._unsaved) and (self._hurries or next(iter(self._unsaved.values())) <= now)
 
     def _gather(self, now: float, *, all_acknowledged: bool = False) -> Commit:
         """Take what goes into the next transaction, in order."""
@@ -324,7 +326,7 @@ class SqliteStore:
                 entries.append(entry)
             waiting.popleft()
         self._gathered += len(entries)
-        self._gather_acknowledged(batch, inf if all_acknowledged else now)
+        self._gather_acknowledged(batch, inf if all_acknowledged or self._hurries else now)
         if batch:
             self._next_commit = now + COMMIT_INTERVAL
         return Commit(batch, entries, self._readable())
@@ -449,6 +451,11 @@ class SqliteStore:
             self._upkeep.recovered()
 
     # -- The end --
+
+    def hurry(self, hurries: bool) -> None:
+        """See ``workers.store.shard_store``."""
+        self._hurries = hurries
+        self._schedule()
 
     def close(self, patience: float = 5.0) -> None:
         """Commit what was called and call back, for at most `patience` seconds; then close the file. Blocks meanwhile.

@@ -287,6 +287,7 @@ def test_a_child_that_is_gone_shows_as_down_and_nothing_of_it_is_left() -> None:
         "process_up",
         "process_restarts_total",
         "process_hangs_total",
+        "process_replaced_total",
     }
     assert answer.having(worker="1") == set()
 
@@ -309,6 +310,7 @@ def test_a_child_that_has_ended_without_notice_breaks_nothing() -> None:
         "process_up",
         "process_restarts_total",
         "process_hangs_total",
+        "process_replaced_total",
     }
 
 
@@ -319,6 +321,7 @@ def test_processes_show_what_they_use() -> None:
         assert answer.having(process=process) == everything
         assert answer.value("process_restarts_total", process=process) == 0
         assert answer.value("process_hangs_total", process=process) == 0
+        assert answer.value("process_replaced_total", process=process) == 0
     descriptors = answer.value("process_open_fds", process="supervisor")
     assert descriptors == pytest.approx(len(os.listdir("/proc/self/fd")), abs=10)
 

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 
@@ -40,7 +40,7 @@ def operator(server: ServerProcess) -> RunningServer:
 def refused(server: ServerProcess, what: str, **fields: str | float) -> str:
     """The sentence with which a request is refused."""
     with pytest.raises(Refused) as caught:
-        operator(server).ask(what, **fields)
+        operator(server).ask(what, **cast(Any, fields))
     return str(caught.value)
 
 
@@ -134,7 +134,7 @@ def test_a_worker_that_is_away_is_a_sentence_at_once(pretending: ServerProcess) 
 @pytest.mark.parametrize(
     ("what", "fields", "sentence"),
     [
-        ("restart", {}, "`what` must be one of status, who, kick, log_level and drain"),
+        ("restart", {}, "`what` must be one of status, who, kick, log_level, drain and reload"),
         ("who", {}, "`user` must be UUID v4; it is missing or null"),
         ("kick", {"user": "alice"}, "`user` must be UUID v4; it is 'alice'"),
         ("who", {"user": "x" * 3000}, "`user` must be UUID v4; it is 'xxxx"),

@@ -129,7 +129,11 @@ def test_the_life_of_a_server(manager: MakeManager, listener: Listener) -> None:
     assert listener.drain() == [{"READY": "1", "STATUS": "a state"}]
     assert clock.pass_time() == 0.25
     assert listener.drain() == [{"STATUS": "a state", "WATCHDOG": "1"}]
-    server.reload(lambda: server._notify("STATUS=it is read"))
+
+    async def read_again() -> None:
+        server._notify("STATUS=it is read")
+
+    asyncio.run(server.reload(read_again))
     reloading, read, ready = listener.drain()
     assert abs(int(reloading.pop("MONOTONIC_USEC")) - time.monotonic_ns() // 1000) < 60_000_000
     assert (reloading, read["STATUS"], ready["READY"]) == ({"RELOADING": "1"}, "it is read", "1")
@@ -176,7 +180,11 @@ def test_nobody_is_told(manager: MakeManager, name: str) -> None:
     server.start()
     server.ready()
     done: list[bool] = []
-    server.reload(lambda: done.append(True))
+
+    async def read() -> None:
+        done.append(True)
+
+    asyncio.run(server.reload(read))
     server.stopping()
     server.close()
     assert (clock.later, done) == ([], [True])

@@ -96,11 +96,16 @@ def test_without_a_store_there_is_no_data_directory(unusual: ServerProcess) -> N
     assert not (unusual.directory / "data").exists()
 
 
-def test_sighup_changes_nothing(unusual: ServerProcess) -> None:
-    before = unusual.descendants()
+def test_sighup_replaces_the_fronts_only_where_the_store_would_go_with_a_worker(
+    unusual: ServerProcess,
+) -> None:
+    """The processes themselves are deaf to it, and the store in memory is not to be lost."""
+    worker, front = unusual.status("worker 0")["pid"], unusual.child("front 0")
     os.killpg(unusual.process.pid, signal.SIGHUP)
-    wait_until(lambda: "SIGHUP" in unusual.stderr(), "a line in the log")
-    assert unusual.descendants() == before
+    wait_until(lambda: "front 0 is a new process" in unusual.stderr(), "a line in the log")
+    wait_until(lambda: front not in unusual.descendants(), "the old front to end")
+    assert unusual.status("worker 0")["pid"] == worker
+    assert unusual.child("front 0") != front
 
 
 # -- The normal day --
@@ -249,7 +254,8 @@ def test_a_killed_worker_is_back_at_once_and_the_others_hear_of_it(directory: Pa
         wait_until(lambda: len(server.notes(1)) == 4, "worker 1 to be back")
         assert elapsed(before) < 2
         assert int(server.notes(1)[2].split()[1]) > generation
-        gone = f'{{"op":"worker_gone","worker":1,"generation":{generation}}}'
+        generation_after = int(server.notes(1)[2].split()[1])
+        gone = f'{{"op":"worker_gone","worker":1,"generation":{generation},"next":{generation_after}}}'
         wait_until(lambda: server.notes(0)[-1] == server.notes(2)[-1] == gone, "the others to hear of it")
         assert "worker 1" in server.stderr()
         assert "SIGKILL" in server.stderr()

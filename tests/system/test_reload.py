@@ -1,0 +1,313 @@
+"""`fastchat reload`: every worker and front is replaced, and no client notices.
+
+The clients are raw ones, which see each byte, and those of ``tests.system.talker``, which note everything. What is told of the server's own
+processes comes from ``/status``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.system.harness import (
+    PROJECT,
+    Server,
+    StartServer,
+    clean_environment,
+    run_async,
+    user_on_worker,
+    wait_until,
+)
+from tests.system.ledger import Ledger
+from tests.system.raw_client import CONTINUATION, TEXT, RawClient, client_frame, message
+from tests.system.status import descriptors, figure, status
+from tests.system.talker import Manners, Talker
+
+#: Seconds that a reload may take on a machine that is busy with other tests.
+TIMEOUT: Final = 90.0
+#: Seconds that talkers may take for anything.
+PATIENCE: Final = 30.0
+ALL: Final = ["carbons", "history", "presence_delta", "receipts", "resume"]
+
+
+def reload(server: Server) -> subprocess.CompletedProcess[str]:
+    """Replace all processes, as an operator does."""
+    return subprocess.run(
+        [sys.executable, "-m", "router", "reload", "--admin", server.admin_url],
+        cwd=PROJECT,
+        env=clean_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+
+
+def generations(server: Server) -> list[int]:
+    """Return the numbers of the processes, workers first."""
+    return [process["pid"] for process in status(server)["processes"]]
+
+
+def reload_well(server: Server) -> None:
+    """Replace all processes; each is another one afterwards."""
+    before = generations(server)
+    done = reload(server)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    after = generations(server)
+    assert not set(before) & set(after)
+    assert all(process["restarts"] == 0 for process in status(server)["processes"])
+
+
+@pytest.fixture(scope="module")
+def server(own_server: Server) -> Server:
+    """Of its own, since its processes are replaced."""
+    return own_server
+
+
+@pytest.fixture
+def pair(server: Server) -> Iterator[tuple[RawClient, RawClient]]:
+    """Two users who chat, each on a worker of their own; all has been read."""
+    with ExitStack() as stack:
+        ann, bob = (
+            stack.enter_context(RawClient.upgraded(server.port, user_on_worker(index, server.workers), name))
+            for index, name in enumerate(("Ann Lee", "Bob Ray"))
+        )
+        ann.hello(capabilities=ALL)
+        bob.hello()
+        ann.say("OPEN_CHAT", target_user_id=bob.user_id, target_display_name="Bob Ray")
+        ann.receive("CHAT_OPENED")
+        bob.receive("CHAT_OPENED")
+        chat(ann, bob, "before")
+        yield ann, bob
+
+
+def chat(ann: RawClient, bob: RawClient, text: str) -> None:
+    """A message in each direction, with all that belongs to it; nothing else comes meanwhile but presence."""
+    ann.say("MSG", to=bob.user_id, content=text, message_id=f"to-bob-{text}")
+    assert bob.receive("MSG")["content"] == text
+    bob.say("MSG_ACK", message_id=f"to-bob-{text}")
+    assert ann.receive("MSG_ACK", status="accepted")["message_id"] == f"to-bob-{text}"
+    assert ann.receive("MSG_ACK", status="delivered")["message_id"] == f"to-bob-{text}"
+    bob.say("MSG", to=ann.user_id, content=text, message_id=f"to-ann-{text}")
+    assert ann.receive("MSG")["content"] == text
+    ann.say("MSG_ACK", message_id=f"to-ann-{text}")
+    assert bob.receive("MSG_ACK")["message_id"] == f"to-ann-{text}"
+
+
+def test_two_people_chat_on_and_see_nothing_of_it(server: Server, pair: tuple[RawClient, RawClient]) -> None:
+    ann, bob = pair
+    while not any(user["user_id"] == bob.user_id for user in ann.receive("PRESENCE")["users"]):
+        pass
+    for client in pair:
+        client.everything()
+    ann.say("TYPING", is_typing=True)
+    bob.receive("TYPING", is_typing=True)
+    bob.say("TYPING", is_typing=True)
+    ann.receive("TYPING", is_typing=True)
+    reload_well(server)
+    for client in pair:
+        for kind, data in client.everything():
+            # Somebody else may have left.
+            assert kind == "PRESENCE", data
+            assert not {ann.user_id, bob.user_id} & {user["user_id"] for user in data["users"]}, data
+    bob.say("TYPING", is_typing=False)
+    ann.receive("TYPING", is_typing=False)
+    chat(ann, bob, "after")
+    # Ann was shown as typing, and her message ended that.
+    assert [data["is_typing"] for kind, data in bob.everything() if kind == "TYPING"] == [False]
+    ann.socket.close()
+    assert bob.receive("PRESENCE")["users"] is not None
+
+
+@pytest.mark.slow
+def test_half_a_message_and_a_burst_in_the_kernel(server: Server, pair: tuple[RawClient, RawClient]) -> None:
+    """The fragments that have come go along; what has not been read stays where it is."""
+    ann, bob = pair
+    whole = message("MSG", to=bob.user_id, content="in two pieces", message_id="pieces")
+    ann.send(client_frame(TEXT, whole[:30], fin=False))
+    ann.everything()
+    reload_well(server)
+    ann.send(client_frame(CONTINUATION, whole[30:]))
+    assert bob.receive("MSG")["content"] == "in two pieces"
+    ann.receive("MSG_ACK", message_id="pieces")
+
+
+@pytest.mark.slow
+def test_who_does_not_read_gets_everything_afterwards(
+    server: Server, pair: tuple[RawClient, RawClient]
+) -> None:
+    """Also what was neither in the kernel nor in the store's hands: each message once, in order."""
+    ann, bob = pair
+    bob.everything()
+    size, number = 900, 600
+    for index in range(number):
+        ann.say("MSG", to=bob.user_id, content=f"{index} " + "x" * size, message_id=f"slow-{index}")
+    for index in range(number):
+        ann.receive("MSG_ACK", message_id=f"slow-{index}", status="accepted")
+    assert figure(server, "worker", "outbox_bytes") >= 0
+    reload_well(server)
+    ann.say("MSG", to=bob.user_id, content="the last one", message_id="last")
+    came = [bob.receive("MSG")["content"].partition(" ")[0] for _ in range(number + 1)]
+    assert came == [*map(str, range(number)), "the"]
+
+
+@pytest.mark.slow
+def test_a_message_in_the_middle_of_a_frame_is_the_only_one_that_is_lost(
+    server: Server, pair: tuple[RawClient, RawClient]
+) -> None:
+    """Its connection is closed with 1012 when the rest does not come; that is counted."""
+    ann, bob = pair
+    with RawClient.upgraded(server.port) as slow:
+        slow.hello()
+        slow.send(client_frame(TEXT, message("PING"))[:9])
+        slow.send(b"")
+        reload_well(server)
+        assert slow.closed()[0] == 1012
+    chat(ann, bob, "meanwhile")
+
+
+@pytest.mark.slow
+def test_the_rest_of_a_frame_that_comes_in_time_is_waited_for(
+    server: Server, pair: tuple[RawClient, RawClient]
+) -> None:
+    with RawClient.upgraded(server.port) as slow:
+        slow.hello()
+        frame = client_frame(TEXT, message("PING"))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "router", "reload", "--admin", server.admin_url],
+            cwd=PROJECT,
+            env=clean_environment(),
+            stdout=subprocess.DEVNULL,
+        )
+        while process.poll() is None:
+            slow.send(frame[:9])
+            slow.send(frame[9:])
+            slow.receive("PONG")
+        assert process.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_client_that_has_not_said_hello_can_do_so_later(server: Server) -> None:
+    """It is the front's, and the front that leaves goes on with it."""
+    with RawClient.upgraded(server.port) as client, RawClient.to(server.port) as connected:
+        client.say("PING")
+        client.receive("PONG")
+        reload_well(server)
+        client.hello()
+        connected.send(b"GET /ws HTTP/1.1\r\n\r\n")
+        assert connected.response()[0] == 400
+
+
+@pytest.mark.slow
+def test_a_process_that_does_not_start_replaces_nothing(
+    server: Server, pair: tuple[RawClient, RawClient]
+) -> None:
+    """The operator reads why, and everybody chats on with the old processes."""
+    ann, bob = pair
+    in_the_way = Path(status(server)["settings"]["run_dir"]) / "succession-0"
+    before = generations(server)
+    in_the_way.mkdir()
+    try:
+        done = reload(server)
+    finally:
+        in_the_way.rmdir()
+    assert done.returncode == 2
+    assert done.stderr.startswith("fastchat: worker 0 goes on with the old process: ")
+    assert generations(server) == before
+    chat(ann, bob, "with-the-old-processes")
+    reload_well(server)
+    chat(ann, bob, "with-the-new-processes")
+
+
+@pytest.mark.slow
+def test_sighup_does_the_same(server: Server, pair: tuple[RawClient, RawClient]) -> None:
+    before = generations(server)
+    os.kill(server.pid, signal.SIGHUP)
+    wait_until(lambda: not set(before) & set(generations(server)), "all processes to be replaced", TIMEOUT)
+    chat(*pair, "after-SIGHUP")
+
+
+@pytest.mark.slow
+def test_limits_go_on_where_they_were(start_server: StartServer) -> None:
+    """60 messages a minute are 60, whoever counts them."""
+    server = start_server(limits=True)
+    with (
+        RawClient.upgraded(server.port, user_on_worker(0, 2)) as ann,
+        RawClient.upgraded(server.port, user_on_worker(1, 2)) as bob,
+    ):
+        ann.hello()
+        bob.hello()
+        ann.say("OPEN_CHAT", target_user_id=bob.user_id, target_display_name="Somebody")
+        ann.receive("CHAT_OPENED")
+        for number in range(40):
+            ann.say("MSG", to=bob.user_id, content="hi", message_id=f"{number}")
+            ann.receive("MSG_ACK", message_id=f"{number}")
+        reload_well(server)
+        for number in range(40, 60):
+            ann.say("MSG", to=bob.user_id, content="hi", message_id=f"{number}")
+            ann.receive("MSG_ACK", message_id=f"{number}")
+        ann.say("MSG", to=bob.user_id, content="one too many")
+        ann.error("RATE_LIMITED")
+
+
+@pytest.mark.slow
+@run_async
+async def test_everybody_chats_through_reloads(tmp_path: Path) -> None:
+    """Nothing is lost, doubled or reordered, no connection ends, and nothing of the processes that have gone is left."""
+    ledger, dice = Ledger(), random.Random(1)
+    users = [user_on_worker(number % 3, 3) for number in range(12)]
+    manners = (Manners(resumes=True), Manners(acknowledges=0.9), Manners(), Manners(receipts=True))
+    talkers = [
+        Talker(user, [*users, *users][number + 1 : number + 5], manners[number % 4], ledger, dice, 0.05)
+        for number, user in enumerate(users)
+    ]
+    with Server(tmp_path, workers=3, fronts=2) as server:
+        lives = [asyncio.create_task(talker.live(server.url)) for talker in talkers]
+        try:
+            await until(lambda: all(talker.connected for talker in talkers), "everybody to be there")
+            for talker in talkers:
+                await talker.open_chats()
+            await until(lambda: all(talker.has_all_chats for talker in talkers), "all chats to be open")
+            for talker in talkers:
+                talker.write(True)
+            await asyncio.to_thread(reload_well, server)
+            before = await asyncio.to_thread(descriptors, server)
+            for _ in range(2):
+                await asyncio.to_thread(reload_well, server)
+            assert await asyncio.to_thread(descriptors, server) == before
+            for talker in talkers:
+                talker.write(False)
+            await until(lambda: not any(talker.waiting for talker in talkers), "all to be acknowledged")
+            await until(lambda: not ledger.undelivered(), "everything to be delivered")
+            for talker in talkers:
+                await talker.drain()
+            for talker in talkers:
+                await talker.leave()
+            await asyncio.gather(*lives)
+        finally:
+            for life in lives:
+                life.cancel()
+    figures = ledger.figures()
+    assert ledger.problems() == []
+    assert figures["connections"] == len(talkers), "nobody had to reconnect"
+    assert figures["sent"] == figures["messages"] == figures["acknowledged"] > 500, (
+        "nothing had to be sent again"
+    )
+
+
+async def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for something that the talkers do."""
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, f"waited in vain: {what}"
+        await asyncio.sleep(0.02)
