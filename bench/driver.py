@@ -7,6 +7,7 @@ Each scenario starts a server of its own, with all that is on by default, and co
     storm   clients that all connect at once
     churn   users online with their chats, some of whom come and go each second: what presence costs
     fan-in  one user who never reads, written to by many, beside pairs who chat
+    reload  pairs who chat while all processes are replaced, and before: no connection may end, and each message is answered
 
 CPU is in microseconds for each message (which is delivered once and acknowledged once), times are in milliseconds.
 """
@@ -346,12 +347,63 @@ def fan_in(
     return result
 
 
+def reload(
+    pairs: int = 500,
+    load: str = "rate 500",
+    seconds: float = 30.0,
+    reloads: int = 3,
+    *,
+    workers: int = 2,
+    store: str = "fsync",
+    core: str = "pure",
+) -> Result:
+    """Measure what pairs who chat notice of reloads, begun one after the other while they chat."""
+    with (
+        serving(store, workers, compiled=core == "compiled") as server,
+        crew(server.url, pairs, 1, workers, "mixed") as members,
+    ):
+        members.chat(load, WARM_UP)
+        quiet = members.chat(load, seconds)
+        took: list[float] = []
+        pauses: list[float] = []
+
+        def replace() -> None:
+            for _ in range(reloads):
+                began = monotonic()
+                server.reload()
+                took.append(monotonic() - began)
+                sleep(2 * _REPORT)
+                pauses.extend(server.stats(worker)["takeover_seconds"] * 1000 for worker in range(workers))
+
+        thread = Thread(target=replace)
+        thread.start()
+        during = members.chat(load, seconds)
+        thread.join()
+        return {
+            "store": store,
+            "core": core,
+            "workers": workers,
+            "connections": 2 * pairs,
+            "load": load,
+            "reloads": len(took),
+            "reload_s": median(took),
+            "pause_ms": median(pauses),
+            "pause_max_ms": max(pauses),
+            "messages": during.messages,
+            **latencies("quiet_ack", quiet.to_ack),
+            "quiet_ack_max_ms": quiet.to_ack.get_max_value() / 1000,
+            **latencies("ack", during.to_ack),
+            "ack_max_ms": during.to_ack.get_max_value() / 1000,
+        }
+
+
 SCENARIOS: Final[dict[str, Callable[..., Result]]] = {
     "chat": chat,
     "idle": idle,
     "storm": storm,
     "churn": churn,
     "fan-in": fan_in,
+    "reload": reload,
 }
 
 

@@ -15,6 +15,8 @@ from threading import Event, Thread
 from typing import Any, Final
 
 from bench.usage import cpu_seconds, resident_bytes
+from router.operator.client import RunningServer
+from router.operator.operations import RELOAD, RELOAD_PATIENCE
 from scripts.compiled_core import environment_for, find_or_build
 
 #: Name -> settings.
@@ -51,6 +53,10 @@ class Server:
         reports = self._status()["processes"]
         found = (each for each in reports if each["kind"] == "worker" and each["index"] == worker)
         return dict(next(found)["stats"])
+
+    def reload(self) -> None:
+        """Replace all workers and fronts. Raises Refused when one could not be."""
+        RunningServer({}, self._admin).ask(RELOAD, RELOAD_PATIENCE)
 
     def cpu(self, kind: str = "") -> float:
         """Seconds that all processes have computed, or those of one kind."""

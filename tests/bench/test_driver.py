@@ -58,3 +58,11 @@ def test_fan_in() -> None:
     )
     assert result["written"] >= 300
     assert result["redelivered"] == result["written"]
+
+
+@pytest.mark.slow
+def test_reload() -> None:
+    """A connection that ended, or a message without its answer, would have ended the run."""
+    (result,) = drive("reload", "--pairs", "5", "--load", "rate 50", "--seconds", "12", "--reloads", "1")
+    assert (result["reloads"], result["connections"]) == (1, 10)
+    assert result["pause_max_ms"] > 0.0
