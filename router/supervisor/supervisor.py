@@ -321,10 +321,10 @@ class Supervisor:
     def _ended(self, role: Role, child: Child) -> None:
         if child is role.predecessor:
             role.predecessor = None
-            if child.exit_code and role.child is not None:
-                # Nobody knows what it had passed on. The next process gets all of that again.
-                role.child.signal(signal.SIGKILL)
             if role.kind == WORKER:
+                if child.exit_code and role.child is not None:
+                    # Nobody knows what it had passed on. The next process gets all of that again.
+                    role.child.signal(signal.SIGKILL)
                 # Its generation is not known any more, and does not matter: all that counts is that it is an earlier one.
                 self.tell_workers(
                     role, WORKER_GONE, worker=role.index, generation=role.generation - 1, next=role.generation
@@ -340,6 +340,7 @@ class Supervisor:
         if role.predecessor is not None:
             # The two have the same files, which a third process must not find open.
             role.predecessor.signal(signal.SIGKILL)
+            role.predecessor = None
         if not self._end.done():
             self._recover(role, child.how_it_ended(), child)
 
