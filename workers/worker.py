@@ -325,6 +325,7 @@ class Worker:
         if self._counts is not None:
             self._counts.close()
         self._handed_on = True
+        self._control.send(STATS, stats=self._stats())  # nothing is counted here any more
         try:
             await predecessor.hand_on(path)
         except Exception:

@@ -44,6 +44,11 @@ class Recorder:
         # How much CPU it has used at the end is not to be had any more.
         self.samples.ended(time.monotonic(), time.time(), _reading(role.name, child, None), text)
 
+    def replaced(self, role: Role, child: Child) -> None:
+        """Note that another process takes the place of this one, and count what this one had reported last."""
+        text = f"{role.name} is replaced while its clients stay connected"
+        self.samples.replaced(time.monotonic(), time.time(), _reading(role.name, child, None), text)
+
     def back(self, role: Role) -> None:
         """Note that the place is filled again."""
         self.samples.back(time.time(), role.name, f"{role.name} is back")

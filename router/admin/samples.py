@@ -222,6 +222,14 @@ class Samples:
         self._absent(process, self._index(now), now)
         self._note(wall, process, "ended", text)
 
+    def replaced(self, now: float, wall: float, reading: Reading, text: str) -> None:
+        """Note that another process takes the place of a process; `reading` has the last report of that."""
+        self._open_until(now)
+        process = self._processes[reading.process]
+        self._read(process, reading, now)
+        self._end(process, now)
+        self._note(wall, process, "back", text)
+
     def back(self, wall: float, name: str, text: str) -> None:
         """Note that a process that was started again serves."""
         self._note(wall, self._processes[name], "back", text)

@@ -50,6 +50,9 @@ class Host(Protocol):
     def on_exit(self, role: Role) -> Callable[[Child], None]:
         """Return what is to be called when a process of this role ends."""
 
+    def replaced(self, role: Role, child: Child) -> None:
+        """Note that another process takes the place of this one."""
+
     def reread_keys(self) -> None:
         """Have all processes read the keys of tokens again. Raises ConfigurationError when they are no good."""
 
@@ -134,6 +137,7 @@ class Reload:
             raise ReloadFailed(f"{role.name} goes on with the old process: {failed}") from None
         # From here on the successor is the process of this place, whatever happens.
         role.child, role.predecessor, role.successor = successor, old, None
+        self._host.replaced(role, old)
         role.generation = generation
         self._host.tell_workers(role, WORKER_SUCCEEDED, worker=role.index, generation=generation)
         await _until_ready(role, successor, _TAKE_OVER_PATIENCE)
@@ -178,6 +182,7 @@ class Reload:
             new.signal(signal.SIGKILL)
             raise ReloadFailed(f"{role.name} goes on with the old process: {failed}") from None
         role.child, role.predecessor, role.successor = new, old, None
+        self._host.replaced(role, old)
         old.send(LEAVE)
         return new
 

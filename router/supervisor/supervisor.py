@@ -260,16 +260,18 @@ class Supervisor:
             self._recover(role, f"the system error {error.strerror!r}")
 
     def on_exit(self, role: Role) -> Callable[[Child], None]:
-        """See ``router.supervisor.reload``, as the two below."""
+        """See ``router.supervisor.reload.Host``, as the three below."""
         return partial(self._ended, role)
 
+    def replaced(self, role: Role, child: Child) -> None:
+        self._recorder.replaced(role, child)
+
     def reread_keys(self) -> None:
-        if self._settings.auth != "jwt":
-            return
-        load_verifier(self._settings, Path.read_bytes)
-        for child in self._children():
-            child.send(RELOAD_KEYS)
-        _log.info("the keys of tokens are read again")
+        if self._settings.auth == "jwt":
+            load_verifier(self._settings, Path.read_bytes)
+            for child in self._children():
+                child.send(RELOAD_KEYS)
+            _log.info("the keys of tokens are read again")
 
     def tell_workers(self, role: Role, op: str, **values: Any) -> None:
         for other in self._roles:

@@ -66,6 +66,9 @@ def test_the_new_process_takes_the_place_of_the_old_one(directory: Path) -> None
         assert after["generation"] > before["generation"]
         assert (after["restarts"], after["replaced"]) == (0, 1)
         assert before["pid"] not in running.descendants()
+        events = running.get("/dashboard/samples")[1]["events"]
+        noted = "worker 0 is replaced while its clients stay connected"
+        assert [event["text"] for event in events if event["process"] == "worker 0"] == [noted]
 
 
 def test_a_new_process_that_refuses_to_start_changes_nothing(directory: Path) -> None:
