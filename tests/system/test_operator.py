@@ -260,7 +260,12 @@ async def test_a_worker_that_hangs_is_a_sentence(start_server: StartServer) -> N
         ask(server, "who", user_on_worker(1, 2)), ask(server, "who", user_on_worker(0, 2))
     )
     assert (hanging.returncode, hanging.stdout) == (2, "")
-    assert hanging.stderr == "fastchat: worker 1, where this user lives, ended before it answered\n"
+    # On a busy machine the next process may be there before the question is.
+    ended, next_one = "ended before it answered", "is starting: try again in a moment"
+    assert hanging.stderr.removeprefix("fastchat: worker 1, where this user lives, ") in (
+        f"{ended}\n",
+        f"{next_one}\n",
+    )
     assert other.returncode == 1
     wait_until(lambda: ready(server)[0], "the next process of the worker", TIMEOUT)
     assert (await ask(server, "who", user_on_worker(1, 2))).returncode == 1
