@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
@@ -31,6 +32,12 @@ _READ_AT_ONCE: Final = 64
 #: Milliseconds between attempts to reach a worker that is not there; a restarting one should not be waited for longer than it takes.
 _RECONNECT_MS: Final = 20
 _RECONNECT_MAX_MS: Final = 200
+
+
+def remove_left_over(run_dir: str, worker: int) -> None:
+    """Remove the paths of killed processes of a worker, which has none that runs."""
+    for path in Path(run_dir).glob(f"bus-{worker}-*"):
+        path.unlink(missing_ok=True)
 
 
 class ZmqBus:

@@ -39,7 +39,7 @@ from core.process.settings import Settings
 from core.wire.protocol import CloseCode
 from core.wire.timestamps import format_timestamp
 from workers.address_counts import AddressCounts, needed
-from workers.bus import ZmqBus
+from workers.bus import ZmqBus, remove_left_over
 from workers.chance import SystemChance
 from workers.connection import Connection
 from workers.connections import Connections
@@ -112,6 +112,8 @@ class Worker:
         self._control = control
         self._stopped: asyncio.Future[tuple[int, str]] = self._loop.create_future()
         self.turn = Turn(self._loop)
+        if not succeeds:
+            remove_left_over(run_dir, index)
         self._bus = ZmqBus(run_dir, index, generations)
         self._store = self._new_store(settings, index)
         self._settings = settings

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 import pytest
 
 from core.chat.envelope import RecordKind, pack_record, record_head, unpack_envelope
-from workers.bus import ZmqBus
+from workers.bus import ZmqBus, remove_left_over
 
 
 @pytest.fixture
@@ -214,6 +216,14 @@ def test_a_way_that_is_full_is_left_later(run_dir: str) -> None:
         assert (await before.wait(sent + 2))[-2:] == [sent, 0]
 
     in_loop(scenario)
+
+
+def test_what_a_killed_process_has_left_is_removed_and_nothing_of_other_workers(run_dir: str) -> None:
+    names = [f"bus-{worker}-0000000{number}" for worker in (1, 11) for number in (1, 2)]
+    for name in names:
+        Path(run_dir, name).touch()
+    remove_left_over(run_dir, 1)
+    assert sorted(os.listdir(run_dir)) == names[2:]
 
 
 def test_large_records(run_dir: str) -> None:
