@@ -60,7 +60,7 @@ READY: Final = re.compile(
 MAKE_ERROR: Final = re.compile(r"^make: \*\*\* \[.*\] Error (?P<code>\d+)", re.MULTILINE)
 
 #: What a test is willing to wait for; a machine that is busy with other tests has to manage it.
-START_TIMEOUT: Final = 30.0
+START_TIMEOUT: Final = 90.0
 STOP_TIMEOUT: Final = 20.0
 
 #: Limits that are in the way of tests of everything else.
