@@ -1,9 +1,9 @@
 """The bus: how shards reach each other. The only user of ZeroMQ.
 
 Every worker binds one PULL socket in the run directory and connects a PUSH socket to every other worker's. A path belongs to one process
-of a worker; the supervisor says which process that is (`connect`). The records of one loop turn
-for one destination travel as one envelope. The sockets are used raw: `zmq.FD` is edge-triggered, so after a wake-up everything must be read
-until there is nothing, or the rest would wait for the next message.
+of a worker; the supervisor says which process that is (`connect`, `move_on`). The records of one loop turn for one destination travel as
+one envelope. The sockets are used raw: `zmq.FD` is edge-triggered, so after a wake-up everything must be read until there is nothing, or
+the rest would wait for the next message.
 
 Queues are finite. When one is full, since its worker is dead or hopelessly behind, sending fails at once and the core is told.
 """
@@ -101,7 +101,7 @@ class ZmqBus:
         False, and nothing has happened, while the queue to that one is full.
         """
         last = pack_record(RecordKind.MOVED_ON, 0, 0, 0.0)
-        if self._send(worker, [*self._records.get(worker, ()), last]):
+        if self._send(worker, [*self._records.get(worker, ()), last], monotonic()):
             self._records.pop(worker, None)
             self._outboxes[worker].close(_LAST_LINGER_MS)
             self._generations[worker] = generation
@@ -131,7 +131,8 @@ class ZmqBus:
         if not self._records:
             return []
         turn, self._records = self._records, {}
-        return [(worker, records) for worker, records in turn.items() if not self._send(worker, records)]
+        now = monotonic()
+        return [(worker, records) for worker, records in turn.items() if not self._send(worker, records, now)]
 
     def close(self) -> None:
         """Leave; what can't be sent within a moment is dropped."""
@@ -140,9 +141,9 @@ class ZmqBus:
         self.flush()
         self._context.destroy(linger=_LINGER_MS)
 
-    def _send(self, worker: int, records: list[bytes]) -> bool:
+    def _send(self, worker: int, records: list[bytes], now: float) -> bool:
         """Send one envelope; whether the queue had room for it."""
-        envelope = pack_envelope(self._index, self._generations[self._index], monotonic(), records)
+        envelope = pack_envelope(self._index, self._generations[self._index], now, records)
         try:
             self._outboxes[worker].send(envelope, zmq.NOBLOCK)
         except zmq.Again:

@@ -25,7 +25,7 @@ from core.chat.succession import export, unfinished
 from core.events import fields
 from core.process.child import ControlPipe
 from core.process.control import LEAVING, RESTART_REASON
-from core.process.succession import Kind, send_packet
+from core.process.succession import NOT_MOVED, Kind, send_packet
 from core.wire.codec import to_json
 from core.wire.frames import close_frame
 from core.wire.protocol import CloseCode
@@ -128,7 +128,9 @@ class Predecessor:
             channel.connect(path)
             self._send_records(channel)
             self._store.close(_TIMEOUT)
-            send_packet(channel, Kind.CLOSED)
+            # The successor counts on, since nobody would see it in this process any more.
+            told = {"frozen_at": self._frozen_at, "not_moved": self._shard.counters[NOT_MOVED]}
+            send_packet(channel, Kind.CLOSED, to_json(told))
             await self._until_taken_over(channel)
             self._channel = channel
             with suppress(OSError):  # whoever has taken over serves the clients, or is dead
@@ -175,7 +177,7 @@ class Predecessor:
         """Return what clients wait for, or who is in the middle of a frame; None if nothing."""
         open_requests = len(self._shard.exchange) + self._shard.messages.open
         movable, halves = self._connections.movable()
-        waiting = sum(connection.session.unfinished for connection in movable)
+        waiting = sum(not connection.session.is_settled for connection in movable)
         if open_requests or waiting or self._connections.adopting:
             return f"{open_requests} requests, {waiting} connections with commands that wait"
         if halves and self._frame_deadline_passed():
@@ -191,7 +193,7 @@ class Predecessor:
 
     def _close(self, halves: list[Connection]) -> None:
         now = monotonic()
-        self._shard.counters["not_moved_total"] += len(halves)
+        self._shard.counters[NOT_MOVED] += len(halves)
         for connection in halves:
             connection.session.close(CloseCode.RESTARTING, RESTART_REASON, now)
 
@@ -202,7 +204,7 @@ class Predecessor:
         for record, sessions in export(self._shard, by_session, monotonic()):
             connections = [by_session[session] for session in sessions]
             states = [*map(state_of, connections)]
-            body = to_json({"core": record, "connections": states, "frozen_at": self._frozen_at})
+            body = to_json({"core": record, "connections": states})
             with suppress(OSError):  # without descriptors there are no copies
                 self._copies += map(copy_of_socket, connections)
             send_packet(channel, Kind.RECORD, body, [*map(descriptor_of, connections)])

@@ -15,7 +15,7 @@ from core.chat.succession import SHARD, begin, resume
 from core.events import fields
 from core.process.child import ControlPipe
 from core.process.control import WAITING
-from core.process.succession import Kind, Packet, receive_packet, succession_endpoint
+from core.process.succession import NOT_MOVED, Kind, Packet, receive_packet, succession_endpoint
 from core.wire.codec import from_json
 from workers.connection import Connection
 from workers.connections import Connections
@@ -72,9 +72,10 @@ class Successor:
             channel, _ = await loop.sock_accept(listener)
             os.unlink(self._path)
         channel.settimeout(_TIMEOUT)
-        packets: list[Packet] = []
-        while (packet := receive_packet(channel)).kind != Kind.CLOSED:
-            packets.append(packet)
+        packets = [receive_packet(channel)]
+        while packets[-1].kind != Kind.CLOSED:
+            packets.append(receive_packet(channel))
+        told = from_json(packets.pop().body)
         self._store.start()
         self.has_store = True
         self._channel = channel
@@ -88,7 +89,8 @@ class Successor:
             *(take_over(connection, client, unread) for (connection, unread), client in self._inherited)
         )
         channel.send(_TAKEN_OVER)
-        self.pause = monotonic() - from_json(packets[0].body)["frozen_at"]
+        self.pause = monotonic() - told["frozen_at"]
+        self._shard.counters[NOT_MOVED] += told["not_moved"]
         _log.info(
             "this process has taken over",
             extra=fields(connections=len(self._inherited), seconds=round(self.pause, 3)),

@@ -270,7 +270,7 @@ class Worker:
     def _worker_gone(self, message: dict[str, Any]) -> None:
         worker, now = message["worker"], time.monotonic()
         self._moving_on.pop(worker, None)
-        if worker != self.shard.index and not self._stopped.done():
+        if not self._stopped.done():
             unsent = self._bus.connect(worker, message["next"])
             if unsent is not None:
                 self.shard.send_again(worker, unsent)

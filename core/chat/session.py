@@ -202,13 +202,8 @@ class Session(Device):
 
     # -- For a successor --
 
-    @property
-    def unfinished(self) -> bool:
-        """Whether something that its client has asked for is not done."""
-        return bool(self._queue.held or len(self._queue) or self.in_flight)
-
     def export(self) -> dict[str, Any]:
-        """Return what a successor needs, if nothing is `unfinished`."""
+        """Return what a successor needs of one that `is_settled`."""
         return {
             **Device.export(self),
             "claimed": self.claimed,

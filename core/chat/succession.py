@@ -54,7 +54,7 @@ def unfinished(shard: Shard) -> str | None:
     for user in shard.users.known.values():
         busy += user.busy
         for session in user.sessions:
-            waiting += session.unfinished
+            waiting += not session.is_settled
     found = (
         (len(shard.exchange) + shard.messages.open, "requests"),
         (shard.users.loading, "users being loaded"),

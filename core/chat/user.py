@@ -350,8 +350,8 @@ class Device:
         self.presence_changes = record.get("presence_changes")
 
     @property
-    def unfinished(self) -> bool:
-        """Whether something that its client has asked for is not done."""
+    def is_settled(self) -> bool:
+        """Whether everything that the client has asked for is decided."""
         raise NotImplementedError
 
     def close(self, code: int, reason: str, now: float) -> None:

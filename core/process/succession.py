@@ -4,7 +4,7 @@
         | connect ------------------------------> | listens at `succession_endpoint`
         | RECORD ... RECORD --------------------> | what is in memory, and the sockets (``core.chat.succession``, ``workers.inheritance``)
         | (closes the store)                      |
-        | CLOSED -------------------------------> | opens the store, resumes the sessions, reads from the clients
+        | CLOSED, with figures -----------------> | opens the store, resumes the sessions, reads from the clients
         | <------------------------------ a byte  | has done so
         | ENVELOPE ... ENVELOPE ----------------> | what other workers have sent to the predecessor since it stopped
         | END ----------------------------------> | nothing follows: each other worker sends to the successor now
@@ -23,6 +23,9 @@ from collections.abc import Sequence
 from enum import IntEnum
 from errno import ETOOMANYREFS
 from typing import Final, NamedTuple
+
+#: The counter of connections that could not be taken over; it goes on in the successor.
+NOT_MOVED: Final = "not_moved_total"
 
 _VERSION: Final = 1
 #: version, kind, descriptors, bytes of the body

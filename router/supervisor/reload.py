@@ -63,17 +63,24 @@ class Host(Protocol):
 class Reload:
     """One reload at a time; `run` it."""
 
-    def __init__(self, host: Host, roles: Iterable[Role], service_manager: ServiceManager) -> None:
-        """`roles` are those whose processes are replaced, in this order."""
+    def __init__(
+        self,
+        host: Host,
+        roles: Iterable[Role],
+        service_manager: ServiceManager,
+        joined: Callable[[Child], None],
+    ) -> None:
+        """`roles` are those whose processes are replaced, in this order; `joined` is told of a new process when it is ready."""
         self._host = host
         self._roles = list(roles)
         self._service_manager = service_manager
+        self._joined = joined
         self._hung_up: asyncio.Task[None] | None = None
         self._running = False
         self._stopped = False
 
     def stop(self) -> None:
-        """Replace nothing more: the server ends."""
+        """Replace nothing more: the server ends, or is drained."""
         self._stopped = True
 
     def on_hang_up(self) -> None:
@@ -112,7 +119,7 @@ class Reload:
                 raise ReloadFailed(str(error)) from None
             for role in self._roles:
                 if self._stopped:
-                    raise ReloadFailed("the server is stopping")
+                    raise ReloadFailed("the server is stopping, or is drained")
                 started = time.monotonic()
                 replace = self._replace_worker if role.kind == WORKER else self._replace_front
                 child = await replace(role)
@@ -169,7 +176,7 @@ class Reload:
         if old is None or not old.ready:
             raise ReloadFailed(f"{role.name} has just ended: try again in a moment")
         try:
-            new = self._host.starter.start(role, _ignore, self._host.on_exit(role))
+            new = self._host.starter.start(role, self._joined, self._host.on_exit(role))
         except OSError as error:
             raise ReloadFailed(f"{role.name} can't be started: {error.strerror}") from None
         role.successor = new
@@ -188,7 +195,8 @@ class Reload:
 
     def _start(self, role: Role, generation: int) -> Child:
         try:
-            return self._host.starter.start_successor(role, generation, _ignore, self._host.on_exit(role))
+            on_exit = self._host.on_exit(role)
+            return self._host.starter.start_successor(role, generation, self._joined, on_exit)
         except OSError as error:
             raise ReloadFailed(f"{role.name} can't be started: {error.strerror}") from None
 
@@ -218,7 +226,3 @@ async def _until_ready(role: Role, child: Child, seconds: float) -> None:
 
 def _why_it_ended(child: Child) -> str:
     return child.refused or f"the process {child.pid} ended with {child.how_it_ended()}"
-
-
-def _ignore(child: Child) -> None:
-    """Do nothing: whoever waits for it is told otherwise."""

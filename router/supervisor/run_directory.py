@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Final
 
 from core.placement import WORKERS_MAX
+from core.process.bus import bus_endpoint
 from core.process.handover import endpoint
 from core.process.settings import PREFIX, ConfigurationError
+from core.process.succession import succession_endpoint
 from router.supervisor.ownership import foreign
 
 _SETTING: Final = f"{PREFIX}RUN_DIR"
@@ -182,8 +184,13 @@ def _check_owner(directory: Path) -> None:
 
 
 def _check_length(base: Path) -> None:
-    directory = base / "run-0000"
-    names = (endpoint(str(directory), WORKERS_MAX - 1), directory / OPERATOR_SOCKET)
+    directory, last = str(base / "run-0000"), WORKERS_MAX - 1
+    names = (
+        bus_endpoint(directory, last, 0),
+        endpoint(directory, last),
+        succession_endpoint(directory, last),
+        f"{directory}/{OPERATOR_SOCKET}",
+    )
     too_long = max(len(os.fsencode(name)) for name in names) - _PATH_MAX_BYTES
     if too_long > 0:
         raise ConfigurationError(

@@ -125,14 +125,14 @@ class Supervisor:
         self._problem_log = ProblemLog(self._roles, self._recorder)
         #: Starts processes, once everything is prepared for that.
         self.starter: Starter
-        # What the store in memory has would be gone with the process.
-        replaceable = [role for role in self._roles if role.kind == FRONT or settings.store != "memory"]
-        self._reload = Reload(self, replaceable, self._service_manager)
         self._hang_watch = HangWatch(self._loop, self._roles)
         #: The exit code, once it is settled that the server ends; and when a signal settled it.
         self._end: asyncio.Future[int] = self._loop.create_future()
         self._stopping_since = -math.inf
         self._drain = Drain(self._loop, self._roles, settings.drain_seconds, self._close_listeners)
+        # What the store in memory has would be gone with the process.
+        replaceable = [role for role in self._roles if role.kind == FRONT or settings.store != "memory"]
+        self._reload = Reload(self, replaceable, self._service_manager, self._drain.joined)
         self._terminal = Terminal(self._loop, partial(self._stop_for, "the terminal was closed"))
         #: Whether everybody was ready once, and the operator was told.
         self._announced = False
@@ -398,6 +398,7 @@ class Supervisor:
         return self._drain.begin(seconds)
 
     def _close_listeners(self) -> None:
+        self._reload.stop()  # a front that takes the place of another one would need them
         for listener in (listener for each in self._listeners for listener in each):
             listener.close()
 
@@ -405,7 +406,6 @@ class Supervisor:
         """End all processes; nothing of the server is left when this returns."""
         self._hang_watch.stop()
         self._recorder.stop()
-        self._reload.stop()
         for role in self._roles:
             if role.restart is not None:
                 role.restart.cancel()

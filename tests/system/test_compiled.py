@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.router import command
 from tests.system.harness import (
     PROJECT,
     Server,
@@ -42,12 +43,15 @@ def _compiled() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("_compiled")
 def test_all_flows_on_a_compiled_core(start_server: StartServer) -> None:
-    """With both kinds of processes that use it; and a worker that is killed is replaced by one that does too."""
+    """With both kinds of processes that use it; and a process that is replaced, or killed, is followed by one that does too."""
     server = start_server(compiled=True)
     assert status(server)["core"] == "compiled"
-    for name in ("front 0", "worker 0", "worker 1"):
-        with open(f"/proc/{server.child(name)}/maps") as maps:
-            assert "build/compiled/" in maps.read(), name
+    for _ in range(2):
+        for name in ("front 0", "worker 0", "worker 1"):
+            with open(f"/proc/{server.child(name)}/maps") as maps:
+                assert "build/compiled/" in maps.read(), name
+        assert command.fastchat("reload", "--admin", server.admin_url).returncode == 0
+        wait_until(lambda: len(server.children()) == 3, "the front that has left to end")
     os.kill(server.child("worker 0"), signal.SIGKILL)
 
     def is_back() -> bool:
@@ -55,8 +59,8 @@ def test_all_flows_on_a_compiled_core(start_server: StartServer) -> None:
         return told["status"] == "ok" and any(process["restarts"] for process in told["processes"])
 
     wait_until(is_back, "a new worker")
-    command = [sys.executable, "scripts/manual_test.py", server.url]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120, check=False)
+    manual = [sys.executable, "scripts/manual_test.py", server.url]
+    done = subprocess.run(manual, cwd=PROJECT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

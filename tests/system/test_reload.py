@@ -10,24 +10,17 @@ import asyncio
 import os
 import random
 import signal
-import subprocess
-import sys
+import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.system.harness import (
-    PROJECT,
-    Server,
-    StartServer,
-    clean_environment,
-    run_async,
-    user_on_worker,
-    wait_until,
-)
+from tests.router import command
+from tests.system.harness import Server, StartServer, run_async, user_on_worker, wait_until
 from tests.system.ledger import Ledger
 from tests.system.raw_client import CONTINUATION, TEXT, RawClient, client_frame, message
 from tests.system.status import descriptors, figure, status
@@ -40,30 +33,22 @@ PATIENCE: Final = 30.0
 ALL: Final = ["carbons", "history", "presence_delta", "receipts", "resume"]
 
 
-def reload(server: Server) -> subprocess.CompletedProcess[str]:
+def reload(server: Server) -> command.Done:
     """Replace all processes, as an operator does."""
-    return subprocess.run(
-        [sys.executable, "-m", "router", "reload", "--admin", server.admin_url],
-        cwd=PROJECT,
-        env=clean_environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-    )
+    return command.fastchat("reload", "--admin", server.admin_url)
 
 
-def generations(server: Server) -> list[int]:
-    """Return the numbers of the processes, workers first."""
+def pids(server: Server) -> list[int]:
+    """The numbers of the processes, workers first."""
     return [process["pid"] for process in status(server)["processes"]]
 
 
 def reload_well(server: Server) -> None:
     """Replace all processes; each is another one afterwards."""
-    before = generations(server)
+    before = pids(server)
     done = reload(server)
     assert (done.returncode, done.stderr) == (0, ""), done
-    after = generations(server)
+    after = pids(server)
     assert not set(before) & set(after)
     assert all(process["restarts"] == 0 for process in status(server)["processes"])
 
@@ -130,8 +115,8 @@ def test_two_people_chat_on_and_see_nothing_of_it(server: Server, pair: tuple[Ra
 
 
 @pytest.mark.slow
-def test_half_a_message_and_a_burst_in_the_kernel(server: Server, pair: tuple[RawClient, RawClient]) -> None:
-    """The fragments that have come go along; what has not been read stays where it is."""
+def test_half_a_message_goes_along(server: Server, pair: tuple[RawClient, RawClient]) -> None:
+    """The fragments that have come; the rest follows on the new process."""
     ann, bob = pair
     whole = message("MSG", to=bob.user_id, content="in two pieces", message_id="pieces")
     ann.send(client_frame(TEXT, whole[:30], fin=False))
@@ -149,12 +134,13 @@ def test_who_does_not_read_gets_everything_afterwards(
     """Also what was neither in the kernel nor in the store's hands: each message once, in order."""
     ann, bob = pair
     bob.everything()
-    size, number = 900, 600
+    bob.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    size, number = 900, 800
     for index in range(number):
         ann.say("MSG", to=bob.user_id, content=f"{index} " + "x" * size, message_id=f"slow-{index}")
     for index in range(number):
         ann.receive("MSG_ACK", message_id=f"slow-{index}", status="accepted")
-    assert figure(server, "worker", "outbox_bytes") >= 0
+    wait_until(lambda: figure(server, "worker", "outbox_bytes") > 0, "bytes to wait in the worker")
     reload_well(server)
     ann.say("MSG", to=bob.user_id, content="the last one", message_id="last")
     came = [bob.receive("MSG")["content"].partition(" ")[0] for _ in range(number + 1)]
@@ -170,9 +156,10 @@ def test_a_message_in_the_middle_of_a_frame_is_the_only_one_that_is_lost(
     with RawClient.upgraded(server.port) as slow:
         slow.hello()
         slow.send(client_frame(TEXT, message("PING"))[:9])
-        slow.send(b"")
+        before = figure(server, "worker", "not_moved_total")
         reload_well(server)
         assert slow.closed()[0] == 1012
+    wait_until(lambda: figure(server, "worker", "not_moved_total") == before + 1, "it to be counted")
     chat(ann, bob, "meanwhile")
 
 
@@ -183,17 +170,15 @@ def test_the_rest_of_a_frame_that_comes_in_time_is_waited_for(
     with RawClient.upgraded(server.port) as slow:
         slow.hello()
         frame = client_frame(TEXT, message("PING"))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "router", "reload", "--admin", server.admin_url],
-            cwd=PROJECT,
-            env=clean_environment(),
-            stdout=subprocess.DEVNULL,
-        )
-        while process.poll() is None:
-            slow.send(frame[:9])
-            slow.send(frame[9:])
-            slow.receive("PONG")
-        assert process.returncode == 0
+        with ThreadPoolExecutor(1) as executor:
+            done = executor.submit(reload, server)
+            while not done.done():
+                slow.send(frame[:9])
+                # Most of the time half of a frame has come.
+                wait([done], timeout=0.1)
+                slow.send(frame[9:])
+                slow.receive("PONG")
+        assert done.result().returncode == 0
 
 
 @pytest.mark.slow
@@ -215,7 +200,7 @@ def test_a_process_that_does_not_start_replaces_nothing(
     """The operator reads why, and everybody chats on with the old processes."""
     ann, bob = pair
     in_the_way = Path(status(server)["settings"]["run_dir"]) / "succession-0"
-    before = generations(server)
+    before = pids(server)
     in_the_way.mkdir()
     try:
         done = reload(server)
@@ -223,7 +208,7 @@ def test_a_process_that_does_not_start_replaces_nothing(
         in_the_way.rmdir()
     assert done.returncode == 2
     assert done.stderr.startswith("fastchat: worker 0 goes on with the old process: ")
-    assert generations(server) == before
+    assert pids(server) == before
     chat(ann, bob, "with-the-old-processes")
     reload_well(server)
     chat(ann, bob, "with-the-new-processes")
@@ -231,9 +216,9 @@ def test_a_process_that_does_not_start_replaces_nothing(
 
 @pytest.mark.slow
 def test_sighup_does_the_same(server: Server, pair: tuple[RawClient, RawClient]) -> None:
-    before = generations(server)
+    before = pids(server)
     os.kill(server.pid, signal.SIGHUP)
-    wait_until(lambda: not set(before) & set(generations(server)), "all processes to be replaced", TIMEOUT)
+    wait_until(lambda: not set(before) & set(pids(server)), "all processes to be replaced", TIMEOUT)
     chat(*pair, "after-SIGHUP")
 
 

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import socket
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from core.placement import WORKERS_MAX
+from core.process.bus import bus_endpoint
+from core.process.counting import counts_endpoint
+from core.process.handover import endpoint
 from core.process.settings import ConfigurationError
+from core.process.succession import succession_endpoint
 from router.supervisor import run_directory
 from router.supervisor.run_directory import RunDirectory
 
@@ -150,6 +156,29 @@ def test_a_name_that_is_too_long_for_sockets_is_refused(temporary: Path) -> None
     with pytest.raises(ConfigurationError, match=r"bytes too long .*FASTCHAT_RUN_DIR"):
         create(temporary / ("x" * 100))
     assert list(temporary.iterdir()) == []
+
+
+def test_in_the_longest_one_all_sockets_can_be_opened(temporary: Path) -> None:
+    """Those of the last worker, and of any of its processes."""
+    longest = ""
+    for length in range(1, 100):
+        name = "x" * length
+        try:
+            create(temporary / name).remove()
+        except ConfigurationError:
+            break
+        longest = name
+    directory = create(temporary / longest)
+    worker = WORKERS_MAX - 1
+    for path in (
+        bus_endpoint(str(directory.path), worker, 2**64 - 1),
+        counts_endpoint(str(directory.path), worker),
+        endpoint(str(directory.path), worker),
+        succession_endpoint(str(directory.path), worker),
+    ):
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+    directory.remove()
 
 
 def test_a_place_that_cannot_be_used_is_a_sentence(temporary: Path) -> None:
