@@ -65,6 +65,7 @@ _COUNTERS: Final = (
     _Counter("closes_total", "code", _CLOSES),
     _Counter("shed_total", "kind", ("typing", "presence", OTHER)),
     _Counter("unconfirmed_total"),
+    _Counter("not_moved_total"),
     _Counter("memory_refused_total"),
     _Counter("bus_sent_total"),
     _Counter("bus_records_total"),
@@ -76,6 +77,8 @@ _COUNTERS: Final = (
     _Counter("front_refused_total"),
     _Counter("front_adopted_total"),
 )
+#: Counters in which a process that takes the place of another one counts on.
+CARRIED: Final = ("not_moved_total",)
 #: What a client sees the same way, whoever did it.
 _COUNTED_AS: Final = {"front_closed_total": "closes_total", "front_errors_total": "errors_total"}
 HISTOGRAMS: Final = (
@@ -123,6 +126,8 @@ class Gauge(NamedTuple):
     over_time: Combine
     #: Whether a value holds until the next one. What tells of the time since the last report does not.
     holds: bool = True
+    #: Whether a process has only one value but 0, which is shown when it comes and not again.
+    once: bool = False
 
 
 GAUGES: Final = (
@@ -135,9 +140,10 @@ GAUGES: Final = (
     Gauge("outbox_bytes", total, larger),
     Gauge("longest_turn_seconds", larger, larger, holds=False),
     Gauge("front_lobby", total, later),
+    Gauge("takeover_seconds", larger, larger, holds=False, once=True),
 )
 #: Gauges kept of each worker too.
-WORKER_GAUGES: Final = ("connections", "longest_turn_seconds")
+WORKER_GAUGES: Final = ("connections", "longest_turn_seconds", "takeover_seconds")
 #: Kept of every process, the supervisor included.
 PROCESS_VALUES: Final[Mapping[str, Combine]] = {
     "up": smaller,

@@ -44,7 +44,9 @@ _DIGITS_MAX: Final = 15
 _HEADERS: Final = {"Content-Security-Policy": page_policy(style="'self' 'unsafe-inline'")}
 
 #: What `/status` says of each process that the page shows.
-_SHOWN: Final = ("kind", "index", "pid", "state", "problem", "uptime", "restarts", "last_end")
+_SHOWN: Final = ("kind", "index", "pid", "state", "problem", "uptime", "restarts", "replaced", "last_end")
+#: What the process has reported of that it shows: of its replacement.
+_REPORTED: Final = ("takeover_seconds", "not_moved_total")
 
 
 class Dashboard:
@@ -122,7 +124,10 @@ class Dashboard:
 
     def _now(self) -> dict[str, Any]:
         status = self._status()
-        processes = [{name: each[name] for name in _SHOWN} for each in status["processes"]]
+        processes = [
+            {name: each[name] for name in _SHOWN} | {name: each["stats"].get(name) for name in _REPORTED}
+            for each in status["processes"]
+        ]
         reasons = list(status["reasons"])
         for each in processes:
             reason = f"{each['kind']} {each['index']}: {each['problem']}"
@@ -131,6 +136,7 @@ class Dashboard:
         return {
             **{name: status[name] for name in ("status", "version", "pid", "uptime")},
             "reasons": reasons,
+            "drain": status["drain"],
             "processes": processes,
         }
 

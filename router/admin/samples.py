@@ -25,6 +25,7 @@ from typing import Any, Final, NamedTuple
 from core.measures import quantile
 from core.process.metrics import METRICS
 from router.admin.columns import (
+    CARRIED,
     GAUGES,
     HISTOGRAMS,
     WORKER_GAUGES,
@@ -48,6 +49,7 @@ PATIENCE: Final = 2.0
 _DIGITS: Final = 6
 
 _GAUGE_AT: Final = {gauge.metric: index for index, gauge in enumerate(GAUGES)}
+_ONCE: Final = tuple(index for index, gauge in enumerate(GAUGES) if gauge.once)
 
 
 class Reading(NamedTuple):
@@ -153,6 +155,8 @@ class _Process:
         self.of_worker = of_worker
         #: Whether there is a process now.
         self.running = False
+        #: What the process that took the place of another one has counted already.
+        self.carried: Mapping[str, Any] = {}
         self.begin(-math.inf)
 
     def begin(self, started_at: float) -> None:
@@ -161,8 +165,10 @@ class _Process:
         self.ready = False
         #: Up to when its counters are counted, and what they were then.
         self.counted_until = started_at
-        self.stats: Mapping[str, Any] = {}
+        self.stats, self.carried = self.carried, {}
         self.reported = False
+        #: Of the gauges that are shown once: index -> the value that was shown.
+        self.shown: dict[int, float] = {}
         #: The states that hold until it reports again.
         self.gauges: list[float] | None = None
         self.cpu_until = started_at
@@ -228,6 +234,7 @@ class Samples:
         process = self._processes[reading.process]
         self._read(process, reading, now)
         self._end(process, now)
+        process.carried = {name: reading.stats[name] for name in CARRIED if name in reading.stats}
         self._note(wall, process, "back", text)
 
     def back(self, wall: float, name: str, text: str) -> None:
@@ -316,16 +323,24 @@ class Samples:
     def _hold(self, process: _Process, until: float, values: list[float]) -> None:
         """Hold `values`, the state since the last report, in all seconds that it did not tell of."""
         since, last = self._index(process.counted_until), self._index(until)
+        for index in _ONCE:
+            if process.shown.get(index) == values[index]:
+                values[index] = 0.0
+            else:
+                process.shown[index] = values[index]
         told = self._open[last].gauges.get(process.name) if last == since and process.reported else None
         if told is not None:
             values = [
                 new if gauge.holds else larger(old, new)
                 for gauge, old, new in zip(GAUGES, told, values, strict=True)
             ]
-        for index in range(min(since + 1, last), last + 1):
-            self._open[index].gauges[process.name] = values
+        earlier = [0.0 if gauge.once else value for gauge, value in zip(GAUGES, values, strict=True)]
+        for index in range(min(since + 1, last), last):
+            self._open[index].gauges[process.name] = earlier
+        self._open[last].gauges[process.name] = values
         process.gauges = [
-            value if gauge.holds else math.nan for gauge, value in zip(GAUGES, values, strict=True)
+            value if gauge.holds or gauge.once else math.nan
+            for gauge, value in zip(GAUGES, earlier, strict=True)
         ]
 
     def _end(self, process: _Process, now: float) -> None:

@@ -77,6 +77,7 @@ def describe_status(status: Mapping[str, Any]) -> list[str]:
         *table(_HEADER, [_process(each) for each in processes], _WORDS),
     ]
     lines += _section("not ready", reasons)
+    lines += _section("drain", [_drain(status["drain"])] if status.get("drain") else [])
     # What keeps the server from being ready was said.
     problems = [f"{_name(each)}: {each['problem']}" for each in processes if each.get("problem")]
     lines += _section("problems", [problem for problem in problems if problem not in reasons])
@@ -151,12 +152,26 @@ def _process(process: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+def _drain(drain: Mapping[str, Any]) -> str:
+    left = f"{drain['connections']} of {drain['connections_before']} connections are left"
+    if drain["connections"] and drain["seconds_left"]:
+        left += f", to be closed within {duration(drain['seconds_left'])}"
+    return (
+        f"asked for by {plain(drain['why'])} {duration(drain['elapsed'])} ago; {left}"
+        f"{'; then the server stops' if drain['stops'] else ''}"
+    )
+
+
 def _replaced(process: Mapping[str, Any]) -> str:
     times = "once" if process["replaced"] == 1 else f"{process['replaced']} times"
-    pause = process.get("stats", {}).get("takeover_seconds")
-    return f"{_name(process)} {times}" + (
-        f", the last time in {pause:.2f} s for its clients" if pause else ""
-    )
+    stats = process.get("stats", {})
+    pause, not_moved = stats.get("takeover_seconds"), stats.get("not_moved_total")
+    text = f"{_name(process)} {times}"
+    if pause:
+        text += f", the last time in {pause:.2f} s for its clients"
+    if not_moved:
+        text += f"; connections that could not be moved: {not_moved}"
+    return text
 
 
 def _restarts(process: Mapping[str, Any]) -> str:

@@ -33,6 +33,9 @@ _GRACE: Final = 7.0
 _INTERVAL: Final = 0.1
 #: Seconds after the end of the last front in which a worker has taken what that front had handed over, and reported.
 _HANDED_OVER: Final = 0.5
+#: Who may ask for it.
+_COMMAND: Final = "an operator"
+_SIGNAL: Final = signal.SIGTERM.name
 
 
 class Drain:
@@ -52,8 +55,11 @@ class Drain:
         self._close_listeners = close_listeners
         #: None while the server serves.
         self.phase: Phase | None = None
-        #: When all connections are to be closed, and when the last front has ended, on the monotonic clock.
-        self._until = 0.0
+        #: Who asked for it first, and how many connections there were then.
+        self._why = _COMMAND
+        self._connections_before = 0
+        #: When it began, when all connections are to be closed, and when the last front has ended, on the monotonic clock.
+        self._since = self._until = 0.0
         self._fronts_gone_at: float | None = None
         #: What follows when the server is drained, if it is to end then.
         self._then: Callable[[], None] | None = None
@@ -74,7 +80,9 @@ class Drain:
         if self.phase is None:
             seconds = (self._seconds or DRAIN_SECONDS) if seconds is None else seconds
             self.phase = Phase.DRAINING
-            self._until = time.monotonic() + seconds
+            self._since = time.monotonic()
+            self._until = self._since + seconds
+            self._connections_before = self._connections
             _log.info("draining: no new connections, and the open ones are closed within %g s", seconds)
             self._close_listeners()
             for role in self._roles:
@@ -83,21 +91,33 @@ class Drain:
                 if role.child is not None:
                     self._tell(role.child)
             self._look()
-        connections = sum(
-            int(role.child.stats.get("connections", 0))
-            for role in self._roles
-            if role.child is not None and role.kind == WORKER
-        )
         return {
             "state": self.phase,
             "seconds": round(max(0.0, self._until - time.monotonic()), 1),
-            "connections": connections,
+            "connections": self._connections,
         }
 
     def begin_then(self, then: Callable[[], None]) -> None:
         """Begin, if that has not happened, and call `then` when the server is drained, or its time is over."""
         self._then = then
+        if self.phase is None:
+            self._why = _SIGNAL
         self.begin()
+
+    def status(self) -> dict[str, Any] | None:
+        """Return what ``/status`` says; None if the server is not drained."""
+        if self.phase is None:
+            return None
+        now = time.monotonic()
+        return {
+            "why": self._why,
+            "elapsed": round(now - self._since, 1),
+            "seconds_left": round(max(0.0, self._until - now), 1),
+            "connections": self._connections,
+            # What was under way when it began is reported later.
+            "connections_before": max(self._connections_before, self._connections),
+            "stops": self._then is not None,
+        }
 
     def joined(self, child: Child) -> None:
         """Drain a process too that has become ready meanwhile."""
@@ -108,6 +128,15 @@ class Drain:
         """Look no more: the server ends."""
         if self._timer is not None:
             self._timer.cancel()
+
+    @property
+    def _connections(self) -> int:
+        """How many connections the workers have reported last."""
+        return sum(
+            int(role.child.stats.get("connections", 0))
+            for role in self._roles
+            if role.child is not None and role.kind == WORKER
+        )
 
     def _tell(self, child: Child) -> None:
         if child.ready:

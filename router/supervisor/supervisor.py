@@ -473,7 +473,6 @@ class Supervisor:
 
     def status(self) -> dict[str, Any]:
         """Return the state of everything, as JSON takes it; `status` is what `/healthz` says, `reasons` what `/readyz` does."""
-        shown = {name: value for name, value in self._settings.as_json().items() if name in _SHOWN}
         return {
             "status": self._health.status,
             "reasons": self._health.reasons(),
@@ -482,7 +481,8 @@ class Supervisor:
             "core_advice": core_advice(),
             "pid": os.getpid(),
             "uptime": round(time.monotonic() - self._started_at, 1),
-            "settings": shown,
+            "settings": {name: value for name, value in self._settings.as_json().items() if name in _SHOWN},
+            "drain": self._drain.status(),
             "processes": [role.status() for role in self._roles],
         }
 

@@ -37,7 +37,9 @@ from playwright.sync_api import (
 
 from core.measures import quantile
 from core.process.metrics import METRICS
-from tests.system.harness import ChatClient, Server, StartServer, wait_until
+from tests.router.command import fastchat
+from tests.system.harness import ChatClient, Server, StartServer, user_on_worker, wait_until
+from tests.system.raw_client import TEXT, RawClient, client_frame, message
 from tests.system.status import status
 
 CHROMIUM: Final = next(
@@ -348,6 +350,45 @@ def test_a_killed_worker_shows_within_three_seconds(start_server: StartServer, o
     wait_until(lambda: "worker 1 is back" in page.inner_text("#events"), "it to be back")
     wait_until(lambda: page.inner_text("#state-word") == "ok", "the state to be ok again")
     assert row.locator(".state").inner_text() == "ready"
+    assert watch.wrong == []
+
+
+def test_reloads_and_a_drain_show(start_server: StartServer, open_page: Any) -> None:
+    """How often each process was replaced, for how long clients waited, who could not be moved, and how far a drain is."""
+    server = start_server()
+    page, watch = open_page(server)
+    row = page.locator("tr[data-process='worker 1']")
+    wait_until(lambda: row.locator(".replaced").inner_text() == "0", "the table")
+    assert row.locator(".pause").inner_text() == ""
+    with RawClient.upgraded(server.port, user_on_worker(1, 2)) as slow:
+        slow.hello()
+        slow.send(client_frame(TEXT, message("PING"))[:9])
+        assert fastchat("reload", "--admin", server.admin_url).returncode == 0
+        assert slow.closed()[0] == 1012
+    wait_until(lambda: row.locator(".replaced").inner_text() == "1", "the replacement to be counted")
+    wait_until(lambda: row.locator(".not_moved").inner_text() == "1", "the client to be counted")
+    pauses = {
+        each["index"]: each["stats"].get("takeover_seconds") for each in status(server)["processes"][:2]
+    }
+    wait_until(
+        lambda: all(known(drawn(page, "takeovers")[f"worker {index}"]) for index in pauses), "the pauses"
+    )
+    shown = drawn(page, "takeovers")
+    assert {index: known(shown[f"worker {index}"]) for index in pauses} == {
+        index: [pytest.approx(pause, abs=1e-6)] for index, pause in pauses.items()
+    }
+    assert sum(known(drawn(page, "not-moved")["closed"])) == 1
+    assert not page.is_visible("#drain")
+
+    with RawClient.upgraded(server.port) as client:
+        client.hello()
+        wait_until(lambda: total(server, "connections") == 1, "the connection to be reported")
+        assert fastchat("drain", "--seconds", "600", "--admin", server.admin_url).returncode == 0
+        wait_until(lambda: page.is_visible("#drain"), "the drain")
+        assert re.match(
+            r"Asked for by an operator .+ ago: 1 of 1 connections left, ", page.inner_text("#drain")
+        )
+    wait_until(lambda: "0 of 1 connections left." in page.inner_text("#drain"), "the end of the drain")
     assert watch.wrong == []
 
 

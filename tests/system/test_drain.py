@@ -83,6 +83,8 @@ def test_d28_an_operator_drains_a_server(start_server: StartServer) -> None:
     for client in clients:
         client.socket.close()
     wait_until(lambda: status(server)["status"] == "drained", "the server to be drained", PATIENCE)
+    drained = status(server)["drain"]
+    assert (drained["why"], drained["connections"], drained["stops"]) == ("an operator", 0, False)
     assert get(server, "healthz") == (200, {"status": "drained"})
     code, answer = get(server, "readyz")
     assert (code, answer["ready"]) == (503, False)

@@ -16,6 +16,7 @@ import { bytes, count, percent, rate, seconds } from "./format.js";
  * @property {string} title
  * @property {string} note
  * @property {"log"} [scale]
+ * @property {true} [dots] values are rare: each is a dot, and the legend has the last one that is known
  * @property {(value: import("./format.js").Value) => string} unit
  * @property {(view: View, about: About) => Drawing} draw
  * @property {string} empty what to say when there is nothing to show
@@ -52,7 +53,7 @@ function processLines(names, valuesOf) {
 /**
  * One column of every process; as lines, or as a heat map when they are many.
  * @param {string} column
- * @param {(value: number, step: number) => number} scale
+ * @param {(value: number, step: number) => number | null} scale
  * @param {{workersOnly?: boolean}} [options]
  * @returns {Chart["draw"]}
  */
@@ -88,6 +89,17 @@ function stacked(name, colors, rename = (label) => label) {
         stacks: stacks.filter(({ values }) => hasAny(values)),
       },
     };
+  };
+}
+
+/** So many of a counter in each group of samples. @param {string} key @param {string} name @param {string} color @returns {Chart["draw"]} */
+function counted(key, name, color) {
+  return (view) => {
+    const width = Math.max(1, Math.ceil(view.times.length / GROUPS_MAX));
+    const groups = view.groups(width);
+    const rates = view.groupedRate(key, width);
+    const values = rates.map((value, index) => value && Math.round(value * groups[index].indices.length * view.step));
+    return { bars: { times: groups.map(({ time }) => time), width: width * view.step, stacks: [{ name, values, color }] } };
   };
 }
 
@@ -259,6 +271,29 @@ export const SECTIONS = [
         unit: rate,
         draw: stacked("closes_total", CLOSE_COLORS, (code) => (CLOSE_NAMES[code] ? `${code} ${CLOSE_NAMES[code]}` : code)),
         empty: "No connection was closed in this time.",
+      },
+    ],
+  },
+  {
+    title: "Reloads",
+    charts: [
+      {
+        id: "takeovers",
+        title: "Pauses of reloads",
+        note: "How long the clients of a worker waited while another process took its place; they stayed connected.",
+        scale: "log",
+        dots: true,
+        unit: seconds,
+        draw: perProcess("takeover_seconds", (value) => value || null, { workersOnly: true }),
+        empty: "No worker was replaced in this time.",
+      },
+      {
+        id: "not-moved",
+        title: "Connections that could not be moved",
+        note: "Half of a frame had come when the worker was replaced, so they were closed with 1012.",
+        unit: count,
+        draw: counted("server/not_moved_total", "closed", "--orange"),
+        empty: "No connection was closed by a reload in this time.",
       },
     ],
   },

@@ -6,7 +6,7 @@ import { SECTIONS } from "./charts.js";
 import { age, clock } from "./format.js";
 import { History, View } from "./history.js";
 import { colors, element, Plot } from "./plot.js";
-import { Events, Processes } from "./processes.js";
+import { Draining, Events, Processes } from "./processes.js";
 import { Tiles } from "./tiles.js";
 
 /** @typedef {1 | 60} Step seconds of a sample */
@@ -38,6 +38,7 @@ function find(id) {
 const histories = { 1: new History(1, 900), 60: new History(60, 1440) };
 const tiles = new Tiles(find("tiles"));
 const processes = new Processes(/** @type {HTMLTableElement} */ (find("processes")));
+const draining = new Draining(find("drain"));
 const eventList = new Events(find("events"), find("no-events"));
 /** @type {Plot[]} */
 const plots = [];
@@ -242,6 +243,7 @@ function build() {
 function draw() {
   drawState();
   if (now === null || about === null) return;
+  draining.draw(now.drain);
   processes.draw(now, histories[1]);
   eventList.draw(events);
   if (paused) return;

@@ -114,8 +114,9 @@ function logTicks(bottom, top, unit) {
   return { tickvals, ticktext: tickvals.map((value) => unit(value)) };
 }
 
-/** A line, and dots for values with nothing on either side, which would not be seen otherwise. @param {Column} values @param {string} color */
-function lineStyle(values, color) {
+/** A line, and dots for values with nothing on either side, which would not be seen otherwise. @param {Column} values @param {string} color @param {boolean} [dots] whether there are only dots */
+function lineStyle(values, color, dots) {
+  if (dots) return { mode: "markers", marker: { color, size: 9, line: { color: colors.get("--panel"), width: 1 } } };
   const isAlone = (/** @type {number | null} */ value, /** @type {number} */ index) =>
     value !== null && (values[index - 1] ?? null) === null && (values[index + 1] ?? null) === null;
   const alone = values.map(isAlone);
@@ -212,7 +213,7 @@ export class Plot {
     this.legend.hidden = !shown.length;
     shown.forEach(({ values }, index) => {
       const value = this.legend.children[index].querySelector(".value");
-      const last = values.at(-1);
+      const last = this.chart.dots ? values.findLast((each) => each !== null) : values.at(-1);
       if (value) value.textContent = last === null || last === undefined ? UNKNOWN : this.chart.unit(last);
     });
   }
@@ -271,7 +272,7 @@ export class Plot {
     const x = view.times.map(here);
     return lines.map(({ name, values, color, fill }) => ({
       type: "scatter",
-      ...lineStyle(values, colors.get(color)),
+      ...lineStyle(values, colors.get(color), this.chart.dots),
       name,
       x,
       y: values,
@@ -356,6 +357,7 @@ export class Plot {
       yaxis: { ...axis, ...this.#valueAxis(heat, bars, traces) },
       shapes: marks.map((event) => ({
         type: "line",
+        layer: "below",
         x0: here(event.time),
         x1: here(event.time),
         yref: "paper",

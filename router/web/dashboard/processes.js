@@ -1,6 +1,6 @@
 // The table of processes and the list of what happened to them.
 
-import { age, bytes, count, moment, percent, UNKNOWN } from "./format.js";
+import { age, bytes, count, moment, percent, seconds, UNKNOWN } from "./format.js";
 import { element } from "./plot.js";
 
 /** @typedef {import("./history.js").History} History */
@@ -15,9 +15,13 @@ import { element } from "./plot.js";
  * @property {number | null} pid
  * @property {number | null} uptime
  * @property {number | null} restarts
+ * @property {number | null} replaced
+ * @property {number | null} [takeover_seconds] how long clients waited when it took the place of another process
+ * @property {number | null} [not_moved_total]
  * @property {string | null} last_end
  */
-/** @typedef {{status: string, reasons: string[], pid: number, uptime: number, processes: Process[]}} Now the state of the server */
+/** @typedef {{why: string, elapsed: number, seconds_left: number, connections: number, connections_before: number, stops: boolean}} Drain */
+/** @typedef {{status: string, reasons: string[], pid: number, uptime: number, drain: Drain | null, processes: Process[]}} Now the state of the server */
 /** @typedef {{number?: number, time: number, process: string, kind: string, text: string}} Happened what happened to a process */
 /** @typedef {{line: HTMLTableRowElement, cells: Record<ColumnName, HTMLElement>}} Row */
 
@@ -26,7 +30,7 @@ function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-const NUMBERS = new Set(["pid", "uptime", "cpu", "memory", "connections", "restarts"]);
+const NUMBERS = new Set(["pid", "uptime", "cpu", "memory", "connections", "restarts", "replaced", "pause", "not_moved"]);
 const LABELS = {
   name: "Process",
   state: "State",
@@ -36,6 +40,9 @@ const LABELS = {
   memory: "Memory",
   connections: "Connections",
   restarts: "Restarts",
+  replaced: "Replaced",
+  pause: "Pause",
+  not_moved: "Not moved",
   last_end: "Last end",
 };
 
@@ -70,6 +77,9 @@ export class Processes {
         memory: process.pid === null ? UNKNOWN : bytes(latest(history, `${process.name}/resident_bytes`)),
         connections: isWorker ? count(latest(history, `${process.name}/connections`) ?? 0) : "",
         restarts: process.restarts === null ? "" : count(process.restarts),
+        replaced: process.replaced === null ? "" : count(process.replaced),
+        pause: isWorker && process.replaced ? seconds(process.takeover_seconds || null) : "",
+        not_moved: isWorker && process.replaced ? count(process.not_moved_total ?? 0) : "",
         last_end: process.last_end ?? (process.restarts === null ? "" : UNKNOWN),
       };
       for (const name of COLUMNS) write(row.cells[name], texts[name]);
@@ -103,7 +113,7 @@ export class Processes {
   }
 }
 
-/** @param {Now} now */
+/** @param {Now} now @returns {Process & {name: string}} */
 function supervisor(now) {
   return {
     name: "supervisor",
@@ -113,8 +123,33 @@ function supervisor(now) {
     pid: now.pid,
     uptime: now.uptime,
     restarts: null,
+    replaced: null,
     last_end: null,
   };
+}
+
+/** How far a drain has come. */
+export class Draining {
+  /** @param {HTMLElement} box */
+  constructor(box) {
+    this.box = box;
+    this.bar = element("progress");
+    this.bar.setAttribute("aria-label", "Closed connections");
+    this.words = element("p");
+    box.append(this.words, this.bar);
+  }
+
+  /** @param {Drain | null} drain */
+  draw(drain) {
+    this.box.hidden = drain === null;
+    if (drain === null) return;
+    const { why, elapsed, seconds_left: left, connections, connections_before: before, stops } = drain;
+    const rest = connections ? (left ? `, the last to be closed within ${age(Math.ceil(left))}` : "") : "";
+    const then = stops ? " Then the server stops." : "";
+    write(this.words, `Asked for by ${why} ${age(elapsed)} ago: ${count(connections)} of ${count(before)} connections left${rest}.${then}`);
+    this.bar.max = Math.max(before, connections, 1);
+    this.bar.value = this.bar.max - connections;
+  }
 }
 
 export class Events {

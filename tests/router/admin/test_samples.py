@@ -261,6 +261,36 @@ def test_a_restart_between_two_looks_shows_too() -> None:
     assert sum(count(answer, "deliveries_total")) == 10
 
 
+def test_a_replacement_shows_once_and_what_it_could_not_move_counts_once() -> None:
+    """The new process tells of its own pause in each report, and goes on with the counter of the process before."""
+    samples = Samples(1, 0, 0.0)
+
+    def take(now: float, started_at: float, pause: float, not_moved: int) -> Reading:
+        stats = {"takeover_seconds": pause, "not_moved_total": not_moved, "deliveries_total": not_moved}
+        told = reading(stats, now, started_at=started_at)
+        samples.take(now, WALL + now, [told])
+        return told
+
+    last = take(1.0, 0.0, 0.0, 0)
+    samples.replaced(1.5, WALL + 1.5, last, "worker 0 is replaced")
+    take(2.5, 1.2, 0.0, 0)  # reported while it took over
+    take(3.5, 1.2, 0.08, 3)
+    last = take(4.5, 1.2, 0.08, 3)
+    samples.replaced(5.5, WALL + 5.5, last, "worker 0 is replaced")
+    take(6.5, 5.2, 0.08, 5)
+    last = take(7.5, 5.2, 0.08, 5)
+    # Who follows a process that died counts from 0.
+    samples.ended(8.1, WALL + 8.1, last, "worker 0 ended with signal SIGKILL")
+    for now in (9.5, 10.5, 13.5):
+        take(now, 9.0, 0.0, 1)
+    answer = rows(samples)
+    pauses = answer["processes"]["worker 0"]["takeover_seconds"]
+    assert {second: value for second, value in enumerate(pauses) if value} == {3: 0.08, 6: 0.08}
+    assert answer["server"]["takeover_seconds"][3] == 0.08
+    assert sum(count(answer, "not_moved_total")) == 3 + 2 + 1
+    assert sum(count(answer, "deliveries_total")) == 3 + 5 + 1
+
+
 def test_only_so_many_events_are_kept() -> None:
     samples = Samples(1, 0, 0.0)
     for number in range(EVENTS_KEPT + 50):
@@ -331,6 +361,7 @@ def test_the_columns_of_a_second() -> None:
         "outbox_bytes": 111,
         "front_lobby": 3,
         **dict.fromkeys(("sessions", "users", "requests", "store_waiting", "longest_turn_seconds")),
+        "takeover_seconds": None,
     }
     assert sum(column[0] for column in answer["histograms"]["delivery_seconds"].values()) == 8
     worker = {name: column[0] for name, column in answer["processes"]["worker 0"].items()}

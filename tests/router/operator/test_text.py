@@ -133,6 +133,32 @@ def test_a_server_that_is_not() -> None:
     ]
 
 
+def test_a_server_whose_processes_were_replaced() -> None:
+    stats = {"takeover_seconds": 0.071, "not_moved_total": 2}
+    replaced = [process("worker", 0, replaced=3, stats=stats), process("front", 0, replaced=1)]
+    lines = describe_status(status(processes=replaced))
+    assert lines[lines.index("replaced:") + 1 :] == [
+        "  worker 0 3 times, the last time in 0.07 s for its clients; connections that",
+        "    could not be moved: 2",
+        "  front 0 once",
+    ]
+
+
+def test_a_server_that_is_drained() -> None:
+    drain = {"why": "an operator", "elapsed": 12.3, "seconds_left": 17.7, "stops": False}
+    drain |= {"connections": 34, "connections_before": 120}
+    lines = describe_status(status(drain=drain))
+    assert lines[lines.index("drain:") + 1 :] == [
+        "  asked for by an operator 12s ago; 34 of 120 connections are left, to be closed",
+        "    within 17s",
+    ]
+    drain |= {"why": "SIGTERM", "seconds_left": 0.0, "connections": 0, "stops": True}
+    assert "asked for by SIGTERM 12s ago; 0 of 120 connections are left; then the server stops" in " ".join(
+        line.strip() for line in describe_status(status(drain=drain))
+    )
+    assert "drain:" not in describe_status(status(drain=None))
+
+
 def test_a_server_that_starts_and_one_of_another_version() -> None:
     starting = process("worker", 0, pid=None, state="not running", uptime=0.0, stats={})
     told = status(processes=[starting], settings={"store": "memory"})

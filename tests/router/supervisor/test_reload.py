@@ -67,6 +67,7 @@ def test_the_new_process_takes_the_place_of_the_old_one(directory: Path) -> None
         assert (after["restarts"], after["replaced"]) == (0, 1)
         assert before["pid"] not in running.descendants()
         events = running.get("/dashboard/samples")[1]["events"]
+        assert running.get("/dashboard/samples")[1]["now"]["processes"][0]["replaced"] == 1
         noted = "worker 0 is replaced while its clients stay connected"
         assert [event["text"] for event in events if event["process"] == "worker 0"] == [noted]
 
