@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
@@ -19,6 +20,8 @@ from typing import Final
 
 import pytest
 
+from core.wire.protocol import TYPING_EXPIRY
+from tests.core.token_forge import SECRET, forge
 from tests.router import command
 from tests.system.harness import Server, StartServer, run_async, user_on_worker, wait_until
 from tests.system.ledger import Ledger
@@ -30,6 +33,8 @@ from tests.system.talker import Manners, Talker
 TIMEOUT: Final = 90.0
 #: Seconds that talkers may take for anything.
 PATIENCE: Final = 30.0
+#: Seconds that a token is good for which expires after a reload: with each next one a busy machine has more time for that.
+LIVES: Final = (10.0, 30.0, 90.0)
 ALL: Final = ["carbons", "history", "presence_delta", "receipts", "resume"]
 
 
@@ -243,6 +248,54 @@ def test_limits_go_on_where_they_were(start_server: StartServer) -> None:
             ann.receive("MSG_ACK", message_id=f"{number}")
         ann.say("MSG", to=bob.user_id, content="one too many")
         ann.error("RATE_LIMITED")
+
+
+@pytest.mark.slow
+def test_typing_of_before_ends_in_time_and_is_seen_to_end_once(
+    server: Server, pair: tuple[RawClient, RawClient]
+) -> None:
+    """Who says nothing more is typing for 15 s (D17), whichever process counts them."""
+    ann, bob = pair
+    bob.everything()
+    began = time.monotonic()
+    ann.say("TYPING", is_typing=True)
+    bob.receive("TYPING", is_typing=True)
+    reload_well(server)
+    bob.receive("TYPING", timeout=TIMEOUT, is_typing=False)
+    assert time.monotonic() - began >= TYPING_EXPIRY, "that was too early"
+    assert not [data for kind, data in bob.everything() if kind == "TYPING"]
+
+
+@pytest.mark.slow
+def test_a_token_of_before_expires_when_it_would_have(start_server: StartServer) -> None:
+    """The new process closes its client with 1008, neither earlier nor never, and nobody else (D5)."""
+    server = start_server(auth="jwt", jwt_key=SECRET, jwt_leeway=0)
+    with ExitStack() as stack:
+        for seconds in LIVES:
+            expiry = time.time() + seconds
+            passing = [
+                stack.enter_context(RawClient.upgraded(server.port, user_on_worker(index, 2)))
+                for index in range(2)
+            ]
+            staying = [
+                stack.enter_context(RawClient.upgraded(server.port, user_on_worker(index, 2)))
+                for index in range(2)
+            ]
+            for client in passing:
+                client.hello(token=forge({"sub": client.user_id, "exp": expiry}, SECRET))
+            for client in staying:
+                client.hello(token=forge({"sub": client.user_id, "exp": expiry + 3600.0}, SECRET))
+            reload_well(server)
+            if time.time() < expiry:
+                break  # else the machine was too busy, and the old process has done it
+        else:
+            pytest.fail(f"a reload took longer than {LIVES[-1]:g} s")
+        for client in passing:
+            assert client.closed(TIMEOUT) == (1008, "token expired")
+            assert time.time() >= expiry, "that was too early"
+        for client in staying:
+            client.say("PING")
+            client.receive("PONG")
 
 
 @pytest.mark.slow
