@@ -11,10 +11,10 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -41,6 +41,13 @@ ROUNDS: Final = (
     + ["clients"] * 3
     + ["reload"] * 5
 )
+#: Who dies in the middle of a reload, in an order that the dice decide: the process that comes, the one that goes, both, or the supervisor.
+DEATHS: Final = ["successor"] * 5 + ["predecessor"] * 5 + ["both"] * 2 + ["supervisor"] * 2
+#: What the new process has done by then, and seconds between that and a death, at most: it boots, or has its name and soon takes over.
+STEPS: Final = {"is started": 0.8, "has its name": 0.4}
+#: Seconds that a reload may take until it reaches a step, and between two requests for one: while another one is under way it is refused.
+STEP_PATIENCE: Final = 60.0
+ASK_AGAIN: Final = 3.0
 #: Seconds between two rounds, at least and at most: before the dead are back, and after.
 PAUSE: Final = (0.02, 0.7)
 #: Seconds for which a worker hangs: until a little before or after the supervisor replaces it.
@@ -60,6 +67,10 @@ MANNERS: Final = (
     Manners(resumes=True, receipts=True),
     Manners(acknowledges=0.5),
 )
+
+
+#: What happens to a server while people chat.
+Disaster = Callable[["Havoc", list[Talker], random.Random], Coroutine[Any, Any, None]]
 
 
 class Havoc:
@@ -91,6 +102,49 @@ class Havoc:
         """Have all processes replaced; what dies next dies in the middle of that."""
         self._ledger.remark("all processes are to be replaced")
         os.kill(self.server.pid, signal.SIGHUP)
+
+    def next_successor(self, step: str) -> dict[str, int]:
+        """Have all processes replaced, until the new process of one worker has come so far; the two process numbers."""
+        wait_until(self._is_whole, "all processes to be there", STEP_PATIENCE)
+        title = f"fastchat: worker {self._dice.randrange(WORKERS)}"
+        predecessor = self.server.child(title.removeprefix("fastchat: "))
+        found: list[int] = []
+        asked_at = -ASK_AGAIN
+
+        def has_come_so_far() -> bool:
+            nonlocal asked_at
+            if time.monotonic() >= asked_at + ASK_AGAIN:
+                self.reload()
+                asked_at = time.monotonic()
+            index = title.rpartition(" ")[2]
+            found[:] = [
+                pid
+                for pid, shown in self.server.children().items()
+                if pid != predecessor
+                and (shown == title or (step == "is started" and f" --index {index} --generations" in shown))
+            ]
+            return bool(found)
+
+        wait_until(has_come_so_far, f"a process to take the place of {title}", STEP_PATIENCE)
+        return {"successor": found[0], "predecessor": predecessor}
+
+    def _is_whole(self) -> bool:
+        return sorted(self.server.children().values()) == sorted(
+            [f"fastchat: worker {index}" for index in range(WORKERS)]
+            + [f"fastchat: front {index}" for index in range(FRONTS)]
+        )
+
+    def kill_in_reload(self, pair: dict[str, int], who: str) -> bool:
+        """Kill one of `pair`, both, or the supervisor; whether both were there, so that it was in the middle of a replacement."""
+        both_there = set(pair.values()) <= self.server.children().keys()
+        self._ledger.remark(f"{who} is killed; {'both' if both_there else 'not both'} of {pair} are there")
+        if who == "supervisor":
+            self.kill_supervisor()
+        for name, pid in pair.items():
+            if who in (name, "both"):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        return both_there
 
     def kill_supervisor(self) -> None:
         """And thereby the whole server, which is then started again."""
@@ -163,6 +217,20 @@ async def storm(havoc: Havoc, talkers: list[Talker], dice: random.Random) -> Non
                 await asyncio.to_thread(havoc.send_signal, signal.SIGKILL, kind)
 
 
+async def storm_of_reloads(havoc: Havoc, dice: random.Random) -> int:
+    """One death in each reload; how many of them were in the middle of a replacement."""
+    deaths = list(DEATHS)
+    dice.shuffle(deaths)
+    in_the_middle = 0
+    for who in deaths:
+        await asyncio.sleep(dice.uniform(*PAUSE))  # the moment is to be any
+        step = dice.choice(sorted(STEPS))
+        pair = await asyncio.to_thread(havoc.next_successor, step)
+        await asyncio.sleep(dice.uniform(0.0, STEPS[step]))  # here too
+        in_the_middle += await asyncio.to_thread(havoc.kill_in_reload, pair, who)
+    return in_the_middle
+
+
 async def settle(ledger: Ledger, talkers: list[Talker]) -> None:
     """Let everything come to rest: nothing new, all acknowledged, everybody anew, everything there."""
     for talker in talkers:
@@ -177,24 +245,25 @@ async def settle(ledger: Ledger, talkers: list[Talker]) -> None:
         await talker.drain()
 
 
-@run_async
-async def test_nothing_is_lost_repeated_or_reordered(tmp_path: Path) -> None:
+async def live_through(tmp_path: Path, disaster: Disaster) -> dict[str, int]:
+    """Let a company chat while `disaster` goes on, and see what they have of it afterwards; the figures of their ledger."""
     seed = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().getrandbits(32))
     print(f"CHAOS_SEED={seed}")
     dice = random.Random(seed)
     ledger = Ledger()
     havoc = Havoc(tmp_path, ledger, dice)
     talkers = company(ledger, dice)
+    lives: list[asyncio.Task[None]] = []
     await asyncio.to_thread(havoc.server.start)
     try:
-        lives = [asyncio.create_task(talker.live(havoc.server.url)) for talker in talkers]
+        lives += [asyncio.create_task(talker.live(havoc.server.url)) for talker in talkers]
         await until(lambda: all(talker.connected for talker in talkers), "everybody to be there")
         for talker in talkers:
             await talker.open_chats()
         await until(lambda: all(talker.has_all_chats for talker in talkers), "all chats to be open")
         for talker in talkers:
             talker.write(True)
-        await storm(havoc, talkers, dice)
+        await disaster(havoc, talkers, dice)
         await settle(ledger, talkers)
         for talker in talkers:
             await talker.leave()
@@ -211,8 +280,29 @@ async def test_nothing_is_lost_repeated_or_reordered(tmp_path: Path) -> None:
         await asyncio.to_thread(havoc.server.kill)
     assert problems == [], "see above; CHAOS_SEED throws the same dice again"
     assert "Traceback" not in havoc.output()
-    # It was a storm.
     assert figures["acknowledged"] == figures["messages"] > 500
     assert figures["ordered_pairs"] > 1000
-    assert figures["connections"] > 5 * len(talkers)
+    return figures
+
+
+@run_async
+async def test_nothing_is_lost_repeated_or_reordered(tmp_path: Path) -> None:
+    figures = await live_through(tmp_path, storm)
+    # It was a storm.
+    assert figures["connections"] > 5 * (USERS + 2)
     assert figures["sent"] > figures["messages"], "some were sent again"
+
+
+@run_async
+async def test_nothing_is_lost_when_somebody_dies_in_the_middle_of_a_reload(tmp_path: Path) -> None:
+    """The process that comes, the one that goes, or the supervisor, while the new process boots or takes over."""
+    in_the_middle = 0
+
+    async def disaster(havoc: Havoc, talkers: list[Talker], dice: random.Random) -> None:
+        nonlocal in_the_middle
+        in_the_middle = await storm_of_reloads(havoc, dice)
+
+    figures = await live_through(tmp_path, disaster)
+    print(f"deaths in the middle of a replacement: {in_the_middle} of {len(DEATHS)}")
+    assert in_the_middle > 0
+    assert figures["connections"] > USERS + 2, "some had to reconnect"
