@@ -11,7 +11,9 @@ Queues are finite. When one is full, since its worker is dead or hopelessly behi
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
@@ -140,6 +142,9 @@ class ZmqBus:
             self._loop.remove_reader(self._wakeup)
         self.flush()
         self._context.destroy(linger=_LINGER_MS)
+        # ZeroMQ leaves the path, and the next process of this worker has another one.
+        with suppress(OSError):
+            os.unlink(self.path)
 
     def _send(self, worker: int, records: list[bytes], now: float) -> bool:
         """Send one envelope; whether the queue had room for it."""

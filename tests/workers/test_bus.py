@@ -226,6 +226,14 @@ def test_what_a_killed_process_has_left_is_removed_and_nothing_of_other_workers(
     assert sorted(os.listdir(run_dir)) == names[2:]
 
 
+def test_who_leaves_in_order_leaves_no_path(run_dir: str) -> None:
+    with closing(ZmqBus(run_dir, 0, [5, 6])), closing(ZmqBus(run_dir, 1, [5, 6])):
+        with closing(ZmqBus(run_dir, 0, [7, 6])):
+            assert len(os.listdir(run_dir)) == 3
+        assert len(os.listdir(run_dir)) == 2
+    assert os.listdir(run_dir) == []
+
+
 def test_large_records(run_dir: str) -> None:
     async def scenario(stack: ExitStack) -> None:
         sender = stack.enter_context(closing(ZmqBus(run_dir, 0, (1, 1))))
