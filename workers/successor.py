@@ -126,8 +126,11 @@ class Successor:
         now = monotonic()
         try:
             packet = receive_packet(channel)
-        except (OSError, ValueError):
-            _log.exception("the process before this one has ended before it had passed on everything")
+        except (OSError, ValueError) as error:
+            _log.error(
+                "the process before this one has ended before it had passed on everything",
+                extra=fields(reason=str(error)),
+            )
             packet = Packet(Kind.END, b"", [])
         if packet.kind == Kind.ENVELOPE:
             self._receive(packet.body, now, passed_on=True)

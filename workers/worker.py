@@ -330,8 +330,13 @@ class Worker:
         self._control.send(STATS, stats=self._stats())  # nothing is counted here any more
         try:
             await predecessor.hand_on(path)
-        except Exception:
-            _log.exception("the process that was to take the place of this one has failed")
+        except Exception as error:
+            is_bug = not isinstance(error, OSError)
+            _log.error(
+                "the process that was to take the place of this one has failed",
+                extra=fields(reason=str(error)),
+                exc_info=is_bug,
+            )
             predecessor.say_goodbye()
             self._store.close(_STORE_PATIENCE)
         self._stop(CloseCode.RESTARTING, RESTART_REASON)
