@@ -17,17 +17,20 @@ _log = logging.getLogger("fastchat.supervisor")
 
 
 class RunDirectoryWatch:
-    """Call `look` once a second, and before a process is started that needs the directory."""
+    """Call `check` once a second, and before a process is started that needs the directory."""
 
     def __init__(self, directory: RunDirectory, operators: OperatorSocket) -> None:
         self._directory = directory
         self._operators = operators
         self._reopening: asyncio.Task[None] | None = None
+        self._stopped = False
         #: Why the directory can't be used, as a sentence; None when it can.
         self.problem: str | None = None
 
     def check(self) -> None:
         """Make the directory again if it is gone, and have the operators' socket opened again."""
+        if self._stopped:
+            return  # the directory is about to be removed in order
         problem = None
         try:
             if self._directory.restore():
@@ -45,6 +48,7 @@ class RunDirectoryWatch:
 
     async def stop(self) -> None:
         """Look no more."""
+        self._stopped = True
         if self._reopening is not None:
             await asyncio.wait([self._reopening])
 

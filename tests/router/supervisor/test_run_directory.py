@@ -7,8 +7,10 @@ import fcntl
 import os
 import socket
 import stat
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,8 +20,10 @@ from core.process.counting import counts_endpoint
 from core.process.handover import endpoint
 from core.process.settings import ConfigurationError
 from core.process.succession import succession_endpoint
+from router.operator.socket import OperatorSocket
 from router.supervisor import run_directory
 from router.supervisor.run_directory import RunDirectory
+from router.supervisor.run_directory_watch import RunDirectoryWatch
 
 
 def create(setting: Path | None, port: int = 8000) -> RunDirectory:
@@ -185,3 +189,20 @@ def test_a_place_that_cannot_be_used_is_a_sentence(temporary: Path) -> None:
     (temporary / "file").touch()
     with pytest.raises(ConfigurationError, match=r"can't use .*: Not a directory"):
         create(temporary / "file" / "run")
+
+
+def test_a_watch_that_has_stopped_makes_nothing_again() -> None:
+    """The end of the server removes the directory, which must not look like the work of somebody else."""
+
+    async def answer(request: Mapping[str, Any]) -> dict[str, Any]:
+        raise AssertionError(f"nobody asks: {request}")
+
+    async def scenario() -> None:
+        directory = await run_directory.create_run_directory(None, 8000)
+        watch = RunDirectoryWatch(directory, OperatorSocket(directory.path / "operator", answer))
+        await watch.stop()
+        directory.remove()
+        watch.check()
+        assert (watch.problem, directory.path.exists()) == (None, False)
+
+    asyncio.run(scenario())
