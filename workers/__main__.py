@@ -36,7 +36,7 @@ def main(connection_type: type[Connection] = Connection) -> int:
         help="numbers of the processes of all workers, unique over all starts",
     )
     parser.add_argument(
-        "--succeeds", action="store_true", help="take the place of the process that serves now"
+        "--succeeds", type=int, help="take the place of the process of this number, which serves now"
     )
     parser.add_argument("--keep", type=Path, help="directory in which to leave what counts against limits")
 

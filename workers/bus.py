@@ -36,10 +36,12 @@ _RECONNECT_MS: Final = 20
 _RECONNECT_MAX_MS: Final = 200
 
 
-def remove_left_over(run_dir: str, worker: int) -> None:
-    """Remove the paths of killed processes of a worker, which has none that runs."""
+def remove_left_over(run_dir: str, worker: int, running: int | None = None) -> None:
+    """Remove the paths of killed processes of a worker; `running` is the generation of the one that runs, if there is one."""
+    kept = None if running is None else bus_endpoint(run_dir, worker, running)
     for path in Path(run_dir).glob(f"bus-{worker}-*"):
-        path.unlink(missing_ok=True)
+        if str(path) != kept:
+            path.unlink(missing_ok=True)
 
 
 class ZmqBus:

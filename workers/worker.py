@@ -99,9 +99,9 @@ class Worker:
         connection_type: type[Connection] = Connection,
         keep: Path | None = None,
         *,
-        succeeds: bool = False,
+        succeeds: int | None = None,
     ) -> None:
-        """Open the bus, and the store unless this process `succeeds` another one, which still has it open.
+        """Open the bus, and the store unless this process `succeeds` another one, the one of that generation, which still has it open.
 
         `generations` are those of the processes of all workers. `keep` is where to leave what counts against limits, None for nowhere.
         Raises ConfigurationError or OSError when what they need can't be used.
@@ -112,8 +112,7 @@ class Worker:
         self._control = control
         self._stopped: asyncio.Future[tuple[int, str]] = self._loop.create_future()
         self.turn = Turn(self._loop)
-        if not succeeds:
-            remove_left_over(run_dir, index)
+        remove_left_over(run_dir, index, succeeds)
         self._bus = ZmqBus(run_dir, index, generations)
         self._store = self._new_store(settings, index)
         self._settings = settings
@@ -122,19 +121,19 @@ class Worker:
             index, generations[index], settings, self._bus, self._store, SystemClock(), SystemChance(), tokens
         )
         self._keep = keep
-        if keep is not None and not succeeds:
+        if keep is not None and succeeds is None:
             self.shard.remember_limits(read_limits(keep), time.monotonic())
         #: Where connections come from, when a limit asks for it.
         self._counts = AddressCounts(run_dir, index) if needed(settings) else None
         self._store.listen(self.shard.listeners)
-        if not succeeds:
+        if succeeds is None:
             self._store.start()
         self.turn.attach(self._end_turn, self.shard.written)
         capacity = Capacity(usable_memory(), settings.fronts)
         memory = MemoryCeiling(settings.worker_memory_mib * MIB or capacity.ceiling(settings.workers))
         self._connections = Connections(self.shard, self.turn, memory, self._counts, connection_type)
         self._successor: Successor | None = None
-        if succeeds:
+        if succeeds is not None:
             self._successor = Successor(
                 run_dir, self.shard, self._store, self.turn, self._connections, self._control
             )
@@ -331,11 +330,10 @@ class Worker:
         try:
             await predecessor.hand_on(path)
         except Exception as error:
-            is_bug = not isinstance(error, OSError)
             _log.error(
                 "the process that was to take the place of this one has failed",
                 extra=fields(reason=str(error)),
-                exc_info=is_bug,
+                exc_info=not isinstance(error, OSError),  # anything else is a bug
             )
             predecessor.say_goodbye()
             self._store.close(_STORE_PATIENCE)

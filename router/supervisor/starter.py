@@ -84,7 +84,7 @@ class Starter:
         self, role: Role, generation: int, on_ready: Callable[[Child], None], on_exit: Callable[[Child], None]
     ) -> Child:
         """Start a process that will take the place of the one that a worker has. Raises OSError."""
-        return self._start_worker(role, generation, on_ready, on_exit, "--succeeds")
+        return self._start_worker(role, generation, on_ready, on_exit, "--succeeds", str(role.generation))
 
     def _start_worker(
         self,

@@ -37,7 +37,7 @@ for name in ("index", "control"):
     parser.add_argument("--" + name, type=int)
 parser.add_argument("--keep")
 parser.add_argument("--generations")
-parser.add_argument("--succeeds", action="store_true")
+parser.add_argument("--succeeds", type=int)
 options = parser.parse_args()
 generation = options.generations.split(",")[options.index]
 control = socket.socket(fileno=options.control)

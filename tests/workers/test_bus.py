@@ -222,6 +222,8 @@ def test_what_a_killed_process_has_left_is_removed_and_nothing_of_other_workers(
     names = [f"bus-{worker}-0000000{number}" for worker in (1, 11) for number in (1, 2)]
     for name in names:
         Path(run_dir, name).touch()
+    remove_left_over(run_dir, 1, 2)
+    assert sorted(os.listdir(run_dir)) == names[1:]
     remove_left_over(run_dir, 1)
     assert sorted(os.listdir(run_dir)) == names[2:]
 
