@@ -141,8 +141,11 @@ class Predecessor:
 
     async def _until_taken_over(self, channel: socket.socket) -> None:
         channel.setblocking(False)
-        async with asyncio.timeout(_TAKE_OVER_PATIENCE):
-            taken = await asyncio.get_running_loop().sock_recv(channel, 1)
+        try:
+            async with asyncio.timeout(_TAKE_OVER_PATIENCE):
+                taken = await asyncio.get_running_loop().sock_recv(channel, 1)
+        except TimeoutError:
+            raise TimeoutError(f"it has not taken over within {_TAKE_OVER_PATIENCE:g} s") from None
         if not taken:
             raise ConnectionResetError("it has ended before it took over")
         channel.settimeout(_TIMEOUT)
