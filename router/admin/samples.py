@@ -167,8 +167,6 @@ class _Process:
         self.counted_until = started_at
         self.stats, self.carried = self.carried, {}
         self.reported = False
-        #: Of the gauges that are shown once: index -> the value that was shown.
-        self.shown: dict[int, float] = {}
         #: The states that hold until it reports again.
         self.gauges: list[float] | None = None
         self.cpu_until = started_at
@@ -324,10 +322,8 @@ class Samples:
         """Hold `values`, the state since the last report, in all seconds that it did not tell of."""
         since, last = self._index(process.counted_until), self._index(until)
         for index in _ONCE:
-            if process.shown.get(index) == values[index]:
+            if process.stats.get(GAUGES[index].metric) == values[index]:
                 values[index] = 0.0
-            else:
-                process.shown[index] = values[index]
         told = self._open[last].gauges.get(process.name) if last == since and process.reported else None
         if told is not None:
             values = [

@@ -93,7 +93,7 @@ class Drain:
             self._look()
         return {
             "state": self.phase,
-            "seconds": round(max(0.0, self._until - time.monotonic()), 1),
+            "seconds": round(self._seconds_for_clients, 1),
             "connections": self._connections,
         }
 
@@ -108,11 +108,10 @@ class Drain:
         """Return what ``/status`` says; None if the server is not drained."""
         if self.phase is None:
             return None
-        now = time.monotonic()
         return {
             "why": self._why,
-            "elapsed": round(now - self._since, 1),
-            "seconds_left": round(max(0.0, self._until - now), 1),
+            "elapsed": round(time.monotonic() - self._since, 1),
+            "seconds_left": round(self._seconds_for_clients, 1),
             "connections": self._connections,
             # What was under way when it began is reported later.
             "connections_before": max(self._connections_before, self._connections),
@@ -130,6 +129,11 @@ class Drain:
             self._timer.cancel()
 
     @property
+    def _seconds_for_clients(self) -> float:
+        """Seconds until all connections are to be closed."""
+        return max(0.0, self._until - time.monotonic())
+
+    @property
     def _connections(self) -> int:
         """How many connections the workers have reported last."""
         return sum(
@@ -140,7 +144,7 @@ class Drain:
 
     def _tell(self, child: Child) -> None:
         if child.ready:
-            child.send(DRAIN, seconds=max(0.0, self._until - time.monotonic()))
+            child.send(DRAIN, seconds=self._seconds_for_clients)
         elif any(role.child is child and role.kind == FRONT for role in self._roles):
             child.signal(signal.SIGTERM)  # it may not listen yet, and nobody is connected to it
 
