@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import pytest
 
+from tests.system.company import chatting, fall_silent, until
 from tests.system.harness import Server, processes, run_async, user_on_worker, wait_until
 from tests.system.ledger import Ledger
 from tests.system.talker import Manners, Talker
@@ -67,7 +68,6 @@ MANNERS: Final = (
     Manners(resumes=True, receipts=True),
     Manners(acknowledges=0.5),
 )
-
 
 #: What happens to a server while people chat.
 Disaster = Callable[["Havoc", list[Talker], random.Random], Coroutine[Any, Any, None]]
@@ -183,14 +183,6 @@ def company(ledger: Ledger, dice: random.Random) -> list[Talker]:
     return talkers
 
 
-async def until(condition: Callable[[], bool], what: str, timeout: float = PATIENCE) -> None:
-    """Like `wait_until`, while the talkers go on."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout:g} s in vain: {what}"
-        await asyncio.sleep(0.02)
-
-
 async def storm(havoc: Havoc, talkers: list[Talker], dice: random.Random) -> None:
     """All rounds."""
     rounds = list(ROUNDS)
@@ -233,14 +225,12 @@ async def storm_of_reloads(havoc: Havoc, dice: random.Random) -> int:
 
 async def settle(ledger: Ledger, talkers: list[Talker]) -> None:
     """Let everything come to rest: nothing new, all acknowledged, everybody anew, everything there."""
-    for talker in talkers:
-        talker.write(False)
-    await until(lambda: not any(talker.waiting for talker in talkers), "everything to be acknowledged")
+    await fall_silent(talkers, PATIENCE)
     for talker in talkers:
         talker.cut()
-    await until(lambda: all(talker.connected for talker in talkers), "everybody to be back")
+    await until(lambda: all(talker.connected for talker in talkers), "everybody to be back", PATIENCE)
     with suppress(AssertionError):  # the ledger knows what is missing
-        await until(lambda: not ledger.undelivered(), "everything to be delivered", timeout=10.0)
+        await until(lambda: not ledger.undelivered(), "everything to be delivered", 10.0)
     for talker in talkers:
         await talker.drain()
 
@@ -253,25 +243,13 @@ async def live_through(tmp_path: Path, disaster: Disaster) -> dict[str, int]:
     ledger = Ledger()
     havoc = Havoc(tmp_path, ledger, dice)
     talkers = company(ledger, dice)
-    lives: list[asyncio.Task[None]] = []
     await asyncio.to_thread(havoc.server.start)
     try:
-        lives += [asyncio.create_task(talker.live(havoc.server.url)) for talker in talkers]
-        await until(lambda: all(talker.connected for talker in talkers), "everybody to be there")
-        for talker in talkers:
-            await talker.open_chats()
-        await until(lambda: all(talker.has_all_chats for talker in talkers), "all chats to be open")
-        for talker in talkers:
-            talker.write(True)
-        await disaster(havoc, talkers, dice)
-        await settle(ledger, talkers)
-        for talker in talkers:
-            await talker.leave()
-        await asyncio.gather(*lives)
+        async with chatting(talkers, havoc.server.url, PATIENCE):
+            await disaster(havoc, talkers, dice)
+            await settle(ledger, talkers)
         assert await asyncio.to_thread(havoc.server.stop) == 0
     finally:
-        for life in lives:
-            life.cancel()
         figures = ledger.figures()
         print(figures)
         problems = ledger.problems()

@@ -13,11 +13,12 @@ from typing import Final, NamedTuple
 
 import pytest
 
+from tests.system.company import chatting, come_to_rest
 from tests.system.harness import Server, processes, run_async, user_on_worker, wait_until
 from tests.system.ledger import Ledger
 from tests.system.status import status
 from tests.system.talker import Manners, Talker
-from tests.system.test_reload import reload_well, until
+from tests.system.test_reload import PATIENCE, reload_well
 
 WORKERS: Final = 2
 FRONTS: Final = 1
@@ -29,12 +30,10 @@ RELOADS: Final = int(os.environ.get("RELOADS") or 30)
 #: What is needed after so many reloads is what may be needed later: pages and caches are warm.
 WARM: Final = 5
 #: Seconds that processes which were replaced may take to end.
-PATIENCE: Final = 60.0
+END_PATIENCE: Final = 60.0
 #: The memory that one process may have more at the end than after the first reloads, as a factor and in bytes beyond it.
 GROWTH: Final = 1.25
 SLACK: Final = 16 * 2**20
-
-
 #: Seconds for one reload on a busy machine, on average, and for all else.
 RELOAD_PATIENCE: Final = 10.0
 REST_PATIENCE: Final = 180.0
@@ -82,8 +81,10 @@ def proportional_set_size(pid: int) -> int:
 
 def settle(server: Server) -> None:
     """Wait until nobody is there but those who serve, zombies included."""
-    wait_until(lambda: len(server.children()) == WORKERS + FRONTS, "the replaced processes to end", PATIENCE)
-    wait_until(lambda: not zombies(server.pid), "the replaced processes to be reaped", PATIENCE)
+    wait_until(
+        lambda: len(server.children()) == WORKERS + FRONTS, "the replaced processes to end", END_PATIENCE
+    )
+    wait_until(lambda: not zombies(server.pid), "the replaced processes to be reaped", END_PATIENCE)
 
 
 def zombies(parent: int) -> set[int]:
@@ -109,7 +110,7 @@ def reload_many_times(server: Server) -> tuple[Needs, Needs]:
         return not late[0].grows_beyond(early)
 
     try:
-        wait_until(is_back, "the needs to be those of before", PATIENCE)
+        wait_until(is_back, "the needs to be those of before", END_PATIENCE)
     finally:
         print(f"after {WARM} reloads: {early}\nafter {RELOADS} reloads: {late[0]}")
     return early, late[0]
@@ -124,26 +125,10 @@ async def test_many_reloads_leave_nothing_behind(tmp_path: Path) -> None:
         for user in users
     ]
     with Server(tmp_path, workers=WORKERS, fronts=FRONTS) as server:
-        lives = [asyncio.create_task(talker.live(server.url)) for talker in talkers]
-        try:
-            await until(lambda: all(talker.connected for talker in talkers), "everybody to be there")
-            for talker in talkers:
-                await talker.open_chats()
-            await until(lambda: all(talker.has_all_chats for talker in talkers), "all chats to be open")
-            for talker in talkers:
-                talker.write(True)
+        async with chatting(talkers, server.url, PATIENCE):
             early, late = await asyncio.to_thread(reload_many_times, server)
             replaced = [process["replaced"] for process in status(server)["processes"]]
-            for talker in talkers:
-                talker.write(False)
-            await until(lambda: not any(talker.waiting for talker in talkers), "all to be acknowledged")
-            await until(lambda: not ledger.undelivered(), "everything to be delivered")
-            for talker in talkers:
-                await talker.leave()
-            await asyncio.gather(*lives)
-        finally:
-            for life in lives:
-                life.cancel()
+            await come_to_rest(ledger, talkers, PATIENCE)
     figures = ledger.figures()
     print(figures)
     assert ledger.problems() == []

@@ -12,7 +12,7 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +23,7 @@ import pytest
 from core.wire.protocol import TYPING_EXPIRY
 from tests.core.token_forge import SECRET, forge
 from tests.router import command
+from tests.system.company import chatting, come_to_rest
 from tests.system.harness import Server, StartServer, run_async, user_on_worker, wait_until
 from tests.system.ledger import Ledger
 from tests.system.raw_client import CONTINUATION, TEXT, RawClient, client_frame, message
@@ -204,7 +205,8 @@ def test_a_process_that_does_not_start_replaces_nothing(
 ) -> None:
     """The operator reads why, and everybody chats on with the old processes."""
     ann, bob = pair
-    in_the_way = Path(status(server)["settings"]["run_dir"]) / "succession-0"
+    run_directory = Path(status(server)["settings"]["run_dir"])
+    in_the_way = run_directory / "succession-0"
     before = pids(server)
     in_the_way.mkdir()
     try:
@@ -217,6 +219,7 @@ def test_a_process_that_does_not_start_replaces_nothing(
     chat(ann, bob, "with-the-old-processes")
     reload_well(server)
     chat(ann, bob, "with-the-new-processes")
+    assert len([*run_directory.glob("bus-*")]) == server.workers, "nothing is left of the one that failed"
 
 
 @pytest.mark.slow
@@ -273,18 +276,14 @@ def test_a_token_of_before_expires_when_it_would_have(start_server: StartServer)
     with ExitStack() as stack:
         for seconds in LIVES:
             expiry = time.time() + seconds
-            passing = [
-                stack.enter_context(RawClient.upgraded(server.port, user_on_worker(index, 2)))
-                for index in range(2)
+            clients = [
+                stack.enter_context(RawClient.upgraded(server.port, user_on_worker(index % 2, 2)))
+                for index in range(4)
             ]
-            staying = [
-                stack.enter_context(RawClient.upgraded(server.port, user_on_worker(index, 2)))
-                for index in range(2)
-            ]
-            for client in passing:
-                client.hello(token=forge({"sub": client.user_id, "exp": expiry}, SECRET))
-            for client in staying:
-                client.hello(token=forge({"sub": client.user_id, "exp": expiry + 3600.0}, SECRET))
+            passing, staying = clients[:2], clients[2:]
+            for client in clients:
+                exp = expiry if client in passing else expiry + 3600.0
+                client.hello(token=forge({"sub": client.user_id, "exp": exp}, SECRET))
             reload_well(server)
             if time.time() < expiry:
                 break  # else the machine was too busy, and the old process has done it
@@ -310,42 +309,16 @@ async def test_everybody_chats_through_reloads(tmp_path: Path) -> None:
         for number, user in enumerate(users)
     ]
     with Server(tmp_path, workers=3, fronts=2) as server:
-        lives = [asyncio.create_task(talker.live(server.url)) for talker in talkers]
-        try:
-            await until(lambda: all(talker.connected for talker in talkers), "everybody to be there")
-            for talker in talkers:
-                await talker.open_chats()
-            await until(lambda: all(talker.has_all_chats for talker in talkers), "all chats to be open")
-            for talker in talkers:
-                talker.write(True)
+        async with chatting(talkers, server.url, PATIENCE):
             await asyncio.to_thread(reload_well, server)
             before = await asyncio.to_thread(descriptors, server)
             for _ in range(2):
                 await asyncio.to_thread(reload_well, server)
             assert await asyncio.to_thread(descriptors, server) == before
-            for talker in talkers:
-                talker.write(False)
-            await until(lambda: not any(talker.waiting for talker in talkers), "all to be acknowledged")
-            await until(lambda: not ledger.undelivered(), "everything to be delivered")
-            for talker in talkers:
-                await talker.drain()
-            for talker in talkers:
-                await talker.leave()
-            await asyncio.gather(*lives)
-        finally:
-            for life in lives:
-                life.cancel()
+            await come_to_rest(ledger, talkers, PATIENCE)
     figures = ledger.figures()
     assert ledger.problems() == []
     assert figures["connections"] == len(talkers), "nobody had to reconnect"
     assert figures["sent"] == figures["messages"] == figures["acknowledged"] > 500, (
         "nothing had to be sent again"
     )
-
-
-async def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for something that the talkers do."""
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, f"waited in vain: {what}"
-        await asyncio.sleep(0.02)
