@@ -153,11 +153,12 @@ PROCESS_VALUES: Final[Mapping[str, Combine]] = {
 
 
 class Columns:
-    """All columns of a server with so many workers and fronts, by number."""
+    """All columns of a server with so many workers and fronts, by number. More workers only add columns at the end."""
 
     def __init__(self, workers: int, fronts: int) -> None:
         self.workers = [f"worker {index}" for index in range(workers)]
-        self.processes = [*self.workers, *(f"front {index}" for index in range(fronts)), SUPERVISOR]
+        others = [*(f"front {index}" for index in range(fronts)), SUPERVISOR]
+        self.processes = [*others, *self.workers]
         #: By column.
         self.counts: list[Path] = []
         self.values: list[Path] = []
@@ -177,10 +178,10 @@ class Columns:
         for gauge in GAUGES:
             self._value(gauge.over_time, "server", gauge.metric)
         over_time = {gauge.metric: gauge.over_time for gauge in GAUGES}
-        for process in self.processes:
-            for name, combine in PROCESS_VALUES.items():
-                self._value(combine, "processes", process, name)
+        for process in others:
+            self._process_values(process)
         for worker in self.workers:
+            self._process_values(worker)
             for name in WORKER_GAUGES:
                 self._value(over_time[name], "processes", worker, name)
             for percentiles in WORKER_PERCENTILES.values():
@@ -191,6 +192,10 @@ class Columns:
         self._tables = {counter.metric: counter for counter in _COUNTERS}
         #: Series as they are reported -> column, or None. Bounded, as the labels of the table of metrics are.
         self._found: dict[str, int | None] = {}
+
+    def _process_values(self, process: str) -> None:
+        for name, combine in PROCESS_VALUES.items():
+            self._value(combine, "processes", process, name)
 
     def _value(self, combine: Combine, *path: str) -> None:
         self.values.append(path)

@@ -49,6 +49,15 @@ class Recorder:
         text = f"{role.name} is replaced while its clients stay connected"
         self.samples.replaced(time.monotonic(), time.time(), _reading(role.name, child, None), text)
 
+    def resize(self, workers: int) -> None:
+        """Have so many new workers in the place of all that there are. Call it while the roles are still those of the old ones."""
+        readings = [
+            _reading(role.name, role.child, self._usage)
+            for role in self._roles
+            if role.kind == WORKER and role.child is not None
+        ]
+        self.samples.resize(time.monotonic(), time.time(), workers, readings)
+
     def back(self, role: Role) -> None:
         """Note that the place is filled again."""
         self.samples.back(time.time(), role.name, f"{role.name} is back")

@@ -7,6 +7,7 @@ jitter nothing is lost, nothing counts twice, and an even load looks even:
 - So a second can be told when every process has reported after its end, one or two seconds later. One that is silent for longer
   is not waited for: what it reports at last counts for the seconds that are still open.
 - A process that was started again has counted from 0 since its start.
+- A worker that a resize took away is not known from then on, and keeps its past. Columns are made for the most workers there have been.
 - States, such as connections, hold until the next report. What tells of the time since the last report, such as the longest turn, does not:
   a process that hangs leaves a gap.
 
@@ -68,14 +69,14 @@ class Reading(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Something that happened to a process, for annotations."""
+    """Something that happened to a process, or to the server, for annotations."""
 
     #: Counts from 1.
     number: int
     #: Seconds since 1970.
     time: float
     process: str
-    #: `ended` or `back`; `problem` or `recovered`.
+    #: `ended` or `back`; `problem` or `recovered`; `resized`.
     kind: str
     #: A sentence.
     text: str
@@ -97,6 +98,16 @@ class _Sample:
         #: Processes that did not serve all the time.
         self.absent: set[str] = set()
 
+    def tell(self, process: str, values: list[float]) -> None:
+        """Note the state of a process, after what it has told of this time already."""
+        told = self.gauges.get(process)
+        if told is not None:
+            values = [
+                new if gauge.holds else larger(old, new)
+                for gauge, old, new in zip(GAUGES, told, values, strict=True)
+            ]
+        self.gauges[process] = values
+
 
 class _Process:
     """A place among the processes, over all that fill it."""
@@ -105,8 +116,12 @@ class _Process:
         self.name = name
         #: Columns of the server -> columns of this worker.
         self.of_worker = of_worker
+        #: Between these times the server has had this place.
+        self.known_from, self.known_until = -math.inf, math.inf
         #: Whether there is a process now.
         self.running = False
+        #: When a process took this place from another one that still ran; None once it has reported after that.
+        self.took_over_at: float | None = None
         #: What the process that took the place of another one has counted already.
         self.carried: Mapping[str, Any] = {}
         self.begin(-math.inf)
@@ -127,14 +142,13 @@ class _Process:
 
 
 class Samples:
-    """The history of a server with so many workers and fronts. Call `take` about once a second."""
+    """The history of a server with so many workers, which `resize` changes, and fronts. Call `take` about once a second."""
 
     def __init__(self, workers: int, fronts: int, now: float) -> None:
+        self._fronts = fronts
         self._columns = columns = Columns(workers, fronts)
-        self._processes = {
-            name: _Process(name, columns.of_worker(name) if name in columns.workers else {})
-            for name in columns.processes
-        }
+        self._processes: dict[str, _Process] = {}
+        self._add_processes()
         self.tiers = {
             SECOND: Tier(SECOND, SECONDS_KEPT, columns),
             MINUTE: Tier(MINUTE, MINUTES_KEPT, columns),
@@ -154,7 +168,7 @@ class Samples:
     def take(self, now: float, wall: float, readings: Iterable[Reading]) -> None:
         """Note how all running processes are now. Those that are not among `readings` do not run."""
         self._open_until(now)
-        missing = set(self._processes)
+        missing = {name for name, process in self._processes.items() if process.known_until == math.inf}
         since = self._index(self._taken_at) + 1
         for reading in readings:
             missing.discard(reading.process)
@@ -175,47 +189,94 @@ class Samples:
         process = self._processes[reading.process]
         self._read(process, reading, now)
         self._end(process, now)
+        process.took_over_at = None
         self._absent(process, self._index(now), now)
-        self._note(wall, process, "ended", text)
+        self._note(wall, process.name, "ended", text)
 
     def replaced(self, now: float, wall: float, reading: Reading, text: str) -> None:
         """Note that another process takes the place of a process; `reading` has the last report of that."""
         self._open_until(now)
         process = self._processes[reading.process]
         self._read(process, reading, now)
-        self._end(process, now)
+        self._give_up(process, now)
+        process.took_over_at = now
         process.carried = {name: reading.stats[name] for name in CARRIED if name in reading.stats}
-        self._note(wall, process, "back", text)
+        self._note(wall, process.name, "back", text)
+
+    def resize(self, now: float, wall: float, workers: int, readings: Iterable[Reading]) -> None:
+        """Have so many workers from now on, all new processes that count from 0; `readings` have the last reports of the old ones."""
+        self._open_until(now)
+        for reading in readings:
+            self._read(self._processes[reading.process], reading, now)
+        before = self.workers
+        self.make_room(workers)
+        for index, name in enumerate(self._columns.workers):
+            process = self._processes[name]
+            self._give_up(process, now)
+            process.carried = {}
+            process.took_over_at = now if index < workers else None
+            if index >= before:
+                process.known_from = now
+            if index < workers:
+                process.known_until = math.inf
+            elif index < before:
+                process.known_until = now
+        plural = "" if workers == 1 else "s"
+        self._note(wall, "server", "resized", f"the server has {workers} worker{plural} instead of {before}")
+
+    def make_room(self, workers: int) -> None:
+        """Have columns for so many workers at the least. Columns stay: there is a limit to the number of workers."""
+        if workers <= len(self._columns.workers):
+            return
+        before, self._columns = self._columns, Columns(workers, self._fronts)
+        for tier in self.tiers.values():
+            tier.widen(self._columns)
+        more = [0] * (len(self._columns.counts) - len(before.counts))
+        for sample in (*self._open, self._minute):
+            sample.counts += more
+        if self._minute_values:
+            self._minute_values += [math.nan] * (len(self._columns.values) - len(before.values))
+        self._add_processes()
 
     def back(self, wall: float, name: str, text: str) -> None:
         """Note that a process that was started again serves."""
-        self._note(wall, self._processes[name], "back", text)
+        self._note(wall, name, "back", text)
 
     def problem(self, wall: float, name: str, text: str) -> None:
         """Note that a process that runs does not serve as it should."""
-        self._note(wall, self._processes[name], "problem", text)
+        self._note(wall, name, "problem", text)
 
     def recovered(self, wall: float, name: str, text: str) -> None:
         """Note that a problem of a process is over."""
-        self._note(wall, self._processes[name], "recovered", text)
+        self._note(wall, name, "recovered", text)
 
     def events_after(self, number: int) -> list[dict[str, Any]]:
         """Return what happened behind event `number`, as JSON takes it; everything when that number is not known."""
         known = number <= self._events_seen
         return [event._asdict() for event in self.events if event.number > number or not known]
 
-    def _note(self, wall: float, process: _Process, kind: str, text: str) -> None:
+    def _note(self, wall: float, process: str, kind: str, text: str) -> None:
         self._events_seen += 1
-        self.events.append(Event(self._events_seen, round(wall, 3), process.name, kind, text))
+        self.events.append(Event(self._events_seen, round(wall, 3), process, kind, text))
 
     # -- Processes --
+
+    @property
+    def workers(self) -> int:
+        """How many there are now."""
+        return sum(self._processes[name].known_until == math.inf for name in self._columns.workers)
+
+    def _add_processes(self) -> None:
+        for name in self._columns.processes:
+            if name not in self._processes:
+                of_worker = self._columns.of_worker(name) if name in self._columns.workers else {}
+                self._processes[name] = _Process(name, of_worker)
 
     def _read(self, process: _Process, reading: Reading, now: float) -> None:
         if reading.started_at != process.started_at:
             self._end(process, now)
             process.begin(reading.started_at)
-            process.running = True
-        process.ready = reading.ready
+        process.running, process.ready = True, reading.ready
         if reading.reported_at is not None and reading.reported_at > process.counted_until:
             self._count(process, reading.reported_at, reading.stats)
         if reading.cpu_seconds is not None:
@@ -239,7 +300,9 @@ class Samples:
                 sample.counts[column] += part
                 if of_worker is not None:
                     sample.counts[of_worker] += part
-        self._hold(process, until, gauges(stats))
+        if process.took_over_at is None or until > process.took_over_at:
+            self._hold(process, until, gauges(stats))
+            process.took_over_at = None
         process.stats, process.counted_until, process.reported = stats, until, True
 
     def _count_histogram(
@@ -272,20 +335,16 @@ class Samples:
 
     def _hold(self, process: _Process, until: float, values: list[float]) -> None:
         """Hold `values`, the state since the last report, in all seconds that it did not tell of."""
-        since, last = self._index(process.counted_until), self._index(until)
+        since, last = self._index(process.counted_until) + 1, self._index(until)
+        if process.took_over_at is not None:
+            since = self._index(process.took_over_at)
         for index in _ONCE:
             if process.stats.get(GAUGES[index].metric) == values[index]:
                 values[index] = 0.0
-        told = self._open[last].gauges.get(process.name) if last == since and process.reported else None
-        if told is not None:
-            values = [
-                new if gauge.holds else larger(old, new)
-                for gauge, old, new in zip(GAUGES, told, values, strict=True)
-            ]
         earlier = [0.0 if gauge.once else value for gauge, value in zip(GAUGES, values, strict=True)]
-        for index in range(min(since + 1, last), last):
-            self._open[index].gauges[process.name] = earlier
-        self._open[last].gauges[process.name] = values
+        for index in range(min(since, last), last):
+            self._open[index].tell(process.name, earlier)
+        self._open[last].tell(process.name, values)
         process.gauges = [
             value if gauge.holds or gauge.once else math.nan
             for gauge, value in zip(GAUGES, earlier, strict=True)
@@ -298,6 +357,16 @@ class Samples:
                 self._open[index].gauges.setdefault(process.name, process.gauges)
         process.running = process.ready = False
         process.gauges, process.resident_bytes = None, math.nan
+
+    def _give_up(self, process: _Process, now: float) -> None:
+        """End with the process, whose state is that of others now."""
+        self._end(process, now)
+        told = self._open[self._index(now)].gauges
+        if process.name in told:
+            told[process.name] = [
+                math.nan if gauge.holds else value
+                for gauge, value in zip(GAUGES, told[process.name], strict=True)
+            ]
 
     def _absent(self, process: _Process, since: int, now: float) -> None:
         last = self._index(now)
@@ -327,7 +396,11 @@ class Samples:
 
     def _close(self, now: float, wall: float) -> None:
         """Store the seconds of which all has come that is going to come."""
-        waited_for = [process for process in self._processes.values() if process.running and process.reported]
+        waited_for = [
+            process
+            for process in self._processes.values()
+            if (process.running and process.reported) or process.took_over_at is not None
+        ]
         while (end := self._origin + SECOND) <= now:
             late = any(process.counted_until < end for process in waited_for)
             if late and now < end + PATIENCE:
@@ -357,11 +430,13 @@ class Samples:
             self._minute, self._minute_values = _Sample(self._columns), []
 
     def _values(self, sample: _Sample) -> list[float]:
-        """Return the columns of values of a second."""
+        """Return the columns of values of the second that has ended at `_origin`."""
         at = self._columns.value_at
-        values = [0.0] * len(at)
+        values = [math.nan] * len(at)
         across = [math.nan] * len(GAUGES)
         for name, process in self._processes.items():
+            if process.known_from >= self._origin or process.known_until <= self._origin - SECOND:
+                continue
             held = sample.gauges.get(name, process.gauges if process.running else None)
             if held is not None:
                 across = [gauge.across(a, b) for gauge, a, b in zip(GAUGES, across, held, strict=True)]
