@@ -9,7 +9,7 @@ import { bytes, count, percent, rate, seconds } from "./format.js";
 /** @typedef {{times: number[], rows: Column[], labels?: string[], bounds?: number[]}} Heat a row for each label, or for each range of a histogram */
 /** @typedef {{times: number[], width: number, stacks: Line[]}} Bars each so many seconds wide */
 /** @typedef {{lines?: Line[], heat?: Heat, bars?: Bars}} Drawing one of the three */
-/** @typedef {{version: string, core: string, plotly: string, settings: any, bounds: import("./history.js").Bounds, processes: string[]}} About */
+/** @typedef {{version: string, core: string, plotly: string, settings: any, bounds: import("./history.js").Bounds}} About */
 /**
  * @typedef {object} Chart
  * @property {string} id
@@ -18,7 +18,7 @@ import { bytes, count, percent, rate, seconds } from "./format.js";
  * @property {"log"} [scale]
  * @property {true} [dots] values are rare: each is a dot, and the legend has the last one that is known
  * @property {(value: import("./format.js").Value) => string} unit
- * @property {(view: View, about: About) => Drawing} draw
+ * @property {(view: View) => Drawing} draw
  * @property {string} empty what to say when there is nothing to show
  */
 
@@ -58,8 +58,8 @@ function processLines(names, valuesOf) {
  * @returns {Chart["draw"]}
  */
 function perProcess(column, scale, { workersOnly = false } = {}) {
-  return (view, about) => {
-    const names = about.processes.filter((name) => !workersOnly || name.startsWith("worker "));
+  return (view) => {
+    const names = view.processes().filter((name) => !workersOnly || name.startsWith("worker "));
     const lines = processLines(names, (name) =>
       view.column(`${name}/${column}`).map((value) => (value === null ? null : scale(value, view.step))),
     );
@@ -275,12 +275,12 @@ export const SECTIONS = [
     ],
   },
   {
-    title: "Reloads",
+    title: "Reloads and resizes",
     charts: [
       {
         id: "takeovers",
-        title: "Pauses of reloads",
-        note: "How long the clients of a worker waited while another process took its place; they stayed connected.",
+        title: "Pauses",
+        note: "How long the clients of a worker waited while new processes took over; they stayed connected.",
         scale: "log",
         dots: true,
         unit: seconds,
@@ -293,7 +293,7 @@ export const SECTIONS = [
         note: "Half of a frame had come when the worker was replaced, so they were closed with 1012.",
         unit: count,
         draw: counted("server/not_moved_total", "closed", "--orange"),
-        empty: "No connection was closed by a reload in this time.",
+        empty: "No connection was closed by a reload or a resize in this time.",
       },
     ],
   },

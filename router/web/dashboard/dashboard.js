@@ -117,19 +117,13 @@ async function meet(newcomer) {
     location.reload();
     return;
   }
-  about = { ...told, processes: namesOf(told.settings) };
+  about = told;
   for (const history of Object.values(histories)) history.restart();
   eventsSeen = 0;
   if (instance !== null) events.push({ time: Date.now() / 1000, process: "server", kind: "back", text: "the server was started again" });
   instance = newcomer;
   find("about").textContent = `FastChat ${told.version}, core: ${told.core}, store: ${told.settings.store}. Charts by plotly.js.`;
   loadPlotly(told.plotly);
-}
-
-/** @param {{workers: number, fronts: number}} settings */
-function namesOf({ workers, fronts }) {
-  const numbered = (/** @type {string} */ kind, /** @type {number} */ length) => Array.from({ length }, (_, index) => `${kind} ${index}`);
-  return [...numbered("worker", workers), ...numbered("front", fronts), "supervisor"];
 }
 
 /** @param {Answer} answer */
@@ -194,9 +188,12 @@ function showState(state, word) {
 function drawState() {
   if (silentSince !== null || now === null || about === null) return;
   showState(now.status, now.status);
-  const { workers, fronts } = about.settings;
-  const numbered = (/** @type {number} */ number, /** @type {string} */ word) => `${number} ${word}${number === 1 ? "" : "s"}`;
-  find("summary").textContent = `${numbered(workers, "worker")}, ${numbered(fronts, "front")}, up ${age(now.uptime)}`;
+  const all = now.processes;
+  const numbered = (/** @type {string} */ kind) => {
+    const number = all.filter((process) => process.kind === kind).length;
+    return `${number} ${kind}${number === 1 ? "" : "s"}`;
+  };
+  find("summary").textContent = `${numbered("worker")}, ${numbered("front")}, up ${age(now.uptime)}`;
   const reasons = find("reasons");
   const text = now.reasons.join("\n");
   if (reasons.dataset.text === text) return;
@@ -265,7 +262,7 @@ function drawPlot(plot) {
   const { step, seconds } = RANGES[range];
   const history = histories[step];
   const tooEarly = step === 60 && !history.times.length ? "The first minute is not over yet; the shorter ranges show what there is." : null;
-  plot.draw(plotly, new View(history, about.bounds, seconds, pausedAt), about, events, tooEarly);
+  plot.draw(plotly, new View(history, about.bounds, seconds, pausedAt), events, tooEarly);
 }
 
 // -- Controls --

@@ -20,6 +20,18 @@
 /** Samples may be a little late; more than so many steps apart, and there is a gap. */
 const GAP_STEPS = 2.5;
 
+/** Kinds of processes, in the order in which they are shown. */
+const KINDS = ["worker", "front", "supervisor"];
+
+/** Where `name`, such as "worker 3", stands among processes. @param {string} name */
+function placeOf(name) {
+  const [kind, number = "0"] = name.split(" ");
+  return 1000 * KINDS.indexOf(kind) + Number(number);
+}
+
+/** The column that says when the process of a column was there; those of the server have none. @param {string} key */
+const upOf = (key) => `${key.slice(0, key.indexOf("/"))}/up`;
+
 /**
  * The value below which this share of all lie, as `quantile` of core/process/metrics.py; null when there are none.
  * @param {number[]} bounds
@@ -79,23 +91,34 @@ export class History {
         for (const [column, values] of Object.entries(columns)) came.set(`${name}/${column}`, values);
       }
     }
-    for (const key of came.keys()) {
-      // It was 0 until now, but where nothing is known.
-      if (!this.columns.has(key))
-        this.columns.set(
-          key,
-          this.isGap.map((gap) => (gap ? null : 0)),
-        );
-    }
+    for (const name of Object.keys(answer.processes)) this.#begin(`${name}/up`);
+    for (const key of came.keys()) this.#begin(key);
     times.forEach((time, index) => {
       const before = this.times.at(-1);
       if (before !== undefined && Math.abs(time - before) > GAP_STEPS * this.step) this.#append(before + this.step, () => null, true);
-      this.#append(time, (key) => came.get(key)?.[index] ?? (came.has(key) ? null : 0), false);
+      this.#append(time, (key) => this.#valueIn(came, key, index), false);
     });
     const surplus = this.times.length - this.capacity;
     if (surplus > 0) {
       for (const values of [this.times, this.isGap, ...this.columns.values(), ...this.reckoned.values()]) values.splice(0, surplus);
     }
+  }
+
+  /** Have a column that was 0 until now, but where nothing is known, and where its process was not there. @param {string} key */
+  #begin(key) {
+    if (this.columns.has(key)) return;
+    const isNew = key === upOf(key);
+    const up = this.columns.get(upOf(key));
+    const values = this.isGap.map((gap, index) => (gap || isNew || up?.[index] === null ? null : 0));
+    this.columns.set(key, values);
+  }
+
+  /** What is left out of an answer was 0, if its process was there. @param {Map<string, Column>} came @param {string} key @param {number} index */
+  #valueIn(came, key, index) {
+    const up = upOf(key);
+    if (this.columns.has(up) && (came.get(up)?.[index] ?? null) === null) return null;
+    const values = came.get(key);
+    return values ? values[index] : 0;
   }
 
   /** @param {number} time @param {(key: string) => number | null} valueIn @param {boolean} gap */
@@ -142,6 +165,15 @@ export class View {
   column(key) {
     const values = this.history.columns.get(key);
     return values ? values.slice(this.from, this.to) : this.history.isGap.slice(this.from, this.to).map((gap) => (gap ? null : 0));
+  }
+
+  /** The processes that were there at some time in it. */
+  processes() {
+    const names = [];
+    for (const key of this.history.columns.keys()) {
+      if (key === upOf(key) && this.column(key).some((value) => value !== null)) names.push(key.slice(0, -"/up".length));
+    }
+    return names.sort((a, b) => placeOf(a) - placeOf(b));
   }
 
   /** A count as so many a second. @param {string[]} keys @returns {Column} */

@@ -171,13 +171,12 @@ export class Plot {
    * Show what `view` has.
    * @param {any} plotly
    * @param {View} view
-   * @param {import("./charts.js").About} about
    * @param {Happened[]} events
    * @param {string | null} tooEarly why there can't be anything yet
    */
-  draw(plotly, view, about, events, tooEarly) {
+  draw(plotly, view, events, tooEarly) {
     this.stale = false;
-    const drawing = this.chart.draw(view, about);
+    const drawing = this.chart.draw(view);
     const traces = this.#traces(drawing, view);
     this.#showLegend(drawing);
     const isEmpty = !traces.some((trace) => trace.hasData);

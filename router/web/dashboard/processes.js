@@ -91,6 +91,12 @@ export class Processes {
       row.line.remove();
       this.rows.delete(name);
     }
+    // Those that have come stand among the others, not behind them.
+    all.forEach(({ name }, index) => {
+      const line = this.rows.get(name)?.line;
+      const there = this.body.rows[index];
+      if (line && line !== there) this.body.insertBefore(line, there ?? null);
+    });
   }
 
   /** @param {string} name */
