@@ -1,4 +1,4 @@
-"""Tests of router.admin.samples and router.admin.columns: that a history made of reports tells what was counted, and fits in memory."""
+"""Tests of router.admin.samples, .tier and .columns: that a history made of reports tells what was counted, and fits in memory."""
 
 from __future__ import annotations
 
