@@ -25,6 +25,10 @@ JITTER: Final = 0.25
 STABLE: Final = 10.0
 
 
+class CannotBoot(Exception):
+    """A process that the server can't do without has ended before it was ready; the message is a sentence."""
+
+
 class Restart(NamedTuple):
     """Start the child again in `delay` seconds."""
 

@@ -17,7 +17,8 @@ from core.process.control import EXIT_BOOT_FAILURE, EXIT_CONFIGURATION
 from core.process.logs import configure_logging
 from core.process.service_links import describe_ignored
 from core.process.settings import PREFIX, ConfigurationError, Settings
-from router.supervisor.supervisor import CannotBoot, Supervisor
+from router.supervisor.restart_policy import CannotBoot
+from router.supervisor.supervisor import Supervisor
 
 _log = logging.getLogger("fastchat.supervisor")
 

@@ -20,12 +20,9 @@ import asyncio
 import dataclasses
 import logging
 import math
-import os
-import platform
 import signal
-import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -33,31 +30,32 @@ from typing import Any, Final, cast
 
 from core.auth.tokens import load_verifier
 from core.events import fields
-from core.process.allocator import environment_of_children
 from core.process.capacity import limits_of_container
 from core.process.control import EXIT_CONFIGURATION, LOG_LEVEL, RELOAD_KEYS, WORKER_GONE
 from core.process.logs import set_log_level
-from core.process.settings import PREFIX, ConfigurationError, Settings
+from core.process.settings import ConfigurationError, Settings
 from router.admin.dashboard import Dashboard
-from router.admin.metrics import MetricsCollector, MetricsPage
+from router.admin.metrics import MetricsPage
 from router.admin.port import AdminServer, parse_admin_hosts
 from router.admin.recorder import Recorder
 from router.operator.operations import Operations
 from router.operator.socket import OperatorSocket
-from router.supervisor import listeners, preflight
-from router.supervisor.build import core_advice, core_kind, fastchat_version
+from router.supervisor import preflight
+from router.supervisor.build import core_advice, core_kind
 from router.supervisor.children import Child
-from router.supervisor.data_directory import DataDirectory, create_data_directory, lock_data_directory
 from router.supervisor.draining import Drain
+from router.supervisor.file_preparation import FilePreparation
 from router.supervisor.hang_watch import HangWatch
 from router.supervisor.health import Health, Phase
 from router.supervisor.orphans import reap_orphans
 from router.supervisor.problem_log import ProblemLog
 from router.supervisor.process_usage import ProcessUsage
 from router.supervisor.reload import Reload
-from router.supervisor.restart_policy import GiveUp
+from router.supervisor.report import Report
+from router.supervisor.resources import Resources
+from router.supervisor.restart_policy import CannotBoot, GiveUp
 from router.supervisor.roles import FRONT, WORKER, Role
-from router.supervisor.run_directory import OPERATOR_SOCKET, RunDirectory, create_run_directory
+from router.supervisor.run_directory import OPERATOR_SOCKET
 from router.supervisor.run_directory_watch import RunDirectoryWatch
 from router.supervisor.service_manager import ServiceManager
 from router.supervisor.starter import Starter
@@ -73,27 +71,6 @@ _BUS_RETRY: Final = 0.02
 _CHECK_INTERVAL: Final = 1.0
 #: Seconds within which a second signal is the first one again, by another way: make passes on what the whole group gets.
 _SAME_SIGNAL: Final = 1.0
-#: The settings that `/status` shows; others may be secret one day.
-_SHOWN: Final = (
-    "host",
-    "port",
-    "admin_host",
-    "admin_port",
-    "workers",
-    "fronts",
-    "data_dir",
-    "run_dir",
-    "store",
-    "user_ids",
-    "auth",
-    "presence",
-    "log_level",
-    "log_format",
-)
-
-
-class CannotBoot(Exception):
-    """A process that the server can't do without has ended before it was ready; the message is a sentence."""
 
 
 class Supervisor:
@@ -101,23 +78,14 @@ class Supervisor:
 
     def __init__(self, settings: Settings) -> None:
         self._loop = asyncio.get_running_loop()
-        self._settings = settings
-        self._started_at = time.monotonic()
+        self._resources = Resources(settings)
         self._roles = [Role(WORKER, index) for index in range(settings.workers)]
         self._roles += [Role(FRONT, index) for index in range(settings.fronts)]
-        #: The listeners of each front.
-        self._listeners: list[list[socket.socket]] = []
-        self._run_directory: RunDirectory | None = None
-        #: With a store that has one.
-        self._data_directory: DataDirectory | None = None
-        #: Makes the files for this number of workers, while it does.
-        self._preparing: Child | None = None
+        self._file_preparation = FilePreparation()
         self._admin: AdminServer | None = None
         self._operators: OperatorSocket | None = None
         self._run_directory_watch: RunDirectoryWatch | None = None
         self._health = Health(self._roles, self._phase, self._problems)
-        #: Who started this process and wants to know how it is, such as systemd.
-        self._service_manager = ServiceManager(self._loop, self._in_a_line)
         #: What the processes use.
         self._usage = ProcessUsage()
         #: The history that the dashboard shows.
@@ -130,6 +98,16 @@ class Supervisor:
         self._end: asyncio.Future[int] = self._loop.create_future()
         self._stopping_since = -math.inf
         self._drain = Drain(self._loop, self._roles, settings.drain_seconds, self._close_listeners)
+        self._report = Report(
+            self._resources,
+            self._roles,
+            self._health,
+            self._drain,
+            self._phase,
+            lambda: self._file_preparation.child is not None,
+        )
+        #: Who started this process and wants to know how it is, such as systemd.
+        self._service_manager = ServiceManager(self._loop, self._report.in_a_line)
         # What the store in memory has would be gone with the process.
         replaceable = [role for role in self._roles if role.kind == FRONT or settings.store != "memory"]
         self._reload = Reload(self, replaceable, self._service_manager, self._drain.joined)
@@ -171,82 +149,47 @@ class Supervisor:
     # -- Before anything is started --
 
     async def _prepare(self) -> None:
-        settings = self._settings
-        addresses, admin_addresses, warnings = preflight.check_settings(settings)
+        resources = self._resources
+        checked = preflight.check_settings(resources.settings)
         container = limits_of_container()
         if container is not None:
-            _log.info("%s: workers=%d fronts=%d", container, settings.workers, settings.fronts)
-        for warning in warnings:
+            _log.info(
+                "%s: workers=%d fronts=%d", container, resources.settings.workers, resources.settings.fronts
+            )
+        for warning in checked.warnings:
             _log.warning("%s", warning)
         preflight.raise_descriptor_limit()
-        data_directory = settings.data_dir.absolute()
-        if settings.store == "sqlite":
-            create_data_directory(data_directory)
-
-        first = await listeners.open_listeners("", addresses, settings.port)
-        self._listeners = [first]
-        self._listeners += ([listeners.share(each) for each in first] for _ in range(1, settings.fronts))
-        port = listeners.port_of(first)
-        admin = await listeners.open_listeners("ADMIN_", admin_addresses, settings.admin_port)
-        dashboard = Dashboard(self._recorder.samples, self.status)
-        routes = [*self._health.routes(), *MetricsPage(self._collector()).routes(), *dashboard.routes()]
-        names = parse_admin_hosts(settings.admin_hosts)
-        self._admin = AdminServer(settings.admin_host, admin, self.status, routes, names)
+        await resources.open_ports(checked)
+        self._admin = self._admin_server()
         await self._admin.start()
         self._recorder.start()
-        self._run_directory = await create_run_directory(settings.run_dir, port)
+        run_directory = await resources.create_run_directory()
         operations = Operations(
-            settings, self._roles, self.status, self.set_log_level, self.drain, self._reload.run
+            resources.settings,
+            self._roles,
+            self._report.status,
+            self.set_log_level,
+            self.drain,
+            self._reload.run,
         )
-        self._operators = OperatorSocket(self._run_directory.path / OPERATOR_SOCKET, operations.answer)
+        self._operators = OperatorSocket(run_directory.path / OPERATOR_SOCKET, operations.answer)
         await self._operators.start()
-        self._run_directory_watch = RunDirectoryWatch(self._run_directory, self._operators)
+        self._run_directory_watch = RunDirectoryWatch(run_directory, self._operators)
+        environment = resources.environment_of_children()
+        await resources.lock_data_directory()
+        if resources.data_directory is not None:
+            workers = resources.settings.workers
+            await self._file_preparation.run(resources.data_directory, workers, environment)
+        self.starter = Starter(self._roles, environment, resources.listeners, resources.keep, resources.lock)
 
-        self._settings = dataclasses.replace(
-            settings,
-            port=port,
-            admin_port=listeners.port_of(admin),
-            data_dir=data_directory,
-            run_dir=self._run_directory.path,
-            jwt_key_file=_absolute(settings.jwt_key_file),
-            jwt_jwks_file=_absolute(settings.jwt_jwks_file),
-        )
-        inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
-        environment = inherited | environment_of_children(inherited) | self._settings.environment()
-        keep, lock = self._run_directory.path.parent, None
-        if settings.store == "sqlite":
-            keep = data_directory
-            self._data_directory = await lock_data_directory(data_directory)
-            lock = self._data_directory.lock
-            if not self._data_directory.is_prepared(settings.workers):
-                await self._prepare_files(self._data_directory, environment)
-        self.starter = Starter(self._roles, environment, self._listeners, keep, lock)
-
-    async def _prepare_files(self, directory: DataDirectory, environment: Mapping[str, str]) -> None:
-        """Let a child make the files for this number of workers; what it tells goes to standard error, as all logging does."""
-        arguments = ["prepare", str(directory.path), "--workers", str(self._settings.workers)]
-        arguments += ["--lock", str(directory.lock)]
-        ended: asyncio.Future[None] = self._loop.create_future()
-
-        def on_exit(_: Child) -> None:
-            self._preparing = None
-            if not ended.done():
-                ended.set_result(None)
-
-        try:
-            child = Child(
-                "prepare", "workers.store", arguments, environment, (directory.lock,), _ignore, on_exit
-            )
-        except OSError as error:
-            raise ConfigurationError(f"can't start the process `prepare`: {error.strerror}") from None
-        self._preparing = child
-        await ended  # if the server ends meanwhile, `_shut_down` ends the child
-        if child.refused is not None and child.exit_code == EXIT_CONFIGURATION:
-            raise ConfigurationError(child.refused)
-        if child.exit_code != 0:
-            raise CannotBoot(
-                f"the files in {directory.path} could not be prepared: the process `prepare` ended with {child.how_it_ended()}"
-            )
+    def _admin_server(self) -> AdminServer:
+        settings = self._resources.settings
+        dashboard = Dashboard(self._recorder.samples, self._report.status)
+        metrics = MetricsPage(self._report.collector(self._usage))
+        routes = [*self._health.routes(), *metrics.routes(), *dashboard.routes()]
+        names = parse_admin_hosts(settings.admin_hosts)
+        listeners = self._resources.admin_listeners
+        return AdminServer(settings.admin_host, listeners, self._report.status, routes, names)
 
     # -- Children --
 
@@ -267,8 +210,8 @@ class Supervisor:
         self._recorder.replaced(role, child)
 
     def reread_keys(self) -> None:
-        if self._settings.auth == "jwt":
-            load_verifier(self._settings, Path.read_bytes)
+        if self._resources.settings.auth == "jwt":
+            load_verifier(self._resources.settings, Path.read_bytes)
             for child in self._children():
                 child.send(RELOAD_KEYS)
             _log.info("the keys of tokens are read again")
@@ -296,18 +239,8 @@ class Supervisor:
             self._loop.call_later(_BUS_RETRY, self._announce_when_connected, until)
             return
         self._announced = True
-        self._announce()
+        self._report.announce()
         self._service_manager.ready()
-
-    def _announce(self) -> None:
-        settings = self._settings
-        line = (
-            f"fastchat ready: ws://{_url_host(settings.host)}:{settings.port}/ws"
-            f" admin http://{_url_host(settings.admin_host)}:{settings.admin_port}"
-            f" workers={settings.workers} fronts={settings.fronts} pid={os.getpid()}\n"
-        )
-        with suppress(OSError):  # nobody may be reading, and the server is no worse for it
-            os.write(1, line.encode())
 
     def _check(self) -> None:
         """Look at what all share, reap what has been left to this process, and tell of problems."""
@@ -399,8 +332,7 @@ class Supervisor:
 
     def _close_listeners(self) -> None:
         self._reload.stop()  # a front that takes the place of another one would need them
-        for listener in (listener for each in self._listeners for listener in each):
-            listener.close()
+        self._resources.close_listeners()
 
     async def _shut_down(self) -> None:
         """End all processes; nothing of the server is left when this returns."""
@@ -421,30 +353,24 @@ class Supervisor:
             await self._operators.stop()
         if self._admin is not None:
             await self._admin.stop()
-        if self._run_directory is not None:
-            self._run_directory.remove()
-        if self._data_directory is not None:
-            self._data_directory.release()
+        self._resources.close()
 
     def _children(self, kind: str | None = None) -> list[Child]:
         """Return those of one kind, or all, also the one that prepares."""
         roles = [role for role in self._roles if kind in (None, role.kind)]
         children = [child for role in roles for child in (role.child, role.predecessor, role.successor)]
         if kind is None:
-            children.append(self._preparing)
+            children.append(self._file_preparation.child)
         return [child for child in children if child is not None]
 
     # -- What there is to tell --
 
-    def _collector(self) -> MetricsCollector:
-        build = {"version": fastchat_version(), "python": platform.python_version(), "core": core_kind()}
-        return MetricsCollector(self._roles, self._usage, self._health.is_ready, build)
-
     def set_log_level(self, level: str) -> None:
         """Log what is at least so severe from now on, in all processes and those that follow. Raises ValueError for what is no level."""
         set_log_level(level)
-        self._settings = dataclasses.replace(self._settings, log_level=cast(Any, level))
-        self.starter.environment = {**self.starter.environment, **self._settings.environment()}
+        resources = self._resources
+        resources.settings = dataclasses.replace(resources.settings, log_level=cast(Any, level))
+        self.starter.environment = {**self.starter.environment, **resources.settings.environment()}
         for child in self._children():
             child.send(LOG_LEVEL, level=level)
         _log.info("the log level is now %s", level)
@@ -460,41 +386,3 @@ class Supervisor:
         if not self._announced:
             return Phase.STARTING
         return self._drain.phase or Phase.SERVING
-
-    def _in_a_line(self) -> str:
-        """Return the state of everything, for the service manager."""
-        settings = self._settings
-        if self._preparing is not None:
-            return f"starting: making the files for {settings.workers} workers"
-        if self._phase() is not Phase.SERVING:
-            return self._phase()
-        serving = f"serving on port {settings.port}, workers={settings.workers} fronts={settings.fronts}"
-        return "; ".join(self._health.reasons()) or serving
-
-    def status(self) -> dict[str, Any]:
-        """Return the state of everything, as JSON takes it; `status` is what `/healthz` says, `reasons` what `/readyz` does."""
-        return {
-            "status": self._health.status,
-            "reasons": self._health.reasons(),
-            "version": fastchat_version(),
-            "core": core_kind(),
-            "core_advice": core_advice(),
-            "pid": os.getpid(),
-            "uptime": round(time.monotonic() - self._started_at, 1),
-            "settings": {name: value for name, value in self._settings.as_json().items() if name in _SHOWN},
-            "drain": self._drain.status(),
-            "processes": [role.status() for role in self._roles],
-        }
-
-
-def _absolute(path: Path | None) -> Path | None:
-    """Return the same for a child, which has another working directory."""
-    return None if path is None else path.absolute()
-
-
-def _ignore(child: Child) -> None:
-    """Do nothing: the child has nothing to be ready for."""
-
-
-def _url_host(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
