@@ -7,20 +7,28 @@ as a frame, an image, a script or otherwise.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from aiohttp import HttpVersion11, web
 
 from core.process.settings import PREFIX, ConfigurationError
 from core.wire.codec import to_json
+from router.accepting import Accepting
 from router.front.origin import is_ip_literal, is_loopback, split_host
 from router.security_headers import ADMIN, add_missing
 from router.supervisor.listeners import LOCALHOST
 
 #: Seconds that requests have to end when the server stops.
 _STOP_SECONDS: Final = 0.5
+
+#: Looks in that time whether they have ended.
+_LOOKS: Final = 50
+#: Seconds that who has connected last has for a request.
+_FIRST_REQUEST_SECONDS: Final = 0.05
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -61,6 +69,10 @@ class AdminServer:
         self._names = names
         self._status = status
         self._listeners = listeners
+        self._accepting: Accepting | None = None
+        self._begun: set[asyncio.Task[None]] = set()
+        #: Requests that are being answered.
+        self._requests = 0
         application = web.Application(middlewares=[self._check_host])
         application.router.add_get("/status", self._get_status)
         application.router.add_routes(routes)
@@ -72,12 +84,48 @@ class AdminServer:
     async def start(self) -> None:
         """Begin to answer."""
         await self._runner.setup()
-        for listener in self._listeners:
-            await web.SockSite(self._runner, listener).start()
+        self._accepting = Accepting(self._listeners, self._connected)
+        self._accepting.start()
+
+    async def go_quiet(self) -> None:
+        """Accept nobody, and wait for a moment at most until all who are connected have their answers."""
+        assert self._accepting is not None, "it was started"
+        self._accepting.pause()
+        await asyncio.sleep(_FIRST_REQUEST_SECONDS)
+        for _ in range(_LOOKS):
+            if not self._is_busy():
+                return
+            await asyncio.sleep(_STOP_SECONDS / _LOOKS)
+
+    def go_on(self) -> None:
+        """Accept again after `go_quiet`."""
+        assert self._accepting is not None, "it was started"
+        self._accepting.start()
 
     async def stop(self) -> None:
         """Close the port and all connections to it."""
+        if self._accepting is not None:
+            self._accepting.close()
         await self._runner.cleanup()
+
+    def _connected(self, connection: socket.socket) -> None:
+        task = asyncio.get_running_loop().create_task(self._begin(connection))
+        self._begun.add(task)
+        task.add_done_callback(self._begun.discard)
+
+    async def _begin(self, connection: socket.socket) -> None:
+        server = self._runner.server
+        assert server is not None, "it is set up"
+        with suppress(OSError):  # the client may have gone already
+            await asyncio.get_running_loop().connect_accepted_socket(server, connection)
+
+    def _is_busy(self) -> bool:
+        """Return whether a request is being answered, or an answer waits for its client."""
+        server = self._runner.server
+        transports = [each.transport for each in server.connections] if server is not None else []
+        return self._requests > 0 or any(
+            transport.get_write_buffer_size() for transport in transports if transport is not None
+        )
 
     def is_own_host(self, header: str) -> bool:
         """Return whether a Host header names this machine and not a domain that somebody pointed at it."""
@@ -98,6 +146,7 @@ class AdminServer:
         # HTTP/1.0 without Host is a health check of a load balancer, such as haproxy's; every browser sends Host.
         if hosts and not self.is_own_host(hosts[0]):
             return web.Response(status=403, text=_WRONG_HOST)
+        self._requests += 1
         try:
             return await handler(request)
         except web.HTTPMethodNotAllowed as refused:
@@ -105,6 +154,8 @@ class AdminServer:
                 raise
             # The question of a load balancer that was not told what to ask; haproxy's is "OPTIONS / HTTP/1.0".
             return web.Response(status=204, headers={"Allow": ", ".join(sorted(refused.allowed_methods))})
+        finally:
+            self._requests -= 1
 
     async def _get_status(self, request: web.Request) -> web.Response:
         return web.Response(body=to_json(self._status()), content_type="application/json")
