@@ -28,14 +28,14 @@ from router.admin.columns import (
     CARRIED,
     GAUGES,
     HISTOGRAMS,
+    SUPERVISOR,
     WORKER_GAUGES,
     WORKER_PERCENTILES,
     Columns,
     gauges,
-    larger,
     ranges,
 )
-from router.admin.tier import Tier
+from router.admin.sample_parts import Process, Sample, Tier, number
 
 #: Seconds of a sample, and how many samples are kept, of the finer and of the coarser tier.
 SECOND: Final = 1
@@ -82,72 +82,13 @@ class Event(NamedTuple):
     text: str
 
 
-class _Sample:
-    """A second, or a minute, that is being filled."""
-
-    __slots__ = ("absent", "counts", "cpu", "gauges", "histograms")
-
-    def __init__(self, columns: Columns) -> None:
-        #: By column.
-        self.counts = [0] * len(columns.counts)
-        #: Of processes: `columns.gauges`, and CPU seconds.
-        self.gauges: dict[str, list[float]] = {}
-        self.cpu: dict[str, float] = {}
-        #: (worker, histogram) -> counts, of those in `WORKER_PERCENTILES`.
-        self.histograms: dict[tuple[str, str], list[int]] = {}
-        #: Processes that did not serve all the time.
-        self.absent: set[str] = set()
-
-    def tell(self, process: str, values: list[float]) -> None:
-        """Note the state of a process, after what it has told of this time already."""
-        told = self.gauges.get(process)
-        if told is not None:
-            values = [
-                new if gauge.holds else larger(old, new)
-                for gauge, old, new in zip(GAUGES, told, values, strict=True)
-            ]
-        self.gauges[process] = values
-
-
-class _Process:
-    """A place among the processes, over all that fill it."""
-
-    def __init__(self, name: str, of_worker: dict[int, int]) -> None:
-        self.name = name
-        #: Columns of the server -> columns of this worker.
-        self.of_worker = of_worker
-        #: Between these times the server has had this place.
-        self.known_from, self.known_until = -math.inf, math.inf
-        #: Whether there is a process now.
-        self.running = False
-        #: When a process took this place from another one that still ran; None once it has reported after that.
-        self.took_over_at: float | None = None
-        #: What the process that took the place of another one has counted already.
-        self.carried: Mapping[str, Any] = {}
-        self.begin(-math.inf)
-
-    def begin(self, started_at: float) -> None:
-        """Begin with another process, which counts from 0."""
-        self.started_at = started_at
-        self.ready = False
-        #: Up to when its counters are counted, and what they were then.
-        self.counted_until = started_at
-        self.stats, self.carried = self.carried, {}
-        self.reported = False
-        #: The states that hold until it reports again.
-        self.gauges: list[float] | None = None
-        self.cpu_until = started_at
-        self.cpu_seconds = 0.0
-        self.resident_bytes = math.nan
-
-
 class Samples:
     """The history of a server with so many workers, which `resize` changes, and fronts. Call `take` about once a second."""
 
     def __init__(self, workers: int, fronts: int, now: float) -> None:
         self._fronts = fronts
         self._columns = columns = Columns(workers, fronts)
-        self._processes: dict[str, _Process] = {}
+        self._processes: dict[str, Process] = {}
         self._add_processes()
         self.tiers = {
             SECOND: Tier(SECOND, SECONDS_KEPT, columns),
@@ -157,11 +98,42 @@ class Samples:
         self._events_seen = 0
         #: The second that is filled first begins here; the others follow.
         self._origin = now
-        self._open = deque([_Sample(columns)])
+        self._open = deque([Sample(columns)])
         self._taken_at = now
-        self._minute = _Sample(columns)
+        self._minute = Sample(columns)
         self._minute_values: list[float] = []
         self._histogram_of = {column: name for name, column in columns.histograms.items()}
+
+    def to_state(self) -> dict[str, Any]:
+        """Return everything, as JSON takes it, for the program that goes on with it."""
+        return {
+            "workers": len(self._columns.workers),
+            "tiers": {str(step): tier.after(0) for step, tier in self.tiers.items()},
+            "events": [event._asdict() for event in self.events],
+            "events_seen": self._events_seen,
+            "origin": self._origin,
+            "open": [sample.to_state(self._columns) for sample in self._open],
+            "taken_at": self._taken_at,
+            "minute": self._minute.to_state(self._columns),
+            "minute_values": [*zip(self._columns.values, self._minute_values, strict=False)],
+            "processes": {name: process.to_state() for name, process in self._processes.items()},
+        }
+
+    def take_up(self, state: Mapping[str, Any]) -> None:
+        """Go on with the history of another program. A column that it did not have begins with 0, and one that is no more is left out."""
+        self.make_room(state["workers"])
+        columns = self._columns
+        for step, tier in self.tiers.items():
+            tier.take_up(state["tiers"][str(step)])
+        self.events.extend(Event(**event) for event in state["events"])
+        self._events_seen = state["events_seen"]
+        self._origin, self._taken_at = state["origin"], state["taken_at"]
+        self._open = deque(Sample.taken_up(each, columns) for each in state["open"])
+        self._minute = Sample.taken_up(state["minute"], columns)
+        known = {tuple(path): number(value) for path, value in state["minute_values"]}
+        self._minute_values = [known.get(path, 0.0) for path in columns.values] if known else []
+        for name in self._processes.keys() & state["processes"].keys():
+            self._processes[name].take_up(state["processes"][name])
 
     # -- What comes in --
 
@@ -238,6 +210,10 @@ class Samples:
             self._minute_values += [math.nan] * (len(self._columns.values) - len(before.values))
         self._add_processes()
 
+    def upgraded(self, wall: float, text: str) -> None:
+        """Note that the supervisor is another program now, in the same process."""
+        self._note(wall, SUPERVISOR, "back", text)
+
     def back(self, wall: float, name: str, text: str) -> None:
         """Note that a process that was started again serves."""
         self._note(wall, name, "back", text)
@@ -270,9 +246,9 @@ class Samples:
         for name in self._columns.processes:
             if name not in self._processes:
                 of_worker = self._columns.of_worker(name) if name in self._columns.workers else {}
-                self._processes[name] = _Process(name, of_worker)
+                self._processes[name] = Process(name, of_worker)
 
-    def _read(self, process: _Process, reading: Reading, now: float) -> None:
+    def _read(self, process: Process, reading: Reading, now: float) -> None:
         if reading.started_at != process.started_at:
             self._end(process, now)
             process.begin(reading.started_at)
@@ -284,7 +260,7 @@ class Samples:
         if reading.resident_bytes is not None:
             process.resident_bytes = float(reading.resident_bytes)
 
-    def _count(self, process: _Process, until: float, stats: Mapping[str, Any]) -> None:
+    def _count(self, process: Process, until: float, stats: Mapping[str, Any]) -> None:
         shares = list(self._shares(process.counted_until, until))
         before, find = process.stats, self._columns.of_series
         for name, figure in stats.items():
@@ -306,7 +282,7 @@ class Samples:
         process.stats, process.counted_until, process.reported = stats, until, True
 
     def _count_histogram(
-        self, process: _Process, first: int, figure: Any, old: Any, shares: list[tuple[_Sample, float]]
+        self, process: Process, first: int, figure: Any, old: Any, shares: list[tuple[Sample, float]]
     ) -> None:
         name = self._histogram_of[first]
         key = (process.name, name) if name in WORKER_PERCENTILES else None
@@ -322,7 +298,7 @@ class Samples:
                 if key is not None:
                     sample.histograms.setdefault(key, [0] * length)[index] += part
 
-    def _count_cpu(self, process: _Process, now: float, seconds: float) -> None:
+    def _count_cpu(self, process: Process, now: float, seconds: float) -> None:
         if now <= process.cpu_until:
             return
         difference = max(0.0, seconds - process.cpu_seconds)
@@ -333,7 +309,7 @@ class Samples:
             counted += part
         process.cpu_until, process.cpu_seconds = now, seconds
 
-    def _hold(self, process: _Process, until: float, values: list[float]) -> None:
+    def _hold(self, process: Process, until: float, values: list[float]) -> None:
         """Hold `values`, the state since the last report, in all seconds that it did not tell of."""
         since, last = self._index(process.counted_until) + 1, self._index(until)
         if process.took_over_at is not None:
@@ -350,7 +326,7 @@ class Samples:
             for gauge, value in zip(GAUGES, earlier, strict=True)
         ]
 
-    def _end(self, process: _Process, now: float) -> None:
+    def _end(self, process: Process, now: float) -> None:
         """End with the process, whose state has held up to now."""
         if process.running and process.gauges is not None:
             for index in range(self._index(process.counted_until) + 1, self._index(now)):
@@ -358,7 +334,7 @@ class Samples:
         process.running = process.ready = False
         process.gauges, process.resident_bytes = None, math.nan
 
-    def _give_up(self, process: _Process, now: float) -> None:
+    def _give_up(self, process: Process, now: float) -> None:
         """End with the process, whose state is that of others now."""
         self._end(process, now)
         told = self._open[self._index(now)].gauges
@@ -368,7 +344,7 @@ class Samples:
                 for gauge, value in zip(GAUGES, told[process.name], strict=True)
             ]
 
-    def _absent(self, process: _Process, since: int, now: float) -> None:
+    def _absent(self, process: Process, since: int, now: float) -> None:
         last = self._index(now)
         for index in range(min(since, last), last + 1):
             self._open[index].absent.add(process.name)
@@ -379,7 +355,7 @@ class Samples:
         """Return the open second that this time falls into; what lies before all of them falls into the first."""
         return max(0, min(int((time - self._origin) // SECOND), len(self._open) - 1))
 
-    def _shares(self, since: float, until: float) -> Iterator[tuple[_Sample, float]]:
+    def _shares(self, since: float, until: float) -> Iterator[tuple[Sample, float]]:
         """Return the open seconds between two times, each with the part of that time that lies before its end."""
         since = max(since, self._origin)
         first, last = self._index(since), self._index(until)
@@ -392,7 +368,7 @@ class Samples:
         if behind > SECONDS_KEPT:  # the machine slept: there is nothing to tell of that time
             self._origin += behind * SECOND
             behind = 0
-        self._open.extend(_Sample(self._columns) for _ in range(behind))
+        self._open.extend(Sample(self._columns) for _ in range(behind))
 
     def _close(self, now: float, wall: float) -> None:
         """Store the seconds of which all has come that is going to come."""
@@ -409,7 +385,7 @@ class Samples:
             self._origin = end
             self._store(sample, wall - (now - end))
 
-    def _store(self, sample: _Sample, time: float) -> None:
+    def _store(self, sample: Sample, time: float) -> None:
         values = self._values(sample)
         self.tiers[SECOND].append(time, sample.counts, values)
         minute = self._minute
@@ -427,9 +403,9 @@ class Samples:
         if self.tiers[SECOND].last % (MINUTE // SECOND) == 0:
             self._percentiles(minute, self._minute_values)
             self.tiers[MINUTE].append(time, minute.counts, self._minute_values)
-            self._minute, self._minute_values = _Sample(self._columns), []
+            self._minute, self._minute_values = Sample(self._columns), []
 
-    def _values(self, sample: _Sample) -> list[float]:
+    def _values(self, sample: Sample) -> list[float]:
         """Return the columns of values of the second that has ended at `_origin`."""
         at = self._columns.value_at
         values = [math.nan] * len(at)
@@ -452,7 +428,7 @@ class Samples:
         self._percentiles(sample, values)
         return values
 
-    def _percentiles(self, sample: _Sample, values: list[float]) -> None:
+    def _percentiles(self, sample: Sample, values: list[float]) -> None:
         """Fill in those of each worker."""
         at = self._columns.value_at
         for worker in self._columns.workers:
@@ -465,7 +441,7 @@ class Samples:
                         values[column] = round(quantile(METRICS[histogram].bounds, counts, share), _DIGITS)
 
 
-def _split(difference: int, shares: list[tuple[_Sample, float]]) -> Iterator[tuple[_Sample, int]]:
+def _split(difference: int, shares: list[tuple[Sample, float]]) -> Iterator[tuple[Sample, int]]:
     """Split `difference` into whole parts that add up to it."""
     given = 0
     for sample, share in shares:

@@ -44,6 +44,13 @@ def rows(samples: Samples, step: int = SECOND, after: int = 0) -> dict[str, Any]
     return answer
 
 
+def handed_on(samples: Samples, now: float, workers: int = 2, fronts: int = 0) -> Samples:
+    """The same history in another program."""
+    another = Samples(workers, fronts, now)
+    another.take_up(json.loads(to_json(samples.to_state())))
+    return another
+
+
 def count(answer: dict[str, Any], name: str) -> list[int]:
     """A column of the server; one that is left out is 0 throughout."""
     column: list[int] = answer["server"].get(name, [0] * len(answer["times"]))
@@ -92,7 +99,9 @@ STEPS: Final = st.lists(
     st.tuples(
         st.sampled_from(("worker 0", "worker 1")),
         st.floats(0.001, 3.5),
-        st.sampled_from(("deliver", "report", "report", "report", "look", "look", "look", "die", "stop")),
+        st.sampled_from(
+            ("deliver", "report", "report", "report", "look", "look", "look", "die", "stop", "upgrade")
+        ),
         st.integers(1, 40),
     ),
     max_size=120,
@@ -104,7 +113,10 @@ STEPS: Final = st.lists(
 def test_whatever_the_jitter_the_sum_of_all_seconds_is_what_was_counted(
     steps: list[tuple[str, float, str, int]],
 ) -> None:
-    """Reports come at any time or not at all for long, workers die at any time and begin at 0, and nobody looks for seconds."""
+    """Reports come at any time or not at all for long, workers die at any time and begin at 0, and nobody looks for seconds.
+
+    Meanwhile the history is handed on to other programs.
+    """
     samples = Samples(2, 0, 0.0)
     workers = {name: Worker(name) for name in ("worker 0", "worker 1")}
     away: set[str] = set()
@@ -118,6 +130,8 @@ def test_whatever_the_jitter_the_sum_of_all_seconds_is_what_was_counted(
         elif what == "report":
             worker.report(now)
             away.discard(name)
+        elif what == "upgrade":
+            samples = handed_on(samples, now)
         elif what == "look":
             samples.take(now, WALL + now, [w.reading() for w in workers.values() if w.name not in away])
         elif what == "die":
@@ -289,6 +303,51 @@ def test_a_replacement_shows_once_and_what_it_could_not_move_counts_once() -> No
     assert answer["server"]["takeover_seconds"][3] == 0.08
     assert sum(count(answer, "not_moved_total")) == 3 + 2 + 1
     assert sum(count(answer, "deliveries_total")) == 3 + 5 + 1
+
+
+def test_another_program_goes_on_as_if_nothing_had_been() -> None:
+    """At any moment: what it shows then, and what it makes of what comes later."""
+    for moment in range(1, 140, 20):
+        kept, handed = Samples(2, 1, 0.0), None
+        for tick in range(1, 141):
+            stats = {
+                "deliveries_total": tick * 7,
+                "connections": tick % 5,
+                "longest_turn_seconds": 0.001 * tick,
+            }
+            reading = Reading("worker 0", 0.0, True, tick - 0.3, stats, tick * 0.2, 50_000_000)
+            for samples in filter(None, (kept, handed)):
+                samples.take(float(tick), WALL + tick, [reading])
+                if tick == 90:
+                    samples.ended(tick + 0.5, WALL + tick, reading, "worker 0 ended")
+            if tick == moment:
+                handed = handed_on(kept, float(tick), 2, 1)
+        assert handed is not None
+        for step in (SECOND, MINUTE):
+            assert rows(handed, step) == rows(kept, step)
+        assert handed.events_after(0) == kept.events_after(0)
+        assert json.loads(to_json(handed.to_state())) == json.loads(to_json(kept.to_state()))
+
+
+def test_a_program_with_other_columns_shows_what_it_knows() -> None:
+    samples = Samples(1, 1, 0.0)
+    for tick in range(1, 20):
+        samples.take(
+            float(tick), WALL + tick, [reading({"deliveries_total": tick, "connections": 3}, float(tick))]
+        )
+    state = json.loads(to_json(samples.to_state()))
+    for tier in state["tiers"].values():
+        tier["server"]["news_total"] = [1] * len(tier["times"])
+        del tier["processes"]
+    state["open"][0]["counts"].append([["server", "news_total"], 5])
+    state["open"][0]["gauges"].get("worker 0", {}).pop("connections", None)
+    state["processes"]["worker 77"] = state["processes"]["worker 0"]
+    another = Samples(1, 1, 20.0)
+    another.take_up(state)
+    assert rows(another)["server"] == rows(samples)["server"]
+    assert rows(another)["processes"] == {}
+    another.take(23.0, WALL + 23, [reading({"deliveries_total": 30, "connections": 3}, 23.0)])
+    assert sum(count(rows(another), "deliveries_total")) >= 19
 
 
 def test_only_so_many_events_are_kept() -> None:
