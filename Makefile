@@ -55,7 +55,7 @@ status: $(VENV)/.installed-run ## show the state of a running server: ADMIN_PORT
 who: $(VENV)/.installed-run ## show a user's devices and chats: USER_ID=...
 	@exec $(BIN)/fastchat who $(ARGS) -- '$(USER_ID)'
 
-reload: $(VENV)/.installed-run ## replace all workers and fronts by what is on disk now, while clients stay connected
+reload: $(VENV)/.installed-run ## replace all processes by what is on disk now, while clients stay connected
 	@exec $(BIN)/fastchat reload $(ARGS)
 
 kick: $(VENV)/.installed-run ## close all connections of a user: USER_ID=...

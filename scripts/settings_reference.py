@@ -33,7 +33,7 @@ Each setting is an environment variable, a flag of `fastchat serve`, and a param
 `DATA` is short for `DATA_DIR`; `make run` accepts both. A flag wins over the environment, and so does a parameter of `make run`. An empty
 variable is not set. An unknown variable that begins with `FASTCHAT_` and an invalid value stop the start with a sentence that says what
 was expected; an unknown flag stops it too. The variables that Kubernetes and Docker make for a service named `fastchat` are ignored, with
-a warning. The server reads its settings when it starts; SIGHUP makes it read the key files again and nothing else.
+a warning. The server reads its settings when it starts; a reload reads only the key files again.
 
     .venv/bin/fastchat config check
     .venv/bin/fastchat config show

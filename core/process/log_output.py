@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import threading
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -19,6 +20,8 @@ from typing import Any, Final
 from core.process.addresses import host_of
 from core.process.log_throttle import Kind, Throttle
 
+#: Those that processes of ours handle.
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Lines that may wait, of 4 KiB at most and a tenth of that as a rule.
 QUEUE_MAX: Final = 1000
 #: Bytes written at once, unless a line has more: what a pipe takes whole (PIPE_BUF).
@@ -109,6 +112,8 @@ class LogOutput(logging.Handler):
     # -- The thread --
 
     def _run(self) -> None:
+        # What handles signals is the main thread, which may have to block them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         while True:
             first = self._next()
             for line in self._summaries():

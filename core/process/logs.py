@@ -126,6 +126,12 @@ def set_log_level(level: str) -> None:
     logging.getLogger().setLevel(max(LEVELS[level], logging.WARNING))
 
 
+def flush_logs() -> None:
+    """Write what has been logged, and say what was held back: the process becomes another program, or ends."""
+    for handler in logging.getLogger().handlers:
+        handler.close()
+
+
 class LineFormatter(logging.Formatter):
     """An event as one line of printable ASCII, without its end."""
 

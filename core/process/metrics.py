@@ -144,7 +144,7 @@ _TABLE: Final = (
     # -- Every process --
     Metric("process_up", Kind.GAUGE, Source.PROCESS, "1 while the process serves, 0 while it is being restarted. Missing for a front that a drain has ended."),
     Metric("process_restarts_total", Kind.COUNTER, Source.PROCESS, "Restarts of the process since the server started."),
-    Metric("process_replaced_total", Kind.COUNTER, Source.PROCESS, "Times that another process took the place of this one, while its clients stayed connected."),
+    Metric("process_replaced_total", Kind.COUNTER, Source.PROCESS, "Times that another process took the place of this one while its clients stayed connected, or that the supervisor became a new program."),
     Metric("process_hangs_total", Kind.COUNTER, Source.PROCESS, "Times that the supervisor killed the process since its event loop made no turn."),
     Metric("process_start_time_seconds", Kind.GAUGE, Source.PROCESS, "Start time of the process, in seconds since 1970."),
     Metric("process_cpu_seconds_total", Kind.COUNTER, Source.PROCESS, "User and system CPU time of the process."),

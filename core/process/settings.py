@@ -272,9 +272,14 @@ class Settings:
     @classmethod
     def handed_down(cls, environ: Mapping[str, str]) -> Self:
         """Return what the supervisor has put into the environment of its child."""
-        values = from_json(environ[_HANDED_DOWN])
-        paths = (name for name, field in FIELDS.items() if "Path" in field.type and values[name] is not None)
-        return cls(**values | {name: Path(values[name]) for name in paths})
+        return cls.from_json(from_json(environ[_HANDED_DOWN]))
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Undo `as_json`. What is no setting is left out: another version of the program may have written it."""
+        known = {name: value for name, value in values.items() if name in FIELDS}
+        paths = (name for name, value in known.items() if "Path" in FIELDS[name].type and value is not None)
+        return cls(**known | {name: Path(known[name]) for name in paths})
 
     def environment(self) -> dict[str, str]:
         """Return all settings as an environment variable, for a child process."""

@@ -52,11 +52,14 @@ _REPORTED: Final = ("takeover_seconds", "not_moved_total")
 class Dashboard:
     """`status` returns what `/status` shows."""
 
-    def __init__(self, samples: Samples, status: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(
+        self, samples: Samples, status: Callable[[], Mapping[str, Any]], instance: str | None = None
+    ) -> None:
+        """`instance` is that of the program whose samples these were, if a page of its need not be loaded again."""
         self._samples = samples
         self._status = status
         #: Tells this start of the server from others, whose samples were numbered from 1 too.
-        self._instance = f"{time.time_ns():x}"
+        self.instance = instance or f"{time.time_ns():x}"
         self._plotly_version = _plotly_version()
         self._files = read_static_files(WEB / "dashboard")
         #: The bundle, once somebody has asked for it.
@@ -116,7 +119,7 @@ class Dashboard:
         if step not in (SECOND, MINUTE):
             raise web.HTTPBadRequest(text=f"step is {SECOND} or {MINUTE}, in seconds\n")
         answer = self._samples.tiers[step].after(_number(request, "after", 0))
-        answer["instance"] = self._instance
+        answer["instance"] = self.instance
         answer["latest"] = {str(tier.step): tier.last for tier in self._samples.tiers.values()}
         answer["events"] = self._samples.events_after(_number(request, "events", 0))
         answer["now"] = self._now()

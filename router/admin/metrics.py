@@ -89,7 +89,7 @@ class _Rows:
 class MetricsCollector(Collector):
     """Makes families of what the supervisor knows: one for each row of the table, in its order, also when nothing is known for it.
 
-    `build` has the labels of ``build_info``. `is_ready` is what `/readyz` says.
+    `build` has the labels of ``build_info``. `is_ready` is what `/readyz` says, and `replaced` how often the supervisor was replaced.
     """
 
     def __init__(
@@ -98,11 +98,13 @@ class MetricsCollector(Collector):
         usage: ProcessUsage,
         is_ready: Callable[[], bool],
         build: Mapping[str, str],
+        replaced: Callable[[], int] = int,
     ) -> None:
         self._roles = roles
         self._usage = usage
         self._is_ready = is_ready
         self._build = dict(build)
+        self._replaced = replaced
         #: Kind of child -> counters without labels. What has not happened yet is not reported, and shown as 0: Prometheus sees that a
         #: counter grows only when it knew it before.
         self._from_zero = {kind: _counters_of(kind) for kind in (WORKER, FRONT)}
@@ -122,8 +124,8 @@ class MetricsCollector(Collector):
             rows["process_replaced_total"].add(labels, role.replaced)
             rows["process_hangs_total"].add(labels, role.hangs)
         self._add_process(rows, _SUPERVISOR, os.getpid())
-        counted = ("process_restarts_total", "process_replaced_total", "process_hangs_total")
-        for name, value in (("process_up", 1), *((name, 0) for name in counted)):
+        about = {"process_up": 1, "process_restarts_total": 0, "process_hangs_total": 0}
+        for name, value in {**about, "process_replaced_total": self._replaced()}.items():
             rows[name].add({Source.PROCESS.value: _SUPERVISOR}, value)
         rows["ready"].add({}, self._is_ready())
         rows["build_info"].add(self._build, 1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from router.admin.columns import SUPERVISOR
 from router.admin.samples import Reading, Samples
@@ -16,6 +17,15 @@ from router.supervisor.roles import WORKER, Role
 
 #: Seconds between two looks. Children report once a second; looking twice as often shows it sooner, and costs next to nothing.
 _INTERVAL: Final = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class RecorderState:
+    """What another program needs to go on with the history."""
+
+    #: Of the process, on the monotonic clock.
+    started_at: float
+    samples: dict[str, Any]
 
 
 class Recorder:
@@ -32,6 +42,16 @@ class Recorder:
     def start(self) -> None:
         """Begin to look."""
         self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self._sample)
+
+    def to_state(self) -> RecorderState:
+        """Return what `take_up` needs."""
+        return RecorderState(self._started_at, self.samples.to_state())
+
+    def take_up(self, state: RecorderState) -> None:
+        """Go on with the history of another program, which this process was."""
+        self._started_at = state.started_at
+        self.samples.take_up(state.samples)
+        self.samples.upgraded(time.time(), "the supervisor runs a new program")
 
     def stop(self) -> None:
         """Look no more."""

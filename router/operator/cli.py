@@ -167,8 +167,8 @@ def _kick(user: UserId, admin: Admin = None, run_dir: RunDir = None) -> None:
 def _reload(admin: Admin = None, run_dir: RunDir = None, json: AsJson = False) -> None:
     """Replace all processes while clients stay connected.
 
-    Workers and fronts are replaced by processes that run the program now on disk. A program that does not start replaces nothing. The
-    supervisor itself stays the process that it is, with the settings that it was started with; it reads the keys of tokens again.
+    Workers and fronts are replaced by processes that run the program now on disk, and then the supervisor becomes that program too, in its
+    process. A program that does not start replaces nothing. The settings stay; the keys of tokens are read again.
 
     Exit codes: 0 done, 2 not everything was replaced, and the server goes on as it is.
     """

@@ -7,7 +7,7 @@ A request is a JSON object, and so is the answer; one that can't be given is ``{
 | status | | what ``/status`` of the admin port shows |
 | who | user | what is known of a user: see ``core.chat.operator`` |
 | kick | user | closed: how many connections of the user were closed, with 1008 |
-| reload | | replaced: the processes that were replaced while clients stayed connected, with how long that took |
+| reload | | replaced: the processes that were replaced while clients stayed connected, the supervisor last, with how long that took |
 | drain | seconds (optional) | state, seconds left, connections: from now on the server accepts none, and closes those that it has |
 | log_level | level | level: from now on every process logs what is at least so severe |
 

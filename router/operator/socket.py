@@ -20,9 +20,10 @@ import struct
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from core.wire.codec import from_json, to_json
+from router.accepting import Accepting
 
 _log = logging.getLogger("fastchat.supervisor")
 
@@ -37,6 +38,18 @@ READ_PATIENCE: Final = 5.0
 _BACKLOG: Final = 128
 #: ``struct ucred``: process, user and group.
 _CREDENTIALS: Final = struct.Struct("iII")
+
+
+class OperatorsState(NamedTuple):
+    """What another program needs to go on. All but two are descriptors."""
+
+    listener: int
+    #: Of the socket's name.
+    device: int
+    inode: int
+    #: Connections that wait for an answer.
+    waiting: list[int]
+
 
 Answer = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -56,10 +69,12 @@ class OperatorSocket:
         self._answer = answer
         self._request_patience = request_patience
         self._read_patience = read_patience
-        self._server: asyncio.Server | None = None
+        self._accepting: Accepting | None = None
         #: Device and inode of the socket's name.
         self._identity: tuple[int, int] | None = None
-        self._clients: set[asyncio.Task[None]] = set()
+        #: Who is connected, and the requests that are being answered.
+        self._clients: dict[asyncio.Task[None], socket.socket] = {}
+        self._asked: dict[socket.socket, Mapping[str, Any]] = {}
 
     async def start(self) -> None:
         """Begin to answer. Raises OSError when the socket can't be opened."""
@@ -71,15 +86,47 @@ class OperatorSocket:
             # Nobody can connect before it listens, so there is no moment at which more people could than should.
             os.chmod(self.path, 0o600)
             self._identity = self._find()
-            before = self._server
-            self._server = await asyncio.start_unix_server(
-                self._connected, sock=listener, backlog=_BACKLOG, limit=REQUEST_MAX_BYTES
-            )
+            listener.listen(_BACKLOG)
         except BaseException:
             listener.close()
             raise
-        if before is not None:
-            before.close()
+        if self._accepting is not None:
+            self._accepting.close()
+        self._accepting = Accepting([listener], self._connected)
+        self._accepting.start()
+
+    async def go_quiet(self, patience: float, what: str) -> None:
+        """Accept nobody, and wait so many seconds at most until all have gone who are connected, but for those who asked for `what`."""
+        assert self._accepting is not None, "it was started"
+        self._accepting.pause()
+        waiting = self._waiting(what)
+        others = [task for task, connection in self._clients.items() if connection not in waiting]
+        if others:
+            await asyncio.wait(others, timeout=patience)
+
+    def _waiting(self, what: str) -> list[socket.socket]:
+        return [connection for connection, request in self._asked.items() if request.get("what") == what]
+
+    def go_on(self) -> None:
+        """Accept again after `go_quiet`."""
+        assert self._accepting is not None, "it was started"
+        self._accepting.start()
+
+    def to_state(self, keep: Callable[[int], int], what: str) -> OperatorsState:
+        """Return what another program needs to go on; `keep` is called with each descriptor. Who has asked for `what` still waits then."""
+        assert self._accepting is not None and self._identity is not None, "it was started"
+        waiting = [keep(connection.fileno()) for connection in self._waiting(what)]
+        return OperatorsState(
+            keep(self._accepting.listeners[0].fileno()), self._identity[0], self._identity[1], waiting
+        )
+
+    def take_up(self, state: OperatorsState, answer: dict[str, Any]) -> None:
+        """Begin where another program has ended; `answer` is for those who waited for one."""
+        self._identity = state.device, state.inode
+        self._accepting = Accepting([socket.socket(fileno=state.listener)], self._connected)
+        for descriptor in state.waiting:
+            self._connected(socket.socket(fileno=descriptor), answer)
+        self._accepting.start()
 
     async def restore(self) -> bool:
         """Begin anew if the socket's name was taken away; whether it was. Who is connected stays so. Raises OSError."""
@@ -97,29 +144,36 @@ class OperatorSocket:
 
     async def stop(self) -> None:
         """Close the socket and all connections to it."""
-        if self._server is not None:
-            self._server.close()
+        if self._accepting is not None:
+            self._accepting.close()
         for task in self._clients:
             task.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)
         self.path.unlink(missing_ok=True)
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None, "a coroutine runs in one"
-        self._clients.add(task)
+    def _connected(self, connection: socket.socket, answer: dict[str, Any] | None = None) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(connection, answer))
+        self._clients[task] = connection
+        task.add_done_callback(self._clients.pop)
+
+    async def _serve(self, connection: socket.socket, answer: dict[str, Any] | None) -> None:
+        """Answer requests; `answer` is that to a request that was read before, if there is one."""
+        uid = _peer_uid(connection)
+        reader, writer = await asyncio.open_unix_connection(sock=connection, limit=REQUEST_MAX_BYTES)
         try:
             with suppress(ConnectionError, TimeoutError):
-                await self._converse(reader, writer)
+                if answer is not None:
+                    await self._send(writer, answer)
+                await self._converse(connection, uid, reader, writer)
         except Exception:
             _log.exception("bug while answering an operator")
         finally:
-            self._clients.discard(task)
             # What the client has not read by now it never will.
             writer.transport.abort()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        uid = _peer_uid(writer)
+    async def _converse(
+        self, connection: socket.socket, uid: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         if uid not in (0, os.geteuid()):
             await self._send(
                 writer,
@@ -141,16 +195,20 @@ class OperatorSocket:
                 return
             if not line.endswith(b"\n"):
                 return
-            await self._send(writer, await self._respond(line))
+            await self._send(writer, await self._respond(connection, line))
 
-    async def _respond(self, line: bytes) -> dict[str, Any]:
+    async def _respond(self, connection: socket.socket, line: bytes) -> dict[str, Any]:
         try:
             request = from_json(line)
         except ValueError:
             request = None
         if not isinstance(request, dict):
             return {"problem": 'a request is a JSON object in one line, such as {"what": "status"}'}
-        return await self._answer(request)
+        self._asked[connection] = request
+        try:
+            return await self._answer(request)
+        finally:
+            del self._asked[connection]
 
     async def _send(self, writer: asyncio.StreamWriter, answer: dict[str, Any]) -> None:
         """Write an answer, and wait until the client has taken all of it."""
@@ -160,9 +218,8 @@ class OperatorSocket:
             await writer.drain()
 
 
-def _peer_uid(writer: asyncio.StreamWriter) -> int:
+def _peer_uid(connection: socket.socket) -> int:
     """Return the user who connected."""
-    peer = writer.get_extra_info("socket")
-    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     _, uid, _ = _CREDENTIALS.unpack(credentials)
     return int(uid)

@@ -19,6 +19,8 @@ _HEADER: Final = ("process", "state", "pid", "up", "slots", "clients", "users", 
 #: So many columns are words; the others are numbers, and stand to the right.
 _WORDS: Final = 2
 _NOTHING: Final = "-"
+#: What was replaced, where it is not the process.
+_NEW: Final = {"supervisor": "the new program in process"}
 #: Units of time, in seconds.
 _UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 #: A front's clients are those who have not said HELLO yet.
@@ -82,7 +84,10 @@ def describe_status(status: Mapping[str, Any]) -> list[str]:
     problems = [f"{_name(each)}: {each['problem']}" for each in processes if each.get("problem")]
     lines += _section("problems", [problem for problem in problems if problem not in reasons])
     lines += _section("to make the core faster", [status["core_advice"]] if status.get("core_advice") else [])
-    lines += _section("replaced", [_replaced(each) for each in processes if each.get("replaced")])
+    replaced = [_replaced(each) for each in processes if each.get("replaced")]
+    if status.get("supervisor_replaced"):
+        replaced.append(f"supervisor {_times(status['supervisor_replaced'])}")
+    lines += _section("replaced", replaced)
     lines += _section("started again", [_restarts(each) for each in processes if each.get("restarts")])
     return lines
 
@@ -91,7 +96,7 @@ def describe_reload(answer: Mapping[str, Any]) -> list[str]:
     """Describe the answer to ``reload``."""
     replaced = answer["replaced"]
     lines = [
-        f"{plain(each['process'])} is process {each['pid']} now ({each['seconds']:.2f} s)"
+        f"{plain(each['process'])} is {_NEW.get(each['process'], 'process')} {each['pid']} now ({each['seconds']:.2f} s)"
         for each in replaced
     ]
     return lines or ["nothing was replaced"]
@@ -162,11 +167,14 @@ def _drain(drain: Mapping[str, Any]) -> str:
     )
 
 
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
+
+
 def _replaced(process: Mapping[str, Any]) -> str:
-    times = "once" if process["replaced"] == 1 else f"{process['replaced']} times"
     stats = process.get("stats", {})
     pause, not_moved = stats.get("takeover_seconds"), stats.get("not_moved_total")
-    text = f"{_name(process)} {times}"
+    text = f"{_name(process)} {_times(process['replaced'])}"
     if pause:
         text += f", the last time in {pause:.2f} s for its clients"
     if not_moved:
@@ -175,8 +183,7 @@ def _replaced(process: Mapping[str, Any]) -> str:
 
 
 def _restarts(process: Mapping[str, Any]) -> str:
-    times = "once" if process["restarts"] == 1 else f"{process['restarts']} times"
-    return f"{_name(process)} {times}; the process before this one ended with {process.get('last_end')}"
+    return f"{_name(process)} {_times(process['restarts'])}; the process before this one ended with {process.get('last_end')}"
 
 
 def _close(close: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ Its death is seen through a pidfd, which cannot be mistaken for another process;
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import signal
@@ -18,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from core.events import fields
 from core.process.control import (
@@ -54,6 +55,25 @@ class NoAnswer(Exception):
     """A child that was asked something can't answer; the message says why, and goes on after the child's name."""
 
 
+@dataclasses.dataclass(frozen=True)
+class ChildState:
+    """What another program needs to go on with a process as its own child. Times are on the monotonic clock."""
+
+    pid: int
+    #: Descriptor of this end of the control pipe.
+    control: int
+    started_at: float
+    ready: bool
+    refused: str | None
+    stats: dict[str, Any]
+    reported_at: float | None
+    stats_before: dict[str, Any]
+    reported_before: float | None
+    beats: int
+    hung: str | None
+    unsent: list[str]
+
+
 class Child:
     """One process. `on_ready(child)` is called once, and `on_exit(child)` when it has ended and `exit_code` is known."""
 
@@ -68,7 +88,63 @@ class Child:
         on_exit: Callable[[Child], None],
     ) -> None:
         """Start ``python -m module arguments --control N``. `descriptors` are passed on. Raises OSError when that fails."""
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            command = [sys.executable, "-m", module, *arguments, "--control", str(theirs.fileno())]
+            pid = _start(command, environment, (theirs.fileno(), *descriptors))
+        except OSError:
+            control.close()
+            raise
+        finally:
+            theirs.close()
+        self._begin(name, pid, control, on_ready, on_exit)
+
+    @classmethod
+    def taken_up(
+        cls, name: str, state: ChildState, on_ready: Callable[[Child], None], on_exit: Callable[[Child], None]
+    ) -> Self:
+        """Go on with a process that another program has started, which this process was."""
+        child = cls.__new__(cls)
+        child._begin(name, state.pid, socket.socket(fileno=state.control), on_ready, on_exit)
+        child.started_at = state.started_at
+        child.refused = state.refused
+        child.stats, child.reported_at = state.stats, state.reported_at
+        child.stats_before, child.reported_before = state.stats_before, state.reported_before
+        child.beats, child.hung = state.beats, state.hung
+        if state.ready:
+            child.ready = True
+            child.is_ready.set_result(None)
+        child._unsent.extend(packet.encode() for packet in state.unsent)
+        child._send()
+        return child
+
+    def to_state(self, keep: Callable[[int], int]) -> ChildState:
+        """Return what `taken_up` needs; `keep` is called with each descriptor."""
+        return ChildState(
+            self.pid,
+            keep(self._control.fileno()),
+            self.started_at,
+            self.ready,
+            self.refused,
+            self.stats,
+            self.reported_at,
+            self.stats_before,
+            self.reported_before,
+            self.beats,
+            self.hung,
+            [packet.decode() for packet in self._unsent],
+        )
+
+    def _begin(
+        self,
+        name: str,
+        pid: int,
+        control: socket.socket,
+        on_ready: Callable[[Child], None],
+        on_exit: Callable[[Child], None],
+    ) -> None:
         self.name = name
+        self.pid = pid
         #: Clock of `uptime`, in seconds.
         self.started_at = time.monotonic()
         self.ready = False
@@ -101,17 +177,9 @@ class Child:
         #: Number of a question -> who waits for the answer.
         self._questions: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._asked = 0
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control = control
         self._control.setblocking(False)
-        try:
-            command = [sys.executable, "-m", module, *arguments, "--control", str(theirs.fileno())]
-            self._process = _start(command, environment, (theirs.fileno(), *descriptors))
-        except OSError:
-            self._control.close()
-            raise
-        finally:
-            theirs.close()
-        self.pid = self._process.pid
+        # Of a process that has ended there is one too, until it is waited for.
         self._pidfd = os.pidfd_open(self.pid)
         self._loop.add_reader(self._control.fileno(), self._receive)
         self._loop.add_reader(self._pidfd, self._ended)
@@ -226,7 +294,7 @@ class Child:
 
     def _ended(self) -> None:
         self._receive()
-        self.exit_code = self._process.wait()  # it has ended, so this takes no time
+        self.exit_code = _wait(self.pid)
         self._loop.remove_reader(self._pidfd)
         self._loop.remove_reader(self._control.fileno())
         self._loop.remove_writer(self._control.fileno())
@@ -240,16 +308,22 @@ class Child:
         self._on_exit(self)
 
 
-def _start(
-    command: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int]
-) -> subprocess.Popen[bytes]:
-    """Start a process to which the terminal's signals do not get through.
-
-    A new program inherits which signals are blocked. Here they are blocked for a moment only; what comes meanwhile comes then.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINAL_SIGNALS)
+def _wait(pid: int) -> int:
+    """Return the exit code of a child that has ended, as `subprocess` has it."""
     try:
-        return subprocess.Popen(  # noqa: S603 - our own program, and no shell
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    except ChildProcessError:
+        return 0  # who reaps orphans took it for one
+
+
+def _start(command: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int]) -> int:
+    """Start a process to which the terminal's signals do not get through; its number.
+
+    A new program inherits which signals are blocked. Here these are blocked for a moment only; what comes meanwhile comes then.
+    """
+    before = signal.pthread_sigmask(signal.SIG_SETMASK, _TERMINAL_SIGNALS)
+    try:
+        process = subprocess.Popen(  # noqa: S603 - our own program, and no shell
             command,
             cwd=ROOT,
             env=environment,
@@ -258,4 +332,7 @@ def _start(
             pass_fds=descriptors,
         )
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _TERMINAL_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    # It is waited for by its number, perhaps by another program than this one: `subprocess` need not look after it.
+    process.returncode = 0
+    return process.pid

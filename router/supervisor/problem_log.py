@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from core.events import fields
@@ -29,6 +29,16 @@ class _Known(NamedTuple):
     looks: int
 
 
+class KnownState(NamedTuple):
+    """A problem that is known, of the process in a place, for another program."""
+
+    role: str
+    problem: str
+    pid: int
+    since: float
+    looks: int
+
+
 class ProblemLog:
     """Compares, at each look, what is wrong with what was; `look` once a second. `recorder` keeps what the dashboard shows."""
 
@@ -39,6 +49,18 @@ class ProblemLog:
         self._recorder = recorder
         self._clock = clock
         self._known: dict[tuple[Role, Problem], _Known] = {}
+
+    def to_state(self) -> list[KnownState]:
+        """Return what `take_up` needs."""
+        return [KnownState(role.name, problem.name, *known) for (role, problem), known in self._known.items()]
+
+    def take_up(self, state: Iterable[KnownState]) -> None:
+        """Tell nothing again that another program has told."""
+        roles = {role.name: role for role in self._roles}
+        for each in state:
+            if each.role in roles and each.problem in Problem.__members__:
+                known = _Known(each.pid, each.since, each.looks)
+                self._known[roles[each.role], Problem[each.problem]] = known
 
     def sample(self) -> None:
         """Tell what has begun and what is over since the last look."""

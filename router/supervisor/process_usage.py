@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 #: Seconds for which a count of descriptors holds that was made one by one: with 100,000 connections it takes a tenth of a second.
@@ -44,6 +45,14 @@ class Activity(NamedTuple):
     states: frozenset[str]
 
 
+class StartedState(NamedTuple):
+    """When a process was started: what has been said of it once."""
+
+    pid: int
+    start_ticks: int
+    started_at: float
+
+
 class _Known:
     """What need not be asked again about a process."""
 
@@ -67,6 +76,16 @@ class ProcessUsage:
         self._count_holds = count_holds
         #: By process number.
         self._known: dict[int, _Known] = {}
+
+    def to_state(self) -> list[StartedState]:
+        """Return what `take_up` needs."""
+        return [StartedState(pid, known.start_ticks, known.started_at) for pid, known in self._known.items()]
+
+    def take_up(self, state: Iterable[StartedState]) -> None:
+        """Tell the same of a process as another program did."""
+        for each in state:
+            known = self._known[each.pid] = _Known(each.start_ticks)
+            known.started_at = each.started_at
 
     def read(self, pid: int) -> Usage | None:
         """Read what process `pid` uses; None when it has ended, or when the kernel does not tell."""

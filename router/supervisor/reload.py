@@ -6,6 +6,8 @@ worker: start the successor -> it waits -> the old one comes to rest and gives i
                      both: nothing has happened, and the old process serves on
 
 front:  start another on the same listeners -> it accepts -> the old one accepts nothing more, and ends when it has nobody left
+
+supervisor, last of all: the process stays, and becomes another program (``router.supervisor.upgrade``)
 """
 
 from __future__ import annotations
@@ -42,6 +44,10 @@ class ReloadFailed(Exception):
     """A process was not replaced; the message is a sentence. It serves on, as do those that come after it."""
 
 
+class UpgradeFailed(Exception):
+    """The supervisor goes on with the old program; the message says why, as the end of a sentence."""
+
+
 class Host(Protocol):
     """The supervisor, as a reload sees it."""
 
@@ -58,6 +64,9 @@ class Host(Protocol):
 
     def tell_workers(self, role: Role, op: str, **values: Any) -> None:
         """Tell all workers but this one."""
+
+    async def upgrade(self, reloaded: list[dict[str, Any]]) -> None:
+        """Become the program on disk, which answers with what was `reloaded`. Returns never; raises UpgradeFailed and OSError."""
 
 
 class Reload:
@@ -99,7 +108,8 @@ class Reload:
     async def run(self) -> list[dict[str, Any]]:
         """Read the keys of tokens again, and replace all processes; what was replaced, in order.
 
-        Raises ReloadFailed when a process could not be replaced.
+        The last one is the process that this runs in, which is another program then and answers in its place. Raises ReloadFailed when a
+        process could not be replaced.
         """
         try:
             self._host.reread_keys()
@@ -127,6 +137,14 @@ class Reload:
                 seconds = round(time.monotonic() - started, 3)
                 _log.info("%s is a new process", role.name, extra=fields(pid=child.pid, seconds=seconds))
                 done.append({"process": role.name, "pid": child.pid, "seconds": seconds})
+            if self._stopped:
+                raise ReloadFailed("the server is stopping, or is drained")
+            try:
+                await self._host.upgrade(done)
+            except (UpgradeFailed, OSError) as failed:
+                raise ReloadFailed(
+                    f"the supervisor goes on with the old program, and everything else was replaced: {failed}"
+                ) from None
         finally:
             self._running = False
         return done

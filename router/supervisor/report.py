@@ -57,6 +57,8 @@ class Report:
         self._is_preparing = is_preparing
         #: When the server was started, on the monotonic clock.
         self.started_at = time.monotonic()
+        #: How often the supervisor became another program since.
+        self.replaced = 0
 
     @property
     def _settings(self) -> Settings:
@@ -76,7 +78,7 @@ class Report:
     def collector(self, usage: ProcessUsage) -> MetricsCollector:
         """Return what collects the metrics."""
         build = {"version": fastchat_version(), "python": platform.python_version(), "core": core_kind()}
-        return MetricsCollector(self._roles, usage, self._health.is_ready, build)
+        return MetricsCollector(self._roles, usage, self._health.is_ready, build, lambda: self.replaced)
 
     def in_a_line(self) -> str:
         """Return the state of everything, for the service manager."""
@@ -100,6 +102,7 @@ class Report:
             "uptime": round(time.monotonic() - self.started_at, 1),
             "settings": {name: value for name, value in self._settings.as_json().items() if name in _SHOWN},
             "drain": self._drain.status(),
+            "supervisor_replaced": self.replaced,
             "processes": [role.status() for role in self._roles],
         }
 

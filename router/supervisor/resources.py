@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from core.process.allocator import environment_of_children
@@ -13,7 +13,17 @@ from core.process.settings import PREFIX, Settings
 from router.supervisor import listeners
 from router.supervisor.data_directory import DataDirectory, create_data_directory, lock_data_directory
 from router.supervisor.preflight import Checked
-from router.supervisor.run_directory import RunDirectory, create_run_directory
+from router.supervisor.run_directory import RunDirectory, RunDirectoryState, create_run_directory
+
+
+@dataclasses.dataclass(frozen=True)
+class ResourcesState:
+    """What another program needs to go on with these; each number is a descriptor."""
+
+    listeners: list[list[int]]
+    admin_listeners: list[int]
+    run_directory: RunDirectoryState
+    lock: int | None
 
 
 class Resources:
@@ -28,6 +38,25 @@ class Resources:
         self.run_directory: RunDirectory | None = None
         #: With a store that has one.
         self.data_directory: DataDirectory | None = None
+
+    def to_state(self, keep: Callable[[int], int]) -> ResourcesState:
+        """Return what `take_up` needs; `keep` is called with each descriptor."""
+        assert self.run_directory is not None, "it is created first"
+        return ResourcesState(
+            [[keep(listener.fileno()) for listener in each] for each in self.listeners],
+            [keep(listener.fileno()) for listener in self.admin_listeners],
+            self.run_directory.to_state(keep),
+            None if self.lock is None else keep(self.lock),
+        )
+
+    def take_up(self, state: ResourcesState) -> RunDirectory:
+        """Go on with what another program has opened, whose settings these are."""
+        self.listeners = [[socket.socket(fileno=each) for each in front] for front in state.listeners]
+        self.admin_listeners = [socket.socket(fileno=each) for each in state.admin_listeners]
+        self.run_directory = RunDirectory.taken_up(state.run_directory)
+        if state.lock is not None:
+            self.data_directory = DataDirectory(self.settings.data_dir, state.lock)
+        return self.run_directory
 
     async def open_ports(self, checked: Checked) -> None:
         """Listen on the public and the admin port."""

@@ -7,6 +7,7 @@ One that has served before is never given up: the other children do their work, 
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -42,6 +43,15 @@ class GiveUp(NamedTuple):
     sentence: str
 
 
+@dataclasses.dataclass(frozen=True)
+class PolicyState:
+    """What another program needs to go on with the history of a child."""
+
+    ready_at: float | None
+    served: bool
+    crashes: int
+
+
 class RestartPolicy:
     """The history of one child, for example worker 3, over all its processes. `spread` returns numbers from 0 to 1."""
 
@@ -54,6 +64,14 @@ class RestartPolicy:
         self._served = False
         #: Deaths without a stable time in between.
         self._crashes = 0
+
+    def to_state(self) -> PolicyState:
+        """Return what `take_up` needs."""
+        return PolicyState(self._ready_at, self._served, self._crashes)
+
+    def take_up(self, state: PolicyState) -> None:
+        """Go on with the history that another program has begun."""
+        self._ready_at, self._served, self._crashes = state.ready_at, state.served, state.crashes
 
     def ready(self, now: float) -> None:
         """Note that the process has booted."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Final
 
 from core.measures import series
 from core.process.control import BUS_UNHEARD, ENDPOINTS_MISSING, MEMORY_FULL, STORE_FAILING
 from core.wire.protocol import MessageType
-from router.supervisor.children import Child
+from router.supervisor.children import Child, ChildState
 from router.supervisor.liveness import Liveness
-from router.supervisor.restart_policy import RestartPolicy
+from router.supervisor.restart_policy import PolicyState, RestartPolicy
 
 #: What `messages_per_second` is made from.
 _MESSAGES: Final = series("received_total", type=MessageType.MSG)
@@ -32,6 +34,24 @@ class Problem(StrEnum):
     MEMORY = "it takes new connections again"
     ENDPOINTS = "its sockets can be found again"
     BUS = "it has heard from all other workers"
+
+
+@dataclasses.dataclass(frozen=True)
+class RoleState:
+    """What another program needs to go on with a place."""
+
+    kind: str
+    index: int
+    policy: PolicyState
+    child: ChildState | None
+    predecessor: ChildState | None
+    generation: int
+    replaced: int
+    #: Seconds until the next process is started, where there is none.
+    restart: float | None
+    restarts: int
+    last_end: str | None
+    hangs: int
 
 
 class Role:
@@ -61,6 +81,35 @@ class Role:
         self.liveness = Liveness()
         #: Whether nobody is to fill the place any more.
         self.retired = False
+
+    def to_state(self, keep: Callable[[int], int]) -> RoleState:
+        """Return what `take_up` needs; `keep` is called with each descriptor."""
+        child, predecessor, restart = self.child, self.predecessor, self.restart
+        return RoleState(
+            self.kind,
+            self.index,
+            self.policy.to_state(),
+            None if child is None else child.to_state(keep),
+            None if predecessor is None else predecessor.to_state(keep),
+            self.generation,
+            self.replaced,
+            None if restart is None else max(0.0, restart.when() - asyncio.get_running_loop().time()),
+            self.restarts,
+            self.last_end,
+            self.hangs,
+        )
+
+    def take_up(
+        self, state: RoleState, on_ready: Callable[[Child], None], on_exit: Callable[[Child], None]
+    ) -> None:
+        """Go on with the processes and the history of another program; `restart` is the caller's."""
+        self.policy.take_up(state.policy)
+        self.generation, self.replaced = state.generation, state.replaced
+        self.restarts, self.last_end, self.hangs = state.restarts, state.last_end, state.hangs
+        if state.child is not None:
+            self.child = Child.taken_up(self.name, state.child, on_ready, on_exit)
+        if state.predecessor is not None:
+            self.predecessor = Child.taken_up(self.name, state.predecessor, on_ready, on_exit)
 
     @property
     def state(self) -> str:

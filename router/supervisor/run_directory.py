@@ -15,9 +15,10 @@ import shutil
 import stat
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 from core.placement import WORKERS_MAX
 from core.process.bus import bus_endpoint
@@ -38,6 +39,15 @@ _PATIENCE: Final = 1.5
 _RETRY: Final = 0.05
 
 
+class RunDirectoryState(NamedTuple):
+    """What another program needs to go on with the directory."""
+
+    path: str
+    #: A descriptor.
+    lock: int
+    created: list[str]
+
+
 class RunDirectory:
     """A directory of our own; `remove` it at the end."""
 
@@ -47,6 +57,15 @@ class RunDirectory:
         self._lock = lock
         #: Directories that go too if they are empty, innermost first.
         self._created = created
+
+    def to_state(self, keep: Callable[[int], int]) -> RunDirectoryState:
+        """Return what `taken_up` needs; `keep` is called with the descriptor."""
+        return RunDirectoryState(str(self.path), keep(self._lock), [*map(str, self._created)])
+
+    @classmethod
+    def taken_up(cls, state: RunDirectoryState) -> Self:
+        """Go on with the directory of another program, which this process was."""
+        return cls(Path(state.path), state.lock, [*map(Path, state.created)])
 
     def restore(self) -> bool:
         """Make it again if it was removed; whether it was. Raises ConfigurationError when the place is not ours any more.

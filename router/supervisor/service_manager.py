@@ -17,12 +17,17 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from core.events import fields
 
 _log = logging.getLogger("fastchat.supervisor")
 
+#: What the service manager has put into the environment.
+_SOCKET: Final = "NOTIFY_SOCKET"
+_INTERVAL: Final = "WATCHDOG_USEC"
+_WATCHED_PROCESS: Final = "WATCHDOG_PID"
+_VARIABLES: Final = (_SOCKET, _INTERVAL, _WATCHED_PROCESS)
 #: Seconds between two beats when nobody watches: the state may have changed.
 _BEAT: Final = 10.0
 #: Seconds that starting may take from the last beat on.
@@ -30,6 +35,13 @@ _MORE_TIME: Final = 60.0
 #: Bytes of a state: a line in what ``systemctl status`` shows.
 _STATE_MAX_BYTES: Final = 500
 _MICROSECONDS: Final = 1_000_000
+
+
+class NotifiedState(NamedTuple):
+    """What another program needs to go on: whether the server was said to be ready, and what could not be said yet."""
+
+    is_ready: bool
+    unsent: list[str]
 
 
 class ServiceManager:
@@ -46,8 +58,10 @@ class ServiceManager:
     ) -> None:
         self._loop = loop
         self._describe = describe
-        self._address = _address(environ.pop("NOTIFY_SOCKET", ""))
-        watchdog = _watchdog(environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", ""))
+        #: What was taken out, for another program that goes on in this process.
+        self.environment = {name: environ.pop(name) for name in _VARIABLES if name in environ}
+        self._address = _address(self.environment.get(_SOCKET, ""))
+        watchdog = _watchdog(self.environment.get(_INTERVAL, ""), self.environment.get(_WATCHED_PROCESS, ""))
         #: Seconds from one beat to the next.
         self._interval = watchdog / 2 if watchdog is not None else _BEAT
         self._is_watched = watchdog is not None
@@ -63,6 +77,17 @@ class ServiceManager:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.setblocking(False)
             self._beat()
+
+    def to_state(self) -> NotifiedState:
+        """Return what `take_up` needs besides the environment."""
+        return NotifiedState(self._is_ready, self._unsent)
+
+    def take_up(self, state: NotifiedState) -> None:
+        """Go on where another program has ended, perhaps in the middle of `reload`. Call it before `start`, and that after it."""
+        self._is_ready = state.is_ready
+        self._unsent = [*state.unsent]
+        if state.is_ready:
+            self._unsent.append("READY=1")
 
     def ready(self) -> None:
         """Tell that the server is ready."""

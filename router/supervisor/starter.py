@@ -44,14 +44,15 @@ class Starter:
         self._listeners = listeners
         self._keep = keep
         self._lock = lock
-        self._last_generation = 0
+        #: The number that was given last.
+        self.last_generation = 0
         for role in self._workers:
             role.generation = self.next_generation()
 
     def next_generation(self) -> int:
         """Return a number that is unique over all starts of all workers, also after a restart of the server, and higher than all before."""
-        self._last_generation = max(self._last_generation + 1, time.time_ns())
-        return self._last_generation
+        self.last_generation = max(self.last_generation + 1, time.time_ns())
+        return self.last_generation
 
     async def refresh(self) -> None:
         """Let processes that are started from now on have the compiled core of the sources as they are now, if `make run` has compiled it.
@@ -71,6 +72,11 @@ class Starter:
         if not os.path.isdir(core):  # noqa: ASYNC240 - a look at a local directory
             raise OSError(f"the core can't be compiled: {done.stderr.strip()[-_SHOWN:]}")
         self.environment = {**self.environment, "PYTHONPATH": core}
+
+    def environment_of_upgrade(self, more: Mapping[str, str]) -> dict[str, str]:
+        """Return the environment of this process, and `more`, with the core that processes get that are started now."""
+        core = {name: self.environment[name] for name in _OF_THE_CORE if name in self.environment}
+        return {**os.environ, **core, **more}
 
     def start(self, role: Role, on_ready: Callable[[Child], None], on_exit: Callable[[Child], None]) -> Child:
         """Start a process of a role. Raises OSError."""

@@ -20,6 +20,7 @@ import asyncio
 import dataclasses
 import logging
 import math
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -32,35 +33,34 @@ from core.auth.tokens import load_verifier
 from core.events import fields
 from core.process.capacity import limits_of_container
 from core.process.control import EXIT_CONFIGURATION, LOG_LEVEL, RELOAD_KEYS, WORKER_GONE
-from core.process.logs import set_log_level
+from core.process.logs import flush_logs, set_log_level
 from core.process.settings import ConfigurationError, Settings
-from router.admin.dashboard import Dashboard
+from router.admin.columns import SUPERVISOR
 from router.admin.metrics import MetricsPage
-from router.admin.port import AdminServer, parse_admin_hosts
 from router.admin.recorder import Recorder
 from router.operator.operations import Operations
-from router.operator.socket import OperatorSocket
 from router.supervisor import preflight
-from router.supervisor.build import core_advice, core_kind
+from router.supervisor.build import core_advice, core_kind, fastchat_version
 from router.supervisor.children import Child
 from router.supervisor.draining import Drain
 from router.supervisor.file_preparation import FilePreparation
+from router.supervisor.handed_on import HandedOn
 from router.supervisor.hang_watch import HangWatch
 from router.supervisor.health import Health, Phase
+from router.supervisor.operator_access import OperatorAccess
 from router.supervisor.orphans import reap_orphans
 from router.supervisor.problem_log import ProblemLog
 from router.supervisor.process_usage import ProcessUsage
-from router.supervisor.reload import Reload
+from router.supervisor.reload import Reload, UpgradeFailed
 from router.supervisor.report import Report
 from router.supervisor.resources import Resources
 from router.supervisor.restart_policy import CannotBoot, GiveUp
 from router.supervisor.roles import FRONT, WORKER, Role
-from router.supervisor.run_directory import OPERATOR_SOCKET
-from router.supervisor.run_directory_watch import RunDirectoryWatch
 from router.supervisor.service_manager import ServiceManager
 from router.supervisor.starter import Starter
 from router.supervisor.stopping import stop_children
 from router.supervisor.terminal import Terminal
+from router.supervisor.upgrade import SIGNALS, become, check, handle_signals, signals_blocked
 
 _log = logging.getLogger("fastchat.supervisor")
 
@@ -76,15 +76,13 @@ _SAME_SIGNAL: Final = 1.0
 class Supervisor:
     """The whole server. Create it within its event loop, then `run` it once."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, state: HandedOn | None = None) -> None:
+        """`state` is what the program has handed on that this process was, if it was one; the settings are from there then."""
         self._loop = asyncio.get_running_loop()
         self._resources = Resources(settings)
         self._roles = [Role(WORKER, index) for index in range(settings.workers)]
         self._roles += [Role(FRONT, index) for index in range(settings.fronts)]
         self._file_preparation = FilePreparation()
-        self._admin: AdminServer | None = None
-        self._operators: OperatorSocket | None = None
-        self._run_directory_watch: RunDirectoryWatch | None = None
         self._health = Health(self._roles, self._phase, self._problems)
         #: What the processes use.
         self._usage = ProcessUsage()
@@ -106,25 +104,39 @@ class Supervisor:
             self._phase,
             lambda: self._file_preparation.child is not None,
         )
+        self._access = OperatorAccess(self._resources, self._recorder.samples, self._report.status)
         #: Who started this process and wants to know how it is, such as systemd.
         self._service_manager = ServiceManager(self._loop, self._report.in_a_line)
         # What the store in memory has would be gone with the process.
         replaceable = [role for role in self._roles if role.kind == FRONT or settings.store != "memory"]
         self._reload = Reload(self, replaceable, self._service_manager, self._drain.joined)
-        self._terminal = Terminal(self._loop, partial(self._stop_for, "the terminal was closed"))
+        closed = partial(self._stop_for, "the terminal was closed")
+        self._terminal = Terminal(self._loop, closed, None if state is None else state.terminal)
         #: Whether everybody was ready once, and the operator was told.
         self._announced = False
+        self._state = state
+        if state is not None:
+            self._announced = state.announced
+            self._report.started_at, self._report.replaced = state.started_at, state.replaced + 1
+            self._service_manager.take_up(state.notified)
+            self._usage.take_up(state.started)
+            self._recorder.take_up(state.recorder)
+            self._problem_log.take_up(state.problems)
 
     async def run(self) -> int:
         """Serve until told to stop; the exit code. Raises ConfigurationError when the server can't be started like this, and CannotBoot."""
         self._loop.add_signal_handler(signal.SIGINT, self._stop_for, signal.SIGINT.name)
         self._loop.add_signal_handler(signal.SIGTERM, self._stop_for, signal.SIGTERM.name, True)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload.on_hang_up)
+        if self._state is not None:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         self._service_manager.start()
         self._loop.call_later(_CHECK_INTERVAL, self._check)
         self._hang_watch.start()
         try:
-            prepare = self._loop.create_task(self._prepare())
+            prepare = self._loop.create_task(
+                self._prepare() if self._state is None else self._resume(self._state)
+            )
             await asyncio.wait((prepare, self._end), return_when=asyncio.FIRST_COMPLETED)
             if not prepare.done():
                 prepare.cancel()
@@ -132,9 +144,6 @@ class Supervisor:
                     await prepare
             else:
                 await prepare
-                _log.info("the core is %s", core_kind(), extra=fields(reason=core_advice()))
-                for role in self._roles:
-                    self._start(role)
             return await self._end
         finally:
             self._service_manager.stopping()
@@ -160,43 +169,109 @@ class Supervisor:
             _log.warning("%s", warning)
         preflight.raise_descriptor_limit()
         await resources.open_ports(checked)
-        self._admin = self._admin_server()
-        await self._admin.start()
-        self._recorder.start()
+        await self._start_admin()
         run_directory = await resources.create_run_directory()
-        operations = Operations(
-            resources.settings,
-            self._roles,
-            self._report.status,
-            self.set_log_level,
-            self.drain,
-            self._reload.run,
-        )
-        self._operators = OperatorSocket(run_directory.path / OPERATOR_SOCKET, operations.answer)
-        await self._operators.start()
-        self._run_directory_watch = RunDirectoryWatch(run_directory, self._operators)
+        await self._access.start_operators(run_directory, self._operations().answer)
         environment = resources.environment_of_children()
         await resources.lock_data_directory()
         if resources.data_directory is not None:
             workers = resources.settings.workers
             await self._file_preparation.run(resources.data_directory, workers, environment)
-        self.starter = Starter(self._roles, environment, resources.listeners, resources.keep, resources.lock)
+        self._make_starter()
+        for role in self._roles:
+            self._start(role)
 
-    def _admin_server(self) -> AdminServer:
-        settings = self._resources.settings
-        dashboard = Dashboard(self._recorder.samples, self._report.status)
+    async def _start_admin(self, instance: str | None = None) -> None:
         metrics = MetricsPage(self._report.collector(self._usage))
-        routes = [*self._health.routes(), *metrics.routes(), *dashboard.routes()]
-        names = parse_admin_hosts(settings.admin_hosts)
-        listeners = self._resources.admin_listeners
-        return AdminServer(settings.admin_host, listeners, self._report.status, routes, names)
+        await self._access.start_admin([*self._health.routes(), *metrics.routes()], instance)
+        self._recorder.start()
+
+    def _operations(self) -> Operations:
+        report, settings = self._report, self._resources.settings
+        return Operations(
+            settings, self._roles, report.status, self.set_log_level, self.drain, self._reload.run
+        )
+
+    def _make_starter(self) -> None:
+        resources = self._resources
+        environment = resources.environment_of_children()
+        self.starter = Starter(self._roles, environment, resources.listeners, resources.keep, resources.lock)
+        _log.info("the core is %s", core_kind(), extra=fields(reason=core_advice()))
+
+    # -- Another program in the same process (``router.supervisor.upgrade``) --
+
+    async def upgrade(self, reloaded: list[dict[str, Any]]) -> None:
+        """See ``router.supervisor.reload.Host``."""
+        since = time.monotonic()
+        environment = self.starter.environment_of_upgrade(self._service_manager.environment)
+        await check(self._hand_on(since, reloaded, []).to_json(), environment)
+        try:
+            await self._access.go_quiet()
+            with signals_blocked():
+                await handle_signals()
+                if self._phase() is not Phase.SERVING:
+                    raise UpgradeFailed(f"the server is {self._phase()}")
+                flush_logs()
+                descriptors: list[int] = []
+                state = self._hand_on(since, reloaded, descriptors)
+                become(state.to_json(), descriptors, environment)
+        finally:
+            self._access.go_on()
+
+    def _hand_on(self, since: float, reloaded: list[dict[str, Any]], descriptors: list[int]) -> HandedOn:
+        """Return everything that is to go on; the numbers of the descriptors are added to `descriptors`."""
+
+        def keep(descriptor: int) -> int:
+            descriptors.append(descriptor)
+            return descriptor
+
+        terminal = self._terminal.descriptor
+        return HandedOn(
+            program=fastchat_version(),
+            since=since,
+            reloaded=reloaded,
+            started_at=self._report.started_at,
+            replaced=self._report.replaced,
+            settings=self._resources.settings.as_json(),
+            resources=self._resources.to_state(keep),
+            access=self._access.to_state(keep),
+            roles=[role.to_state(keep) for role in self._roles],
+            last_generation=self.starter.last_generation,
+            announced=self._announced,
+            notified=self._service_manager.to_state(),
+            terminal=terminal if terminal == -1 else keep(terminal),
+            recorder=self._recorder.to_state(),
+            started=self._usage.to_state(),
+            problems=self._problem_log.to_state(),
+            descriptors=descriptors,
+        )
+
+    async def _resume(self, state: HandedOn) -> None:
+        """Go on where the program has ended that this process was."""
+        self._state = None
+        run_directory = self._resources.take_up(state.resources)
+        self._make_starter()
+        roles = {(role.kind, role.index): role for role in self._roles}
+        for each in state.roles:
+            role = roles[each.kind, each.index]
+            role.take_up(each, partial(self._ready, role), self.on_exit(role))
+            if role.child is None:
+                role.restart = self._loop.call_later(each.restart or 0.0, self._start, role)
+        self.starter.last_generation = state.last_generation
+        # A page of another version has to be loaded again.
+        await self._start_admin(state.access.instance if state.program == fastchat_version() else None)
+        seconds = round(time.monotonic() - state.since, 3)
+        _log.info("the supervisor is a new program", extra=fields(pid=os.getpid(), seconds=seconds))
+        supervisor = {"process": SUPERVISOR, "pid": os.getpid(), "seconds": seconds}
+        answer, reloaded = self._operations().answer, [*state.reloaded, supervisor]
+        self._access.take_up_operators(run_directory, answer, state.access, reloaded)
+        self._announce_when_connected(time.monotonic() + _BUS_PATIENCE)
 
     # -- Children --
 
     def _start(self, role: Role) -> None:
         role.restart = None
-        if self._run_directory_watch is not None:
-            self._run_directory_watch.check()
+        self._access.check()
         try:
             role.child = self.starter.start(role, partial(self._ready, role), self.on_exit(role))
         except OSError as error:
@@ -248,8 +323,7 @@ class Supervisor:
             return
         self._loop.call_later(_CHECK_INTERVAL, self._check)
         reap_orphans([child.pid for child in self._children()])
-        if self._run_directory_watch is not None:
-            self._run_directory_watch.check()
+        self._access.check()
         if self._announced:
             self._problem_log.sample()
 
@@ -347,12 +421,7 @@ class Supervisor:
         await stop_children(self._children(FRONT))
         await stop_children(self._children(WORKER))
         await stop_children(self._children(None))
-        if self._run_directory_watch is not None:
-            await self._run_directory_watch.stop()
-        if self._operators is not None:
-            await self._operators.stop()
-        if self._admin is not None:
-            await self._admin.stop()
+        await self._access.stop()
         self._resources.close()
 
     def _children(self, kind: str | None = None) -> list[Child]:
@@ -377,8 +446,8 @@ class Supervisor:
 
     def _problems(self) -> list[str]:
         """Return what is wrong with what the processes share, a sentence each."""
-        watch = self._run_directory_watch
-        return [watch.problem] if watch is not None and watch.problem is not None else []
+        problem = self._access.problem
+        return [problem] if problem is not None else []
 
     def _phase(self) -> Phase:
         if self._end.done():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from core.process.configuration import Origin
 from router.operator.text import (
     WIDTH,
+    describe_reload,
     describe_settings,
     describe_status,
     describe_user,
@@ -136,12 +137,25 @@ def test_a_server_that_is_not() -> None:
 def test_a_server_whose_processes_were_replaced() -> None:
     stats = {"takeover_seconds": 0.071, "not_moved_total": 2}
     replaced = [process("worker", 0, replaced=3, stats=stats), process("front", 0, replaced=1)]
-    lines = describe_status(status(processes=replaced))
+    lines = describe_status(status(processes=replaced, supervisor_replaced=3))
     assert lines[lines.index("replaced:") + 1 :] == [
         "  worker 0 3 times, the last time in 0.07 s for its clients; connections that",
         "    could not be moved: 2",
         "  front 0 once",
+        "  supervisor 3 times",
     ]
+
+
+def test_a_reload() -> None:
+    replaced = [
+        {"process": "worker 0", "pid": 12, "seconds": 0.34},
+        {"process": "supervisor", "pid": 7, "seconds": 1.5},
+    ]
+    assert describe_reload({"replaced": replaced}) == [
+        "worker 0 is process 12 now (0.34 s)",
+        "supervisor is the new program in process 7 now (1.50 s)",
+    ]
+    assert describe_reload({"replaced": []}) == ["nothing was replaced"]
 
 
 def test_a_server_that_is_drained() -> None:

@@ -61,7 +61,7 @@ def test_the_new_process_takes_the_place_of_the_old_one(directory: Path) -> None
         before = running.status("worker 0")
         told = reload(running)
         after = running.status("worker 0")
-        assert [each["process"] for each in told] == ["worker 0", "front 0"]
+        assert [each["process"] for each in told] == ["worker 0", "front 0", "supervisor"]
         assert (after["pid"], after["state"]) == (told[0]["pid"], "ready")
         assert after["generation"] > before["generation"]
         assert (after["restarts"], after["replaced"]) == (0, 1)
