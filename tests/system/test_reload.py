@@ -101,21 +101,27 @@ def test_two_people_chat_on_and_see_nothing_of_it(server: Server, pair: tuple[Ra
         pass
     for client in pair:
         client.everything()
+    began = time.monotonic()
     ann.say("TYPING", is_typing=True)
     bob.receive("TYPING", is_typing=True)
     bob.say("TYPING", is_typing=True)
     ann.receive("TYPING", is_typing=True)
     reload_well(server)
-    for client in pair:
-        for kind, data in client.everything():
-            # Somebody else may have left.
-            assert kind == "PRESENCE", data
+    came = [*ann.everything(), *bob.everything()]
+    # On a machine that is very busy nobody types any more by then.
+    still_types = time.monotonic() - began < TYPING_EXPIRY
+    for kind, data in came:
+        # Somebody else may have left.
+        assert kind == "PRESENCE" or (kind == "TYPING" and not still_types), data
+        if kind == "PRESENCE":
             assert not {ann.user_id, bob.user_id} & {user["user_id"] for user in data["users"]}, data
-    bob.say("TYPING", is_typing=False)
-    ann.receive("TYPING", is_typing=False)
+    if still_types:
+        bob.say("TYPING", is_typing=False)
+        ann.receive("TYPING", is_typing=False)
     chat(ann, bob, "after")
-    # Ann was shown as typing, and her message ended that.
-    assert [data["is_typing"] for kind, data in bob.everything() if kind == "TYPING"] == [False]
+    if still_types:
+        # Ann was shown as typing, and her message ended that.
+        assert [data["is_typing"] for kind, data in bob.everything() if kind == "TYPING"] == [False]
     ann.socket.close()
     assert bob.receive("PRESENCE")["users"] is not None
 

@@ -15,6 +15,7 @@ import sysconfig
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Final
@@ -83,6 +84,16 @@ def reload(server: ServerProcess) -> list[dict[str, Any]]:
     return replaced
 
 
+def reload_beside(server: ServerProcess, client: RawClient) -> list[dict[str, Any]]:
+    """The same, while a client is served."""
+    with ThreadPoolExecutor(1) as executor:
+        done = executor.submit(reload, server)
+        while not done.done():
+            is_served(client)  # at most once a second
+            wait([done], timeout=1.5)
+        return done.result()
+
+
 def refused(server: ServerProcess) -> str:
     """Why it can't be reloaded."""
     with pytest.raises(Refused) as caught:
@@ -141,7 +152,7 @@ def test_the_process_stays_and_runs_the_program_on_disk(directory: Path, program
         program.change(
             "router/supervisor/build.py", 'return version("fastchat")', 'return version("fastchat") + "+new"'
         )
-        told = reload(server)
+        told = reload_beside(server, client)
         names = [each["process"] for each in told]
         assert names == ["worker 0", "worker 1", "front 0", "supervisor"]
         assert told[-1]["pid"] == server.process.pid
@@ -162,12 +173,11 @@ def test_the_process_stays_and_runs_the_program_on_disk(directory: Path, program
         events = [event["text"] for event in after["events"]]
         assert events[: len(before["events"])] == [event["text"] for event in before["events"]]
         assert events[-1] == "the supervisor runs a new program"
-        is_served(client)
 
         wait_until(lambda: len(server.descendants()) == 3, "those that were replaced to end")
         files = open_files(server.process.pid)
         for number in (2, 3):
-            reload(server)
+            reload_beside(server, client)
             assert server.get("/status")[1]["supervisor_replaced"] == number
             assert samples(server)["instance"] == after["instance"], "its page goes on"
             wait_until(lambda: len(server.descendants()) == 3, "those that were replaced to end")

@@ -222,13 +222,13 @@ def served(directory: Path) -> Sandbox:
             pytest.skip("strace may not trace here")
         assert ready is not None, said
         asyncio.run(chat(ready["url"]))
-        for number in (signal.SIGHUP, signal.SIGTERM):
-            os.kill(int(ready["pid"]), number)
-            wait_until(
-                lambda: number.name in (directory / "server.log").read_text(),  # noqa: B023
-                "the signal to arrive",
-                TIMEOUT,
-            )
+        os.kill(int(ready["pid"]), signal.SIGHUP)
+        wait_until(
+            lambda: "the supervisor is a new program" in (directory / "server.log").read_text(),
+            "all processes to be replaced",
+            TIMEOUT,
+        )
+        os.kill(int(ready["pid"]), signal.SIGTERM)
         assert process.wait(TIMEOUT) == 0
     finally:
         if process.poll() is None:
