@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any, Final
 
 from core.chat.shard import Shard
-from core.chat.succession import SHARD, begin, resume
+from core.chat.succession import SHARD, gather, resume
 from core.events import fields
 from core.process.child import ControlPipe
 from core.process.control import WAITING
@@ -105,7 +105,7 @@ class Successor:
         content: dict[str, Any] = from_json(packet.body)
         record, states = content["core"], content["connections"]
         if record["kind"] == SHARD:
-            begin(self._shard, record, now)
+            gather(self._shard, [record])
             return
         sessions = record.get("sessions", [])
         inherited = [

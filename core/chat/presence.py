@@ -12,10 +12,11 @@ and may ask after people with whom they have a chat.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from core.chat.envelope import Record, RecordKind
 from core.chat.exchange import Exchange
+from core.chat.presence_records import NOTHING_KNOWN
 from core.chat.ratelimit import rate_limited
 from core.chat.stalls import later
 from core.wire import codec
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from core.chat.user import Device, User
     from core.process.settings import Settings
 
-#: A version that no snapshot has: nothing is known of that worker yet.
-_NOTHING_KNOWN: Final = -1
-
 
 class _Replica:
     """What one other worker has announced."""
@@ -44,7 +42,7 @@ class _Replica:
 
     def __init__(self) -> None:
         self.generation = 0
-        self.version = _NOTHING_KNOWN
+        self.version = NOTHING_KNOWN
         self.users: set[str] = set()
 
 
@@ -136,7 +134,7 @@ class Presence:
     @property
     def unheard(self) -> int:
         """Other workers of which nothing is known yet: nothing has come from the processes that fill their places now."""
-        return sum(replica.version == _NOTHING_KNOWN for replica in self._replicas.values())
+        return sum(replica.version == NOTHING_KNOWN for replica in self._replicas.values())
 
     def named(self, user: User) -> None:
         """Note that `user`, who has a connection, may have a new name."""
@@ -243,7 +241,7 @@ class Presence:
         """Note that that process is dead: its users have the grace to come back to the next one."""
         replica = self._replicas[worker]
         if replica.generation == generation:
-            replica.version = _NOTHING_KNOWN
+            replica.version = NOTHING_KNOWN
             for user_id in replica.users:
                 self._leaving.setdefault(user_id, now + PRESENCE_GRACE)
 
@@ -273,18 +271,7 @@ class Presence:
         for user_id in gone:
             del self._leaving[user_id]
             self._leave(user_id)
-        if self._everyone and self._changed:
-            for session in self._sessions:
-                if session.presence_revision != self._revision:
-                    self._dirty[session] = None
-                    if session.presence_changes is not None:
-                        told = session.presence_revision
-                        session.presence_changes.update(
-                            (user_id, name)
-                            for user_id, (name, revision) in self._changed.items()
-                            if revision > told
-                        )
-        self._changed.clear()
+        self.mark_changes()
         self._switch_mode()
         due_sessions = [
             session for session in self._dirty if session.presence_told + PRESENCE_INTERVAL <= now
@@ -305,12 +292,32 @@ class Presence:
             if not replica.users:
                 replica.users.clear()
 
+    def mark_changes(self) -> None:
+        """Note who must be told of the changes since the last time, while everybody sees everybody."""
+        if self._everyone and self._changed:
+            for session in self._sessions:
+                if session.presence_revision != self._revision:
+                    self._dirty[session] = None
+                    if session.presence_changes is not None:
+                        told = session.presence_revision
+                        session.presence_changes.update(
+                            (user_id, name)
+                            for user_id, (name, revision) in self._changed.items()
+                            if revision > told
+                        )
+        self._changed.clear()
+
     # -- For a successor --
 
     @property
     def unpublished(self) -> int:
         """How many joins and leaves the other workers are not told yet."""
         return len(self._joined) + len(self._left)
+
+    @property
+    def owed(self) -> int:
+        """How many workers have missed something, and are not told yet."""
+        return len(self._owed)
 
     def export(self) -> dict[str, Any]:
         """Return what is known of everybody, with `unpublished` at 0. The users who live here come one by one (`restore_user`)."""

@@ -31,6 +31,11 @@ class Streams:
         #: worker -> since when envelopes wait, and these in order.
         self._held: dict[int, tuple[float, list[bytes]]] = {}
 
+    @property
+    def held(self) -> int:
+        """From how many workers envelopes wait."""
+        return len(self._held)
+
     def block(self, worker: int) -> None:
         """Take nothing from a worker until `unblock`: what it has sent to the predecessor comes first."""
         self._blocked.add(worker)

@@ -10,6 +10,7 @@ usual cast, two users on one shard or on two.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import random
@@ -22,8 +23,9 @@ from typing import Any, Final
 
 from core.auth.tokens import TokenVerifier
 from core.chat.envelope import pack_envelope
+from core.chat.session import Session
 from core.chat.shard import Shard
-from core.chat.succession import begin, export, resume, unfinished
+from core.chat.succession import SHARD, divide, export, gather, resume, unfinished
 from core.placement import Placement
 from core.process.settings import Settings
 from core.wire.frames import FrameError
@@ -343,9 +345,13 @@ class World:
         """Let time pass, with the ticks that a worker has."""
         for _ in range(max(1, round(seconds / step))):
             self.now += step
-            for shard in self.shards:
-                shard.tick(self.now)
-            self.settle()
+            self.tick()
+
+    def tick(self) -> None:
+        """Let each worker do what is due by now."""
+        for shard in self.shards:
+            shard.tick(self.now)
+        self.settle()
 
     def stand_still(self, seconds: float) -> None:
         """All workers are suspended for so long, and go on: what came meanwhile is there before their next tick."""
@@ -404,28 +410,65 @@ class World:
 
     def export(self, index: int) -> Taken:
         """What a worker gives to its successor, and the devices that each record is about, in their order."""
-        shard = self.shards[index]
-        devices = {
+        devices = self._devices_of(index)
+        return [
+            (json.loads(json.dumps(record)), [devices[session] for session in sessions])
+            for record, sessions in export(self.shards[index], devices, self.now)
+        ]
+
+    def _devices_of(self, index: int) -> dict[Session, Device]:
+        return {
             device.session: device
             for device in self.devices
             if device.open and self.placement.worker_of(device.user_id) == index
         }
-        return [
-            (json.loads(json.dumps(record)), [devices[session] for session in sessions])
-            for record, sessions in export(shard, devices, self.now)
-        ]
+
+    def resize(self, workers: int, change: Callable[[Taken], None] | None = None) -> None:
+        """Replace all workers, which must be quiet, by so many that take their connections over, in whatever order these come.
+
+        `change` may change what one of them is given.
+        """
+        self.settle()
+        parts: list[Taken] = [[] for _ in range(workers)]
+        for index, shard in enumerate(self.shards):
+            assert unfinished(shard, resize=True) is None
+            devices = self._devices_of(index)
+            for worker, (record, sessions) in divide(shard, devices, workers, self.now):
+                taken = json.loads(json.dumps(record)), [devices[session] for session in sessions]
+                parts[worker].append(taken)
+        assert not any(self.in_transit.values())
+        assert not any(store.waiting for store in self.stores)
+        self._place_anew(workers)
+        for index, part in enumerate(parts):
+            random.Random(workers).shuffle(part)
+            if change is not None:
+                change(part)
+            self.resume(index, part)
+        self.settle()
+
+    def _place_anew(self, workers: int) -> None:
+        """Put new shards in the place of all, each with what is stored of its users."""
+        self.settings = dataclasses.replace(self.settings, workers=workers)
+        self.placement = Placement(workers)
+        stored = [item for store in self.stores for item in store.records.items()]
+        self.stores = [RecordingStore() for _ in range(workers)]
+        for user_id, record in stored:
+            self.store_of(user_id).records[user_id] = record
+        self.buses = [RecordingBus(self, index) for index in range(workers)]
+        self.shards = [self._shard(index) for index in range(workers)]
 
     def resume(self, index: int, taken: Taken) -> None:
         """Give a new worker what `export` has returned, and let it go on. Nothing holds a connection that it makes."""
         shard = self.shards[index]
-        begin(shard, taken[0][0], self.now)
+        gather(shard, [record for record, _ in taken if record["kind"] == SHARD])
         resumed: list[float] = []
-        for record, devices in taken[1:]:
+        others = [(record, devices) for record, devices in taken if record["kind"] != SHARD]
+        for record, devices in others:
             for device in devices:
                 device.held_until = 0.0
                 device.session = shard.connect(device, device.user_id, 0, self.now)
             resume(shard, record, [device.session for device in devices], resumed.append, self.now)
-        while len(resumed) < len(taken) - 1:
+        while len(resumed) < len(others):
             shard.end_turn(self.now)
         shard.start()
 

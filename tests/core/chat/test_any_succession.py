@@ -1,4 +1,5 @@
-"""Any conversation, twice: once with workers that are replaced by successors, and once without. No client can tell the two apart.
+"""Any conversation, twice: once with workers that are replaced by successors, or by more or fewer, and once without. No client can tell
+the two apart.
 
 Each client notes all that comes to it, and when: frames, pings, a close, and until when it is not read from. One thing may differ. Memory
 has the last messages, and users who have left not long ago, and answers at once; a successor has to ask the store, which answers in its
@@ -13,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.wire.protocol import CAPABILITIES
+from core.wire.protocol import CAPABILITIES, PRESENCE_GRACE, PRESENCE_INTERVAL
 from tests.core.noting import Event, Noting
 from tests.core.world import World
 from tests.examples import examples
@@ -61,7 +62,7 @@ class Conversation:
         """All that came to each client."""
         for step in steps:
             live = [client for client in self.clients if client.open]
-            if step.what in ("come", "pass_time", "wait_long", "succeed", "purge"):
+            if step.what in ("come", "pass_time", "wait_long", "succeed", "resize", "purge"):
                 getattr(self, step.what)(step)
             elif live:
                 client = live[step.who % len(live)]
@@ -199,6 +200,60 @@ class Conversation:
         client.leave()
 
 
+class Resized(Conversation):
+    """A conversation in which the number of workers changes.
+
+    What comes from another worker comes a tick later than from the same one, and clients are told only once a second who is online. So
+    there are two ticks at each moment, and who comes, goes, or has a new name does not do so within the same second as another one.
+    """
+
+    def __init__(self, workers: int, presence: str, resize: bool) -> None:
+        super().__init__(workers, presence, resize)
+        #: When clients are told of somebody.
+        self._changes: list[float] = []
+
+    def resize(self, step: Step) -> None:
+        """All workers are replaced by others of another number, in one of the two conversations."""
+        self.world.settle()
+        if self.succeeds:
+            self.world.resize(1 + step.number % 4)
+
+    def wait_long(self, step: Step) -> None:
+        self._pass_time((6.0, 16.0, 61.0, 130.0)[step.number % 4], _APART)
+
+    def come(self, step: Step) -> None:
+        self._change_in(0.0)
+        super().come(step)
+
+    def hello(self, client: Client, step: Step) -> None:
+        self._change_in(0.0)
+        super().hello(client, step)
+
+    def leave(self, client: Client, step: Step) -> None:
+        self._change_in(PRESENCE_GRACE)
+        if client.open:
+            super().leave(client, step)
+
+    def nonsense(self, client: Client, step: Step) -> None:
+        self._change_in(PRESENCE_GRACE)
+        super().nonsense(client, step)
+
+    def _change_in(self, seconds: float) -> None:
+        """Wait until nothing else changes when something does that happens now."""
+        while any(abs(self.world.now + seconds - at) < 2.0 * _APART for at in self._changes):
+            self._pass_time(_APART, _APART)
+        self._changes.append(self.world.now + seconds)
+
+    def _pass_time(self, seconds: float, step: float) -> None:
+        self.world.settle()
+        for _ in range(max(1, round(seconds / step))):
+            self.world.pass_time(step, step)
+            self.world.tick()
+
+
+#: Seconds in which clients are told once who has left, and some more.
+_APART: Final = 1.2 * PRESENCE_INTERVAL
+
 #: What happens, by how often it does.
 _STEPS = st.builds(
     Step,
@@ -234,6 +289,23 @@ _BEGIN: Final = [
 ]
 
 
+def _by_peer(event: Event) -> tuple[float, str]:
+    """When it came and whom it is about."""
+    at, what, value = event
+    if what != "frame":
+        return at, ""
+    data = value["data"]
+    return at, next((data[field] for field in ("from", "to", "user_id") if field in data), "")
+
+
+def _events(events: list[Event]) -> list[Event]:
+    """What came to a client, in an order that does not depend on where others live: at the same moment, by whom it is about."""
+    for _, what, value in events:
+        if what == "frame" and value["type"] == "PRESENCE":
+            value["data"]["users"].sort(key=lambda user: user["user_id"])
+    return sorted(events, key=_by_peer)
+
+
 @settings(max_examples=examples(40))
 @given(
     st.integers(1, 2),
@@ -248,3 +320,20 @@ def test_no_client_can_tell_whether_a_worker_was_replaced(
     came = Conversation(workers, presence, True).run(script)
     for one, other in zip(came, expected, strict=True):
         assert one == other
+
+
+@settings(max_examples=examples(20))
+@given(
+    st.integers(1, 3),
+    st.sampled_from(["auto", "auto", "contacts"]),
+    st.lists(_STEPS | st.builds(Step, st.just("resize"), number=st.integers(0, 3)), min_size=20, max_size=40),
+)
+def test_no_client_can_tell_whether_the_number_of_workers_changed(
+    workers: int, presence: str, steps: list[Step]
+) -> None:
+    """What is on its way at the same time from several workers, or from one, comes in one order or another, so nothing is."""
+    script = [step._replace(settle=True) for step in [*_BEGIN, *steps]]
+    expected = Resized(workers, presence, False).run(script)
+    came = Resized(workers, presence, True).run(script)
+    for one, other in zip(came, expected, strict=True):
+        assert _events(one) == _events(other)

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from core.chat.mailbox import CACHE_MAX
-from core.chat.succession import FORMAT, begin, resume, unfinished
+from core.chat.succession import FORMAT, gather, resume, unfinished
 from core.wire.protocol import CONTENT_MAX, HELLO_DEADLINE, PRESENCE_GRACE, CloseCode
 from tests.core.world import Device, Pair, Taken, World
 
@@ -30,7 +30,7 @@ def _successor(world: World, index: int) -> Taken:
 def _resume(world: World, index: int, taken: Taken) -> list[float]:
     """Give a new worker what the one before has exported; when each record was through, as time goes on."""
     shard, through = world.shards[index], list[float]()
-    begin(shard, taken[0][0], world.now)
+    gather(shard, [taken[0][0]])
     for record, devices in taken[1:]:
         for device in devices:
             device.session = shard.connect(device, device.user_id, 0, world.now)
@@ -282,7 +282,7 @@ def test_another_format_is_refused_with_a_sentence(kind: str) -> None:
     record: dict[str, Any] = {"format": FORMAT + 1, "kind": kind}
     with pytest.raises(ValueError, match=r"a record of format 1 was expected, and one of format 2 came"):
         if kind == "shard":
-            begin(shard, record, 0.0)
+            gather(shard, [record])
         else:
             resume(shard, record, [], print, 0.0)
 
@@ -291,7 +291,7 @@ def test_other_kinds_and_numbers_of_connections_are_refused() -> None:
     world = World(1)
     shard = world.shards[0]
     with pytest.raises(ValueError, match=r"of kind shard was expected, and one of kind 'user' came"):
-        begin(shard, {"format": FORMAT, "kind": "user"}, world.now)
+        gather(shard, [{"format": FORMAT, "kind": "user"}])
     with pytest.raises(
         ValueError, match=r"of kind user or stranger was expected, and one of kind 'shard' came"
     ):
