@@ -12,6 +12,8 @@ all of its, also those that wait in its backlogs, and exits 0 |
 | | log_level | level | log from this level on (``core.process.logs``) |
 | | reload_keys | | read the keys of tokens again (``core.auth.keys``) |
 | supervisor -> front | leave | | accept no more connections, and exit 0 when the last one has ended (``router.front.front``) |
+| | resize | workers | hand over to so many workers from now on; no worker takes sockets until `resized` has come |
+| front -> supervisor | resized | workers | clients wait for so many workers now |
 | supervisor -> worker | worker_gone | worker, generation, next | that process is dead; `next` is the one in its place |
 | | succeed | path | give everything to the process that waits at `path` (``core.process.succession``), and end |
 | | worker_succeeded | worker, generation | another process takes the place of that worker's: send to it from now on |
@@ -42,6 +44,8 @@ RELOAD_KEYS: Final = "reload_keys"
 WORKER_GONE: Final = "worker_gone"
 SUCCEED: Final = "succeed"
 LEAVE: Final = "leave"
+RESIZE: Final = "resize"
+RESIZED: Final = "resized"
 WORKER_SUCCEEDED: Final = "worker_succeeded"
 WAITING: Final = "waiting"
 LEAVING: Final = "leaving"

@@ -156,6 +156,12 @@ class AddressLimits:
             self.leave(slot)
         self._workers[worker] = _Told()
 
+    def resize(self, workers: int) -> None:
+        """Note that so many workers have taken the place of all others, and have told nothing yet."""
+        for worker in range(len(self._workers)):
+            self.worker_gone(worker)
+        self._workers = [_Told() for _ in range(workers)]
+
     # -- What there is to tell --
 
     def sizes(self) -> Mapping[str, int]:

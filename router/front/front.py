@@ -36,7 +36,17 @@ from core.chat.stalls import Stalls
 from core.events import fields
 from core.process.allocator import Allocator
 from core.process.child import ControlPipe, reload_keys, run_child
-from core.process.control import DRAIN, LEAVE, READY, RELOAD_KEYS, RESTART_REASON, STATS, STOP
+from core.process.control import (
+    DRAIN,
+    LEAVE,
+    READY,
+    RELOAD_KEYS,
+    RESIZE,
+    RESIZED,
+    RESTART_REASON,
+    STATS,
+    STOP,
+)
 from core.process.settings import Settings
 from core.wire.protocol import CloseCode
 from router.front.acceptor import Acceptor
@@ -70,9 +80,11 @@ class Front:
         self._reception = Reception(settings, self._loop, self._pages, limits)
         self._counts: WorkerCounts | None = None
         if settings.connections_per_ip or settings.max_connections:
-            self._counts = WorkerCounts(
-                str(settings.run_dir), settings.workers, self._reception.sockets.addresses
-            )
+            self._counts = WorkerCounts(str(settings.run_dir), self._reception.sockets.addresses)
+        self._workers = settings.workers
+        #: Held while the number of workers changes, which is done in the order in which it was said.
+        self._resizing = asyncio.Lock()
+        self._resizes: set[asyncio.Task[None]] = set()
         self._acceptor = Acceptor(
             self._loop, listeners, self._reception.handshakes.welcome, self._reception.sockets.count
         )
@@ -89,11 +101,12 @@ class Front:
                 STOP: lambda message: self._stop(message["code"], message["reason"]),
                 LEAVE: lambda _: self._leave(),
                 DRAIN: lambda _: self._drain(),
+                RESIZE: lambda message: self._start_resize(message["workers"]),
                 RELOAD_KEYS: lambda _: reload_keys(self._reception.lobby.reload_keys, _log),
             },
         )
         if self._counts is not None:
-            self._counts.start()
+            self._counts.start(self._workers)
         self._acceptor.start()
         self._tick()
         # What was made so far lives as long as the process: the collector need not look at it again and again.
@@ -111,6 +124,23 @@ class Front:
         await self._pages.stop()
         if self._counts is not None:
             await self._counts.stop()
+
+    async def resize(self, workers: int) -> None:
+        """Hand over to so many workers from now on, while no worker takes sockets; who waits goes on waiting, for the new ones."""
+        async with self._resizing:
+            if self._counts is not None:
+                await self._counts.stop()
+            self._reception.handover.resize(workers)
+            self._workers = workers
+            if self._counts is not None and not self._stopped.done():
+                self._counts.start(workers)
+        _log.info("clients go to another number of workers", extra=fields(workers=workers))
+        self._control.send(RESIZED, workers=workers)
+
+    def _start_resize(self, workers: int) -> None:
+        task = self._loop.create_task(self.resize(workers))
+        self._resizes.add(task)
+        task.add_done_callback(self._resizes.discard)
 
     def _tick(self) -> None:
         self._loop.call_later(_TICK, self._tick)  # first of all, since time must go on whatever happens below

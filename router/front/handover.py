@@ -42,9 +42,8 @@ class Handover:
     """The stage of the connections that have said HELLO, from which their worker has `seconds` to say that it has them."""
 
     def __init__(self, sockets: Sockets, run_dir: str, workers: int, seconds: float) -> None:
-        self.queues: Final = [
-            HandoverQueue(sockets.loop, run_dir, worker, sockets.count) for worker in range(workers)
-        ]
+        self._run_dir = run_dir
+        self.queues = self._queues_to(sockets, workers)
         self.deadlines: Deadlines[HandoverSocket] = Deadlines(seconds, HandoverSocket.expire)
         #: From HELLO until the worker had the socket.
         self.seconds = Histogram(SECONDS)
@@ -61,7 +60,20 @@ class Handover:
         client.user_id = user_id
         client.carried = carried
         self.deadlines.start(client, client.hello_at)
-        queue.put(client)
+        client.wait_in(queue)
+
+    def resize(self, workers: int) -> None:
+        """Hand over to so many workers from now on, which own other users than those before; these take no more sockets.
+
+        Whoever waits, or was not adopted, goes to the queue of the new owner, first come first served, and has no more time than before.
+        """
+        for queue in self.queues:
+            queue.retire()
+        self.sockets.addresses.resize(workers)
+        self._placement = Placement(workers)
+        self.queues = self._queues_to(self.sockets, workers)
+        for client in self.deadlines:
+            client.wait_in(self.queues[self._placement.worker_of(client.user_id)])
 
     def sweep(self, time: float) -> None:
         """Close those that went away while they waited for a worker: nobody reads from their sockets, so this has to be asked."""
@@ -85,6 +97,11 @@ class Handover:
         for client in self.deadlines:
             client.end(*self.stopping)
 
+    def _queues_to(self, sockets: Sockets, workers: int) -> list[HandoverQueue]:
+        return [
+            HandoverQueue(sockets.loop, self._run_dir, worker, sockets.count) for worker in range(workers)
+        ]
+
 
 class HandoverSocket(ClientSocket):
     """One connection that has said HELLO and has no worker yet; the methods from `ticket` to `returned` are for its queue."""
@@ -101,6 +118,11 @@ class HandoverSocket(ClientSocket):
         self.hello_at = now()
         #: Its number in the queue while it is in flight.
         self.number: int | None = None
+
+    def wait_in(self, queue: HandoverQueue) -> None:
+        """Go to the worker of this queue; no other queue has it."""
+        self._queue = queue
+        queue.put(self)
 
     def ticket(self, number: int) -> Ticket:
         """Return what goes to the worker with the socket."""

@@ -99,6 +99,14 @@ class HandoverQueue:
     def in_flight_count(self) -> int:
         return len(self._in_flight)
 
+    def retire(self) -> None:
+        """Hand over no more sockets: what the worker, which must take no more, has not adopted may go to another queue."""
+        if self._socket is not None:
+            self._take_answers(self._socket)
+            self._disconnect(self._socket)
+        self._take_back()
+        self._waiting.clear()
+
     def close(self) -> None:
         """Hand over no more sockets; those that are under way are the worker's or nobody's."""
         if self._socket is not None:
@@ -224,16 +232,22 @@ class HandoverQueue:
     def _broken(self, queue: socket.socket) -> None:
         """Take back who was under way: the worker is gone, or wants no more from this connection."""
         self._disconnect(queue)
+        about = fields(
+            worker=self.worker, count=sum(client is not None for client in self._in_flight.values())
+        )
+        _log.info("the way to a worker broke; what it had not adopted comes back", extra=about)
+        self._take_back()
+        if self._waiting:
+            self._try_again_in(_RETRY)
+
+    def _take_back(self) -> None:
+        """Let those wait again who were under way, before the others."""
         under_way = [client for client in self._in_flight.values() if client is not None]
         self._in_flight.clear()
-        about = fields(worker=self.worker, count=len(under_way))
-        _log.info("the way to a worker broke; what it had not adopted comes back", extra=about)
         for client in reversed([client for client in under_way if client.returned()]):
             self._count("front_returned_total")
             self._waiting[client] = None
             self._waiting.move_to_end(client, last=False)
-        if self._waiting:
-            self._try_again_in(_RETRY)
 
     def _disconnect(self, queue: socket.socket) -> None:
         self._loop.remove_reader(queue.fileno())

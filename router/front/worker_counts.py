@@ -19,21 +19,21 @@ _RETRY: Final = 0.1
 
 
 class WorkerCounts:
-    """Follows the counts of all workers, for as long as the front lives."""
+    """Follows the counts of all workers."""
 
-    def __init__(self, run_dir: str, workers: int, limits: AddressLimits) -> None:
-        self._paths = [counts_endpoint(run_dir, worker) for worker in range(workers)]
+    def __init__(self, run_dir: str, limits: AddressLimits) -> None:
+        self._run_dir = run_dir
         self._limits = limits
         self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self) -> None:
-        """Begin to listen."""
+    def start(self, workers: int) -> None:
+        """Begin to listen to so many workers."""
         self._tasks = [
-            asyncio.get_running_loop().create_task(self._follow(worker)) for worker in range(len(self._paths))
+            asyncio.get_running_loop().create_task(self._follow(worker)) for worker in range(workers)
         ]
 
     async def stop(self) -> None:
-        """Listen no more."""
+        """Listen no more: what was told is counted no more. After this, `start` may be called again."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -47,7 +47,8 @@ class WorkerCounts:
     async def _listen(self, worker: int) -> None:
         """Listen until the worker ends."""
         # A line has 500 sources at most, which is far less than this.
-        reader, writer = await asyncio.open_unix_connection(self._paths[worker], limit=1 << 20)
+        path = counts_endpoint(self._run_dir, worker)
+        reader, writer = await asyncio.open_unix_connection(path, limit=1 << 20)
         try:
             writer.write(f"{os.getpid()}\n".encode())
             while line := await reader.readline():

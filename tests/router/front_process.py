@@ -382,6 +382,11 @@ class FrontProcess:
         self.control.send(encode_control("leave"))
         wait_until(lambda: not self.has_listener(), "the front to close its listener")
 
+    def resize(self, workers: int) -> None:
+        """Tell it that there are so many workers now, and return when it has said that clients wait for these."""
+        self.control.send(encode_control("resize", workers=workers))
+        assert self._wait_for("resized")["workers"] == workers
+
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 

@@ -187,6 +187,27 @@ def test_the_server_has_so_many_in_all() -> None:
     assert whole.is_full() is None
 
 
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_other_workers_have_told_nothing_yet(workers: int) -> None:
+    per_ip = limits(connections_per_ip=2, half_open_per_ip=0, max_connections=2)
+    per_ip.heard(0, Counted(1, {ADDRESS: 1}, None))
+    per_ip.heard(1, Counted(0, {}, None))
+    adopted = let_in(per_ip)
+    per_ip.said_hello(adopted)
+    per_ip.handed_over(adopted, 1, 7)
+    assert denied(per_ip) == "address"
+    per_ip.resize(workers)
+    assert not any(per_ip.sizes().values())
+    per_ip.heard(workers - 1, Counted(1, {ADDRESS: 1}, None))
+    slot = let_in(per_ip)
+    assert denied(per_ip) == "address"
+    assert per_ip.is_full() is None
+    per_ip.said_hello(slot)
+    per_ip.handed_over(slot, workers - 1, 1)
+    per_ip.heard(workers - 1, Counted(2, {ADDRESS: 2}, 1))
+    assert denied(per_ip) == "address"
+
+
 class Bookkeeping(RuleBasedStateMachine):
     """A front and two workers, all that may happen to connections, and a simple count of the truth beside it."""
 
