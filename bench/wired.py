@@ -58,24 +58,8 @@ class _Loop:
             self._due.popleft()()
 
 
-class _Socket:
-    """What picows and `Connection` ask of the client's socket."""
-
-    def fileno(self) -> int:
-        return _null()
-
-    def setsockopt(self, *option: int) -> None:
-        """Do nothing: there is no kernel in between."""
-
-    def getsockopt(self, *option: int) -> int:
-        return 0
-
-
 class _Stream:
     """What they ask of the event loop's transport."""
-
-    def get_extra_info(self, name: str) -> _Socket:
-        return _Socket()
 
     def set_write_buffer_limits(self, high: int, low: int) -> None:
         """Do nothing: all is taken at once."""
@@ -115,7 +99,7 @@ class _Client:
     def __init__(self, host: _Host, user_id: str) -> None:
         self.user_id = user_id
         connection = Connection(host, Ticket(0, user_id, "", 0, b""), monotonic())
-        self._parser = AdoptedProtocol(connection, b"")
+        self._parser = AdoptedProtocol(connection, _null(), b"")
         self._parser.connection_made(cast(asyncio.Transport, _Stream()))
 
     def say(self, kind: str, **data: Any) -> None:

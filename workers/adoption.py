@@ -13,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Coroutine, Generator
 from http import HTTPStatus
+from types import coroutine
 from typing import Any, Final
 
 from multidict import CIMultiDict
@@ -44,17 +46,37 @@ _CANNED_REQUEST: Final = (
 )
 
 
+class _PlainSocket:
+    """What picows takes for its socket. The options that it sets and asks for are not: `_set_options` sets those that are wanted."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def setsockopt(self, *option: int) -> None:
+        """Do nothing."""
+
+    def getsockopt(self, *option: int) -> int:
+        """Return what is only logged."""
+        return 0
+
+
 class _Underlay:
     """What picows takes for its transport: nothing goes out here, since writing and closing are `Connection`'s business."""
 
-    __slots__ = ("_stream",)
+    __slots__ = ("_socket", "_stream")
 
-    def __init__(self, stream: asyncio.Transport) -> None:
+    def __init__(self, stream: asyncio.Transport, descriptor: int) -> None:
         self._stream = stream
+        self._socket = _PlainSocket(descriptor)
 
     def get_extra_info(self, name: str) -> Any:
         """Return the socket; picows asks for the two addresses only to log them, and the event loop would keep them."""
-        return self._stream.get_extra_info(name) if name == "socket" else None
+        return self._socket if name == "socket" else None
 
     def get_write_buffer_size(self) -> int:
         """Return what is not 0, or picows would write to the socket itself."""
@@ -124,10 +146,11 @@ _NO_RESPONSE: Final = _NoResponse()
 class AdoptedProtocol(WSProtocol):  # type: ignore[misc]
     """picows' protocol on a connection whose upgrade is done."""
 
-    __slots__ = ("_carried", "_connection")
+    __slots__ = ("_carried", "_connection", "_descriptor")
 
-    def __init__(self, connection: Connection, carried: bytes) -> None:
+    def __init__(self, connection: Connection, descriptor: int, carried: bytes) -> None:
         self._connection = connection
+        self._descriptor = descriptor
         self._carried = carried
         super().__init__(
             None,  # host_port, ws_path: a client's business
@@ -149,26 +172,21 @@ class AdoptedProtocol(WSProtocol):  # type: ignore[misc]
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Make picows believe in an upgrade, and give it what the front had to take out of the kernel."""
-        self._connection.adopted(transport)
-        super().connection_made(_Underlay(transport))
-        raw: socket.socket = transport.get_extra_info("socket")
-        # picows wants every segment acknowledged at once; letting the answer carry the ACK saves a packet per message.
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
-        # Else the kernel takes megabytes for a client that does not read, before we see that anything waits.
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _KERNEL_UNSENT_BYTES)
-        self._feed(_CANNED_REQUEST)
+        self._connection.adopted(transport, self._descriptor)
+        super().connection_made(_Underlay(transport, self._descriptor))
+        self.feed(_CANNED_REQUEST)
         # picows keeps the request for as long as the connection lasts, which is a kilobyte.
         request = self.transport.request
         request.headers = _NO_RESPONSE.headers
         request.method = request.path = request.version = b""
         carried, self._carried = self._carried, b""
-        self._feed(carried)
+        self.feed(carried)
 
     def _listen(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         return WSUpgradeResponseWithListener(_NO_RESPONSE, self._connection)
 
-    def _feed(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
+        """Take what has been read from the client elsewhere."""
         while data:
             buffer = self.get_buffer(-1)
             size = min(len(buffer), len(data))
@@ -190,5 +208,45 @@ def is_between_frames(parser: Any) -> bool:
 
 async def adopt(connection: Connection, raw: socket.socket, carried: bytes) -> None:
     """Let the event loop and picows have the socket. Raises OSError when the client is gone already."""
-    loop = asyncio.get_running_loop()
-    await loop.connect_accepted_socket(lambda: AdoptedProtocol(connection, carried), raw)
+    _set_options(raw)
+    await _adopting(connection, raw, carried)
+
+
+async def adopt_unread(connection: Connection, raw: socket.socket) -> None:
+    """Let them have a socket that was adopted in another process; nothing is read from it before `Connection.resume_reading`.
+
+    The options of a socket go with it. Raises OSError when the client is gone already.
+    """
+    await _paused(_adopting(connection, raw, b""), connection)
+
+
+def _adopting(connection: Connection, raw: socket.socket, carried: bytes) -> Coroutine[Any, Any, Any]:
+    protocol = AdoptedProtocol(connection, raw.fileno(), carried)
+    return asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, raw)
+
+
+@coroutine
+def _paused(adopting: Coroutine[Any, Any, Any], connection: Connection) -> Generator[Any, Any, None]:
+    """Await `adopting`, and pause reading before anything is read.
+
+    The event loop calls `connection_made`, and begins to read only behind that; so it does not help to pause there, and when the coroutine
+    goes on it may have read. What is called soon right behind `connection_made` is called in the same turn of the loop, before it looks
+    at its sockets.
+    """
+    steps = adopting.__await__()
+    try:
+        waits_for = next(steps)
+        asyncio.get_running_loop().call_soon(connection.pause_reading)
+        while True:
+            waits_for = steps.send((yield waits_for))
+    except StopIteration:
+        pass
+
+
+def _set_options(raw: socket.socket) -> None:
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # Letting the answer carry the ACK saves a packet per message.
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
+    # Else the kernel takes megabytes for a client that does not read, before we see that anything waits.
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _KERNEL_UNSENT_BYTES)

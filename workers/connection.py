@@ -13,7 +13,6 @@ import asyncio
 import logging
 import math
 import os
-import socket
 from time import monotonic
 from typing import ClassVar, Final
 
@@ -235,6 +234,11 @@ class Connection(picows.WSListener):
         return (
             stream if stream is not None and self._linger_until is None and not stream.is_closing() else None
         )
+
+    @property
+    def descriptor(self) -> int:
+        """The socket's."""
+        return self._fd
 
     def pause_reading(self) -> None:
         """Leave what the client sends where it is."""
@@ -472,16 +476,17 @@ class Connection(picows.WSListener):
 
     def _log_event(self, level: int, event: str, *, exc_info: bool = False, **about: object) -> None:
         """Log something about this connection."""
+        if not _log.isEnabledFor(level):
+            return
         who = fields(connection=self.label, user=self.session.claimed, address=self.address, **about)
         _log.log(level, event, exc_info=exc_info, extra=who)
 
     # -- Adopting --
 
-    def adopted(self, stream: asyncio.Transport) -> None:
+    def adopted(self, stream: asyncio.Transport, descriptor: int) -> None:
         """Note that the event loop has the socket; called before anything is read from it."""
         self._stream = stream
-        raw: socket.socket = stream.get_extra_info("socket")
-        self._fd = raw.fileno()
+        self._fd = descriptor
         stream.set_write_buffer_limits(high=REPLAY_WINDOW_BYTES, low=REPLAY_WINDOW_BYTES // 4)
         self._host.entered(self)
         self._log_event(logging.DEBUG, "a client came")

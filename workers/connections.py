@@ -10,7 +10,7 @@ import logging
 import random
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
@@ -21,12 +21,12 @@ from core.process.control import DRAINED, MEMORY_FULL
 from core.process.handover import IN_FLIGHT_MAX, Ticket
 from core.wire.protocol import CloseCode
 from workers.address_counts import AddressCounts
-from workers.adoption import adopt
+from workers.adoption import adopt, adopt_unread
 from workers.connection import Connection
 from workers.draining import Draining
 from workers.heartbeat import TimerWheel
 from workers.host import Host
-from workers.inheritance import is_movable, restore
+from workers.inheritance import feed, is_movable, restore
 from workers.memory_ceiling import MemoryCeiling
 from workers.rounds import Rounds
 from workers.slow_readers import SlowReaders
@@ -169,21 +169,29 @@ class Connections:
         connection = self._make(self, ticket, monotonic())
         return connection, restore(connection, state)
 
-    async def take_over(self, connection: Connection, client: socket.socket, unread: bytes) -> None:
-        """Give the socket of a connection that was inherited to the event loop; its session has been resumed."""
-        client.setblocking(False)
+    async def take_over(self, connection: Connection, client: socket.socket) -> None:
+        """Give the socket of a connection that was inherited to the event loop; then `take_up`."""
         if self._counts is not None:
             self._counts.inherit(connection.address)
         try:
-            await adopt(connection, client, unread)
+            await adopt_unread(connection, client)
         except OSError:
             client.close()
             if self._counts is not None:
                 self._counts.leave(connection.address)
             connection.gone()
-            return
-        if connection.held_until > monotonic():
-            connection.hold(connection.held_until)
+
+    def take_up(self, inherited: Iterable[tuple[Connection, bytes]]) -> None:
+        """Go on with all that were taken over, whose sessions have been resumed: with what had been read, and with reading."""
+        self.frozen = False
+        now = monotonic()
+        for connection, unread in inherited:
+            if unread:
+                feed(connection, unread)
+            if connection.held_until > now:
+                connection.hold(connection.held_until)
+            else:
+                connection.resume_reading()
 
     async def ended(self, patience: float) -> None:
         """Wait for those that are ending, at the latest for so many seconds."""

@@ -6,8 +6,6 @@ written. Only a part of a frame can't, since picows does not give it back: `is_m
 
 from __future__ import annotations
 
-import os
-import socket
 from base64 import b64decode, b64encode
 from typing import Any
 
@@ -25,6 +23,14 @@ def is_movable(connection: Connection) -> bool:
         return False
     meter = connection.meter
     return is_between_frames(stream.get_protocol() if meter is None else meter.parser)
+
+
+def feed(connection: Connection, unread: bytes) -> None:
+    """Handle what had been read before, as if it came now."""
+    stream, meter = connection.stream, connection.meter
+    if stream is not None:
+        parser: Any = stream.get_protocol() if meter is None else meter.parser
+        parser.feed(unread)
 
 
 def state_of(connection: Connection) -> dict[str, Any]:
@@ -53,23 +59,12 @@ def state_of(connection: Connection) -> dict[str, Any]:
     return state
 
 
-def descriptor_of(connection: Connection) -> int:
-    """Return the descriptor of the socket."""
-    assert connection.stream is not None, "it is movable"
-    raw: socket.socket = connection.stream.get_extra_info("socket")
-    return raw.fileno()
-
-
-def copy_of_socket(connection: Connection) -> socket.socket:
-    """Return the socket once more. Raises OSError when there is no descriptor left."""
-    return socket.socket(fileno=os.dup(descriptor_of(connection)))
-
-
 def let_go(connection: Connection) -> None:
     """Write nothing more: another process has a copy of the socket, and does that."""
     connection.session.closed = True
-    if connection.stream is not None:
-        connection.stream.abort()
+    stream = connection.stream
+    if stream is not None and stream.get_write_buffer_size():
+        stream.abort()  # the event loop would go on with what waits
 
 
 def restore(connection: Connection, state: dict[str, Any]) -> bytes:

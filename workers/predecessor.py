@@ -5,19 +5,21 @@
        +-----------+  what is under way does not come to an end in time
 
 Clients are not read from; what they had asked of other workers is answered first. Then envelopes of other workers are collected, and what
-they had asked here is answered. Now the process is quiet: users, sessions and sockets go to the successor, the store is closed, and the
-successor opens it. What other workers have sent since then is passed on, until each of them has sent its last record (MOVED_ON).
+they had asked here is answered. Now the process is quiet: users, sessions and sockets go to the successor while the store closes; when it
+is closed, the successor opens it. What other workers have sent since then is passed on, until each of them has sent its last record
+(MOVED_ON).
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from core.chat.envelope import RecordKind, record_head, unpack_envelope
 from core.chat.shard import Shard
@@ -25,14 +27,13 @@ from core.chat.succession import export, unfinished
 from core.events import fields
 from core.process.child import ControlPipe
 from core.process.control import LEAVING, RESTART_REASON
-from core.process.succession import NOT_MOVED, Kind, send_packet
+from core.process.succession import DESCRIPTORS_MAX, NOT_MOVED, Kind, send_packet
 from core.wire.codec import to_json
-from core.wire.frames import close_frame
 from core.wire.protocol import CloseCode
 from workers.bus import ZmqBus
 from workers.connection import Connection
 from workers.connections import Connections
-from workers.inheritance import copy_of_socket, descriptor_of, let_go, state_of
+from workers.inheritance import let_go, state_of
 from workers.store.shard_store import ShardStore
 from workers.turn import Turn
 
@@ -49,6 +50,8 @@ _TIMEOUT: Final = 10.0
 _TAKE_OVER_PATIENCE: Final = 60.0
 #: Seconds that other workers have for their last record.
 _LAST_PATIENCE: Final = 5.0
+#: Records in a packet. The successor has something to do from the first one on, and a system call is shared by many.
+_RECORDS: Final = 32
 
 
 class Stays(Exception):
@@ -80,8 +83,8 @@ class Predecessor:
         self._frozen_at = 0.0
         #: Since when a client has been in the middle of a frame.
         self._halves_since: float | None = None
-        #: This process's copies of the sockets that the successor gets, in case it fails.
-        self._copies: list[socket.socket] = []
+        #: The connections that the successor gets. This process keeps its copies of the sockets until that one has taken over.
+        self._leaving: list[Connection] = []
         #: Workers whose last record has not come.
         self._others = set(shard.exchange.others)
         self._all_passed_on = asyncio.Event()
@@ -123,9 +126,13 @@ class Predecessor:
         Raises OSError when that one fails before it has taken over.
         """
         self._control.send(LEAVING)
+        gc.disable()  # this process ends, and somebody waits
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
             channel.settimeout(_TIMEOUT)
             channel.connect(path)
+            self._leaving, halves = self._connections.movable()
+            self._close(halves)
+            self._store.begin_close(_TIMEOUT)
             self._send_records(channel)
             self._store.close(_TIMEOUT)
             # The successor counts on, since nobody would see it in this process any more.
@@ -138,6 +145,9 @@ class Predecessor:
                 send_packet(channel, Kind.END)
         self._shard.exchange.broadcast(RecordKind.MOVED_ON, 0, b"")
         self._bus.flush()
+        for connection in self._leaving:
+            if connection.stream is not None:
+                connection.stream.abort()
 
     async def _until_taken_over(self, channel: socket.socket) -> None:
         channel.setblocking(False)
@@ -163,11 +173,10 @@ class Predecessor:
             )
 
     def say_goodbye(self) -> None:
-        """Close the connections of which the successor, which has failed, had the sockets."""
-        for copy in self._copies:
-            with suppress(OSError):
-                copy.send(close_frame(CloseCode.RESTARTING, RESTART_REASON))
-            copy.close()
+        """Close the connections that the successor, which has failed, was to get."""
+        for connection in self._leaving:
+            connection.session.closed = True
+            connection.close(CloseCode.RESTARTING, RESTART_REASON)
 
     def worker_gone(self, worker: int) -> None:
         """Note that another worker is dead: nothing more comes from that process."""
@@ -201,18 +210,28 @@ class Predecessor:
             connection.session.close(CloseCode.RESTARTING, RESTART_REASON, now)
 
     def _send_records(self, channel: socket.socket) -> None:
-        movable, halves = self._connections.movable()
-        self._close(halves)
-        by_session = {connection.session: connection for connection in movable}
+        by_session = {connection.session: connection for connection in self._leaving}
+        records: list[dict[str, Any]] = []
+        connections: list[Connection] = []
         for record, sessions in export(self._shard, by_session, monotonic()):
-            connections = [by_session[session] for session in sessions]
-            states = [*map(state_of, connections)]
-            body = to_json({"core": record, "connections": states})
-            with suppress(OSError):  # without descriptors there are no copies
-                self._copies += map(copy_of_socket, connections)
-            send_packet(channel, Kind.RECORD, body, [*map(descriptor_of, connections)])
-            for connection in connections:
-                let_go(connection)
+            about = [by_session[session] for session in sessions]
+            records.append({"core": record, "connections": [*map(state_of, about)]})
+            connections += about
+            if len(records) == _RECORDS:
+                self._send(channel, records, connections)
+                records, connections = [], []
+        self._send(channel, records, connections)
+
+    def _send(
+        self, channel: socket.socket, records: list[dict[str, Any]], connections: list[Connection]
+    ) -> None:
+        descriptors = [connection.descriptor for connection in connections]
+        while len(descriptors) > DESCRIPTORS_MAX:
+            send_packet(channel, Kind.RECORDS, to_json([]), descriptors[:DESCRIPTORS_MAX])
+            del descriptors[:DESCRIPTORS_MAX]
+        send_packet(channel, Kind.RECORDS, to_json(records), descriptors)
+        for connection in connections:
+            let_go(connection)
 
     def _collect(self, envelope: bytes, now: float) -> None:
         if self._channel is None:

@@ -2,15 +2,15 @@
 
     predecessor                                  successor
         | connect ------------------------------> | listens at `succession_endpoint`
-        | RECORD ... RECORD --------------------> | what is in memory, and the sockets (``core.chat.succession``, ``workers.inheritance``)
-        | (closes the store)                      |
+        | RECORDS ... RECORDS ------------------> | what is in memory (``core.chat.succession``, ``workers.inheritance``), and the
+        | (the store closes meanwhile)            | sockets, which the event loop gets, and which are not read from
         | CLOSED, with figures -----------------> | opens the store, resumes the sessions, reads from the clients
         | <------------------------------ a byte  | has done so
         | ENVELOPE ... ENVELOPE ----------------> | what other workers have sent to the predecessor since it stopped
         | END ----------------------------------> | nothing follows: each other worker sends to the successor now
         | exits                                   |
 
-A packet is a head, with as many descriptors (SCM_RIGHTS) as it says, and a body.
+A packet is a head, with as many descriptors (SCM_RIGHTS) as it says, and a body. The sockets of a record come in its packet, or before.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import socket
 import struct
 import time
 from array import array
+from collections import deque
 from collections.abc import Sequence
 from enum import IntEnum
 from errno import ETOOMANYREFS
@@ -34,12 +35,17 @@ _HEAD: Final = struct.Struct("!BBHI")
 DESCRIPTORS_MAX: Final = 253
 #: Seconds until the kernel is asked again when too many descriptors are on their way; the other side takes them meanwhile.
 _RETRY: Final = 0.001
+#: Bytes that are read at once.
+_READ_BYTES: Final = 256 * 1024
+#: How many bytes of ancillary data that many descriptors are.
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(DESCRIPTORS_MAX * array("i").itemsize)
+_LOST: Final = "sockets were lost on their way: too few file descriptors"
 
 
 class Kind(IntEnum):
     """See above."""
 
-    RECORD = 1
+    RECORDS = 1
     CLOSED = 2
     ENVELOPE = 3
     END = 4
@@ -61,43 +67,68 @@ def succession_endpoint(run_dir: str, worker: int) -> str:
 def send_packet(
     channel: socket.socket, kind: Kind, body: bytes = b"", descriptors: Sequence[int] = ()
 ) -> None:
-    """Send a packet. Blocks; raises OSError when the other side is gone, or does not take it within the timeout of the socket."""
-    head = _HEAD.pack(_VERSION, kind, len(descriptors), len(body))
+    """Send a packet with at most `DESCRIPTORS_MAX` descriptors.
+
+    Blocks; raises OSError when the other side is gone, or does not take it within the timeout of the socket.
+    """
+    packet = _HEAD.pack(_VERSION, kind, len(descriptors), len(body)) + body
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
     while True:
         try:
-            if descriptors:
-                socket.send_fds(channel, [head], list(descriptors))
-            else:
-                channel.sendall(head)
+            sent = channel.sendmsg([packet], rights)
             break
         except OSError as error:
             if error.errno != ETOOMANYREFS:
                 raise
             time.sleep(_RETRY)
-    if body:
-        channel.sendall(body)
+    if sent < len(packet):
+        channel.sendall(packet[sent:])
 
 
-def receive_packet(channel: socket.socket) -> Packet:
-    """Receive the next packet. Blocks; raises OSError, also for the end of the stream, and ValueError for what is no packet."""
-    room = socket.CMSG_SPACE(DESCRIPTORS_MAX * array("i").itemsize)
-    head, ancillary, flags, _ = channel.recvmsg(_HEAD.size, room, socket.MSG_WAITALL)
-    descriptors = array("i")
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
-    sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-    if len(head) < _HEAD.size:
-        raise ConnectionResetError("the other process is gone")
-    version, number, count, size = _HEAD.unpack(head)
-    if version != _VERSION:
-        raise ValueError(f"expected a packet of version {_VERSION}, not of version {version}")
-    if flags & socket.MSG_CTRUNC or len(sockets) != count:
-        raise OSError("sockets were lost on their way: too few file descriptors")
-    body = bytearray()
-    while len(body) < size:
-        part = channel.recv(size - len(body))
-        if not part:
+class PacketReader:
+    """Takes packets from one channel as they come: `read` whenever it is readable."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._unparsed = bytearray()
+        #: Descriptors that have come; they come with the first byte of their packet.
+        self._descriptors: deque[int] = deque()
+
+    def read(self) -> list[Packet]:
+        """Read once, and return the packets that are complete by that; the sockets are non-blocking.
+
+        Raises OSError, also for the end of the stream, and ValueError for what is no packet.
+        """
+        data, ancillary, flags, _ = self._channel.recvmsg(_READ_BYTES, _ANCILLARY_BYTES)
+        for level, kind, rights in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                came = array("i")
+                came.frombytes(rights[: len(rights) - len(rights) % came.itemsize])
+                self._descriptors.extend(came)
+        if not data:
             raise ConnectionResetError("the other process is gone")
-        body += part
-    return Packet(number, bytes(body), sockets)
+        if flags & socket.MSG_CTRUNC:
+            raise OSError(_LOST)
+        self._unparsed += data
+        packets = []
+        while (packet := self._next()) is not None:
+            packets.append(packet)
+        return packets
+
+    def _next(self) -> Packet | None:
+        if len(self._unparsed) < _HEAD.size:
+            return None
+        version, kind, count, size = _HEAD.unpack_from(self._unparsed)
+        if version != _VERSION:
+            raise ValueError(f"expected a packet of version {_VERSION}, not of version {version}")
+        if len(self._descriptors) < count:
+            raise OSError(_LOST)
+        end = _HEAD.size + size
+        if len(self._unparsed) < end:
+            return None
+        body = bytes(self._unparsed[_HEAD.size : end])
+        del self._unparsed[:end]
+        sockets = [socket.socket(fileno=self._descriptors.popleft()) for _ in range(count)]
+        for each in sockets:
+            each.setblocking(False)
+        return Packet(kind, body, sockets)

@@ -44,6 +44,7 @@ def test_an_idle_thread_keeps_no_job() -> None:
         assert thread.done() is not None
         async with asyncio.timeout(30):
             await gone.wait()
-        thread.stop(30)
+        thread.begin_stop()
+        thread.stopped(30)
 
     asyncio.run(work())

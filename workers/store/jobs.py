@@ -96,9 +96,12 @@ class DatabaseThread:
             return self._done.get(timeout=max(0.0, patience))
         return None
 
-    def stop(self, patience: float) -> bool:
-        """End the thread and close the file after the jobs that it has; whether it has ended within `patience` seconds."""
+    def begin_stop(self) -> None:
+        """Have the thread close the file after the jobs that it has, and end; then `stopped`."""
         self._jobs.put(None)
+
+    def stopped(self, patience: float) -> bool:
+        """Return whether the thread has ended, at the latest after `patience` seconds; blocks meanwhile."""
         self._thread.join(max(0.0, patience))
         return not self._thread.is_alive()
 

@@ -105,6 +105,9 @@ class MemoryStore:
     def hurry(self, hurries: bool) -> None:
         """Do nothing: nothing waits."""
 
+    def begin_close(self, patience: float = 5.0) -> None:
+        """Do nothing: `close` takes no time."""
+
     def close(self, patience: float = 5.0) -> None:
         """Do what was called."""
         while self._waiting:

@@ -26,5 +26,8 @@ class ShardStore(store.Store, Protocol):
     def hurry(self, hurries: bool) -> None:
         """Save at once what otherwise may wait, since this process is about to end; or no longer."""
 
+    def begin_close(self, patience: float = 5.0) -> None:
+        """Commit what was called, for at most so many seconds, and begin to close: nothing may be called any more but `close`."""
+
     def close(self, patience: float = 5.0) -> None:
-        """Commit what was called, for at most so many seconds, and close."""
+        """Do that unless it has been done, and return when everything is closed, after `patience` seconds at the latest."""

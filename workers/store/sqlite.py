@@ -111,6 +111,8 @@ class SqliteStore:
         self._hurries = False
         #: When `flush` was called last.
         self._now = 0.0
+        #: Whether the thread has its last job.
+        self._closing = False
         # -- On its way --
         self._busy = False
         #: Whose acknowledgements are in the job on its way.
@@ -253,6 +255,8 @@ class SqliteStore:
     def flush(self, now: float) -> bool:
         """Call what can be called back, and give the thread what there is to do; whether to come again in another turn."""
         self._now = now
+        if self._closing:
+            return False
         if self._busy:
             job = self._thread.done()
             if job is None:
@@ -457,21 +461,30 @@ class SqliteStore:
         self._hurries = hurries
         self._schedule()
 
-    def close(self, patience: float = 5.0) -> None:
-        """Commit what was called and call back, for at most `patience` seconds; then close the file. Blocks meanwhile.
+    def begin_close(self, patience: float = 5.0) -> None:
+        """Commit what was called and call back, for at most `patience` seconds; blocks meanwhile. The thread closes the file after that.
 
         While the disk fails only what is on its way is waited for.
         """
-        deadline = monotonic() + patience
+        self._closing = True
         try:
-            self._drain(deadline)
+            self._drain(monotonic() + patience)
             if not self._busy and self.failure is None:
                 self._advance(self._now)
                 self._thread.give(self._upkeep.keep_time(self._now))
         finally:
             if self._timer is not None:
                 self._timer.cancel()
-            if not self._thread.stop(deadline - monotonic()):
+            self._thread.begin_stop()
+
+    def close(self, patience: float = 5.0) -> None:
+        """Do that unless it has been done, and wait until the file is closed, both for at most `patience` seconds. Blocks meanwhile."""
+        deadline = monotonic() + patience
+        try:
+            if not self._closing:
+                self.begin_close(patience)
+        finally:
+            if not self._thread.stopped(deadline - monotonic()):
                 _log.error(
                     "the storage of the server did not answer within %g s; writes that waited are lost",
                     patience,

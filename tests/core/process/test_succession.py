@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from core.process.succession import Kind, receive_packet, send_packet, succession_endpoint
+from core.process.succession import Kind, Packet, PacketReader, send_packet, succession_endpoint
 
 
 @pytest.fixture
@@ -19,6 +19,15 @@ def channel() -> Iterator[tuple[socket.socket, socket.socket]]:
         each.settimeout(10.0)
     with ours, theirs:
         yield ours, theirs
+
+
+def receive(channel: socket.socket, count: int) -> list[Packet]:
+    """Return so many packets, and find that no more have come."""
+    reader, packets = PacketReader(channel), list[Packet]()
+    while len(packets) < count:
+        packets += reader.read()
+    assert len(packets) == count
+    return packets
 
 
 def test_packets_come_as_they_were_sent(channel: tuple[socket.socket, socket.socket]) -> None:
@@ -33,8 +42,9 @@ def test_packets_come_as_they_were_sent(channel: tuple[socket.socket, socket.soc
 
     sender = threading.Thread(target=send)
     sender.start()
-    assert [receive_packet(theirs)[:2] for _ in bodies] == [(Kind.ENVELOPE, body) for body in bodies]
-    assert receive_packet(theirs) == (Kind.END, b"", [])
+    packets = receive(theirs, len(bodies) + 1)
+    assert packets[:-1] == [(Kind.ENVELOPE, body, []) for body in bodies]
+    assert packets[-1] == (Kind.END, b"", [])
     sender.join()
 
 
@@ -43,10 +53,9 @@ def test_sockets_go_with_the_packet_that_they_belong_to(channel: tuple[socket.so
     pairs = [socket.socketpair() for _ in range(5)]
     for number, (mine, other) in enumerate(pairs):
         mine.send(b"%d" % number)
-        send_packet(ours, Kind.RECORD, b"%d" % number, [other.fileno()] * (number % 3))
+        send_packet(ours, Kind.RECORDS, b"%d" % number, [other.fileno()] * (number % 3))
         other.close()
-    for number in range(5):
-        packet = receive_packet(theirs)
+    for number, packet in enumerate(receive(theirs, 5)):
         assert (packet.body, len(packet.sockets)) == (b"%d" % number, number % 3)
         for received in packet.sockets[:1]:
             assert received.recv(10) == packet.body
@@ -64,22 +73,24 @@ def test_a_process_that_is_gone_is_an_error(
     ours, theirs = channel
     ours.sendall(sent)
     ours.close()
+    reader = PacketReader(theirs)
     with pytest.raises(ConnectionError, match="gone"):
-        receive_packet(theirs)
+        for _ in range(2):
+            assert reader.read() == []
 
 
 def test_another_version_says_so(channel: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = channel
     ours.sendall(b"\x02\x01\x00\x00\x00\x00\x00\x00")
     with pytest.raises(ValueError, match="version 1, not of version 2"):
-        receive_packet(theirs)
+        PacketReader(theirs).read()
 
 
 def test_a_socket_that_is_missing_is_an_error(channel: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = channel
     ours.sendall(b"\x01\x01\x00\x02\x00\x00\x00\x00")
     with pytest.raises(OSError, match="file descriptors"):
-        receive_packet(theirs)
+        PacketReader(theirs).read()
 
 
 def test_the_endpoint_is_short() -> None:
