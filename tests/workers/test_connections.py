@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
+import struct
+from base64 import b64encode
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,6 +16,7 @@ import pytest
 import uvloop
 
 from core.process.handover import Ticket
+from core.wire.frames import Opcode, client_frame, server_frame
 from workers import connections as module
 from workers.connection import Connection
 from workers.connections import Connections
@@ -27,6 +31,9 @@ class Counts:
 
     def enter(self, ticket: Ticket) -> None:
         self.now[ticket.address] = self.now.get(ticket.address, 0) + 1
+
+    def inherit(self, address: str) -> None:
+        self.now[address] = self.now.get(address, 0) + 1
 
     def leave(self, address: str) -> None:
         self.now[address] -= 1
@@ -65,13 +72,19 @@ class Stage:
 
     def hand_over(self) -> socket.socket:
         """The client's end of a socket that has been given to the connections."""
+        client, server = self.connected()
+        self.connections.adopt(Ticket(1, "ann", "192.0.2.1:1", 0, b""), server)
+        return client
+
+    def connected(self) -> tuple[socket.socket, socket.socket]:
+        """Return the two ends of a connection."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             client = socket.create_connection(listener.getsockname())
             server, _ = listener.accept()
         client.setblocking(False)
+        server.setblocking(False)
         self._clients.append(client)
-        self.connections.adopt(Ticket(1, "ann", "192.0.2.1:1", 0, b""), server)
-        return client
+        return client, server
 
     async def end(self) -> None:
         """Let all clients go, also after a failure: an event loop does not close while there is a transport."""
@@ -87,6 +100,10 @@ class Stage:
 
 async def received(client: socket.socket) -> bytes:
     return await asyncio.get_running_loop().sock_recv(client, 1000)
+
+
+def ping(payload: bytes) -> bytes:
+    return client_frame(Opcode.PING, payload)
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -194,5 +211,51 @@ def test_a_client_that_is_gone_before_it_is_taken_over_does_not_count(
         with stage.hand_over():
             await until(lambda: stage.connections.capacity() == before)
         assert (stage.open, stage.counts.now) == (0, {"192.0.2.1:1": 0})
+
+    on_stage(play)
+
+
+def test_nothing_is_read_from_an_inherited_socket_before_it_is_taken_up() -> None:
+    """What another process had read comes first then, and what has come since then behind that."""
+
+    async def play(stage: Stage) -> None:
+        connections = stage.connections
+        connections.frozen = True
+        client, server = stage.connected()
+        client.send(ping(b"2"))
+        state = {
+            "address": "192.0.2.1:1",
+            "label": "f0-1",
+            "last_heard": monotonic(),
+            "unread": b64encode(ping(b"1")).decode(),
+        }
+        inherited = connections.inherit("ann", state, 0.0)
+        await connections.take_over(inherited[0], server)
+        for _ in range(10):  # turns of the loop, in each of which it looks at its sockets
+            await asyncio.sleep(0)
+        assert server.recv(100, socket.MSG_PEEK) == ping(b"2")
+        assert stage.counts.now == {"192.0.2.1:1": 1}
+        connections.take_up([inherited])
+        client.send(ping(b"3"))
+        pongs = b""
+        while len(pongs) < 9:
+            pongs += await received(client)
+        assert pongs == b"".join(server_frame(Opcode.PONG, payload) for payload in (b"1", b"2", b"3"))
+
+    on_stage(play)
+
+
+def test_one_that_is_gone_when_it_is_inherited_is_counted_out() -> None:
+    async def play(stage: Stage) -> None:
+        connections = stage.connections
+        client, server = stage.connected()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        state = {"address": "192.0.2.1:1", "label": "f0-1", "last_heard": monotonic()}
+        inherited = connections.inherit("ann", state, 0.0)
+        await connections.take_over(inherited[0], server)
+        connections.take_up([inherited])
+        await until(lambda: stage.counts.now == {"192.0.2.1:1": 0})
+        assert inherited[0].session.closed
 
     on_stage(play)

@@ -123,11 +123,15 @@ class TestOrder:
             driver.settle()
             assert bob.pins == 0
 
-    def test_close_commits_and_calls_back_what_was_called(self, make: Make) -> None:
+    @pytest.mark.parametrize("in_advance", [False, True])
+    def test_close_commits_and_calls_back_what_was_called(self, make: Make, in_advance: bool) -> None:
         driver = make()
         bob = driver.user("bob")
         driver.append(bob, "alice", *(str(number) for number in range(700)))
         driver.store.save_acknowledged(bob)
+        if in_advance:
+            driver.store.begin_close()
+            assert not driver.store.flush(0.0), "there is nothing to do any more"
         driver.store.close()
         assert len(driver.log) == 700
         assert bob.pins == 0
