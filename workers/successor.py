@@ -89,7 +89,7 @@ class Successor:
             os.unlink(self._path)
         channel.setblocking(False)
         self._channel, self._packets = channel, PacketReader(channel)
-        gc.disable()  # all that is made now stays
+        gc.disable()
         try:
             told = await self._receive_records(channel)
             self._store.start()
@@ -98,6 +98,8 @@ class Successor:
             await asyncio.gather(*self._adoptions)
             await self._all_resumed.wait()
         finally:
+            # What has been made stays, and the collector would look at all of it when everybody speaks at once.
+            gc.freeze()
             gc.enable()
         self._connections.take_up(self._inherited)
         channel.send(_TAKEN_OVER)
