@@ -67,6 +67,8 @@ class Successor:
         self._sockets: deque[socket.socket] = deque()
         self._inherited: list[tuple[Connection, bytes]] = []
         self._adoptions: list[asyncio.Future[Any]] = []
+        #: Connections whose sockets are adopted when all sessions are resumed.
+        self._late: list[tuple[Connection, socket.socket]] = []
         #: How many records wait for the store; and set when none does.
         self._unresumed = 0
         self._all_resumed = asyncio.Event()
@@ -97,6 +99,7 @@ class Successor:
             self._turn.schedule()
             await asyncio.gather(*self._adoptions)
             await self._all_resumed.wait()
+            await self._adopt(self._late)
         finally:
             # What has been made stays, and the collector would look at all of it when everybody speaks at once.
             gc.freeze()
@@ -111,6 +114,7 @@ class Successor:
         )
         self._inherited.clear()
         self._adoptions.clear()
+        self._late.clear()
         # Whoever is connected now gets what was sent to the predecessor, and then what comes here.
         loop.add_reader(channel.fileno(), self._read)
 
@@ -145,12 +149,17 @@ class Successor:
         began = len(self._inherited)
         for content in from_json(packet.body):
             self._resume(content["core"], content["connections"])
-        take_over = self._connections.take_over
-        self._adoptions.append(
-            asyncio.gather(
-                *(take_over(connection, self._sockets.popleft()) for connection, _ in self._inherited[began:])
+        early: list[tuple[Connection, socket.socket]] = []
+        for connection, _ in self._inherited[began:]:
+            # What one is to be written first that does not keep up is written when its session knows its user.
+            (early if connection.backlog is None else self._late).append(
+                (connection, self._sockets.popleft())
             )
-        )
+        self._adoptions.append(self._adopt(early))
+
+    def _adopt(self, taken: list[tuple[Connection, socket.socket]]) -> asyncio.Future[Any]:
+        take_over = self._connections.take_over
+        return asyncio.gather(*(take_over(connection, client) for connection, client in taken))
 
     def _resume(self, record: dict[str, Any], states: list[dict[str, Any]]) -> None:
         now = monotonic()
