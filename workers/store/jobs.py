@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Final
 
+from core.chat.store import Done
 from workers.store.storage import Storage
 from workers.store.write_ahead_log import WriteAheadLog
 
@@ -45,6 +46,23 @@ class Job:
     def rows(self) -> int:
         """About how many rows were written by something else than a fold, for telling when to make a checkpoint."""
         return 0
+
+
+class Visit(Job):
+    """What somebody beside the core wants done, after all writes that were called before. A failure is told to whoever asked only."""
+
+    __slots__ = ("after", "done", "refusal")
+
+    def __init__(self, done: Done) -> None:
+        """`done` is called with None, or with a sentence that says why it could not be done."""
+        super().__init__()
+        self.done = done
+        #: How many writes had been called before it.
+        self.after = 0
+        self.refusal: str | None = None
+
+    def execute(self, storage: Storage) -> None:
+        self.refusal = attempt(self.run, storage)
 
 
 class Fold(Job):

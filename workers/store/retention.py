@@ -151,7 +151,7 @@ class Upkeep:
             "_next_look",
             "_next_probe",
         ),
-        *("_next_round", "_next_sweep", "_retention"),
+        *("_next_round", "_next_sweep", "_removes", "_retention"),
     )
 
     def __init__(self, retention_days: float, state: ClockState) -> None:
@@ -172,6 +172,8 @@ class Upkeep:
         #: The last number of a message that retention has looked at, and of a user that the sweep has reached.
         self._bitten = 0
         self._after = 0
+        #: Whether messages and users may be removed.
+        self._removes = True
 
     # -- The clock --
 
@@ -188,6 +190,10 @@ class Upkeep:
         return KeepTime(self._clock.state, self._clock.stamp(now))
 
     # -- What is due --
+
+    def suspend(self, suspended: bool) -> None:
+        """Remove nothing while the rows are copied to other files; or go on with it."""
+        self._removes = not suspended
 
     def failing(self, now: float) -> None:
         """Note that the store has begun to fail."""
@@ -206,14 +212,14 @@ class Upkeep:
         if now >= self._next_probe:
             return Probe()
         state = self._clock.state
-        if now >= self._next_bite:
+        if now >= self._next_bite and self._removes:
             return Bite(self._bitten, state.passed - self._retention, state.ran - self._retention)
         if now >= self._next_look:
             stamp = self._clock.stamp(now)
             return KeepTime(
                 state, stamp if self._marked is None or stamp >= self._marked + self._mark else None
             )
-        if now >= self._next_sweep:
+        if now >= self._next_sweep and self._removes:
             return Sweep(self._after, state.passed)
         return None
 

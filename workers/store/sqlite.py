@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import sys
 import time
 from collections import deque
@@ -30,16 +29,14 @@ from core.chat.store import Done, Found, Listeners
 from core.chat.user import Message, User
 from core.events import fields
 from core.measures import SECONDS, SIZES, Histogram
-from core.process.settings import ConfigurationError, Settings
-from core.wire import codec
-from workers.store import statements
+from core.process.settings import Settings
 from workers.store.commit_log import FOLD_ROWS
-from workers.store.jobs import DatabaseThread, Fold, Job
+from workers.store.jobs import DatabaseThread, Fold, Job, Visit
 from workers.store.reads import READS_WEIGHT, Find, History, Load, Question, Read, Senders
 from workers.store.results import Commit, Entry, Expired, Results
 from workers.store.retention import Bite, Probe, Sweep, Upkeep
-from workers.store.retention_clock import ClockState
-from workers.store.storage import Storage
+from workers.store.storage import Storage, open_shard
+from workers.store.tracking import Tracking
 from workers.store.writes import (
     After,
     Batch,
@@ -99,9 +96,12 @@ class SqliteStore:
         self._thread: DatabaseThread
         self._numbers: Numbers
         self._upkeep: Upkeep
+        #: For copying everything to other files meanwhile.
+        self.tracking: Tracking
         # -- Waiting --
         self._waiting: deque[Message | Write] = deque()
         self._questions: deque[Question[Any]] = deque()
+        self._visits: deque[Visit] = deque()
         #: How many writes have been called, and gathered: what a read must not overtake.
         self._called = 0
         self._gathered = 0
@@ -147,28 +147,15 @@ class SqliteStore:
 
         From here on the threads of this process wait less for each other, see `SWITCH_INTERVAL`.
         """
-        try:
-            self._storage = Storage(self._path, self._settings.durability)
-            database = self._storage.database
-            users, chats = database.value(statements.HIGHEST_USER), database.value(statements.HIGHEST_CHAT)
-            state = ClockState(*codec.from_json(database.value(statements.LOAD_CLOCK)))
-        except (sqlite3.OperationalError, OSError) as error:
-            raise ConfigurationError(
-                f"the database {self._path} can't be used ({error}): check whether the disk has room and whether another program has locked"
-                " the file, and start again; the commit log beside the file has messages, so keep both"
-            ) from error
-        except sqlite3.Error as error:
-            raise ConfigurationError(
-                f"the database {self._path} is damaged ({error}): restore the data directory from a backup"
-            ) from error
+        self._storage, self._numbers, state = open_shard(self._path, self._settings.durability)
         if self._storage.replayed:
             _log.info(
                 "%d commits that a process before had left in the commit log are in the database now",
                 self._storage.replayed,
                 extra=fields(path=self._path),
             )
-        self._numbers = Numbers(users or 0, chats or 0)
         self._upkeep = Upkeep(self._settings.retention_days, state)
+        self.tracking = Tracking(self._visit, self._upkeep)
         sys.setswitchinterval(SWITCH_INTERVAL)
         self._thread = DatabaseThread(self._storage, self._loop, self._schedule)
 
@@ -250,6 +237,11 @@ class SqliteStore:
         question.after = self._called
         self._questions.append(question)
 
+    def _visit(self, visit: Visit) -> None:
+        visit.after = self._called
+        self._visits.append(visit)
+        self._schedule()
+
     # -- The end of a loop turn --
 
     def flush(self, now: float) -> bool:
@@ -291,7 +283,9 @@ class SqliteStore:
         return self._results.deliver(now)
 
     def _due(self, now: float) -> Job | None:
-        """Return the next job with writes or reads, if it is time for one."""
+        """Return the next job that somebody has called for, if it is time for one."""
+        if self._visits and self._visits[0].after <= self._gathered and not (self._hurries and self._unsaved):
+            return self._visits.popleft()
         folds = self.failure is None and (now >= self._next_fold or self._storage.log.rows >= FOLD_ROWS)
         if folds and not self._has_folded:
             return Fold()
@@ -387,6 +381,8 @@ class SqliteStore:
             self._folds.record(job.seconds)
             if not self._storage.log.is_folding:
                 self._next_fold = now + FOLD_AFTER if self._storage.log.rows else inf
+        elif isinstance(job, Visit):
+            job.done(job.refusal, now)
         self._upkeep.done(job, now)
         failure = job.failure or (job.reads.failure if isinstance(job, Commit) else None)
         if failure is not None:

@@ -7,14 +7,36 @@ changes the tables says what must have been folded.
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
+from core.process.settings import ConfigurationError
 from core.wire import codec
 from workers.store import statements
 from workers.store.commit_log import CommitLog
 from workers.store.database import Database, Durability, open_database
 from workers.store.log_record import Record
-from workers.store.writes import Batch
+from workers.store.retention_clock import ClockState
+from workers.store.writes import Batch, Numbers
+
+
+def open_shard(path: Path, durability: Durability) -> tuple[Storage, Numbers, ClockState]:
+    """Open the files of a shard, and read what goes on from where it is. Raises ConfigurationError."""
+    try:
+        storage = Storage(path, durability)
+        database = storage.database
+        users, chats = database.value(statements.HIGHEST_USER), database.value(statements.HIGHEST_CHAT)
+        state = ClockState(*codec.from_json(database.value(statements.LOAD_CLOCK)))
+    except (sqlite3.OperationalError, OSError) as error:
+        raise ConfigurationError(
+            f"the database {path} can't be used ({error}): check whether the disk has room and whether another program has locked"
+            " the file, and start again; the commit log beside the file has messages, so keep both"
+        ) from error
+    except sqlite3.Error as error:
+        raise ConfigurationError(
+            f"the database {path} is damaged ({error}): restore the data directory from a backup"
+        ) from error
+    return storage, Numbers(users or 0, chats or 0), state
 
 
 class Storage:
