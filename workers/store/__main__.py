@@ -59,7 +59,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run one of the tools, as `words` or else the command line says; the exit code. Ends the process as argparse does."""
     arguments = _parser().parse_args(words)
     directory: Path = arguments.directory
-    if arguments.tool in ("prepare", "purge"):
+    if arguments.tool in ("prepare", "purge", "resize"):
         # What SQLite sorts goes where room is needed anyway, and messages stay where they are. It asks once, when it is first used.
         os.environ["SQLITE_TMPDIR"] = str(directory.absolute())
     for stream in (sys.stdout, sys.stderr):
@@ -69,6 +69,8 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         if arguments.tool == "prepare":
             return _prepare(directory, arguments.workers, arguments.lock, arguments.control)
+        if arguments.tool == "resize":
+            return _resize(directory, arguments.workers, arguments.lock)
         # Each imports what it needs only, since the server waits for `prepare` at its start.
         if arguments.tool == "check":
             from workers.store.check import check
@@ -126,13 +128,20 @@ def _parser() -> argparse.ArgumentParser:
         if name in ("export", "purge"):
             tool.add_argument("user_id", metavar="USER_ID", help="the user's id")
         if name == "prepare":
-            tool.add_argument(
-                "--workers", type=_workers, required=True, metavar="N", help=f"1 to {WORKERS_MAX}"
-            )
-            # From the supervisor: descriptors of the directory's lock, and of the control pipe.
-            tool.add_argument("--lock", type=int, help=argparse.SUPPRESS)
+            _add_workers(tool)
+            # From the supervisor: the descriptor of the control pipe.
             tool.add_argument("--control", type=int, help=argparse.SUPPRESS)
+    # Without help, since it is of no use to an operator: a server that runs starts it, see `workers.store.resize`.
+    tool = tools.add_parser("resize")
+    tool.add_argument("directory", type=Path)
+    _add_workers(tool)
     return parser
+
+
+def _add_workers(tool: argparse.ArgumentParser) -> None:
+    tool.add_argument("--workers", type=_workers, required=True, metavar="N", help=f"1 to {WORKERS_MAX}")
+    # From the supervisor: the descriptor of the directory's lock.
+    tool.add_argument("--lock", type=int, help=argparse.SUPPRESS)
 
 
 def _workers(text: str) -> int:
@@ -142,18 +151,10 @@ def _workers(text: str) -> int:
 
 
 def _prepare(directory: Path, workers: int, lock: int | None, control: int | None) -> int:
-    setproctitle.setproctitle("fastchat: prepare")
     pipe = ControlPipe(control) if control is not None else None
     if pipe is not None:
         pipe.listen_in_thread()  # what was done so far does no harm when it ends this process
-    try:
-        configure_logging(
-            "prepare",
-            os.environ.get(f"{PREFIX}LOG_LEVEL", "info"),
-            os.environ.get(f"{PREFIX}LOG_FORMAT", "text"),
-        )
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from None
+    _boot("prepare")
     from workers.store.data_directory import locked
     from workers.store.prepare import prepare
 
@@ -166,6 +167,26 @@ def _prepare(directory: Path, workers: int, lock: int | None, control: int | Non
         pipe.send(REFUSED, reason=str(error))
         return EXIT_CONFIGURATION
     return 0
+
+
+def _resize(directory: Path, workers: int, lock: int | None) -> int:
+    _boot("resize")
+    from workers.store.resize import resize
+
+    return resize(directory, workers, lock, sys.stdin.fileno(), sys.stdout.buffer)
+
+
+def _boot(name: str) -> None:
+    """Do what each process of the server does first. Raises ConfigurationError."""
+    setproctitle.setproctitle(f"fastchat: {name}")
+    try:
+        configure_logging(
+            name,
+            os.environ.get(f"{PREFIX}LOG_LEVEL", "info"),
+            os.environ.get(f"{PREFIX}LOG_FORMAT", "text"),
+        )
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
 
 
 if __name__ == "__main__":

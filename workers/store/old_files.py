@@ -27,6 +27,8 @@ class Source(NamedTuple):
 
     path: Path
     clock: ClockState
+    #: By when, on that clock, its last message had been stored.
+    latest: int
     #: Slice i has the messages with numbers above limits[i] and up to limits[i + 1].
     limits: list[int]
 
@@ -51,7 +53,7 @@ def count(path: Path) -> Counts:
         return tuple(connection.scalar(select(func.count()).select_from(table)) or 0 for table in TABLES)
 
 
-def _cuts(path: Path, clock: ClockState) -> Iterator[tuple[int, int, int]]:
+def _cuts(path: Path, clock: ClockState, latest: int) -> Iterator[tuple[int, int, int]]:
     """List cuts in an old file, (passed, number, rows), oldest first: messages up to that number are as old as that by the new clock.
 
     Between two of them there are as many rows at most, and not more than a slice has.
@@ -64,20 +66,27 @@ def _cuts(path: Path, clock: ClockState) -> Iterator[tuple[int, int, int]]:
             return
         known = connection.execute(select(marks.c.number, marks.c.passed).order_by(marks.c.number))
         number = first - 1
-        for through, passed in (*known, (last, clock.passed + clock.owed)):
+        for through, passed in (*known, (last, latest)):
             while number < min(through, last):
                 rows = min(through, last, number + SLICE_ROWS) - number
                 number += rows
                 yield passed - clock.passed, number, rows
 
 
-def slices(paths: Sequence[Path]) -> list[Source]:
-    """Cut all files at the same ages, with about as many messages between each two of them."""
+def slices(paths: Sequence[Path], now: int | None = None) -> list[Source]:
+    """Cut all files at the same ages, with about as many messages between each two of them.
+
+    `now` is the time of day in milliseconds since 1970 if the files are copies of files in use, where messages are younger than the clock.
+    """
     clocks = [_clock_of(path) for path in paths]
+    latest = [
+        clock.passed + clock.owed + (max(0, now - clock.wall) if now and clock.wall is not None else 0)
+        for clock in clocks
+    ]
     cuts = sorted(
         (passed, index, number, rows)
-        for index, (path, clock) in enumerate(zip(paths, clocks, strict=True))
-        for passed, number, rows in _cuts(path, clock)
+        for index, known in enumerate(zip(paths, clocks, latest, strict=True))
+        for passed, number, rows in _cuts(*known)
     )
     # Numbers begin at 1.
     reached = [0] * len(paths)
@@ -91,8 +100,8 @@ def slices(paths: Sequence[Path]) -> list[Source]:
             waiting = 0
     edges.append(reached)
     return [
-        Source(path, clock, [limits[index] for limits in edges])
-        for index, (path, clock) in enumerate(zip(paths, clocks, strict=True))
+        Source(path, clock, last, [limits[index] for limits in edges])
+        for index, (path, clock, last) in enumerate(zip(paths, clocks, latest, strict=True))
     ]
 
 

@@ -5,15 +5,15 @@
                killed before: the old files hold, and the new ones are removed at     +-- after: the new files hold
                the next start
 
-How they are filled, ``workers.store.reshard`` knows.
+How they are filled, ``workers.store.reshard`` knows. ``workers.store.live_reshard`` does it while workers run.
 """
 
 from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -59,11 +59,11 @@ def prepare(directory: Path, workers: int) -> Layout:
             if held is None or generation != held.generation:
                 remove_generation(directory, generation)
         if held is None:
-            return _make(directory, Layout(1, workers), lambda layout: None)
+            return _make(directory, None, Layout(1, workers), lambda: None)
         if held.workers == workers:
             return held
         new = Layout(held.generation + 1, workers)
-        made = _make(directory, new, lambda layout: _reshard(directory, held, layout))
+        made = _make(directory, held, new, lambda: _reshard(directory, held, new))
         # Nothing depends on it any more: if it fails, it is done at the next start.
         with suppress(OSError):
             remove_generation(directory, held.generation)
@@ -111,8 +111,17 @@ def _has_users(path: Path) -> bool:
         return True
 
 
-def _make(directory: Path, layout: Layout, fill: Callable[[Layout], None]) -> Layout:
+def _make(directory: Path, held: Layout | None, layout: Layout, fill: Callable[[], None]) -> Layout:
     """Make a generation of empty files, fill it, and let it hold."""
+    with new_files(directory, layout):
+        fill()
+        hold(directory, held, layout)
+    return layout
+
+
+@contextmanager
+def new_files(directory: Path, layout: Layout) -> Iterator[None]:
+    """Make a generation of empty files, and remove it at the end unless it holds by then. Raises OSError and sqlite3.Error."""
     place = directory / layout.directory
     try:
         place.mkdir(mode=0o700)
@@ -124,14 +133,22 @@ def _make(directory: Path, layout: Layout, fill: Callable[[Layout], None]) -> La
         for path in paths:
             path.chmod(0o600)
             give_to_owner(path)
-        fill(layout)
-        for path in paths:
-            sync(path)
-        sync(place)
-        switch(directory, layout)
-    except BaseException:
+        yield
+    finally:
         # What a crash leaves is removed at the next start; what a refusal leaves must not fill the disk until then.
         if read_layout(directory) != layout:
             shutil.rmtree(place, ignore_errors=True)
+
+
+def hold(directory: Path, held: Layout | None, new: Layout) -> None:
+    """Let the files of `new`, which are complete and closed, hold instead of those of `held`. Raises OSError."""
+    for name in new.shards():
+        sync(directory / name)
+    sync(directory / new.directory)
+    try:
+        switch(directory, new)
+    except OSError:
+        # It may be there and nobody knows whether the disk has it: after a loss of power either might hold.
+        if held is not None and read_layout(directory) == new:
+            switch(directory, held)
         raise
-    return layout
