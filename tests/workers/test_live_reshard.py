@@ -1,16 +1,20 @@
 """workers.store.live_reshard, changes, tracking and resize: another number of workers, while the workers write.
 
-For how long a million messages take: ``python -m bench.resize``.
+For how long a million messages take: ``python -m tests.workers.test_live_reshard 1000000``.
 """
 
 from __future__ import annotations
 
 import json
 import resource
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -270,11 +274,15 @@ class Resize:
         answer: dict[str, Any] = json.loads(self.process.stdout.readline())
         return answer
 
-    def asked(self, **request: Any) -> dict[str, Any]:
-        """The answer to a request."""
+    def ask(self, **request: Any) -> None:
+        """Ask for something."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(request, default=str).encode() + b"\n")
         self.process.stdin.flush()
+
+    def asked(self, **request: Any) -> dict[str, Any]:
+        """The answer to a request."""
+        self.ask(**request)
         return self.heard()
 
     def ended(self) -> int:
@@ -357,3 +365,77 @@ def test_a_disk_that_is_full_for_the_process(tmp_path: Path) -> None:
         assert said["holds"] == 1
         assert resize.process.wait(PATIENCE) == 2
     is_sound(tmp_path)
+
+
+class Load:
+    """Messages at a steady rate to stores, and the longest that one of them waited until it was stored."""
+
+    def __init__(self, writers: Writers, rate: int) -> None:
+        self._writers = writers
+        self._rate = rate
+        self._calls: list[deque[float]] = [deque() for _ in writers.drivers]
+        self.longest = 0.0
+
+    def until(self, resize: Resize) -> dict[str, Any]:
+        """Go on until the process answers."""
+        began, sent = time.monotonic(), 0
+        assert resize.process.stdout is not None
+        while not select.select([resize.process.stdout], [], [], 0.001)[0]:
+            for _ in range(int((time.monotonic() - began) * self._rate) - sent):
+                self._writers.send()
+                driver = self._writers.driver_of(self._writers.sent[-1][0])
+                self._calls[self._writers.drivers.index(driver)].append(time.monotonic())
+                sent += 1
+            for driver, calls in zip(self._writers.drivers, self._calls, strict=True):
+                before = len(driver.log)
+                driver.turn()
+                for _ in driver.log[before:]:
+                    self.longest = max(self.longest, time.monotonic() - calls.popleft())
+        return resize.heard()
+
+
+def measure(messages: int, rate: int = 1000) -> None:
+    """Print how long each step takes from 2 to 3 workers, and how long a message waits at most until it is stored."""
+    with tempfile.TemporaryDirectory(dir=PROJECT) as name:
+        directory = Path(name)
+        fill(directory, 2, users=2000, messages=messages)
+        print(
+            f"{messages:,} messages in {sum(path.stat().st_size for path in shards(directory)) / 1e6:,.0f} MB"
+        )
+        with Writers(directory, seed=1, durability="fsync") as writers, Resize(directory, 3) as resize:
+            load = Load(writers, rate)
+            place = Path(resize.heard()["directory"])
+            writers.begin()
+            began = time.monotonic()
+            resize.ask(fill=True)
+            load.until(resize)
+            print(
+                f"copied and filled in {time.monotonic() - began:.1f} s, a message waited {load.longest * 1000:.0f} ms"
+            )
+            rows = messages
+            while rows > rate // 4:
+                before, began = rows, time.monotonic()
+                looks = writers.looks(place)
+                looked = time.monotonic() - began
+                resize.ask(catch_up=looks)
+                rows = load.until(resize)["rows"]
+                took = time.monotonic() - began
+                print(
+                    f"caught up with {rows:,} rows in {took * 1000:.0f} ms, {looked * 1000:.0f} ms of it for looks"
+                )
+                if rows > before // 2:
+                    break
+            began = time.monotonic()
+            looks = writers.looks(place, at_rest=True)
+            rows = resize.asked(finish=looks)["rows"]
+            print(f"at rest for {(time.monotonic() - began) * 1000:.0f} ms, with {rows:,} rows at last")
+            resize.ended()
+        begin = time.monotonic()
+        is_sound(directory)
+        print(
+            f"checked in {time.monotonic() - begin:.1f} s; {len(writers.sent):,} messages were written meanwhile"
+        )
+
+
+if __name__ == "__main__":
+    measure(int(sys.argv[1]))

@@ -82,8 +82,10 @@ def check_room(directory: Path, held: Layout, new: Layout, room: float) -> None:
 class Reshard:
     """One change of the number of workers; a context manager that closes the new files."""
 
-    def __init__(self, directory: Path, held: Layout, new: Layout, stopped: threading.Event) -> None:
-        """Begin with nothing; `stopped` ends it when it is set, by this or by the caller."""
+    def __init__(
+        self, directory: Path, held: Layout, new: Layout, stopped: threading.Event, nice: int = 0
+    ) -> None:
+        """Begin with nothing; `stopped` ends it when it is set, by this or by the caller. `nice` is added to that of each thread."""
         owners = Placement(new.workers).owners
         #: The new files, which are there and empty.
         self.files = [
@@ -94,6 +96,7 @@ class Reshard:
         self._held = held
         self._new = new
         self._total = 0
+        self._nice = nice
         #: Messages copied so far, and files finished.
         self._copied = 0
         self._finished = 0
@@ -116,7 +119,7 @@ class Reshard:
         expected = _sum(count(source.path) for source in sources)
         self._total = expected[TABLES.index(messages)]
         self._log_progress()
-        with ThreadPoolExecutor(min(self._new.workers, os.cpu_count() or 1)) as pool:
+        with self.threads() as pool:
             filling = [pool.submit(self._fill, file, sources, then) for file in self.files]
             self._wait(filling)
         found = _sum(future.result() for future in filling)
@@ -131,6 +134,11 @@ class Reshard:
                 f"the files in {self._directory / self._held.directory} can't be copied completely: {differences}; run"
                 f" `python -m workers.store check {self._directory}` for details; {remedy}"
             )
+
+    def threads(self) -> ThreadPoolExecutor:
+        """Return threads for what takes long. On Linux each thread has a niceness of its own."""
+        threads = min(self._new.workers, os.cpu_count() or 1)
+        return ThreadPoolExecutor(threads, initializer=os.nice, initargs=(self._nice,))
 
     def _fill(self, file: NewFile, sources: Sequence[Source], then: Callable[[NewFile], None]) -> Counts:
         file.fill(sources, self._note_copied)

@@ -35,8 +35,6 @@ from workers.store.data_directory import locked
 from workers.store.filling import Stopped
 from workers.store.live_reshard import LiveReshard, live_reshard, remove_others
 
-#: How much the process stands back behind the workers for CPU time.
-_NICE: Final = 10
 #: Bytes that are read at once.
 _READ_BYTES: Final = 65536
 
@@ -79,7 +77,6 @@ def resize(directory: Path, workers: int, lock: int | None, source: int, target:
     for number in (signal.SIGINT, signal.SIGHUP):
         # What a terminal sends to all processes. The supervisor gets it too, and ends the input.
         signal.signal(number, signal.SIG_IGN)
-    os.nice(_NICE)
     requests = Requests(source)
 
     def answer(**values: Any) -> None:
