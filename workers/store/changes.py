@@ -34,6 +34,7 @@ from workers.store.row_copies import (
     copy_chats,
     copy_messages,
     copy_users,
+    lives_here,
     number_chats,
     number_users,
     old_chats,
@@ -71,10 +72,8 @@ class Changes:
         return len(self.users) + len(self.chats) + len(self.messages)
 
 
-def copy_changes(
-    connection: Connection, numbers: Map, slots: list[int], clock: ClockState, changes: Changes
-) -> None:
-    """Copy within a transaction what has changed about users of these slots in the attached file.
+def copy_changes(connection: Connection, numbers: Map, clock: ClockState, changes: Changes) -> None:
+    """Copy within a transaction what has changed in the attached file about users who go into the new one.
 
     `clock` is what the copy of the file said from which the new file was filled. Raises ConfigurationError and SQLAlchemyError.
     """
@@ -90,8 +89,8 @@ def copy_changes(
         )
     _remove_users(connection, numbers)
     _remove_chats(connection, numbers)
-    _copy_users_and_chats(connection, numbers, slots, clock)
-    _copy_messages(connection, numbers, slots)
+    _copy_users_and_chats(connection, numbers, clock)
+    _copy_messages(connection, numbers)
 
 
 def _remove_users(connection: Connection, numbers: Map) -> None:
@@ -112,12 +111,12 @@ def _remove_chats(connection: Connection, numbers: Map) -> None:
     connection.execute(delete(chat).where(*gone))
 
 
-def _copy_users_and_chats(connection: Connection, numbers: Map, slots: list[int], clock: ClockState) -> None:
+def _copy_users_and_chats(connection: Connection, numbers: Map, clock: ClockState) -> None:
     user, chat = numbers.users, numbers.chats
     said = user.c.old.in_(select(_users.c.number))
     new = (old_users.c.number.in_(select(_users.c.number)), old_users.c.number.not_in(select(user.c.old)))
     # Before rows are deleted, whose numbers would be given to others.
-    number_users(connection, numbers, slots, *new)
+    number_users(connection, numbers, *new)
     for column in (acknowledged.c.mailbox, users.c.number):
         connection.execute(delete(column.table).where(column.in_(select(user.c.new).where(said))))
     copy_users(connection, numbers, clock, said)
@@ -129,7 +128,7 @@ def _copy_users_and_chats(connection: Connection, numbers: Map, slots: list[int]
     copy_chats(connection, numbers, said)
 
 
-def _copy_messages(connection: Connection, numbers: Map, slots: list[int]) -> None:
+def _copy_messages(connection: Connection, numbers: Map) -> None:
     """Remove messages that are gone, mark those that have been read, and append those that are new."""
     message, chat = messages, numbers.chats
     is_other = or_(
@@ -149,7 +148,6 @@ def _copy_messages(connection: Connection, numbers: Map, slots: list[int]) -> No
         numbers, old_messages.c.number, message.c.number.is_(None), old_messages.c.number.is_not(None)
     )
     copy_messages(connection, message, numbers, old_messages.c.number.in_(missing))
-    theirs = old_users.c.slot.in_(slots)
     expected = (
         select(func.count())
         .select_from(_messages)
@@ -158,7 +156,7 @@ def _copy_messages(connection: Connection, numbers: Map, slots: list[int]) -> No
             (old_messages.c.mailbox == _messages.c.mailbox) & (old_messages.c.seq == _messages.c.seq),
         )
         .join(old_users, old_users.c.number == _messages.c.mailbox)
-        .where(theirs)
+        .where(lives_here())
     )
     found = _said(numbers, func.count(), message.c.number.is_not(None))
     if (before := connection.scalar(expected)) != (after := connection.scalar(found)):

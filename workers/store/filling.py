@@ -47,6 +47,7 @@ from workers.store.row_copies import (
     number_chats,
     number_users,
     old_messages,
+    slots,
 )
 from workers.store.schema import clock as clock_table
 from workers.store.schema import marks, messages
@@ -105,9 +106,11 @@ class NewFile:
             connection.exec_driver_sql(f"PRAGMA {pragma}")
         for index in messages.indexes:
             connection.execute(DropIndex(index))
+        connection.execute(CreateTable(slots))
+        connection.execute(insert(slots), [{"slot": slot} for slot in self._slots])
         for source, numbers in zip(sources, self._maps, strict=True):
             with attached(connection, source.path, "immutable"):
-                _copy_users(connection, numbers, self._slots, source.clock)
+                _copy_users(connection, numbers, source.clock)
         connection.execute(CreateTable(_merged))
         for slice_ in range(len(sources[0].limits) - 1):
             self._check()
@@ -126,7 +129,7 @@ class NewFile:
         connection = self._connection
         with attached(connection, live, "ro"):
             connection.exec_driver_sql("BEGIN")
-            copy_changes(connection, self._maps[index], self._slots, self._sources[index].clock, changes)
+            copy_changes(connection, self._maps[index], self._sources[index].clock, changes)
             connection.exec_driver_sql("COMMIT")
 
     def finish(self) -> None:
@@ -144,11 +147,11 @@ class NewFile:
             raise Stopped
 
 
-def _copy_users(connection: Connection, numbers: Map, slots: list[int], clock: ClockState) -> None:
-    """Copy all users of the attached file who live in these slots, with their chats and acknowledged positions."""
+def _copy_users(connection: Connection, numbers: Map, clock: ClockState) -> None:
+    """Copy all users of the attached file who go into the new one, with their chats and acknowledged positions."""
     for table in (numbers.users, numbers.chats):
         connection.execute(CreateTable(table))
-    number_users(connection, numbers, slots)
+    number_users(connection, numbers)
     copy_users(connection, numbers, clock)
     number_chats(connection, numbers)
     copy_chats(connection, numbers)

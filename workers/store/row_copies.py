@@ -34,6 +34,11 @@ old_users, old_chats, old_messages, old_acknowledged = (
     table.to_metadata(_OLD, schema="old") for table in TABLES
 )
 
+#: The slots whose users go into the new file. A table, since to hand over hundreds of numbers takes longer than most statements.
+slots: Final = Table(
+    "slots", MetaData(schema="temp"), Column("slot", Integer, primary_key=True, autoincrement=False)
+)
+
 
 class Map:
     """Old number -> new number of users and chats of one old file in one new file: temporary tables of the new one."""
@@ -51,13 +56,16 @@ class Map:
         )
 
 
-def number_users(
-    connection: Connection, numbers: Map, slots: list[int], *conditions: ColumnElement[bool]
-) -> None:
-    """Give new numbers to users who live in these slots."""
+def number_users(connection: Connection, numbers: Map, *conditions: ColumnElement[bool]) -> None:
+    """Give new numbers to users who go into the new file."""
     new = greatest(connection, users) + func.row_number().over(order_by=old_users.c.number)
-    theirs = select(old_users.c.number, new).where(old_users.c.slot.in_(slots), *conditions)
+    theirs = select(old_users.c.number, new).where(lives_here(), *conditions)
     connection.execute(insert(numbers.users).from_select(["old", "new"], theirs))
+
+
+def lives_here() -> ColumnElement[bool]:
+    """Return whether a user of the attached file goes into the new file."""
+    return old_users.c.slot.in_(select(slots.c.slot))
 
 
 def number_chats(connection: Connection, numbers: Map, *conditions: ColumnElement[bool]) -> None:
