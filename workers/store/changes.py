@@ -6,6 +6,7 @@ again meanwhile: then it is said once more. At the end, when nothing changes any
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -14,6 +15,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Executable,
     Integer,
     MetaData,
     Select,
@@ -24,6 +26,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateTable
 
 from core.process.settings import ConfigurationError
@@ -31,6 +34,7 @@ from core.wire.codec import from_json, to_json
 from workers.store.retention_clock import ClockState
 from workers.store.row_copies import (
     Map,
+    copy_acknowledged,
     copy_chats,
     copy_messages,
     copy_users,
@@ -72,64 +76,100 @@ class Changes:
         return len(self.users) + len(self.chats) + len(self.messages)
 
 
-def copy_changes(connection: Connection, numbers: Map, clock: ClockState, changes: Changes) -> None:
-    """Copy within a transaction what has changed in the attached file about users who go into the new one.
+class CatchUp:
+    """Copies what has changed in one file in use to one new file. The statements are made once: that takes longer than a small round."""
 
-    `clock` is what the copy of the file said from which the new file was filled. Raises ConfigurationError and SQLAlchemyError.
-    """
-    for table, keys in ((_users, changes.users), (_chats, changes.chats), (_messages, changes.messages)):
-        connection.execute(CreateTable(table, if_not_exists=True))
-        connection.execute(delete(table))
-        values = (
-            "value" if table is not _messages else "json_extract(value, '$[0]'), json_extract(value, '$[1]')"
+    def __init__(self, numbers: Map, clock: ClockState) -> None:
+        """`clock` is what the copy of the file says from which the new file was filled."""
+        expected, found = _counts(numbers)
+        self._users_and_chats = _texts(
+            [*_removed_users(numbers), *_removed_chats(numbers), *_users_and_chats(numbers, clock)]
         )
-        connection.exec_driver_sql(
-            f"INSERT INTO temp.{table.name} SELECT {values} FROM json_each(CAST(? AS TEXT))",  # noqa: S608
-            (to_json(keys),),
-        )
-    _remove_users(connection, numbers)
-    _remove_chats(connection, numbers)
-    _copy_users_and_chats(connection, numbers, clock)
-    _copy_messages(connection, numbers)
+        self._gone, *self._rest = _texts(_messages_of(numbers))
+        self._expected, self._found = _texts([expected, found])
+
+    def copy(self, connection: Connection, changes: Changes) -> None:
+        """Copy within a transaction what has changed in the attached file about users who go into the new one.
+
+        Raises ConfigurationError and SQLAlchemyError.
+        """
+        for table, keys in ((_users, changes.users), (_chats, changes.chats), (_messages, changes.messages)):
+            connection.execute(CreateTable(table, if_not_exists=True))
+            connection.execute(delete(table))
+            fields = "json_extract(value, '$[0]'), json_extract(value, '$[1]')"
+            connection.exec_driver_sql(
+                f"INSERT INTO temp.{table.name} SELECT {fields if table is _messages else 'value'}"  # noqa: S608
+                " FROM json_each(CAST(? AS TEXT))",
+                (to_json(keys),),
+            )
+        for text in self._users_and_chats:
+            connection.exec_driver_sql(text)
+        if connection.exec_driver_sql(self._gone).rowcount:
+            connection.exec_driver_sql(TRIM_MARKS)
+        for text in self._rest:
+            connection.exec_driver_sql(text)
+        before = connection.exec_driver_sql(self._expected).scalar()
+        after = connection.exec_driver_sql(self._found).scalar()
+        if before != after:
+            raise ConfigurationError(
+                f"messages that came meanwhile can't be copied completely: {before} before and {after} after the copy"
+            )
 
 
-def _remove_users(connection: Connection, numbers: Map) -> None:
+def _texts(statements: Iterable[Executable]) -> list[str]:
+    options = {"literal_binds": True}
+    return [
+        str(statement.compile(dialect=sqlite.dialect(), compile_kwargs=options))  # type: ignore[attr-defined]
+        for statement in statements
+    ]
+
+
+def _removed_users(numbers: Map) -> Iterator[Executable]:
     """Remove those who are gone. Their chats are said too."""
     user = numbers.users
     gone = (user.c.old.in_(select(_users.c.number)), user.c.old.not_in(select(old_users.c.number)))
     for column in (messages.c.mailbox, acknowledged.c.mailbox, users.c.number):
-        connection.execute(delete(column.table).where(column.in_(select(user.c.new).where(*gone))))
-    connection.execute(delete(user).where(*gone))
+        yield delete(column.table).where(column.in_(select(user.c.new).where(*gone)))
+    yield delete(user).where(*gone)
 
 
-def _remove_chats(connection: Connection, numbers: Map) -> None:
+def _removed_chats(numbers: Map) -> Iterator[Executable]:
+    """Remove those that are gone."""
     chat = numbers.chats
     gone = (chat.c.old.in_(select(_chats.c.number)), chat.c.old.not_in(select(old_chats.c.number)))
-    # Else they would come to belong to the chat that gets the number next.
+    # The messages, since else they would come to belong to the chat that gets the number next.
     for column in (messages.c.chat, chats.c.number):
-        connection.execute(delete(column.table).where(column.in_(select(chat.c.new).where(*gone))))
-    connection.execute(delete(chat).where(*gone))
+        yield delete(column.table).where(column.in_(select(chat.c.new).where(*gone)))
+    yield delete(chat).where(*gone)
 
 
-def _copy_users_and_chats(connection: Connection, numbers: Map, clock: ClockState) -> None:
+def _users_and_chats(numbers: Map, clock: ClockState) -> Iterator[Executable]:
+    """Copy those who are new or have changed."""
     user, chat = numbers.users, numbers.chats
     said = user.c.old.in_(select(_users.c.number))
-    new = (old_users.c.number.in_(select(_users.c.number)), old_users.c.number.not_in(select(user.c.old)))
     # Before rows are deleted, whose numbers would be given to others.
-    number_users(connection, numbers, *new)
+    yield number_users(
+        numbers,
+        old_users.c.number.in_(select(_users.c.number)),
+        old_users.c.number.not_in(select(user.c.old)),
+    )
     for column in (acknowledged.c.mailbox, users.c.number):
-        connection.execute(delete(column.table).where(column.in_(select(user.c.new).where(said))))
-    copy_users(connection, numbers, clock, said)
+        yield delete(column.table).where(column.in_(select(user.c.new).where(said)))
+    yield copy_users(numbers, clock, said)
+    yield copy_acknowledged(numbers, said)
 
     said = chat.c.old.in_(select(_chats.c.number))
-    new = (old_chats.c.number.in_(select(_chats.c.number)), old_chats.c.number.not_in(select(chat.c.old)))
-    number_chats(connection, numbers, *new)
-    connection.execute(delete(chats).where(chats.c.number.in_(select(chat.c.new).where(said))))
-    copy_chats(connection, numbers, said)
+    yield number_chats(
+        numbers,
+        old_chats.c.number.in_(select(_chats.c.number)),
+        old_chats.c.number.not_in(select(chat.c.old)),
+    )
+    yield delete(chats).where(chats.c.number.in_(select(chat.c.new).where(said)))
+    yield copy_chats(numbers, said)
 
 
-def _copy_messages(connection: Connection, numbers: Map) -> None:
-    """Remove messages that are gone, mark those that have been read, and append those that are new."""
+def _messages_of(numbers: Map) -> Iterator[Executable]:
+    """Remove messages that are gone, which comes first, mark those that have been read, and append those that are new."""
     message, chat = messages, numbers.chats
     is_other = or_(
         old_messages.c.number.is_(None),
@@ -137,32 +177,25 @@ def _copy_messages(connection: Connection, numbers: Map) -> None:
         func.coalesce(chat.c.new, NO_CHAT) != message.c.chat,
     )
     # A position whose commit has failed may have been given again.
-    gone = connection.execute(
-        delete(message).where(message.c.number.in_(_said(numbers, message.c.number, is_other)))
-    ).rowcount
-    if gone:
-        connection.exec_driver_sql(TRIM_MARKS)
+    yield delete(message).where(message.c.number.in_(_said(numbers, message.c.number, is_other)))
     read = _said(numbers, message.c.number, old_messages.c.read, message.c.read.is_(False))
-    connection.execute(update(message).where(message.c.number.in_(read)).values(read=True))
-    missing = _said(
-        numbers, old_messages.c.number, message.c.number.is_(None), old_messages.c.number.is_not(None)
-    )
-    copy_messages(connection, message, numbers, old_messages.c.number.in_(missing))
+    yield update(message).where(message.c.number.in_(read)).values(read=True)
+    is_new = (message.c.number.is_(None), old_messages.c.number.is_not(None))
+    missing = _said(numbers, old_messages.c.number, *is_new)
+    yield copy_messages(message, numbers, old_messages.c.number.in_(missing))
+
+
+def _counts(numbers: Map) -> tuple[Executable, Executable]:
+    """Count the messages that are said and belong into the new file, in the old one and in the new one."""
+    said, old = _messages, old_messages
     expected = (
         select(func.count())
-        .select_from(_messages)
-        .join(
-            old_messages,
-            (old_messages.c.mailbox == _messages.c.mailbox) & (old_messages.c.seq == _messages.c.seq),
-        )
-        .join(old_users, old_users.c.number == _messages.c.mailbox)
+        .select_from(said)
+        .join(old, (old.c.mailbox == said.c.mailbox) & (old.c.seq == said.c.seq))
+        .join(old_users, old_users.c.number == said.c.mailbox)
         .where(lives_here())
     )
-    found = _said(numbers, func.count(), message.c.number.is_not(None))
-    if (before := connection.scalar(expected)) != (after := connection.scalar(found)):
-        raise ConfigurationError(
-            f"messages that came meanwhile can't be copied completely: {before} before and {after} after the copy"
-        )
+    return expected, _said(numbers, func.count(), messages.c.number.is_not(None))
 
 
 def _said(numbers: Map, column: ColumnElement[Any], *conditions: ColumnElement[bool]) -> Select[Any]:

@@ -34,16 +34,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateIndex, CreateTable, DropIndex
 
-from workers.store.changes import Changes, copy_changes
+from workers.store.changes import CatchUp, Changes
 from workers.store.old_files import Source
 from workers.store.retention_clock import ClockState
 from workers.store.row_copies import (
     Map,
     attached,
+    copy_acknowledged,
     copy_chats,
     copy_messages,
     copy_users,
-    greatest,
     number_chats,
     number_users,
     old_messages,
@@ -86,6 +86,7 @@ class NewFile:
         self._connection: Connection
         self._sources: Sequence[Source]
         self._maps: list[Map]
+        self._catching_up: dict[str, CatchUp] = {}
 
     def fill(self, sources: Sequence[Source], copied: Callable[[int], None]) -> None:
         """Copy what is in these files, which comes first; calls `copied` with numbers of messages, slice by slice."""
@@ -125,11 +126,13 @@ class NewFile:
 
     def catch_up(self, live: Path, changes: Changes) -> None:
         """Copy what has changed in a file in use since its copy, one of the sources, was made. Raises ConfigurationError too."""
-        index = [source.path.name for source in self._sources].index(live.name)
         connection = self._connection
+        if live.name not in self._catching_up:
+            index = [source.path.name for source in self._sources].index(live.name)
+            self._catching_up[live.name] = CatchUp(self._maps[index], self._sources[index].clock)
         with attached(connection, live, "ro"):
             connection.exec_driver_sql("BEGIN")
-            copy_changes(connection, self._maps[index], self._sources[index].clock, changes)
+            self._catching_up[live.name].copy(connection, changes)
             connection.exec_driver_sql("COMMIT")
 
     def finish(self) -> None:
@@ -151,10 +154,11 @@ def _copy_users(connection: Connection, numbers: Map, clock: ClockState) -> None
     """Copy all users of the attached file who go into the new one, with their chats and acknowledged positions."""
     for table in (numbers.users, numbers.chats):
         connection.execute(CreateTable(table))
-    number_users(connection, numbers)
-    copy_users(connection, numbers, clock)
-    number_chats(connection, numbers)
-    copy_chats(connection, numbers)
+    for statement in (
+        *(number_users(numbers), copy_users(numbers, clock), copy_acknowledged(numbers)),
+        *(number_chats(numbers), copy_chats(numbers)),
+    ):
+        connection.execute(statement)
 
 
 def _copy_slice(connection: Connection, sources: Sequence[Source], maps: Sequence[Map], slice_: int) -> int:
@@ -177,7 +181,9 @@ def _copy_slice(connection: Connection, sources: Sequence[Source], maps: Sequenc
 
 def _write_marks(connection: Connection) -> None:
     """Write marks for the messages of a slice, which get the next numbers in the order of `passed`."""
-    number = greatest(connection, messages) + func.sum(func.count()).over(order_by=_merged.c.passed)
+    number = (connection.scalar(select(func.max(messages.c.number))) or 0) + func.sum(func.count()).over(
+        order_by=_merged.c.passed
+    )
     ran = func.max(func.max(_merged.c.ran)).over(order_by=_merged.c.passed)
     rows = select(number, _merged.c.passed, ran).group_by(_merged.c.passed)
     columns = [marks.c.number, marks.c.passed, marks.c.ran]
@@ -192,7 +198,7 @@ def _copy_to_slice(connection: Connection, numbers: Map, source: Source, low: in
         "ran": _marked(_old_marks.c.ran, clock.ran) - clock.ran,
     }
     between = and_(old_messages.c.number > low, old_messages.c.number <= high)
-    return copy_messages(connection, _merged, numbers, between, ages)
+    return connection.execute(copy_messages(_merged, numbers, between, ages)).rowcount
 
 
 def _marked(column: ColumnElement[int], without: int) -> ColumnElement[int]:

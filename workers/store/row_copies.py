@@ -1,6 +1,7 @@
 """Copying rows of an old file, which is attached to a new one as ``old``, under the numbers that they get in the new file.
 
-First users and chats get numbers, which a `Map` keeps; then their rows, and those of messages, are copied.
+First users and chats get numbers, which a `Map` keeps; then their rows, and those of messages, are copied. The functions return the
+statements for that.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     FromClause,
+    Insert,
     Integer,
     MetaData,
     Table,
@@ -56,11 +58,11 @@ class Map:
         )
 
 
-def number_users(connection: Connection, numbers: Map, *conditions: ColumnElement[bool]) -> None:
+def number_users(numbers: Map, *conditions: ColumnElement[bool]) -> Insert:
     """Give new numbers to users who go into the new file."""
-    new = greatest(connection, users) + func.row_number().over(order_by=old_users.c.number)
+    new = _greatest(users) + func.row_number().over(order_by=old_users.c.number)
     theirs = select(old_users.c.number, new).where(lives_here(), *conditions)
-    connection.execute(insert(numbers.users).from_select(["old", "new"], theirs))
+    return insert(numbers.users).from_select(["old", "new"], theirs)
 
 
 def lives_here() -> ColumnElement[bool]:
@@ -68,29 +70,30 @@ def lives_here() -> ColumnElement[bool]:
     return old_users.c.slot.in_(select(slots.c.slot))
 
 
-def number_chats(connection: Connection, numbers: Map, *conditions: ColumnElement[bool]) -> None:
+def number_chats(numbers: Map, *conditions: ColumnElement[bool]) -> Insert:
     """Give new numbers to chats of users who have them."""
     user = numbers.users
-    new = greatest(connection, chats) + func.row_number().over(order_by=old_chats.c.number)
+    new = _greatest(chats) + func.row_number().over(order_by=old_chats.c.number)
     theirs = select(old_chats.c.number, new).join(user, user.c.old == old_chats.c.user).where(*conditions)
-    connection.execute(insert(numbers.chats).from_select(["old", "new"], theirs))
+    return insert(numbers.chats).from_select(["old", "new"], theirs)
 
 
-def copy_users(
-    connection: Connection, numbers: Map, clock: ClockState, *conditions: ColumnElement[bool]
-) -> None:
-    """Copy users who have new numbers, with their acknowledged positions."""
+def copy_users(numbers: Map, clock: ClockState, *conditions: ColumnElement[bool]) -> Insert:
+    """Copy users who have new numbers."""
     user = numbers.users
-    _copy(
-        connection,
+    return _copy(
         users,
         {"number": user.c.new, "left_at": old_users.c.left_at - clock.passed},
         user.join(old_users, old_users.c.number == user.c.old),
         user.c.new,
         *conditions,
     )
-    _copy(
-        connection,
+
+
+def copy_acknowledged(numbers: Map, *conditions: ColumnElement[bool]) -> Insert:
+    """Copy the acknowledged positions of users who have new numbers."""
+    user = numbers.users
+    return _copy(
         acknowledged,
         {"mailbox": user.c.new},
         old_acknowledged.join(user, user.c.old == old_acknowledged.c.mailbox),
@@ -99,11 +102,10 @@ def copy_users(
     )
 
 
-def copy_chats(connection: Connection, numbers: Map, *conditions: ColumnElement[bool]) -> None:
+def copy_chats(numbers: Map, *conditions: ColumnElement[bool]) -> Insert:
     """Copy chats that have new numbers."""
     user, chat = numbers.users, numbers.chats
-    _copy(
-        connection,
+    return _copy(
         chats,
         {"number": chat.c.new, "user": user.c.new},
         chat.join(old_chats, old_chats.c.number == chat.c.old).join(user, user.c.old == old_chats.c.user),
@@ -113,13 +115,12 @@ def copy_chats(connection: Connection, numbers: Map, *conditions: ColumnElement[
 
 
 def copy_messages(
-    connection: Connection,
     table: Table,
     numbers: Map,
     condition: ColumnElement[bool],
     added: Mapping[str, ColumnElement[Any]] | None = None,
-) -> int:
-    """Copy messages whose recipients have been copied into `table`, behind all that are there, with `added` columns; how many."""
+) -> Insert:
+    """Copy messages whose recipients have been copied into `table`, behind all that are there, with `added` columns."""
     message, user, chat = old_messages, numbers.users, numbers.chats
     changed: dict[str, ColumnElement[Any] | None] = {
         # Without their own numbers: they get the next ones.
@@ -129,7 +130,6 @@ def copy_messages(
         **(added or {}),
     }
     return _copy(
-        connection,
         table,
         changed,
         message.join(user, user.c.old == message.c.mailbox).join(
@@ -143,14 +143,13 @@ def copy_messages(
 
 
 def _copy(
-    connection: Connection,
     table: Table,
     changed: Mapping[str, ColumnElement[Any] | None],
     source: FromClause,
     order: ColumnElement[int],
     *conditions: ColumnElement[bool],
-) -> int:
-    """Copy rows of the namesake of `table`, or messages into a temporary one, but for columns that are `changed`, or left out; how many."""
+) -> Insert:
+    """Copy rows of the namesake of `table`, or messages into a temporary one, but for columns that are `changed`, or left out."""
     old = _OLD.tables[f"old.{table.name if table.schema is None else messages.name}"].c
     columns = {
         column.name: changed[column.name] if column.name in changed else old[column.name]
@@ -158,11 +157,11 @@ def _copy(
     }
     kept = {name: column for name, column in columns.items() if column is not None}
     rows = select(*kept.values()).select_from(source).where(*conditions).order_by(order)
-    return connection.execute(insert(table).from_select(list(kept), rows)).rowcount
+    return insert(table).from_select(list(kept), rows)
 
 
-def greatest(connection: Connection, table: Table) -> int:
-    return connection.scalar(select(func.max(table.c.number))) or 0
+def _greatest(table: Table) -> ColumnElement[int]:
+    return func.coalesce(select(func.max(table.c.number)).scalar_subquery(), 0)
 
 
 @contextmanager
