@@ -18,7 +18,7 @@ SLOW_SECONDS: Final = 5.0
 
 # How long one example takes says more about what else the machine does than about what is tested. `make test` takes the profile `few`.
 hypothesis.settings.register_profile("all", deadline=None)
-hypothesis.settings.register_profile("few", deadline=None, max_examples=30)
+hypothesis.settings.register_profile("few", deadline=None, max_examples=20)
 hypothesis.settings.load_profile("all")
 
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
