@@ -20,7 +20,7 @@ ADDRESS: Final = "127.0.0.99"
 #: Seconds that one round trip may take on a machine that is busy with other tests.
 NOTICEABLE: Final = 3.0
 #: Seconds from one message to the next, and the same where a user may write 60 a minute.
-PAUSE: Final = 0.02
+PAUSE: Final = 0.05
 PAUSE_WITH_LIMITS: Final = 1.1
 
 
