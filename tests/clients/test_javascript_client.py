@@ -69,7 +69,7 @@ def delays(
 @pytest.mark.parametrize(
     ("code", "failures", "begin", "end"),
     [
-        (1012, 0, 0, 3),
+        pytest.param(1012, 0, 0, 3, marks=pytest.mark.slow),
         pytest.param(1001, 0, 0, 3, marks=pytest.mark.slow),
         pytest.param(1012, 4, 0, 8, marks=pytest.mark.slow),
         (1013, 0, 1, 5),

@@ -116,7 +116,7 @@ def assert_spread(times: list[float], least: float, most: float) -> None:
         (CloseCode.TRY_AGAIN_LATER, 1.0, 5.0),
         pytest.param(CloseCode.NO_SIGN_OF_LIFE, 0.0, 1.0, marks=pytest.mark.slow),
         pytest.param(CloseCode.INTERNAL_ERROR, 0.0, 0.5, marks=pytest.mark.slow),
-        (CloseCode.ABNORMAL, 0.0, 0.5),
+        pytest.param(CloseCode.ABNORMAL, 0.0, 0.5, marks=pytest.mark.slow),
     ],
 )
 def test_the_way_back_is_spread(crowd: Crowd, code: int, least: float, most: float) -> None:

@@ -136,6 +136,7 @@ def say_in_utf8(client: RawClient, type_: str, /, **data: Any) -> None:
     client.send(client_frame(TEXT, json.dumps({"type": type_, "data": data}, ensure_ascii=False).encode()))
 
 
+@pytest.mark.slow
 @pytest.mark.attack("lone surrogates")
 def test_what_is_no_text(directory: Path) -> None:
     """Half of a surrogate pair can't be written in UTF-8: VALIDATION, and the connection stays."""

@@ -265,13 +265,14 @@ def runs_left_to_right(text: Locator) -> bool:
     return len(places) > 1 and places == sorted(places)
 
 
+@pytest.mark.slow
 @pytest.mark.attack("bidirectional overrides")
 @pytest.mark.parametrize(
     ("writer", "turning"),
     [
         ("Robin", "\u202e"),
-        pytest.param("Bella", "\u202b\u202e", marks=pytest.mark.slow),
-        pytest.param("Wanda", "\u2067\u202e", marks=pytest.mark.slow),
+        ("Bella", "\u202b\u202e"),
+        ("Wanda", "\u2067\u202e"),
     ],
 )
 def test_a_message_turns_nothing_round_but_itself(

@@ -21,6 +21,7 @@ def test_the_document_is_current() -> None:
     assert attacks.DOCUMENT.read_text() == attacks.document(), "say python -m tests.system.attacks"
 
 
+@pytest.mark.slow
 def test_bystanders_notice_when_a_worker_ends(tmp_path: Path) -> None:
     """Else nothing would be proven by their calm."""
     server = Server(tmp_path)

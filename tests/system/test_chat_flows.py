@@ -18,7 +18,7 @@ from tests.system.servers import shared_server, two_users
 
 #: Workers, fronts, and where the second user lives.
 SHAPES: Final = [
-    (1, 1, "same shard"),
+    pytest.param((1, 1, "same shard"), marks=pytest.mark.slow),
     pytest.param((2, 1, "same shard"), marks=pytest.mark.slow),
     (2, 2, "other shard"),
     pytest.param((8, 1, "other shard"), marks=pytest.mark.slow),

@@ -131,13 +131,8 @@ def test_a_wrong_setting_is_told_before_anything_is_compiled(tmp_path: Path) -> 
     assert "compiling" not in failed.value.output
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGINT,
-        *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGHUP)),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_make_run_can_be_stopped_while_it_compiles(tmp_path: Path, number: signal.Signals) -> None:
     """With a signal to the whole group, as a terminal sends it. Nothing is left, neither a process nor a build."""
     ensure_installed()

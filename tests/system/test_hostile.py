@@ -96,7 +96,9 @@ def test_a_fragmented_hello_byte_by_byte_with_pings_between(server: Server) -> N
 
 
 @pytest.mark.attack("fragment flood")
-@pytest.mark.parametrize("pieces", [2, 3, 7, 50])
+@pytest.mark.parametrize(
+    "pieces", [2, *(pytest.param(pieces, marks=pytest.mark.slow) for pieces in (3, 7)), 50]
+)
 def test_a_fragmented_hello(server: Server, pieces: int) -> None:
     """In one segment, with a ping in the middle and more behind it."""
     with RawClient.upgraded(server.port) as client:
@@ -260,9 +262,17 @@ HALF_WAY: Final = {
 }
 
 
+#: How it leaves; and both together, of which the first tier takes each of either once or more.
+HOW: Final = ("close", "half close", "reset")
+LEAVING: Final = [
+    pytest.param(HALF_WAY[sent], how, id=f"{sent}-{how}", marks=[] if place % 3 == way else pytest.mark.slow)
+    for place, sent in enumerate(HALF_WAY)
+    for way, how in enumerate(HOW)
+]
+
+
 @pytest.mark.attack("leaving half way")
-@pytest.mark.parametrize("how", ["close", "half close", "reset"])
-@pytest.mark.parametrize("sent", HALF_WAY.values(), ids=HALF_WAY.keys())
+@pytest.mark.parametrize(("sent", "how"), LEAVING)
 def test_leaving_half_way(server: Server, sent: bytes, how: str) -> None:
     """The server lets go of it soon, not only when a deadline has passed."""
     clients = [RawClient.to(server.port) for _ in range(5)]
@@ -282,7 +292,7 @@ def test_leaving_half_way(server: Server, sent: bytes, how: str) -> None:
 
 
 @pytest.mark.attack("leaving half way")
-@pytest.mark.parametrize("how", ["close", "half close", "reset"])
+@pytest.mark.parametrize("how", [pytest.param("close", marks=pytest.mark.slow), "half close", "reset"])
 def test_leaving_right_behind_hello(server: Server, how: str) -> None:
     """While the socket is on its way to the worker."""
     for _ in range(20):
@@ -346,8 +356,26 @@ REQUESTS: Final = {
 }
 
 
+#: One or more for each status; the tests in tests/router/front have all that is refused.
+FIRST: Final = (
+    "no version",
+    "another version",
+    "no upgrade",
+    "POST",
+    "a foreign origin",
+    "another path",
+    "HTTP/1.0",
+)
+
+
 @pytest.mark.attack("malformed request")
-@pytest.mark.parametrize(("request_", "expected"), REQUESTS.values(), ids=REQUESTS.keys())
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        pytest.param(*case, id=name, marks=[] if name in FIRST else pytest.mark.slow)
+        for name, case in REQUESTS.items()
+    ],
+)
 def test_requests_that_are_no_upgrade(server: Server, request_: bytes, expected: int) -> None:
     """The right status, and `Connection: close`, or a proxy would send the next one's request down the same connection."""
     status, headers = answer(server, request_)

@@ -24,6 +24,7 @@ def find_logrotate() -> str | None:
     return shutil.which("logrotate") or shutil.which("logrotate", path="/usr/sbin")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_logrotate() is None, reason="logrotate is not installed (apt-get install logrotate)")
 def test_the_log_is_rotated_while_the_server_writes(tmp_path: Path) -> None:
     log = tmp_path / "fastchat.log"

@@ -57,7 +57,8 @@ class Talker:
                     assert other == "PRESENCE", message
 
 
-@pytest.mark.parametrize("where", [pytest.param("same shard", marks=pytest.mark.slow), "other shard"])
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["same shard", "other shard"])
 @run_async
 async def test_d18_10000_messages_each_way(server: Server, where: str) -> None:
     first, second = two_users(server, where)

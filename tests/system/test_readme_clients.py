@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from tests.clients.node import CLIENT, node, packages
 from tests.system.harness import PROJECT, Server
 
@@ -43,6 +45,7 @@ def output(command: list[str], directory: Path, **environment: str) -> list[str]
 EXPECTED: Final = ["Alice writes: Hello!", "the message is read"]
 
 
+@pytest.mark.slow
 def test_chat_from_python(server: Server, tmp_path: Path) -> None:
     """With the package installed as the section says, into a directory of its own."""
     code = example("python", "Chat from Python").replace(ADDRESS, server.url)

@@ -287,6 +287,7 @@ def expand(word: str) -> set[str]:
     return {call for line in lines if line and not line.startswith("#") for call in expand(line)}
 
 
+@pytest.mark.slow
 @needs_systemd
 def test_every_system_call_is_allowed(unit_and_sandbox: tuple[Path, Sandbox]) -> None:
     unit, sandbox = unit_and_sandbox
@@ -297,6 +298,7 @@ def test_every_system_call_is_allowed(unit_and_sandbox: tuple[Path, Sandbox]) ->
     assert asked - allowed_calls(unit) - as_root == set()
 
 
+@pytest.mark.slow
 def test_no_thread_wants_to_be_privileged(unit_and_sandbox: tuple[Path, Sandbox]) -> None:
     """RestrictRealtime, RestrictNamespaces and RestrictSUIDSGID look at arguments."""
     _, sandbox = unit_and_sandbox
@@ -308,6 +310,7 @@ def test_no_thread_wants_to_be_privileged(unit_and_sandbox: tuple[Path, Sandbox]
         assert not re.search("S_IS[UG]ID|, 0[2-7][0-7]{3}[,)]", call.arguments)
 
 
+@pytest.mark.slow
 def test_no_memory_is_written_and_run(unit_and_sandbox: tuple[Path, Sandbox]) -> None:
     """MemoryDenyWriteExecute: neither at once, nor one after the other."""
     unit, sandbox = unit_and_sandbox
@@ -319,6 +322,7 @@ def test_no_memory_is_written_and_run(unit_and_sandbox: tuple[Path, Sandbox]) ->
     assert [call for call in later if re.search("PROT_EXEC|SHM_EXEC", call.arguments)] == []
 
 
+@pytest.mark.slow
 def test_every_socket_is_of_a_family_that_is_allowed(unit_and_sandbox: tuple[Path, Sandbox]) -> None:
     unit, sandbox = unit_and_sandbox
     families = set(setting(unit, "RestrictAddressFamilies").split())
@@ -327,6 +331,7 @@ def test_every_socket_is_of_a_family_that_is_allowed(unit_and_sandbox: tuple[Pat
     assert unit is BACKUP or asked == families
 
 
+@pytest.mark.slow
 def test_every_file_is_written_where_that_is_allowed(unit_and_sandbox: tuple[Path, Sandbox]) -> None:
     """ProtectSystem=strict, PrivateTmp and PrivateDevices leave the directories that systemd made, and a few devices."""
     unit, sandbox = unit_and_sandbox
@@ -344,6 +349,7 @@ def test_every_file_is_written_where_that_is_allowed(unit_and_sandbox: tuple[Pat
     assert elsewhere <= {"/dev/null", "/dev/tty"}
 
 
+@pytest.mark.slow
 def test_nothing_is_read_that_is_hidden(unit_and_sandbox: tuple[Path, Sandbox]) -> None:
     """ProcSubset=pid leaves of /proc what is about processes, PrivateDevices a few devices; what is not found does no harm."""
     unit, sandbox = unit_and_sandbox

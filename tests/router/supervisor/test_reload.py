@@ -82,6 +82,7 @@ def test_a_new_process_that_refuses_to_start_changes_nothing(directory: Path) ->
         assert running.notes(0)[-1].startswith("start"), "the old one was not asked for anything"
 
 
+@pytest.mark.slow
 def test_a_new_process_that_crashes_changes_nothing(directory: Path) -> None:
     with server(directory, boot="if options.succeeds: os.abort()") as running:
         before = running.descendants()
@@ -100,6 +101,7 @@ def test_an_old_process_that_does_not_come_to_rest_goes_on(directory: Path) -> N
         assert sum("succeed" in note for note in running.notes(0)) == 5
 
 
+@pytest.mark.slow
 def test_an_old_process_that_dies_of_the_question_is_started_again(directory: Path) -> None:
     with server(directory, asked="os.abort()") as running:
         assert "ended with signal SIGABRT" in refused(running)
