@@ -29,12 +29,14 @@ TARGET = all
 npm := $(shell command -v npm 2>/dev/null)
 # Whom `make who` and `make kick` are about.
 USER_ID =
+# How many workers `make resize` leaves.
+WORKERS =
 ARGS =
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup run status who kick drain reload test test-all check check-web audit manual load load-ui bench bench-compare bench-guard fuzz test-compiled docs clean FORCE
+.PHONY: help setup run status who kick drain reload resize test test-all check check-web audit manual load load-ui bench bench-compare bench-guard fuzz test-compiled docs clean FORCE
 
 # The tests call `make run` themselves: what was meant for this make must not reach that one.
 unexport MAKEFLAGS MFLAGS MAKELEVEL
@@ -60,6 +62,9 @@ reload: $(VENV)/.installed-run ## replace all processes by what is on disk now, 
 
 kick: $(VENV)/.installed-run ## close all connections of a user: USER_ID=...
 	@exec $(BIN)/fastchat kick $(ARGS) -- '$(USER_ID)'
+
+resize: $(VENV)/.installed-run ## change the number of workers while clients stay connected: WORKERS=5
+	@exec $(BIN)/fastchat resize $(ARGS) '$(or $(WORKERS),$(error give the new number of workers: make resize WORKERS=5))'
 
 drain: $(VENV)/.installed-run ## close all connections of a running server, one after the other, and accept no more: ARGS="--seconds 30"
 	@exec $(BIN)/fastchat drain $(ARGS)
@@ -143,6 +148,7 @@ parameters_of_who := USER_ID ARGS
 parameters_of_kick := USER_ID ARGS
 parameters_of_reload := ARGS
 parameters_of_drain := ARGS
+parameters_of_resize := WORKERS ARGS
 parameters_of_test := ARGS
 parameters_of_test-all := ARGS
 parameters_of_test-compiled := ARGS
@@ -156,7 +162,7 @@ parameters_of_bench-guard := ARGS
 parameters_of_fuzz := MINUTES TARGET COMPILED
 
 tasks := $(or $(MAKECMDGOALS),help)
-server_tasks := $(filter run status who kick drain reload,$(tasks))
+server_tasks := $(filter run status who kick drain reload resize,$(tasks))
 taken := $(sort $(foreach task,$(tasks),$(parameters_of_$(task))))
 given := $(foreach name,$(.VARIABLES),$(if $(filter command line,$(origin $(name))),$(name)))
 settings := $(filter-out $(everywhere) $(taken),$(given))

@@ -8,6 +8,7 @@ Each scenario starts a server of its own, with all that is on by default, and co
     churn   users online with their chats, some of whom come and go each second: what presence costs
     fan-in  one user who never reads, written to by many, beside pairs who chat
     reload  pairs who chat while all processes are replaced, and before: no connection may end, and each message is answered
+    resize  the same while the number of workers changes, 2 -> 5 -> 1 -> 4 -> 2, with many messages stored
 
 CPU is in microseconds for each message (which is delivered once and acknowledged once), times are in milliseconds.
 """
@@ -18,7 +19,8 @@ import argparse
 import json
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from inspect import signature
 from statistics import median
 from threading import Event, Thread
@@ -30,7 +32,7 @@ from uuid import uuid4
 from hdrh.histogram import HdrHistogram
 
 from bench.chatter import WHERE
-from bench.crew import Outcome, crew
+from bench.crew import Crew, Outcome, crew
 from bench.crowd import Crowd, text_frame
 from bench.servers import STORES, Server, serving
 from core.measures import SECONDS, quantile
@@ -51,6 +53,8 @@ _AT_ONCE: Final = 250
 _AWAY: Final = 8
 #: Bytes of a reader that the kernel keeps when it does not read.
 _SMALL: Final = 4096
+#: Seconds of chatting between two looks whether enough is stored.
+_FILLING: Final = 10.0
 _TEXT: Final = "Are you coming to the station tonight? The train leaves at seven."
 
 _CHOICES: Final[dict[str, Any]] = {"store": tuple(STORES), "core": ("pure", "compiled"), "where": WHERE}
@@ -363,38 +367,71 @@ def reload(
         crew(server.url, pairs, 1, workers, "mixed") as members,
     ):
         members.chat(load, WARM_UP)
-        quiet = members.chat(load, seconds)
-        took: list[float] = []
-        pauses: list[float] = []
+        replacements = [server.reload] * reloads
+        return {"store": store, "core": core, "workers": workers, "connections": 2 * pairs, "load": load} | (
+            _noticed(server, members, load, seconds, replacements)
+        )
 
-        def replace() -> None:
-            for _ in range(reloads):
-                began = monotonic()
-                server.reload()
-                took.append(monotonic() - began)
-                sleep(2 * _REPORT)
-                pauses.extend(server.stats(worker)["takeover_seconds"] * 1000 for worker in range(workers))
 
-        thread = Thread(target=replace)
-        thread.start()
-        during = members.chat(load, seconds)
-        thread.join()
-        return {
-            "store": store,
-            "core": core,
-            "workers": workers,
-            "connections": 2 * pairs,
-            "load": load,
-            "reloads": len(took),
-            "reload_s": median(took),
-            "pause_ms": median(pauses),
-            "pause_max_ms": max(pauses),
-            "messages": during.messages,
-            **latencies("quiet_ack", quiet.to_ack),
-            "quiet_ack_max_ms": quiet.to_ack.get_max_value() / 1000,
-            **latencies("ack", during.to_ack),
-            "ack_max_ms": during.to_ack.get_max_value() / 1000,
-        }
+def resize(
+    pairs: int = 500,
+    load: str = "rate 500",
+    seconds: float = 60.0,
+    stored: int = 1_000_000,
+    *,
+    store: str = "fsync",
+    core: str = "pure",
+) -> Result:
+    """Measure what pairs who chat notice of other numbers of workers, beside so many stored messages."""
+    numbers = (2, 5, 1, 4, 2)
+    with (
+        serving(store, numbers[0], compiled=core == "compiled") as server,
+        crew(server.url, pairs, 1, numbers[0], "mixed") as members,
+    ):
+        written = 0
+        while written < stored:
+            written += members.chat("window 8", _FILLING).messages
+        members.chat(load, WARM_UP)
+        replacements = [partial(server.resize, number) for number in numbers[1:]]
+        return {"store": store, "core": core, "connections": 2 * pairs, "load": load, "stored": written} | (
+            _noticed(server, members, load, seconds, replacements)
+        )
+
+
+def _noticed(
+    server: Server, members: Crew, load: str, seconds: float, replacements: Sequence[Callable[[], None]]
+) -> Result:
+    """Return what pairs who chat notice of replacements, one after the other, beside the same without."""
+    quiet = members.chat(load, seconds)
+    took: list[float] = []
+    pauses: list[float] = []
+
+    def replace() -> None:
+        for replacement in replacements:
+            began = monotonic()
+            replacement()
+            took.append(monotonic() - began)
+            sleep(2 * _REPORT)
+            pauses.extend(each["takeover_seconds"] * 1000 for each in server.stats_of_workers())
+
+    thread = Thread(target=replace)
+    thread.start()
+    during = members.chat(load, seconds)
+    over_in_time = not thread.is_alive()
+    thread.join()
+    return {
+        "replacements": len(took),
+        "within_the_chat": over_in_time,
+        "took_s": median(took),
+        "took_max_s": max(took),
+        "pause_ms": median(pauses),
+        "pause_max_ms": max(pauses),
+        "messages": during.messages,
+        **latencies("quiet_ack", quiet.to_ack),
+        "quiet_ack_max_ms": quiet.to_ack.get_max_value() / 1000,
+        **latencies("ack", during.to_ack),
+        "ack_max_ms": during.to_ack.get_max_value() / 1000,
+    }
 
 
 SCENARIOS: Final[dict[str, Callable[..., Result]]] = {
@@ -404,6 +441,7 @@ SCENARIOS: Final[dict[str, Callable[..., Result]]] = {
     "churn": churn,
     "fan-in": fan_in,
     "reload": reload,
+    "resize": resize,
 }
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from bench.usage import cpu_seconds, resident_bytes
 from router.operator.client import RunningServer
-from router.operator.operations import RELOAD, RELOAD_PATIENCE
+from router.operator.operations import RELOAD, RELOAD_PATIENCE, RESIZE, RESIZE_PATIENCE
 from scripts.compiled_core import environment_for, find_or_build
 
 #: Name -> settings.
@@ -50,13 +50,19 @@ class Server:
 
     def stats(self, worker: int = 0) -> dict[str, Any]:
         """Return what a worker reported last, at most a second ago; by the names of ``core.process.metrics``."""
-        reports = self._status()["processes"]
-        found = (each for each in reports if each["kind"] == "worker" and each["index"] == worker)
-        return dict(next(found)["stats"])
+        return self.stats_of_workers()[worker]
+
+    def stats_of_workers(self) -> list[dict[str, Any]]:
+        """Return the same of all workers, as many as there are now."""
+        return [dict(each["stats"]) for each in self._status()["processes"] if each["kind"] == "worker"]
 
     def reload(self) -> None:
         """Replace all workers and fronts. Raises Refused when one could not be."""
         RunningServer({}, self._admin).ask(RELOAD, RELOAD_PATIENCE)
+
+    def resize(self, workers: int) -> None:
+        """Change the number of workers. Raises Refused when it stays as it was."""
+        RunningServer({}, self._admin).ask(RESIZE, RESIZE_PATIENCE, workers=workers)
 
     def cpu(self, kind: str = "") -> float:
         """Seconds that all processes have computed, or those of one kind."""

@@ -38,6 +38,9 @@ def main(connection_type: type[Connection] = Connection) -> int:
     parser.add_argument(
         "--succeeds", type=int, help="take the place of the process of this number, which serves now"
     )
+    parser.add_argument(
+        "--gathers", type=int, help="take the users of the processes of so many workers, which serve now"
+    )
     parser.add_argument("--keep", type=Path, help="directory in which to leave what counts against limits")
 
     def serve(settings: Settings, options: argparse.Namespace, control: ControlPipe) -> None:
@@ -65,6 +68,7 @@ async def _serve(
         connection_type,
         options.keep,
         succeeds=options.succeeds,
+        gathers=options.gathers,
     )
     # What was made while booting lives as long as the process: the collector need not look at it again and again. What is made later goes
     # when the last one who knows it does, so a small look at what is new is enough: at everybody who is here, it takes a tenth of a second.

@@ -121,6 +121,11 @@ class ZmqBus:
         else:
             records.append(record)
 
+    @property
+    def records_taken(self) -> int:
+        """How many records were to be sent so far, those of this turn included."""
+        return self._records_sent + sum(map(len, self._records.values()))
+
     def stats(self) -> dict[str, Any]:
         """Return this part of the worker's report."""
         return {

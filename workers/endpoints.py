@@ -45,6 +45,11 @@ class Endpoints:
         """Watch over `path`. `reopen` opens it again, in place of whatever has the name; it may raise OSError."""
         self._endpoints.append(_Endpoint(path, reopen))
 
+    def note(self) -> None:
+        """Take what has the names now for what they are to be: this process has opened it."""
+        for endpoint in self._endpoints:
+            endpoint.identity = _identity(endpoint.path)
+
     async def watch(self) -> None:
         """Look again and again, until cancelled."""
         while True:

@@ -61,16 +61,20 @@ class HandoverListener:
         self._listen()
 
     async def reopen(self) -> None:
-        """Listen under the same name again, which was taken away. Raises OSError; then everything is as it was."""
+        """Listen under the same name again, which was taken away, or after `close`. Raises OSError; then everything is as it was."""
         listener = _open_listener(self._path)
-        self._accept()  # who still found the old one
-        self._loop.remove_reader(self._listener.fileno())
-        self._listener.close()
+        if not self._closed:
+            self._accept()  # who still found the old one
+            self._loop.remove_reader(self._listener.fileno())
+            self._listener.close()
+        self._closed = False
         self._listener = listener
         self._listen()
 
     def close(self) -> None:
-        """Take no more sockets; the fronts take back what is in the queues."""
+        """Take no more sockets; the fronts take back what is in the queues. A second call changes nothing."""
+        if self._closed:
+            return
         self._closed = True
         self._loop.remove_reader(self._listener.fileno())
         self._listener.close()

@@ -16,7 +16,7 @@ import asyncio
 import gc
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
@@ -51,7 +51,7 @@ _TAKE_OVER_PATIENCE: Final = 60.0
 #: Seconds that other workers have for their last record.
 _LAST_PATIENCE: Final = 5.0
 #: Records in a packet. The successor has something to do from the first one on, and a system call is shared by many.
-_RECORDS: Final = 32
+RECORDS: Final = 32
 
 
 class Stays(Exception):
@@ -80,7 +80,7 @@ class Predecessor:
         #: Envelopes that came since the shard handles none any more.
         self._collected: list[bytes] = []
         #: When it stopped reading from clients.
-        self._frozen_at = 0.0
+        self.frozen_at = 0.0
         #: Since when a client has been in the middle of a frame.
         self._halves_since: float | None = None
         #: The connections that the successor gets. This process keeps its copies of the sockets until that one has taken over.
@@ -92,7 +92,7 @@ class Predecessor:
 
     async def come_to_rest(self) -> None:
         """Stop reading from clients, and wait until they have their answers. Raises Stays; then `stay`."""
-        self._frozen_at = monotonic()
+        self.frozen_at = monotonic()
         self._connections.freeze()
         deadline = monotonic() + _PATIENCE
         while (busy := self._asked()) is not None:
@@ -130,35 +130,21 @@ class Predecessor:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
             channel.settimeout(_TIMEOUT)
             channel.connect(path)
-            self._leaving, halves = self._connections.movable()
-            self._close(halves)
+            self._leaving = self.all_movable()
             self._store.begin_close(_TIMEOUT)
             self._send_records(channel)
             self._store.close(_TIMEOUT)
             # The successor counts on, since nobody would see it in this process any more.
-            told = {"frozen_at": self._frozen_at, "not_moved": self._shard.counters[NOT_MOVED]}
+            told = {"frozen_at": self.frozen_at, "not_moved": self._shard.counters[NOT_MOVED]}
             send_packet(channel, Kind.CLOSED, to_json(told))
-            await self._until_taken_over(channel)
+            await until_taken_over(channel)
             self._channel = channel
             with suppress(OSError):  # whoever has taken over serves the clients, or is dead
                 await self._pass_on_the_rest()
                 send_packet(channel, Kind.END)
         self._shard.exchange.broadcast(RecordKind.MOVED_ON, 0, b"")
         self._bus.flush()
-        for connection in self._leaving:
-            if connection.stream is not None:
-                connection.stream.abort()
-
-    async def _until_taken_over(self, channel: socket.socket) -> None:
-        channel.setblocking(False)
-        try:
-            async with asyncio.timeout(_TAKE_OVER_PATIENCE):
-                taken = await asyncio.get_running_loop().sock_recv(channel, 1)
-        except TimeoutError:
-            raise TimeoutError(f"it has not taken over within {_TAKE_OVER_PATIENCE:g} s") from None
-        if not taken:
-            raise ConnectionResetError("it has ended before it took over")
-        channel.settimeout(_TIMEOUT)
+        abandon(self._leaving)
 
     async def _pass_on_the_rest(self) -> None:
         for envelope in self._collected:
@@ -174,9 +160,13 @@ class Predecessor:
 
     def say_goodbye(self) -> None:
         """Close the connections that the successor, which has failed, was to get."""
-        for connection in self._leaving:
-            connection.session.closed = True
-            connection.close(CloseCode.RESTARTING, RESTART_REASON)
+        say_goodbye(self._leaving)
+
+    def all_movable(self) -> list[Connection]:
+        """Close the connections that are in the middle of a frame, and return all others."""
+        movable, halves = self._connections.movable()
+        self._close(halves)
+        return movable
 
     def worker_gone(self, worker: int) -> None:
         """Note that another worker is dead: nothing more comes from that process."""
@@ -217,21 +207,10 @@ class Predecessor:
             about = [by_session[session] for session in sessions]
             records.append({"core": record, "connections": [*map(state_of, about)]})
             connections += about
-            if len(records) == _RECORDS:
-                self._send(channel, records, connections)
+            if len(records) == RECORDS:
+                send_records(channel, records, connections)
                 records, connections = [], []
-        self._send(channel, records, connections)
-
-    def _send(
-        self, channel: socket.socket, records: list[dict[str, Any]], connections: list[Connection]
-    ) -> None:
-        descriptors = [connection.descriptor for connection in connections]
-        while len(descriptors) > DESCRIPTORS_MAX:
-            send_packet(channel, Kind.RECORDS, to_json([]), descriptors[:DESCRIPTORS_MAX])
-            del descriptors[:DESCRIPTORS_MAX]
-        send_packet(channel, Kind.RECORDS, to_json(records), descriptors)
-        for connection in connections:
-            let_go(connection)
+        send_records(channel, records, connections)
 
     def _collect(self, envelope: bytes, now: float) -> None:
         if self._channel is None:
@@ -250,3 +229,43 @@ class Predecessor:
     def _note_ended(self) -> None:
         if not self._others:
             self._all_passed_on.set()
+
+
+async def until_taken_over(channel: socket.socket) -> None:
+    """Wait until the other process says that it has taken over. Raises OSError when it does not."""
+    channel.setblocking(False)
+    try:
+        async with asyncio.timeout(_TAKE_OVER_PATIENCE):
+            taken = await asyncio.get_running_loop().sock_recv(channel, 1)
+    except TimeoutError:
+        raise TimeoutError(f"it has not taken over within {_TAKE_OVER_PATIENCE:g} s") from None
+    if not taken:
+        raise ConnectionResetError("it has ended before it took over")
+    channel.settimeout(_TIMEOUT)
+
+
+def send_records(
+    channel: socket.socket, records: list[dict[str, Any]], connections: list[Connection]
+) -> None:
+    """Send records, and the sockets of the connections that they are about. Raises OSError when the other process is gone."""
+    descriptors = [connection.descriptor for connection in connections]
+    while len(descriptors) > DESCRIPTORS_MAX:
+        send_packet(channel, Kind.RECORDS, to_json([]), descriptors[:DESCRIPTORS_MAX])
+        del descriptors[:DESCRIPTORS_MAX]
+    send_packet(channel, Kind.RECORDS, to_json(records), descriptors)
+    for connection in connections:
+        let_go(connection)
+
+
+def say_goodbye(connections: Iterable[Connection]) -> None:
+    """Close connections that a process was to get which has failed."""
+    for connection in connections:
+        connection.session.closed = True
+        connection.close(CloseCode.RESTARTING, RESTART_REASON)
+
+
+def abandon(connections: Iterable[Connection]) -> None:
+    """End with connections that another process has now."""
+    for connection in connections:
+        if connection.stream is not None:
+            connection.stream.abort()

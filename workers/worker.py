@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +23,6 @@ from core.process.control import (
     ANSWER,
     ASK,
     DRAIN,
-    ENDPOINTS_MISSING,
     READY,
     RELOAD_KEYS,
     RESTART_REASON,
@@ -34,7 +33,6 @@ from core.process.control import (
     WORKER_GONE,
     WORKER_SUCCEEDED,
 )
-from core.process.handover import endpoint
 from core.process.settings import Settings
 from core.wire.protocol import CloseCode
 from core.wire.timestamps import format_timestamp
@@ -43,12 +41,13 @@ from workers.bus import ZmqBus, remove_left_over
 from workers.chance import SystemChance
 from workers.connection import Connection
 from workers.connections import Connections
-from workers.endpoints import Endpoints
-from workers.handover_listener import HandoverListener
+from workers.entrance import Entrance
+from workers.gathering import Gathering
 from workers.limits_file import read_limits, write_limits
 from workers.memory_ceiling import MemoryCeiling
 from workers.predecessor import Predecessor, Stays
-from workers.store.data_directory import shard_file
+from workers.resizing import Resizing
+from workers.store.data_directory import next_shard_file, shard_file
 from workers.store.memory import MemoryStore
 from workers.store.shard_store import ShardStore
 from workers.store.sqlite import SqliteStore
@@ -100,11 +99,13 @@ class Worker:
         keep: Path | None = None,
         *,
         succeeds: int | None = None,
+        gathers: int | None = None,
     ) -> None:
-        """Open the bus, and the store unless this process `succeeds` another one, the one of that generation, which still has it open.
+        """Open the bus, and the store unless it is another process's still.
 
-        `generations` are those of the processes of all workers. `keep` is where to leave what counts against limits, None for nowhere.
-        Raises ConfigurationError or OSError when what they need can't be used.
+        That is so when this process `succeeds` another one, the one of that generation; or when it `gathers` its users from the processes
+        of so many workers, which are replaced by another number. `generations` are those of the processes of all workers. `keep` is where
+        to leave what counts against limits, None for nowhere. Raises ConfigurationError or OSError when what they need can't be used.
         """
         assert settings.run_dir is not None, "the supervisor fills it in"
         run_dir = str(settings.run_dir)
@@ -112,39 +113,45 @@ class Worker:
         self._control = control
         self._stopped: asyncio.Future[tuple[int, str]] = self._loop.create_future()
         self.turn = Turn(self._loop)
-        remove_left_over(run_dir, index, succeeds)
+        takes_over = succeeds is not None or gathers is not None
+        if gathers is None:
+            remove_left_over(run_dir, index, succeeds)
         self._bus = ZmqBus(run_dir, index, generations)
-        self._store = self._new_store(settings, index)
+        self._store = self._new_store(settings, index, shard_file if gathers is None else next_shard_file)
         self._settings = settings
         tokens = load_verifier(settings, Path.read_bytes)
         self.shard = Shard(
             index, generations[index], settings, self._bus, self._store, SystemClock(), SystemChance(), tokens
         )
         self._keep = keep
-        if keep is not None and succeeds is None:
+        if keep is not None and not takes_over:
             self.shard.remember_limits(read_limits(keep), time.monotonic())
-        #: Where connections come from, when a limit asks for it.
-        self._counts = AddressCounts(run_dir, index) if needed(settings) else None
+        counts = AddressCounts(run_dir, index) if needed(settings) else None
         self._store.listen(self.shard.listeners)
-        if succeeds is None:
+        if not takes_over:
             self._store.start()
         self.turn.attach(self._end_turn, self.shard.written)
         capacity = Capacity(usable_memory(), settings.fronts)
         memory = MemoryCeiling(settings.worker_memory_mib * MIB or capacity.ceiling(settings.workers))
-        self._connections = Connections(self.shard, self.turn, memory, self._counts, connection_type)
-        self._successor: Successor | None = None
+        self._connections = Connections(self.shard, self.turn, memory, counts, connection_type)
+        self._entrance = Entrance(run_dir, index, self._bus, counts, self._connections)
+        self._successor: Successor | Gathering | None = None
         if succeeds is not None:
             self._successor = Successor(
                 run_dir, self.shard, self._store, self.turn, self._connections, self._control
             )
+        elif gathers is not None:
+            self._successor = Gathering(
+                run_dir, gathers, self.shard, self._store, self.turn, self._connections, self._control
+            )
+        self._resizing = Resizing(
+            self, self.shard, self._store, self._bus, self.turn, self._connections, self._control
+        )
         #: This process, as it leaves.
         self._predecessor: Predecessor | None = None
         self._leaving: asyncio.Task[None] | None = None
         #: Other workers whose processes are replaced -> the generation of the process that is to be sent to.
         self._moving_on: dict[int, int] = {}
-        self._handover_path = endpoint(run_dir, index)
-        self._handover: HandoverListener | None = None
-        self._endpoints = Endpoints()
         self._next_stats = 0.0
         self._stalls = Stalls(_TICK)
         #: How many other workers had not been heard, and whether all clients have gone in a drain, when that was reported last.
@@ -152,10 +159,12 @@ class Worker:
         #: Whether everything is another process's.
         self._handed_on = False
 
-    def _new_store(self, settings: Settings, index: int) -> ShardStore:
+    def _new_store(
+        self, settings: Settings, index: int, file: Callable[[Path, int, int], Path]
+    ) -> ShardStore:
         if settings.store == "memory":
             return MemoryStore(settings)
-        path = shard_file(settings.data_dir, index, settings.workers)
+        path = file(settings.data_dir, index, settings.workers)
         return SqliteStore(path, settings, self._loop, self.turn.schedule)
 
     async def run(self) -> None:
@@ -172,26 +181,22 @@ class Worker:
                 WORKER_SUCCEEDED: self._worker_succeeded,
                 SUCCEED: self._succeed,
                 ASK: self._answer_operator,
+                **self._resizing.handlers(),
             },
         )
         if self._successor is not None:
             await self._successor.take_over()
+        if isinstance(self._successor, Gathering):
+            # All old workers have given everything away, and nobody sends them anything.
+            remove_left_over(str(self._settings.run_dir), self.shard.index, self.shard.generation)
         self._bus.listen(loop, self._receive_envelope)
         self.shard.start()
         self.turn.schedule()
-        self._endpoints.add(self._bus.path, self._bus.reopen)
-        if self._counts is not None:
-            await self._counts.start()
-            self._endpoints.add(self._counts.path, self._counts.start)
-        self._handover = HandoverListener(
-            self._handover_path, loop, self._connections.adopt, self._connections.capacity
-        )
-        self._endpoints.add(self._handover_path, self._handover.reopen)
-        self._watch = loop.create_task(self._endpoints.watch())
+        await self._entrance.open()
         self._tick()
         self._control.send(READY)
         code, reason = await self._stopped
-        self._watch.cancel()
+        self._entrance.close()
         if self._handed_on:
             await self._connections.ended(_STOP_PATIENCE)
             self._bus.close()
@@ -215,15 +220,13 @@ class Worker:
         seconds = self._stalls.beat(now)
         if seconds:
             self._stood_still(seconds, now)
-        self.shard.tick(now)
-        self._connections.tick(now)
+        if not self._resizing.at_rest:
+            self.shard.tick(now)
+            self._connections.tick(now)
         self.turn.schedule()
         for worker, generation in list(self._moving_on.items()):
             self._move_on(worker, generation)
-        if self._counts is not None:
-            self._counts.tick()
-        if self._handover is not None:
-            self._handover.resume()
+        self._entrance.tick()
         news = self.shard.unheard, self._connections.drained
         if now >= self._next_stats or news != self._reported:
             # The server is not ready before everybody has heard everybody, nor drained before all have gone, so that news does not wait.
@@ -241,13 +244,8 @@ class Worker:
 
     def _stats(self) -> dict[str, Any]:
         """Return all that is measured here, by the names of ``core.process.metrics``."""
-        handover = self._handover
         return {
-            "adopted_total": handover.adopted if handover else 0,
-            "handover_truncated_total": handover.truncated if handover else 0,
-            "handover_pauses_total": handover.pauses if handover else 0,
-            ENDPOINTS_MISSING: self._endpoints.missing,
-            "endpoints_reopened_total": self._endpoints.reopened,
+            **self._entrance.stats(),
             "takeover_seconds": self._successor.pause if self._successor is not None else 0.0,
             **self._connections.stats(),
             **self.turn.stats(),
@@ -320,13 +318,7 @@ class Worker:
             predecessor.stay(self._receive_envelope)
             self._control.send(STAYS, reason=str(problem))
             return
-        assert self._handover is not None, "this process is ready"
-        self._watch.cancel()
-        self._handover.close()
-        if self._counts is not None:
-            self._counts.close()
-        self._handed_on = True
-        self._control.send(STATS, stats=self._stats())  # nothing is counted here any more
+        self.give_up_place()
         try:
             await predecessor.hand_on(path)
         except Exception as error:
@@ -339,6 +331,21 @@ class Worker:
             self._store.close(_STORE_PATIENCE)
         self._stop(CloseCode.RESTARTING, RESTART_REASON)
 
+    async def admit(self, admits: bool) -> None:
+        """See ``workers.resizing.Host``, as the two below."""
+        if admits:
+            await self._entrance.resume()
+        else:
+            self._entrance.suspend()
+
+    def give_up_place(self) -> None:
+        self._entrance.close()
+        self._handed_on = True
+        self._control.send(STATS, stats=self._stats())  # nothing is counted here any more
+
+    def leave(self) -> None:
+        self._stop(CloseCode.RESTARTING, RESTART_REASON)
+
     # -- Stopping --
 
     def _stop(self, code: int, reason: str) -> None:
@@ -346,10 +353,6 @@ class Worker:
             self._stopped.set_result((code, reason))
 
     async def _close_all(self, code: int, reason: str) -> None:
-        if self._handover is not None:
-            self._handover.close()
-        if self._counts is not None:
-            self._counts.close()
         await self._connections.close_all(code, reason, _STOP_PATIENCE)
         # What it commits at last is still answered to the other shards.
         self._store.close(_STORE_PATIENCE)

@@ -18,6 +18,7 @@ anything.
 | PRESENCE | to all | JSON | joins and leaves; `ticket` is their version |
 | PRESENCE_SNAPSHOT | to all, or to who asked | JSON | everyone online here; `ticket` is the version |
 | PRESENCE_REQUEST | to who is behind | | send me a snapshot |
+| FLUSHED | to all | | all that was sent before has been read with this: see ``workers.resizing``; `ticket` is the wave |
 | MOVED_ON | to who has sent so far, and to who was sent to | | the last record on this way: see ``core.chat.streams`` |
 
 To add one: a RecordKind, a row here, and a handler that a part of the shard registers (``core.chat.exchange.Exchange.on``).
@@ -55,6 +56,7 @@ class RecordKind(IntEnum):
     HISTORY = 11
     HISTORY_PAGE = 12
     MOVED_ON = 13
+    FLUSHED = 14
 
 
 class Outcome(IntEnum):

@@ -79,12 +79,12 @@ class ControlPipe:
 
         add_reader(self._socket.fileno(), on_readable)
 
-    def listen_in_thread(self) -> None:
-        """Do the same, without handlers, for a child that has no event loop."""
+    def listen_in_thread(self, handlers: Handlers | None = None) -> None:
+        """Do the same for a child that has no event loop. Handlers are called in that thread."""
 
         def read() -> None:
             while True:
-                self._handle({})
+                self._handle(handlers or {})
 
         threading.Thread(target=read, daemon=True).start()
 

@@ -12,16 +12,23 @@ all of its, also those that wait in its backlogs, and exits 0 |
 | | log_level | level | log from this level on (``core.process.logs``) |
 | | reload_keys | | read the keys of tokens again (``core.auth.keys``) |
 | supervisor -> front | leave | | accept no more connections, and exit 0 when the last one has ended (``router.front.front``) |
-| | resize | workers | hand over to so many workers from now on; no worker takes sockets until `resized` has come |
-| front -> supervisor | resized | workers | clients wait for so many workers now |
+| | resize | id, workers | hand over to so many workers from now on; no worker takes sockets until that is answered |
 | supervisor -> worker | worker_gone | worker, generation, next | that process is dead; `next` is the one in its place |
 | | succeed | path | give everything to the process that waits at `path` (``core.process.succession``), and end |
 | | worker_succeeded | worker, generation | another process takes the place of that worker's: send to it from now on |
-| worker -> supervisor | waiting | path | booted, and waits there for the process whose place it takes |
+| worker -> supervisor | waiting | path | booted, and waits there for the process whose place it takes, or for all whose users it gets |
 | | leaving | | nothing is under way any more: everything goes to the other process now |
 | | stays | reason | it can't be replaced now, and goes on serving |
 | supervisor -> worker | ask | id, what, user | an operator wants to know something of a user, or have it done (``core.chat.operator``) |
-| worker -> supervisor | answer | id, answer | what there is to tell, some time later, and not in the order of the questions |
+| | track | id | note from now on what is written, for the files of another number of workers (``workers.resizing``, as the five below) |
+| | look | id, path | write what was noted since the last look to that file |
+| | untrack | | note nothing more |
+| | rest | id | read from no client any more; answer when none waits for anything |
+| | settle | id, wave | send all other workers a last record; answer when theirs have come, and say how much was sent since the last time |
+| | go_on | | go on serving |
+| | give | paths | give everything to the processes that wait there, the first of which is worker 0 of the new number, and end |
+| supervisor -> resize | fill, catch_up, finish, remove | id, looks | see ``workers.store.resize`` |
+| child -> supervisor | answer | id, answer | what there is to tell, in any order; `failed` in it says why there is nothing |
 
 The pipe is a SEQPACKET socket pair, so a packet is a whole message. End of file on it means that the other end is gone: a child that
 sees it exits within a second, the supervisor reaps the child.
@@ -44,14 +51,26 @@ RELOAD_KEYS: Final = "reload_keys"
 WORKER_GONE: Final = "worker_gone"
 SUCCEED: Final = "succeed"
 LEAVE: Final = "leave"
-RESIZE: Final = "resize"
-RESIZED: Final = "resized"
 WORKER_SUCCEEDED: Final = "worker_succeeded"
 WAITING: Final = "waiting"
 LEAVING: Final = "leaving"
 STAYS: Final = "stays"
 ASK: Final = "ask"
 ANSWER: Final = "answer"
+TRACK: Final = "track"
+LOOK: Final = "look"
+UNTRACK: Final = "untrack"
+REST: Final = "rest"
+SETTLE: Final = "settle"
+GO_ON: Final = "go_on"
+GIVE: Final = "give"
+RESIZE: Final = "resize"
+FILL: Final = "fill"
+CATCH_UP: Final = "catch_up"
+FINISH: Final = "finish"
+REMOVE: Final = "remove"
+#: Of an answer: why what was asked for can't be done, a part of a sentence.
+FAILED: Final = "failed"
 
 # -- Figures among the stats of a worker that the supervisor understands: 1 while it is so --
 #: Its store can't write.

@@ -28,7 +28,7 @@ import logging
 import signal
 import socket
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import uvloop
 
@@ -37,12 +37,12 @@ from core.events import fields
 from core.process.allocator import Allocator
 from core.process.child import ControlPipe, reload_keys, run_child
 from core.process.control import (
+    ANSWER,
     DRAIN,
     LEAVE,
     READY,
     RELOAD_KEYS,
     RESIZE,
-    RESIZED,
     RESTART_REASON,
     STATS,
     STOP,
@@ -101,7 +101,7 @@ class Front:
                 STOP: lambda message: self._stop(message["code"], message["reason"]),
                 LEAVE: lambda _: self._leave(),
                 DRAIN: lambda _: self._drain(),
-                RESIZE: lambda message: self._start_resize(message["workers"]),
+                RESIZE: self._start_resize,
                 RELOAD_KEYS: lambda _: reload_keys(self._reception.lobby.reload_keys, _log),
             },
         )
@@ -135,10 +135,13 @@ class Front:
             if self._counts is not None and not self._stopped.done():
                 self._counts.start(workers)
         _log.info("clients go to another number of workers", extra=fields(workers=workers))
-        self._control.send(RESIZED, workers=workers)
 
-    def _start_resize(self, workers: int) -> None:
-        task = self._loop.create_task(self.resize(workers))
+    async def _resize_and_answer(self, message: dict[str, Any]) -> None:
+        await self.resize(message["workers"])
+        self._control.send(ANSWER, id=message["id"], answer={})
+
+    def _start_resize(self, message: dict[str, Any]) -> None:
+        task = self._loop.create_task(self._resize_and_answer(message))
         self._resizes.add(task)
         task.add_done_callback(self._resizes.discard)
 

@@ -178,6 +178,30 @@ def _reload(admin: Admin = None, run_dir: RunDir = None, json: AsJson = False) -
     _show(_talk(admin, run_dir, lambda server: server.ask(RELOAD, RELOAD_PATIENCE)), json, describe_reload)
 
 
+@app.command("resize")
+def _resize(
+    workers: Annotated[
+        int, typer.Argument(metavar="WORKERS", help="The new number of workers.", show_default=False)
+    ],
+    admin: Admin = None,
+    run_dir: RunDir = None,
+    json: AsJson = False,
+) -> None:
+    """Change the number of workers while clients stay connected.
+
+    Copies everything that is stored to files for the new workers, while the old ones serve. Then all clients wait once, for less than a
+    second, while the new workers take over. The command returns when that is done. Set FASTCHAT_WORKERS to the new number too: the next
+    start of the server goes by that setting.
+
+    Exit codes: 0 done, 2 the number of workers stays as it was, and the server goes on.
+    """
+    from router.operator.operations import RESIZE, RESIZE_PATIENCE
+    from router.operator.text import describe_resize
+
+    answer = _talk(admin, run_dir, lambda server: server.ask(RESIZE, RESIZE_PATIENCE, workers=workers))
+    _show(answer, json, describe_resize)
+
+
 @app.command("drain")
 def _drain(
     seconds: Annotated[

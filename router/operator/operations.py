@@ -8,6 +8,7 @@ A request is a JSON object, and so is the answer; one that can't be given is ``{
 | who | user | what is known of a user: see ``core.chat.operator`` |
 | kick | user | closed: how many connections of the user were closed, with 1008 |
 | reload | | replaced: the processes that were replaced while clients stayed connected, the supervisor last, with how long that took |
+| resize | workers | workers, before, seconds, warning (a sentence or null): the server has another number of workers |
 | drain | seconds (optional) | state, seconds left, connections: from now on the server accepts none, and closes those that it has |
 | log_level | level | level: from now on every process logs what is at least so severe |
 
@@ -26,15 +27,19 @@ from core.wire.protocol import Refusal
 from core.wire.validation import Validator
 from router.supervisor.children import NoAnswer
 from router.supervisor.reload import ReloadFailed
+from router.supervisor.resize import ResizeFailed
 from router.supervisor.roles import WORKER, Role
 
 STATUS: Final = "status"
 DRAIN: Final = "drain"
 LOG_LEVEL: Final = "log_level"
 RELOAD: Final = "reload"
+RESIZE: Final = "resize"
 
 #: Seconds that the replacement of all processes may take: it waits for each of them.
 RELOAD_PATIENCE: Final = 900.0
+#: The same for a change of the number of workers, which copies all files.
+RESIZE_PATIENCE: Final = 24 * 3600.0
 
 #: Seconds that a worker has to answer; it may have to ask its store.
 _PATIENCE: Final = 5.0
@@ -55,13 +60,14 @@ class Operations:
         set_log_level: Callable[[str], None],
         drain: Callable[[float | None], dict[str, Any]],
         reload: Callable[[], Awaitable[list[dict[str, Any]]]],
+        resize: Callable[[int], Awaitable[dict[str, Any]]],
     ) -> None:
         self._validator = Validator(settings.user_ids)
-        self._placement = Placement(settings.workers)
-        self._workers = {role.index: role for role in roles if role.kind == WORKER}
+        self._roles = roles
         self._status = status
         self._set_log_level = set_log_level
         self._reload = reload
+        self._resize = resize
         self._drain = drain
 
     async def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,21 +84,30 @@ class Operations:
                 return self._begin_drain(request.get("seconds"))
             if what == RELOAD:
                 return {"replaced": await self._reload()}
-            raise Problem(f"`what` must be one of {STATUS}, {WHO}, {KICK}, {LOG_LEVEL}, {DRAIN} and {RELOAD}")
-        except (Problem, ReloadFailed) as problem:
+            if what == RESIZE:
+                return await self._change_number(request.get("workers"))
+            known = ", ".join((STATUS, WHO, KICK, LOG_LEVEL, DRAIN, RELOAD))
+            raise Problem(f"`what` must be one of {known} and {RESIZE}")
+        except (Problem, ReloadFailed, ResizeFailed) as problem:
             return {"problem": str(problem)}
         except Refusal as refusal:
             return {"problem": refusal.message}
 
     async def _ask_worker(self, what: str, user: Any) -> dict[str, Any]:
         user_id = self._validator.user_id(user, "user")
-        role = self._workers[self._placement.worker_of(user_id)]
+        workers = [role for role in self._roles if role.kind == WORKER]
+        role = workers[Placement(len(workers)).worker_of(user_id)]
         if role.child is None or not role.child.ready:
             raise Problem(f"{role.name}, where this user lives, is {role.state}: try again in a moment")
         try:
             return await role.child.ask(_PATIENCE, what=what, user=user_id)
         except NoAnswer as problem:
             raise Problem(f"{role.name}, where this user lives, {problem}") from None
+
+    async def _change_number(self, workers: Any) -> dict[str, Any]:
+        if type(workers) is not int:
+            raise Problem("`workers` must be an integer")
+        return await self._resize(workers)
 
     def _begin_drain(self, seconds: Any) -> dict[str, Any]:
         most = RULES["drain_seconds"].le

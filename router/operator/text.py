@@ -102,6 +102,16 @@ def describe_reload(answer: Mapping[str, Any]) -> list[str]:
     return lines or ["nothing was replaced"]
 
 
+def describe_resize(answer: Mapping[str, Any]) -> list[str]:
+    """Describe the answer to ``resize``."""
+    lines = [
+        f"the server has {answer['workers']} workers instead of {answer['before']} ({answer['seconds']:.1f} s)"
+    ]
+    if answer.get("warning"):
+        lines.append(f"warning: {plain(answer['warning'])}")
+    return lines
+
+
 def describe_user(facts: Mapping[str, Any]) -> list[str]:
     """Describe the answer to ``who``."""
     where = f"worker {facts['worker']}, slot {facts['slot']}"

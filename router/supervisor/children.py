@@ -26,6 +26,7 @@ from core.process.control import (
     ANSWER,
     ASK,
     BEAT,
+    FAILED,
     LEAVING,
     PACKET_MAX_BYTES,
     READY,
@@ -198,8 +199,8 @@ class Child:
             self._unsent.popleft()
         self._send()
 
-    async def ask(self, patience: float, **fields: Any) -> dict[str, Any]:
-        """Ask the child, which has `patience` seconds, and return its answer. Raises NoAnswer."""
+    async def ask(self, patience: float, op: str = ASK, **fields: Any) -> dict[str, Any]:
+        """Ask the child, which has `patience` seconds, and return its answer. Raises NoAnswer, also when it can't do what it is asked."""
         if self._unsent:
             # Questions must not push out of the line what it has to know.
             raise NoAnswer("does not read requests at the moment: try again in a moment")
@@ -208,13 +209,16 @@ class Child:
         answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._questions[number] = answer
         try:
-            self.send(ASK, id=number, **fields)
+            self.send(op, id=number, **fields)
             async with asyncio.timeout(patience):
-                return await answer
+                told = await answer
         except TimeoutError:
             raise NoAnswer(f"has not answered within {patience:g} s") from None
         finally:
             del self._questions[number]
+        if FAILED in told:
+            raise NoAnswer(told[FAILED])
+        return told
 
     async def hear(self, *ops: str) -> dict[str, Any]:
         """Return the next message with one of these ops, which ``router.supervisor.reload`` waits for. Raises EOFError when it ends."""

@@ -16,7 +16,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from core.events import fields
@@ -52,6 +52,8 @@ class Host(Protocol):
     """The supervisor, as a reload sees it."""
 
     starter: Starter
+    #: What replaces processes at present: one such thing at a time. None for nothing.
+    replacing: str | None
 
     def on_exit(self, role: Role) -> Callable[[Child], None]:
         """Return what is to be called when a process of this role ends."""
@@ -75,17 +77,19 @@ class Reload:
     def __init__(
         self,
         host: Host,
-        roles: Iterable[Role],
+        replaceable: Callable[[], list[Role]],
         service_manager: ServiceManager,
         joined: Callable[[Child], None],
     ) -> None:
-        """`roles` are those whose processes are replaced, in this order; `joined` is told of a new process when it is ready."""
+        """Replace nothing yet.
+
+        `replaceable` returns whose processes are replaced, in this order; `joined` is told of a new process when it is ready.
+        """
         self._host = host
-        self._roles = list(roles)
+        self._replaceable = replaceable
         self._service_manager = service_manager
         self._joined = joined
         self._hung_up: asyncio.Task[None] | None = None
-        self._running = False
         self._stopped = False
 
     def stop(self) -> None:
@@ -115,19 +119,20 @@ class Reload:
             self._host.reread_keys()
         except ConfigurationError as error:
             raise ReloadFailed(f"keeping the current JWT keys: the new ones are invalid: {error}") from None
-        if self._running:
-            raise ReloadFailed("a reload is under way already: try again when it is done")
-        self._running = True
+        if self._host.replacing is not None:
+            raise ReloadFailed(f"{self._host.replacing} is under way already: try again when it is done")
+        self._host.replacing = "a reload"
         done = []
+        roles = self._replaceable()
         try:
-            for role in self._roles:
+            for role in roles:
                 if role.child is None or not role.child.ready:
                     raise ReloadFailed(f"{role.name} is {role.state}: try again when the server is ready")
             try:
                 await self._host.starter.refresh()
             except OSError as error:
                 raise ReloadFailed(str(error)) from None
-            for role in self._roles:
+            for role in roles:
                 if self._stopped:
                     raise ReloadFailed("the server is stopping, or is drained")
                 started = time.monotonic()
@@ -146,7 +151,7 @@ class Reload:
                     f"the supervisor goes on with the old program, and everything else was replaced: {failed}"
                 ) from None
         finally:
-            self._running = False
+            self._host.replacing = None
         return done
 
     async def _replace_worker(self, role: Role) -> Child:
@@ -154,7 +159,7 @@ class Reload:
         successor = self._start(role, generation)
         role.successor = successor
         try:
-            waiting = await _hear(successor, _BOOT_PATIENCE, WAITING)
+            waiting = await hear(successor, _BOOT_PATIENCE, WAITING)
             old = await self._bring_to_rest(role, waiting["path"])
         except ReloadFailed as failed:
             role.successor = None
@@ -165,7 +170,7 @@ class Reload:
         self._host.replaced(role, old)
         role.generation = generation
         self._host.tell_workers(role, WORKER_SUCCEEDED, worker=role.index, generation=generation)
-        await _until_ready(role, successor, _TAKE_OVER_PATIENCE)
+        await until_ready(role, successor, _TAKE_OVER_PATIENCE)
         await asyncio.wait([old.gone], timeout=_END_PATIENCE)
         old.signal(signal.SIGKILL)
         return successor
@@ -179,7 +184,7 @@ class Reload:
             if old is None or not old.ready:
                 raise ReloadFailed("that has just ended")
             old.send(SUCCEED, path=path)
-            answer = await _hear(old, _REST_PATIENCE, LEAVING, STAYS)
+            answer = await hear(old, _REST_PATIENCE, LEAVING, STAYS)
             if answer["op"] == LEAVING:
                 if role.child is not old:
                     raise ReloadFailed("that has just ended")
@@ -199,7 +204,7 @@ class Reload:
             raise ReloadFailed(f"{role.name} can't be started: {error.strerror}") from None
         role.successor = new
         try:
-            await _until_ready(role, new, _BOOT_PATIENCE)
+            await until_ready(role, new, _BOOT_PATIENCE)
             if role.child is not old:
                 raise ReloadFailed("that has just ended")
         except ReloadFailed as failed:
@@ -219,7 +224,7 @@ class Reload:
             raise ReloadFailed(f"{role.name} can't be started: {error.strerror}") from None
 
 
-async def _hear(child: Child, seconds: float, *ops: str) -> dict[str, Any]:
+async def hear(child: Child, seconds: float, *ops: str) -> dict[str, Any]:
     """Wait until a process says one of these. Raises ReloadFailed when it ends, or takes longer."""
     try:
         async with asyncio.timeout(seconds):
@@ -232,7 +237,7 @@ async def _hear(child: Child, seconds: float, *ops: str) -> dict[str, Any]:
         raise ReloadFailed(_why_it_ended(child)) from None
 
 
-async def _until_ready(role: Role, child: Child, seconds: float) -> None:
+async def until_ready(role: Role, child: Child, seconds: float) -> None:
     done, _ = await asyncio.wait(
         [child.is_ready, child.gone], timeout=seconds, return_when=asyncio.FIRST_COMPLETED
     )

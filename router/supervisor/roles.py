@@ -67,6 +67,8 @@ class Role:
         #: One that is about to take its place, and one that has given up its place and has not ended.
         self.successor: Child | None = None
         self.predecessor: Child | None = None
+        #: Whether the process in it gets users and clients of the workers that there were before the number of workers changed.
+        self.gathers = False
         #: The number of the process, unique over all starts; fronts have none.
         self.generation = 0
         #: How often a process was replaced while its clients stayed connected.
@@ -134,8 +136,9 @@ class Role:
     @property
     def problems(self) -> dict[Problem, str]:
         """What keeps it from serving as it should, each as a sentence in which it is *it*."""
-        if self.child is not None and self.predecessor is not None and not self.child.ready:
-            return {}  # it takes over just now
+        takes_over = self.predecessor is not None or self.gathers
+        if self.child is not None and takes_over and not self.child.ready:
+            return {}
         if self.child is None and self.retired:
             return {}
         if self.child is None or not self.child.ready:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from core.process.settings import Settings
 from router.supervisor.build import CORE_COMMAND
 from router.supervisor.children import ROOT, Child
 from router.supervisor.roles import WORKER, Role
@@ -48,6 +49,11 @@ class Starter:
         self.last_generation = 0
         for role in self._workers:
             role.generation = self.next_generation()
+
+    def for_workers(self, workers: Sequence[Role], settings: Settings) -> Starter:
+        """Return one for another number of workers, each of which gets the number of its first process."""
+        environment = {**self.environment, **settings.environment()}
+        return Starter(workers, environment, self._listeners, self._keep, self._lock)
 
     def next_generation(self) -> int:
         """Return a number that is unique over all starts of all workers, also after a restart of the server, and higher than all before."""
@@ -91,6 +97,12 @@ class Starter:
     ) -> Child:
         """Start a process that will take the place of the one that a worker has. Raises OSError."""
         return self._start_worker(role, generation, on_ready, on_exit, "--succeeds", str(role.generation))
+
+    def start_gathering(
+        self, role: Role, workers: int, on_ready: Callable[[Child], None], on_exit: Callable[[Child], None]
+    ) -> Child:
+        """Start a process that gets its users from the processes of so many workers that there were before. Raises OSError."""
+        return self._start_worker(role, role.generation, on_ready, on_exit, "--gathers", str(workers))
 
     def _start_worker(
         self,

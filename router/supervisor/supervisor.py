@@ -53,6 +53,7 @@ from router.supervisor.problem_log import ProblemLog
 from router.supervisor.process_usage import ProcessUsage
 from router.supervisor.reload import Reload, UpgradeFailed
 from router.supervisor.report import Report
+from router.supervisor.resize import Resize
 from router.supervisor.resources import Resources
 from router.supervisor.restart_policy import CannotBoot, GiveUp
 from router.supervisor.roles import FRONT, WORKER, Role
@@ -107,9 +108,9 @@ class Supervisor:
         self._access = OperatorAccess(self._resources, self._recorder.samples, self._report.status)
         #: Who started this process and wants to know how it is, such as systemd.
         self._service_manager = ServiceManager(self._loop, self._report.in_a_line)
-        # What the store in memory has would be gone with the process.
-        replaceable = [role for role in self._roles if role.kind == FRONT or settings.store != "memory"]
-        self._reload = Reload(self, replaceable, self._service_manager, self._drain.joined)
+        self.replacing: str | None = None
+        self._reload = Reload(self, self._replaceable, self._service_manager, self._drain.joined)
+        self._resize = Resize(self, self._roles, self._resources, self._drain.joined)
         closed = partial(self._stop_for, "the terminal was closed")
         self._terminal = Terminal(self._loop, closed, None if state is None else state.terminal)
         #: Whether everybody was ready once, and the operator was told.
@@ -189,7 +190,13 @@ class Supervisor:
     def _operations(self) -> Operations:
         report, settings = self._report, self._resources.settings
         return Operations(
-            settings, self._roles, report.status, self.set_log_level, self.drain, self._reload.run
+            settings,
+            self._roles,
+            report.status,
+            self.set_log_level,
+            self.drain,
+            self._reload.run,
+            self._resize.run,
         )
 
     def _make_starter(self) -> None:
@@ -284,6 +291,18 @@ class Supervisor:
     def replaced(self, role: Role, child: Child) -> None:
         self._recorder.replaced(role, child)
 
+    def resized(self, workers: list[Role], starter: Starter) -> None:
+        """See ``router.supervisor.resize.Host``."""
+        self._recorder.resize(len(workers))
+        for role in self._roles:
+            if role.kind == WORKER:
+                role.retire()
+        self._roles[:] = [*workers, *(role for role in self._roles if role.kind == FRONT)]
+        self.starter = starter
+        for role in workers:
+            if role.child is None:
+                self._start(role)
+
     def reread_keys(self) -> None:
         if self._resources.settings.auth == "jwt":
             load_verifier(self._resources.settings, Path.read_bytes)
@@ -339,8 +358,8 @@ class Supervisor:
                     role, WORKER_GONE, worker=role.index, generation=role.generation - 1, next=role.generation
                 )
             return
-        if child is not role.child:
-            return  # a successor that never took over
+        if child is not role.child or role not in self._roles:
+            return  # one that never took over, or that has given everything away
         role.child = None
         self._recorder.ended(role, child)
         if role.kind == WORKER:
@@ -406,6 +425,7 @@ class Supervisor:
 
     def _close_listeners(self) -> None:
         self._reload.stop()  # a front that takes the place of another one would need them
+        self._resize.stop()
         self._resources.close_listeners()
 
     async def _shut_down(self) -> None:
@@ -430,7 +450,14 @@ class Supervisor:
         children = [child for role in roles for child in (role.child, role.predecessor, role.successor)]
         if kind is None:
             children.append(self._file_preparation.child)
-        return [child for child in children if child is not None]
+        if kind != FRONT:
+            children += self._resize.children
+        return [*dict.fromkeys(child for child in children if child is not None)]
+
+    def _replaceable(self) -> list[Role]:
+        # What the store in memory has would be gone with the process.
+        in_memory = self._resources.settings.store == "memory"
+        return [role for role in self._roles if role.kind == FRONT or not in_memory]
 
     # -- What there is to tell --
 

@@ -1,21 +1,14 @@
-"""workers.store.live_reshard, changes, tracking and resize: another number of workers, while the workers write.
-
-For how long a million messages take: ``python -m tests.workers.test_live_reshard 1000000``.
-"""
+"""workers.store.live_reshard, changes, tracking and resize: another number of workers, while the workers write."""
 
 from __future__ import annotations
 
-import json
 import resource
-import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
-import tempfile
-import time
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -23,6 +16,18 @@ from typing import Any
 
 import pytest
 
+from core.process.control import (
+    ANSWER,
+    CATCH_UP,
+    FILL,
+    FINISH,
+    PACKET_MAX_BYTES,
+    REFUSED,
+    REMOVE,
+    STOP,
+    decode_control,
+    encode_control,
+)
 from core.process.data_directory import generations
 from core.process.layout import Layout
 from core.process.settings import ConfigurationError
@@ -252,79 +257,81 @@ class Resize:
 
     def __init__(self, directory: Path, workers: int, limit: int = resource.RLIM_INFINITY) -> None:
         """No file that it writes may be longer than `limit` bytes."""
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "workers.store", "resize", str(directory), "--workers", str(workers)],
-            cwd=PROJECT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY)),
-        )
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control.settimeout(PATIENCE)
+        self.place = directory / Layout(2, workers).directory
+        with theirs:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "workers.store", "resize", str(directory)),
+                    *("--workers", str(workers), "--control", str(theirs.fileno())),
+                ],
+                cwd=PROJECT,
+                pass_fds=[theirs.fileno()],
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY)),
+            )
 
     def __enter__(self) -> Resize:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.process.kill()
-        with self.process:
+        with self.process, self.control:
             pass
 
     def heard(self) -> dict[str, Any]:
-        """The next answer."""
-        assert self.process.stdout is not None
-        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        """The next message."""
+        return decode_control(self.control.recv(PACKET_MAX_BYTES))
+
+    def asked(self, op: str, looks: Sequence[Path] = ()) -> dict[str, Any]:
+        """The answer to a request."""
+        self.control.send(encode_control(op, id=7, looks=[*map(str, looks)]))
+        message = self.heard()
+        assert (message["op"], message["id"]) == (ANSWER, 7)
+        answer: dict[str, Any] = message["answer"]
         return answer
 
-    def ask(self, **request: Any) -> None:
-        """Ask for something."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(request, default=str).encode() + b"\n")
-        self.process.stdin.flush()
-
-    def asked(self, **request: Any) -> dict[str, Any]:
-        """The answer to a request."""
-        self.ask(**request)
-        return self.heard()
-
     def ended(self) -> int:
-        """End the input, and wait for the end; the exit code."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+        """Wait for the end; the exit code."""
         return self.process.wait(PATIENCE)
 
 
 def test_the_process_does_what_it_is_asked_for(tmp_path: Path) -> None:
     fill(tmp_path, 2, users=10, messages=100)
     with Writers(tmp_path, seed=1) as writers, Resize(tmp_path, 3) as resize:
-        place = Path(resize.heard()["directory"])
         writers.begin()
-        assert resize.asked(fill=True) == {"filled": True}
+        assert resize.asked(FILL) == {}
         writers.write(CALLS)
-        assert resize.asked(catch_up=writers.looks(place))["rows"] > 0
+        assert resize.asked(CATCH_UP, writers.looks(resize.place))["rows"] > 0
         writers.write(CALLS)
-        last = writers.looks(place, at_rest=True)
+        last = writers.looks(resize.place, at_rest=True)
         expected = content(tmp_path)
-        assert resize.asked(finish=last)["held"] == 2
+        assert resize.asked(FINISH, last)["rows"] > 0
+        assert layout_of(tmp_path) == Layout(2, 3)
         assert generations(tmp_path) == [1, 2], "somebody has the old files open"
         for driver in writers.drivers:
             driver.store.close()
+        assert resize.asked(REMOVE) == {}
         assert resize.ended() == 0
+        assert generations(tmp_path) == [2]
     assert content(tmp_path) == expected
     is_sound(tmp_path)
 
 
-@pytest.mark.parametrize("end", ["abort", "end of input", "kill"])
+@pytest.mark.parametrize("end", ["stop", "end of input", "kill"])
 def test_the_process_ends_before_the_switch(tmp_path: Path, end: str) -> None:
     fill(tmp_path, 2, users=10, messages=100)
     expected = content(tmp_path)
     with Resize(tmp_path, 3) as resize:
-        assert resize.heard()["ready"] == 2
-        assert resize.asked(fill=True) == {"filled": True}
-        if end == "abort":
-            assert resize.asked(abort=True) == {"aborted": True}
+        assert resize.asked(FILL) == {}
+        if end == "stop":
+            resize.control.send(encode_control(STOP))
         elif end == "kill":
             resize.process.kill()
-        assert resize.ended() == (-signal.SIGKILL if end == "kill" else 0)
-    if end == "kill":
+        else:
+            resize.control.close()
+        assert resize.ended() == {"stop": 0, "end of input": 2, "kill": -signal.SIGKILL}[end]
+    if end != "stop":
         assert generations(tmp_path) == [1, 2]
         assert prepare(tmp_path, 2) == Layout(1, 2), "the next start removes what is left"
     is_sound(tmp_path)
@@ -335,9 +342,8 @@ def test_the_process_is_killed_after_the_switch(tmp_path: Path) -> None:
     fill(tmp_path, 2, users=10, messages=100)
     expected = content(tmp_path)
     with Resize(tmp_path, 3) as resize:
-        resize.heard()
-        resize.asked(fill=True)
-        assert resize.asked(finish=[]) == {"held": 2, "rows": 0}
+        resize.asked(FILL)
+        assert resize.asked(FINISH) == {"rows": 0}
         resize.process.kill()
         assert resize.ended() == -signal.SIGKILL
     assert generations(tmp_path) == [1, 2]
@@ -359,84 +365,9 @@ def test_the_next_one_removes_what_a_killed_one_has_left(tmp_path: Path) -> None
 def test_a_disk_that_is_full_for_the_process(tmp_path: Path) -> None:
     fill(tmp_path, 2, users=10, messages=100)
     with Resize(tmp_path, 3, limit=shards(tmp_path)[0].stat().st_size - 1) as resize:
-        resize.heard()
-        said = resize.asked(fill=True)
-        assert "the current files are unchanged" in said["refused"]
-        assert said["holds"] == 1
-        assert resize.process.wait(PATIENCE) == 2
+        resize.control.send(encode_control(FILL, id=1))
+        said = resize.heard()
+        assert said["op"] == REFUSED
+        assert "the current files are unchanged" in said["reason"]
+        assert resize.ended() == 2
     is_sound(tmp_path)
-
-
-class Load:
-    """Messages at a steady rate to stores, and the longest that one of them waited until it was stored."""
-
-    def __init__(self, writers: Writers, rate: int) -> None:
-        self._writers = writers
-        self._rate = rate
-        self._calls: list[deque[float]] = [deque() for _ in writers.drivers]
-        self.longest = 0.0
-
-    def until(self, resize: Resize) -> dict[str, Any]:
-        """Go on until the process answers."""
-        began, sent = time.monotonic(), 0
-        assert resize.process.stdout is not None
-        while not select.select([resize.process.stdout], [], [], 0.001)[0]:
-            # Of a machine that is too slow for the rate, only what the stores take is asked for.
-            for _ in range(min(64, int((time.monotonic() - began) * self._rate) - sent)):
-                self._writers.send()
-                driver = self._writers.driver_of(self._writers.sent[-1][0])
-                self._calls[self._writers.drivers.index(driver)].append(time.monotonic())
-                sent += 1
-            for driver, calls in zip(self._writers.drivers, self._calls, strict=True):
-                before = len(driver.log)
-                driver.turn()
-                for _ in driver.log[before:]:
-                    self.longest = max(self.longest, time.monotonic() - calls.popleft())
-        return resize.heard()
-
-
-def measure(messages: int, rate: int = 1000) -> None:
-    """Print how long each step takes from 2 to 3 workers, and how long a message waits at most until it is stored."""
-    with tempfile.TemporaryDirectory(dir=PROJECT) as name:
-        directory = Path(name)
-        fill(directory, 2, users=2000, messages=messages)
-        print(
-            f"{messages:,} messages in {sum(path.stat().st_size for path in shards(directory)) / 1e6:,.0f} MB"
-        )
-        with Writers(directory, seed=1, durability="fsync") as writers, Resize(directory, 3) as resize:
-            load = Load(writers, rate)
-            place = Path(resize.heard()["directory"])
-            writers.begin()
-            began = time.monotonic()
-            resize.ask(fill=True)
-            load.until(resize)
-            print(
-                f"copied and filled in {time.monotonic() - began:.1f} s, a message waited {load.longest * 1000:.0f} ms"
-            )
-            rows = messages
-            while rows > rate // 4:
-                before, began = rows, time.monotonic()
-                looks = writers.looks(place)
-                looked = time.monotonic() - began
-                resize.ask(catch_up=looks)
-                rows = load.until(resize)["rows"]
-                took = time.monotonic() - began
-                print(
-                    f"caught up with {rows:,} rows in {took * 1000:.0f} ms, {looked * 1000:.0f} ms of it for looks"
-                )
-                if rows > before // 2:
-                    break
-            began = time.monotonic()
-            looks = writers.looks(place, at_rest=True)
-            rows = resize.asked(finish=looks)["rows"]
-            print(f"at rest for {(time.monotonic() - began) * 1000:.0f} ms, with {rows:,} rows at last")
-            resize.ended()
-        begin = time.monotonic()
-        is_sound(directory)
-        print(
-            f"checked in {time.monotonic() - begin:.1f} s; {len(writers.sent):,} messages were written meanwhile"
-        )
-
-
-if __name__ == "__main__":
-    measure(int(sys.argv[1]))

@@ -70,7 +70,7 @@ def main(words: Sequence[str] | None = None) -> int:
         if arguments.tool == "prepare":
             return _prepare(directory, arguments.workers, arguments.lock, arguments.control)
         if arguments.tool == "resize":
-            return _resize(directory, arguments.workers, arguments.lock)
+            return _resize(directory, arguments.workers, arguments.lock, arguments.control)
         # Each imports what it needs only, since the server waits for `prepare` at its start.
         if arguments.tool == "check":
             from workers.store.check import check
@@ -135,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     tool = tools.add_parser("resize")
     tool.add_argument("directory", type=Path)
     _add_workers(tool)
+    tool.add_argument("--control", type=int, required=True)
     return parser
 
 
@@ -169,11 +170,15 @@ def _prepare(directory: Path, workers: int, lock: int | None, control: int | Non
     return 0
 
 
-def _resize(directory: Path, workers: int, lock: int | None) -> int:
+def _resize(directory: Path, workers: int, lock: int | None, control: int) -> int:
+    for number in (signal.SIGINT, signal.SIGHUP):
+        # What a terminal sends to all processes. The supervisor gets it too, and ends this one in order.
+        signal.signal(number, signal.SIG_IGN)
+    pipe = ControlPipe(control)
     _boot("resize")
     from workers.store.resize import resize
 
-    return resize(directory, workers, lock, sys.stdin.fileno(), sys.stdout.buffer)
+    return resize(directory, workers, lock, pipe)
 
 
 def _boot(name: str) -> None:

@@ -65,6 +65,12 @@ def shard_file(directory: Path, worker: int, workers: int) -> Path:
     return path
 
 
+def next_shard_file(directory: Path, worker: int, workers: int) -> Path:
+    """Return what `shard_file` will return once the files of another number of workers hold, which are being made."""
+    layout = existing_layout(directory)
+    return directory / Layout(layout.generation + 1, workers).shard(worker)
+
+
 def remove_generation(directory: Path, generation: int) -> None:
     """Remove a generation that does not hold. Raises OSError."""
     shutil.rmtree(directory / Layout(generation, 1).directory)

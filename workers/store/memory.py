@@ -65,6 +65,7 @@ class MemoryStore:
     """Implements ``core.chat.store.Store`` and ``workers.store.shard_store.ShardStore``. `listen` comes before everything else."""
 
     failure: str | None = None
+    tracking: None = None
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -1,119 +1,98 @@
 """The process that makes files for another number of workers while the server runs: ``python -m workers.store resize``.
 
-The supervisor writes requests to its standard input and reads answers from its standard output, one JSON object a line each:
+The supervisor asks over the control pipe, one thing after the other, and waits for each answer:
 
-    (start)                    --> {"ready": GENERATION, "directory": PATH}    looks may be written to this directory
-    {"fill": true}             --> {"filled": true}                            after all workers have begun to note what changes
-    {"catch_up": [PATH, ...]}  --> {"rows": N}                                 looks of all workers, or of some; they are removed
-    {"finish": [PATH, ...]}    --> {"held": GENERATION, "rows": N}             all workers are at rest, and these are their last looks
-    {"abort": true}, or the end of the input before `held` --> {"aborted": true}, exit code 0
+    fill               after all workers have begun to note what changes
+    catch_up  looks    paths of what workers have noted, of all or of some; they are removed. Answers with `rows`, how many were copied
+    finish    looks    all workers are at rest, and these are their last looks. From the answer on, the new files hold
+    remove             no process has the old files open any more: they are removed, and this process ends
 
-Each look is of one worker, written by ``workers.store.tracking.Tracking.look``; those of one worker may be named in any order. After
-`held` the process waits for the end of its input, which says that no process has the old files open any more, and removes these.
-
-When something fails the answer is {"refused": SENTENCE, "holds": GENERATION}, and the process ends with exit code 2. The new files are
-removed then, as after an abort, unless ``holds`` is their generation: then the disk has failed in the middle of the switch, and the files
-that held before could not be made to hold again. Whatever kills this process before the switch, the old files hold.
+Each look is of one worker, written by ``workers.store.tracking.Tracking.look``; those of one worker may be named in any order. When
+something fails before the new files hold, these are removed, and the process says `refused` and ends with exit code 2. When it is told
+`stop`, it removes them and ends with 0. Whatever kills this process before the switch, the old files hold.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Event, Thread
-from typing import IO, Any, Final
+from threading import Event
+from typing import Any
 
-from core.process.control import EXIT_CONFIGURATION
+from core.process.child import ControlPipe
+from core.process.control import ANSWER, CATCH_UP, EXIT_CONFIGURATION, FILL, FINISH, REFUSED, REMOVE, STOP
 from core.process.data_directory import read_layout
 from core.process.settings import ConfigurationError
-from core.wire.codec import from_json, to_json
 from workers.store.data_directory import locked
 from workers.store.filling import Stopped
 from workers.store.live_reshard import LiveReshard, live_reshard, remove_others
 
-#: Bytes that are read at once.
-_READ_BYTES: Final = 65536
-
 
 class Requests:
-    """What comes in, which a thread reads, since what is done at the moment must end when nobody wants it any more."""
+    """What the supervisor asks for. A thread hears it, since what is done at the moment must end when nobody wants it any more."""
 
-    def __init__(self, source: int) -> None:
-        """Read from this descriptor."""
-        self._source = source
+    def __init__(self, control: ControlPipe) -> None:
+        self._control = control
         self._queue: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
-        #: Set at the end of the input, and by an abort.
+        #: The number of the request that is answered next.
+        self._number = 0
+        #: Set when nothing more is wanted.
         self.ended = Event()
-        Thread(target=self._read, daemon=True).start()
+        handlers = dict.fromkeys((FILL, CATCH_UP, FINISH, REMOVE), self._queue.put)
+        control.listen_in_thread({**handlers, STOP: self._end})
 
-    def next(self) -> dict[str, Any] | None:
-        """Wait for the next request; None at the end."""
-        return self._queue.get()
+    def next(self) -> dict[str, Any]:
+        """Wait for the next request. Raises Stopped when there is none."""
+        request = self._queue.get()
+        if request is None:
+            raise Stopped
+        self._number = request["id"]
+        return request
 
-    def _read(self) -> None:
-        with suppress(ValueError, OSError):
-            for line in self._lines():
-                request = from_json(line)
-                if "abort" in request:
-                    break
-                self._queue.put(request)
+    def answer(self, **told: Any) -> None:
+        """Answer that request."""
+        self._control.send(ANSWER, id=self._number, answer=told)
+
+    def _end(self, message: dict[str, Any]) -> None:
         self.ended.set()
         self._queue.put(None)
 
-    def _lines(self) -> Iterator[bytes]:
-        # Not with a file object: the process could not end while this thread waits in there.
-        rest = b""
-        while content := os.read(self._source, _READ_BYTES):
-            *lines, rest = (rest + content).split(b"\n")
-            yield from lines
 
-
-def resize(directory: Path, workers: int, lock: int | None, source: int, target: IO[bytes]) -> int:
-    """Do what is asked for at descriptor `source` and answer to `target`; the exit code. `lock` is that of the supervisor's lock."""
-    for number in (signal.SIGINT, signal.SIGHUP):
-        # What a terminal sends to all processes. The supervisor gets it too, and ends the input.
-        signal.signal(number, signal.SIG_IGN)
-    requests = Requests(source)
-
-    def answer(**values: Any) -> None:
-        # Who does not listen any more has ended the input, too.
-        with suppress(OSError):
-            target.write(to_json(values) + b"\n")
-            target.flush()
-
+def resize(directory: Path, workers: int, lock: int | None, control: ControlPipe) -> int:
+    """Do what is asked for; the exit code. `lock` is the descriptor of the supervisor's lock."""
+    requests = Requests(control)
     try:
         with locked(directory, lock):
             with live_reshard(directory, workers, requests.ended) as change:
-                answer(ready=change.new.generation, directory=str(change.place))
-                answer(**_until_held(change, requests, answer))
-            while requests.next() is not None:
+                _until_held(directory, change, requests)
+            while requests.next()["op"] != REMOVE:
                 pass
-            with suppress(OSError):
-                remove_others(directory, change.new)
+            remove_others(directory, change.new)
+            requests.answer()
     except Stopped:
-        answer(aborted=True)
-    except ConfigurationError as error:
-        layout = read_layout(directory)
-        answer(refused=str(error), holds=layout and layout.generation)
+        return 0
+    except (ConfigurationError, OSError) as error:
+        control.send(REFUSED, reason=str(error))
         return EXIT_CONFIGURATION
     return 0
 
 
-def _until_held(change: LiveReshard, requests: Requests, answer: Any) -> dict[str, Any]:
-    while (request := requests.next()) is not None:
-        match request:
-            case {"fill": _}:
-                change.fill()
-                answer(filled=True)
-            case {"catch_up": looks}:
-                answer(rows=change.catch_up([Path(look) for look in looks]))
-            case {"finish": looks}:
-                rows = change.finish([Path(look) for look in looks])
-                return {"held": change.new.generation, "rows": rows}
-            case _:
-                raise ConfigurationError(f"unknown request {request}")
-    raise Stopped
+def _until_held(directory: Path, change: LiveReshard, requests: Requests) -> None:
+    while True:
+        request = requests.next()
+        looks = [Path(look) for look in request.get("looks", ())]
+        if request["op"] == FILL:
+            change.fill()
+            requests.answer()
+        elif request["op"] == CATCH_UP:
+            requests.answer(rows=change.catch_up(looks))
+        elif request["op"] == FINISH:
+            rows = None
+            try:
+                rows = change.finish(looks)
+            except OSError:
+                if read_layout(directory) != change.new:
+                    raise
+                # The disk has failed in the middle of the switch, and the next start would find the new files: so they hold.
+            requests.answer(rows=rows)
+            return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from core.chat import store
+from workers.store.tracking import Tracking
 
 
 class ShardStore(store.Store, Protocol):
@@ -18,6 +19,11 @@ class ShardStore(store.Store, Protocol):
 
     def start(self) -> None:
         """Open what there is. Raises ``core.process.settings.ConfigurationError``."""
+
+    @property
+    def tracking(self) -> Tracking | None:
+        """What notes changes while other files are filled with all that is stored; None where there are no files. Once it is started."""
+        ...
 
     def stats(self) -> dict[str, Any]:
         """Return its part of what the worker reports, by the names of ``core.process.metrics``."""
