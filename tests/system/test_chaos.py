@@ -10,6 +10,8 @@ import asyncio
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -19,7 +21,7 @@ from typing import Any, Final
 import pytest
 
 from tests.system.company import chatting, fall_silent, until
-from tests.system.harness import Server, processes, run_async, user_on_worker, wait_until
+from tests.system.harness import PROJECT, Server, processes, run_async, user_on_worker, wait_until
 from tests.system.ledger import Ledger
 from tests.system.talker import Manners, Talker
 
@@ -46,6 +48,21 @@ ROUNDS: Final = (
 DEATHS: Final = ["successor"] * 5 + ["predecessor"] * 5 + ["both"] * 2 + ["supervisor"] * 2
 #: What the new process has done by then, and seconds between that and a death, at most: it boots, or has its name and soon takes over.
 STEPS: Final = {"is started": 0.8, "has its name": 0.4}
+#: Who dies while the number of workers changes, in an order that the dice decide, and to how many workers it may change.
+DEATHS_IN_RESIZES: Final = (
+    ["old worker"] * 3
+    + ["new worker"] * 3
+    + ["resize"] * 2
+    + ["front"] * 2
+    + ["supervisor"] * 2
+    + ["nobody"] * 2
+)
+NUMBERS: Final = (1, 2, 3, 4)
+#: What has begun by then, and how a process is known by which that is seen; and seconds between that and a death, at most.
+STEPS_OF_RESIZE: Final = {"the files are copied": "fastchat: resize", "new workers boot": "--gathers"}
+DEATH_WITHIN: Final = 1.5
+#: Seconds that a change may take.
+RESIZE_PATIENCE: Final = 90.0
 #: Seconds that a reload may take until it reaches a step, and between two requests for one: while another one is under way it is refused.
 STEP_PATIENCE: Final = 60.0
 ASK_AGAIN: Final = 3.0
@@ -81,6 +98,8 @@ class Havoc:
         self._ledger = ledger
         self._dice = dice
         self._outputs: list[str] = []
+        #: How many workers the server has been started with, or changed to.
+        self.workers = WORKERS
         self.server = Server(directory, workers=WORKERS, fronts=FRONTS, host="127.0.0.1")
 
     def send_signal(self, number: signal.Signals, kind: str) -> int:
@@ -130,9 +149,55 @@ class Havoc:
 
     def _is_whole(self) -> bool:
         return sorted(self.server.children().values()) == sorted(
-            [f"fastchat: worker {index}" for index in range(WORKERS)]
+            [f"fastchat: worker {index}" for index in range(self.workers)]
             + [f"fastchat: front {index}" for index in range(FRONTS)]
         )
+
+    def kill_in_resize(self, workers: int, who: str, step: str, delay: float) -> bool:
+        """Change the number of workers, and kill somebody meanwhile; whether the number changed."""
+        wait_until(self._is_whole, "all processes to be there", STEP_PATIENCE)
+        before = self.server.children()
+        self._ledger.remark(f"there are to be {workers} workers")
+        command = [sys.executable, "-m", "router", "resize", str(workers), "--admin", self.server.admin_url]
+        with subprocess.Popen(
+            command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as asked:
+            try:
+                self._kill_while(asked, before, who, step, delay)
+                said = asked.communicate(timeout=RESIZE_PATIENCE)[0].decode()
+            finally:
+                asked.kill()
+        self._ledger.remark(f"the operator reads: {said}")
+        if asked.returncode == 0:
+            self.workers = workers
+        return asked.returncode == 0
+
+    def _kill_while(
+        self, asked: subprocess.Popen[bytes], before: dict[int, str], who: str, step: str, delay: float
+    ) -> None:
+        def came(what: str) -> list[int]:
+            """The new processes of this kind: by their command line, as long as they boot."""
+            children = self.server.children().items()
+            return [pid for pid, title in children if pid not in before and what in title]
+
+        wait_until(
+            lambda: bool(came(STEPS_OF_RESIZE[step])) or asked.poll() is not None,
+            f"the step {step}",
+            RESIZE_PATIENCE,
+        )
+        time.sleep(delay)  # the moment is to be any
+        victims = {
+            "old worker": [pid for pid, title in before.items() if "worker" in title],
+            "front": [pid for pid, title in before.items() if "front" in title],
+            "new worker": came("worker"),
+            "resize": came("fastchat: resize"),
+        }.get(who, [])
+        if who == "supervisor":
+            self.kill_supervisor()
+        elif victims:
+            self._ledger.remark(f"{who} is killed")
+            with suppress(ProcessLookupError):
+                os.kill(self._dice.choice(victims), signal.SIGKILL)
 
     def kill_in_reload(self, pair: dict[str, int], who: str) -> bool:
         """Kill one of `pair`, both, or the supervisor; whether both were there, so that it was in the middle of a replacement."""
@@ -160,7 +225,7 @@ class Havoc:
         self.server.kill()  # what is left is make
         self._outputs.append(self.server.output())
         self.server = Server(
-            self._directory, workers=WORKERS, fronts=FRONTS, host="127.0.0.1", port=self.server.port
+            self._directory, workers=self.workers, fronts=FRONTS, host="127.0.0.1", port=self.server.port
         )
         self.server.start()
         self._ledger.remark("the server is ready again")
@@ -223,6 +288,20 @@ async def storm_of_reloads(havoc: Havoc, dice: random.Random) -> int:
     return in_the_middle
 
 
+async def storm_of_resizes(havoc: Havoc, dice: random.Random) -> int:
+    """One death in each change of the number of workers; how often the number changed."""
+    deaths = list(DEATHS_IN_RESIZES)
+    dice.shuffle(deaths)
+    changed = 0
+    for who in deaths:
+        await asyncio.sleep(dice.uniform(*PAUSE))  # the moment is to be any
+        workers = dice.choice([number for number in NUMBERS if number != havoc.workers])
+        step = dice.choice(sorted(STEPS_OF_RESIZE))
+        delay = dice.uniform(0.0, DEATH_WITHIN)
+        changed += await asyncio.to_thread(havoc.kill_in_resize, workers, who, step, delay)
+    return changed
+
+
 async def settle(ledger: Ledger, talkers: list[Talker]) -> None:
     """Let everything come to rest: nothing new, all acknowledged, everybody anew, everything there."""
     await fall_silent(talkers, PATIENCE)
@@ -283,4 +362,19 @@ async def test_nothing_is_lost_when_somebody_dies_in_the_middle_of_a_reload(tmp_
     figures = await live_through(tmp_path, disaster)
     print(f"deaths in the middle of a replacement: {in_the_middle} of {len(DEATHS)}")
     assert in_the_middle > 0
+    assert figures["connections"] > USERS + 2, "some had to reconnect"
+
+
+@run_async
+async def test_nothing_is_lost_when_somebody_dies_while_the_number_of_workers_changes(tmp_path: Path) -> None:
+    """An old worker or a new one, a front, the process that copies the files, or the supervisor."""
+    changed = 0
+
+    async def disaster(havoc: Havoc, talkers: list[Talker], dice: random.Random) -> None:
+        nonlocal changed
+        changed = await storm_of_resizes(havoc, dice)
+
+    figures = await live_through(tmp_path, disaster)
+    print(f"changes of the number of workers: {changed} of {len(DEATHS_IN_RESIZES)}")
+    assert 0 < changed < len(DEATHS_IN_RESIZES)
     assert figures["connections"] > USERS + 2, "some had to reconnect"
