@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -59,6 +60,18 @@ def test_a_look_has_what_was_called_before_and_nothing_twice(driver: StoreDriver
     assert look(driver) == ([], [2], [[1, 3], [1, 4]])
     driver.append(bob, "alice", "1")
     assert look(driver) == ([], [], [])
+
+
+def test_no_mark_is_later_than_the_clock(driver: StoreDriver) -> None:
+    """However long ago the store has looked at the time: files are cut at the ages that marks tell, and end at that of the clock."""
+    driver.settle()
+    driver.append(driver.user("bob"), "alice", "1")
+    driver.advance(30.0)
+    assert tracked(driver, "begin", driver.now) is None
+    with closing(sqlite3.connect(driver.path)) as connection:
+        (marked,) = connection.execute("SELECT max(passed) FROM marks").fetchone()
+        (clock,) = connection.execute("SELECT passed + owed FROM clock").fetchone()
+    assert clock >= marked >= 30_000
 
 
 def test_acknowledgements_that_may_wait_are_in_a_look_at_rest(driver: StoreDriver) -> None:

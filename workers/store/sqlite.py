@@ -34,7 +34,7 @@ from workers.store.commit_log import FOLD_ROWS
 from workers.store.jobs import DatabaseThread, Fold, Job, Visit
 from workers.store.reads import READS_WEIGHT, Find, History, Load, Question, Read, Senders
 from workers.store.results import Commit, Entry, Expired, Results
-from workers.store.retention import Bite, Probe, Sweep, Upkeep
+from workers.store.retention import Bite, KeepTime, Probe, Sweep, Upkeep
 from workers.store.storage import Storage, open_shard
 from workers.store.tracking import Tracking
 from workers.store.writes import (
@@ -155,7 +155,7 @@ class SqliteStore:
                 extra=fields(path=self._path),
             )
         self._upkeep = Upkeep(self._settings.retention_days, state)
-        self.tracking = Tracking(self._visit, self._upkeep)
+        self.tracking = Tracking(self._visit, self._upkeep, self._keep_time)
         sys.setswitchinterval(SWITCH_INTERVAL)
         self._thread = DatabaseThread(self._storage, self._loop, self._schedule)
 
@@ -270,6 +270,11 @@ class SqliteStore:
         jump = self._upkeep.advance(now, self._now_ms())
         if jump is not None:
             _log.warning("%s", jump, extra=fields(path=self._path))
+
+    def _keep_time(self, now: float) -> KeepTime:
+        """Return what saves the clock and how old everything is; a mark must not be later than the clock."""
+        self._advance(now)
+        return self._upkeep.keep_time(now)
 
     def _deliver_after(self, now: float) -> bool:
         """Call back those who wait for writes that are all done; whether there are more."""
@@ -466,8 +471,7 @@ class SqliteStore:
         try:
             self._drain(monotonic() + patience)
             if not self._busy and self.failure is None:
-                self._advance(self._now)
-                self._thread.give(self._upkeep.keep_time(self._now))
+                self._thread.give(self._keep_time(self._now))
         finally:
             if self._timer is not None:
                 self._timer.cancel()

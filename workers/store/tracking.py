@@ -60,16 +60,20 @@ _NAMES: Final = ("changed_users", "changed_chats", "changed_messages")
 class Tracking:
     """What the owner of a store calls. `done` is called from the store's `flush`, with None or with a sentence that says what fails."""
 
-    __slots__ = ("_upkeep", "_visit")
+    __slots__ = ("_keep_time", "_upkeep", "_visit")
 
-    def __init__(self, visit: Callable[[Visit], None], upkeep: Upkeep) -> None:
+    def __init__(
+        self, visit: Callable[[Visit], None], upkeep: Upkeep, keep_time: Callable[[float], KeepTime]
+    ) -> None:
+        """`keep_time` lets the time until now pass, and returns what saves it."""
         self._visit = visit
         self._upkeep = upkeep
+        self._keep_time = keep_time
 
     def begin(self, done: Done, now: float) -> None:
         """Note what changes from now on, and remove nothing that is old meanwhile. `end` is to be called also when this fails."""
         self._upkeep.suspend(True)
-        self._visit(BeginTracking(self._upkeep.keep_time(now), done))
+        self._visit(BeginTracking(self._keep_time(now), done))
 
     def look(self, path: Path, done: Done) -> None:
         """Write to `path` what has changed since the last look, also by all writes that were called before.
