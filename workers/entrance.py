@@ -6,6 +6,7 @@ open --> suspended: fronts keep who comes --> open again, or closed for good
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 from core.process.control import ENDPOINTS_MISSING
@@ -50,9 +51,10 @@ class Entrance:
             self._handover.close()
 
     async def resume(self) -> None:
-        """Take sockets again after `suspend`. Raises OSError."""
+        """Take sockets again after `suspend`. If the path can't be opened at once, that is tried again and again."""
         if self._handover is not None:
-            await self._handover.reopen()
+            with suppress(OSError):
+                await self._handover.reopen()
         self._endpoints.note()
         self._watch_paths()
 

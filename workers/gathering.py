@@ -64,7 +64,11 @@ class Gathering:
         with listening(self._path, 2 * self._workers) as listener, self._inheriting.without_collector():
             self._control.send(WAITING, path=self._path)
             accepting = asyncio.create_task(self._accept(listener))
-            await self._all_over.wait()
+            over = asyncio.create_task(self._all_over.wait())
+            await asyncio.wait((accepting, over), return_when=asyncio.FIRST_COMPLETED)
+            if not over.done():
+                over.cancel()
+                await accepting  # raises
             accepting.cancel()
             self._store.start()
             self.has_store = True
@@ -96,10 +100,11 @@ class Gathering:
             told = await source.receive(partial(self._take, named))
             named.append(told["worker"])
             self._frozen_at = min(self._frozen_at, told.get("frozen_at", math.inf))
-        except (OSError, ValueError) as error:
+        except Exception as error:
             _log.error(
                 "an old worker has ended before it had given everything away",
                 extra=fields(worker=next(iter(named), None), reason=str(error)),
+                exc_info=not isinstance(error, OSError),  # anything else is a bug
             )
         for worker in named:
             self._over.add(worker)

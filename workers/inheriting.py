@@ -43,7 +43,8 @@ def listening(path: str, backlog: int) -> Iterator[socket.socket]:
         os.chmod(path, 0o600)
         listener.listen(backlog)
         yield listener
-        os.unlink(path)
+        with suppress(OSError):  # somebody may have swept it away
+            os.unlink(path)
 
 
 class Source:

@@ -1,6 +1,6 @@
 """A worker process while the number of workers changes: see ``router.supervisor.resize``, which says when what happens.
 
-    serving --> tracking: notes what it writes --> at rest: reads from no client, and sends no other worker anything
+    serving --> tracking: notes what it writes --> at rest: time stands still for its clients
                                                      --> everything goes to the new workers --> exit
 
 At rest, all workers together have nothing under way. That is found out in waves: in each, a worker sends all others a last record (FLUSHED)
@@ -24,7 +24,7 @@ from core.chat.shard import Shard
 from core.chat.store import Done, nobody_waits
 from core.chat.succession import divide, unfinished
 from core.events import fields
-from core.process.child import ControlPipe
+from core.process.child import ControlPipe, Handlers
 from core.process.control import ANSWER, FAILED, GIVE, GO_ON, LOOK, REST, SETTLE, TRACK, UNTRACK
 from core.process.succession import Kind, send_packet
 from core.wire.codec import to_json
@@ -88,35 +88,40 @@ class Resizing:
         self._connections = connections
         self._control = control
         self._predecessor: Predecessor | None = None
+        #: Whether time stands still for clients: nothing of theirs is handled, nor does anything happen by the passing of time.
+        self.at_rest = False
+        #: What brings this process to rest.
+        self._resting: asyncio.Task[None] | None = None
         #: Wave -> the workers whose last record has come; and how many records had been sent when the last one began.
         self._heard: defaultdict[int, set[int]] = defaultdict(set)
         self._sent = 0
         self._tasks: set[asyncio.Task[None]] = set()
         shard.exchange.on(RecordKind.FLUSHED, 0, self._flushed, body=True)
 
-    @property
-    def at_rest(self) -> bool:
-        """Whether nothing may happen by the passing of time."""
-        return self._predecessor is not None
-
-    def handlers(self) -> dict[str, Callable[[dict[str, Any]], None]]:
+    def handlers(self) -> Handlers:
         """Return what is done about each message of the supervisor."""
         return {
             TRACK: lambda message: self._answer(message, self._track()),
             LOOK: lambda message: self._answer(message, self._look(Path(message["path"]))),
             UNTRACK: lambda _: self._end_tracking(),
-            REST: lambda message: self._answer(message, self._rest()),
+            REST: self._start_to_rest,
             SETTLE: lambda message: self._answer(message, self._settle(message["wave"])),
             GO_ON: lambda _: self._run(self._go_on()),
             GIVE: lambda message: self._run(self._give(message["paths"])),
         }
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
-    def _answer(self, message: dict[str, Any], work: Coroutine[Any, Any, dict[str, Any]]) -> None:
+    def _start_to_rest(self, message: dict[str, Any]) -> None:
+        self._resting = self._answer(message, self._rest())
+
+    def _answer(
+        self, message: dict[str, Any], work: Coroutine[Any, Any, dict[str, Any]]
+    ) -> asyncio.Task[None]:
         async def answer() -> None:
             try:
                 told = await work
@@ -127,7 +132,7 @@ class Resizing:
                 told = {FAILED: f"has a bug: {problem}"}
             self._control.send(ANSWER, id=message["id"], answer=told)
 
-        self._run(answer())
+        return self._run(answer())
 
     # -- What the supervisor asks for --
 
@@ -159,6 +164,7 @@ class Resizing:
         self._store.hurry(True)
         await self._host.admit(False)
         await predecessor.come_to_rest()
+        self.at_rest = True
         self._sent = self._bus.records_taken
         return {}
 
@@ -188,9 +194,12 @@ class Resizing:
         self._heard[record.ticket].add(record.worker)
 
     async def _go_on(self) -> None:
-        if self._predecessor is None:
+        resting, self._resting = self._resting, None
+        if resting is None:
             return
-        self._predecessor = None
+        resting.cancel()
+        await asyncio.wait([resting])
+        self._predecessor, self.at_rest = None, False
         self._heard.clear()
         self._store.hurry(False)
         self._connections.thaw()
@@ -203,17 +212,22 @@ class Resizing:
             _log.error("bug: this process is to give everything away, and is not at rest")
             return
         gc.disable()  # this process ends, and somebody waits
-        self._host.give_up_place()
-        heirs = [_Heir(path) for path in paths]
         connections = {connection.session: connection for connection in predecessor.all_movable()}
+        self._host.give_up_place()
         self._store.begin_close(_TIMEOUT)
-        for worker, (record, sessions) in divide(self._shard, connections, len(paths), monotonic()):
-            heirs[worker].add(record, [connections[session] for session in sessions])
-        for heir in heirs:
-            heir.send()
-        self._store.close(_TIMEOUT)
-        told = {"worker": self._shard.index, "frozen_at": predecessor.frozen_at}
-        await asyncio.gather(*(heir.finish(told) for heir in heirs))
+        try:
+            heirs = [_Heir(path) for path in paths]
+            for worker, (record, sessions) in divide(self._shard, connections, len(paths), monotonic()):
+                heirs[worker].add(record, [connections[session] for session in sessions])
+            for heir in heirs:
+                heir.send()
+            self._store.close(_TIMEOUT)
+            told = {"worker": self._shard.index, "frozen_at": predecessor.frozen_at}
+            await asyncio.gather(*(heir.finish(told) for heir in heirs))
+        except Exception:
+            _log.exception("bug while everything went to the new workers")
+            say_goodbye(connections.values())
+            self._store.close(_TIMEOUT)
         self._host.leave()
 
 

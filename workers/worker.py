@@ -207,7 +207,9 @@ class Worker:
         """See ``workers.turn``."""
         if self._successor is not None and not self._successor.has_store:
             return False
-        more = self._connections.rounds.serve(now)
+        more = False
+        if not self._resizing.at_rest:
+            more = self._connections.rounds.serve(now)
         more |= self.shard.end_turn(now)
         return more
 

@@ -37,7 +37,7 @@ from core.process.logs import configure_logging, set_log_level
 from core.process.settings import ConfigurationError, Settings
 
 #: op -> what a child does about it, given the whole message.
-Handlers = Mapping[str, Callable[[dict[str, Any]], None]]
+Handlers = Mapping[str, Callable[[dict[str, Any]], object]]
 
 #: What a terminal sends to all processes at once. The supervisor gets it too, and stops its children in order.
 _TERMINAL_SIGNALS: Final = (signal.SIGINT, signal.SIGHUP)

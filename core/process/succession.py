@@ -11,7 +11,7 @@
         | exits                                   |
 
 When the number of workers changes, each old process connects to each new one, and sends it what is about the users who will be there.
-Nothing comes after CLOSED then, which says from which worker this was: all workers have come to rest before.
+CLOSED says from which worker this was, and is the last packet: all workers have come to rest before, so nothing is on its way.
 
 A packet is a head, with as many descriptors (SCM_RIGHTS) as it says, and a body. The sockets of a record come in its packet, or before.
 """

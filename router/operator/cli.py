@@ -189,9 +189,9 @@ def _resize(
 ) -> None:
     """Change the number of workers while clients stay connected.
 
-    Copies everything that is stored to files for the new workers, while the old ones serve. Then all clients wait once, for less than a
-    second, while the new workers take over. The command returns when that is done. Set FASTCHAT_WORKERS to the new number too: the next
-    start of the server goes by that setting.
+    Copies everything that is stored to files for the new workers, while the old ones serve. Then all clients wait once, usually for
+    less than a second, while the new workers take over. The command returns when that is done. Set FASTCHAT_WORKERS to the new number
+    too: the next start of the server goes by that setting.
 
     Exit codes: 0 done, 2 the number of workers stays as it was, and the server goes on.
     """

@@ -177,7 +177,8 @@ class Child:
         self._unsent: deque[bytes] = deque()
         #: Number of a question -> who waits for the answer.
         self._questions: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._asked = 0
+        # Not from 0: a child may answer late what the program before this one has asked.
+        self._asked = time.monotonic_ns()
         self._control = control
         self._control.setblocking(False)
         # Of a process that has ended there is one too, until it is waited for.
@@ -201,6 +202,8 @@ class Child:
 
     async def ask(self, patience: float, op: str = ASK, **fields: Any) -> dict[str, Any]:
         """Ask the child, which has `patience` seconds, and return its answer. Raises NoAnswer, also when it can't do what it is asked."""
+        if self.exit_code is not None:
+            raise NoAnswer("has ended")
         if self._unsent:
             # Questions must not push out of the line what it has to know.
             raise NoAnswer("does not read requests at the moment: try again in a moment")

@@ -4,8 +4,9 @@
         --> the new workers boot, and wait --> all old workers come to rest --> the child copies what has been written meanwhile
         --> the new files hold --> the fronts go by the new number --> the old workers give sessions and sockets to the new ones, and end
 
-Until the new files hold, whatever goes wrong ends the resize, and the old workers go on as if nothing had been. Afterwards there is no way
-back, and none is needed: the new files have everything. A worker that dies then, an old or a new one, costs its clients their connections.
+Until the new files hold, whatever goes wrong ends the resize, and the old workers go on; only clients in the middle of a frame may have
+been closed. Afterwards there is no way back, and none is needed: the new files have everything. A worker that dies then, an old or a new
+one, costs its clients their connections.
 """
 
 from __future__ import annotations
@@ -13,16 +14,21 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import os
+import resource
+import shutil
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from core.events import fields
 from core.placement import WORKERS_MAX
+from core.process.bus import bus_endpoint
 from core.process.cgroups import usable_memory
 from core.process.control import (
     CATCH_UP,
@@ -40,11 +46,14 @@ from core.process.control import (
     UNTRACK,
     WAITING,
 )
+from core.process.data_directory import read_layout
+from core.process.layout import Layout
 from core.process.settings import ConfigurationError, Settings
-from core.process.succession import Kind, send_packet
+from core.process.succession import Kind, send_packet, succession_endpoint
 from core.wire.codec import to_json
 from router.supervisor import preflight
 from router.supervisor.children import Child, NoAnswer
+from router.supervisor.data_directory import DataDirectory
 from router.supervisor.reload import ReloadFailed, hear, until_ready
 from router.supervisor.resources import Resources
 from router.supervisor.roles import FRONT, WORKER, Role
@@ -52,17 +61,24 @@ from router.supervisor.starter import Starter
 
 _log = logging.getLogger("fastchat.supervisor")
 
-#: Seconds that the copy of everything may take; that of what was written meanwhile, while nobody waits; and while everybody waits.
+#: Seconds that the copy of everything may take.
 _COPY_PATIENCE: Final = 24 * 3600.0
+#: Seconds that it may take to copy what was written meanwhile.
 _CATCH_UP_PATIENCE: Final = 3600.0
+#: Seconds that it may take to write down what was noted, and to copy it for the last time.
 _LAST_PATIENCE: Final = 20.0
 #: Seconds that a worker has for an answer; for coming to rest; for booting, and for taking over.
 _PATIENCE: Final = 10.0
 _REST_PATIENCE: Final = 5.0
 _BOOT_PATIENCE: Final = 60.0
 _TAKE_OVER_PATIENCE: Final = 60.0
-#: Seconds in which an old worker has to end that has given everything away.
+#: Seconds in which old workers have to give everything away, and then to end.
+_GIVE_PATIENCE: Final = 20.0
 _END_PATIENCE: Final = 30.0
+#: Seconds that a front has for going by the new number, while everybody waits.
+_FRONT_PATIENCE: Final = 2.0
+#: Descriptors that a worker needs besides those of its connections.
+_SPARE_DESCRIPTORS: Final = 1024
 #: Users, or rows, that are copied quickly enough for everybody to wait; and how often it is tried to get below.
 _FEW: Final = 500
 _CATCH_UPS: Final = 20
@@ -86,6 +102,9 @@ class Host(Protocol):
 
     def on_exit(self, role: Role) -> Callable[[Child], None]:
         """Return what is to be called when a process of this role ends."""
+
+    def start(self, role: Role) -> None:
+        """Start a process of this role, which has none."""
 
     def resized(self, workers: list[Role], starter: Starter) -> None:
         """Have these workers in the place of the old ones from now on. Those without a process are started."""
@@ -149,9 +168,16 @@ class Resize:
             raise ResizeFailed(
                 "the store in memory has no files that new workers could open: restart the server with another number of workers"
             )
+        connections = 0
         for role in self._roles:
             if role.child is None or not role.child.ready:
                 raise ResizeFailed(f"{role.name} is {role.state}: try again when the server is ready")
+            connections += int(role.child.stats.get("connections", 0))
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if connections / workers + _SPARE_DESCRIPTORS > limit:
+            raise ResizeFailed(
+                f"{connections} connections do not fit into {workers} workers, each of which may have {limit} file descriptors"
+            )
         try:
             return preflight.check_memory(dataclasses.replace(settings, workers=workers), usable_memory())
         except ConfigurationError as problem:
@@ -204,7 +230,10 @@ class _Change:
             await self._copy()
             paths = await self._boot()
             await self._come_to_rest()
-            await self._ask_copier(FINISH, _LAST_PATIENCE, looks=await self._look())
+            # Who dies from here on is not started again: that process would write to files of which the rest is being copied.
+            for role in self._old:
+                role.retire()
+            await self._finish(await self._look())
         except BaseException:
             await self._undo()
             raise
@@ -219,9 +248,20 @@ class _Change:
         await self._tell_fronts()
         await self._give(paths)
 
-    def _start_copier(self) -> Child:
+    @property
+    def _directory(self) -> DataDirectory:
         directory = self._resources.data_directory
         assert directory is not None, "the store has files"
+        return directory
+
+    @property
+    def _run_dir(self) -> Path:
+        run_dir = self._resources.settings.run_dir
+        assert run_dir is not None, "the supervisor fills it in"
+        return run_dir
+
+    def _start_copier(self) -> Child:
+        directory = self._directory
         arguments = [
             "resize",
             str(directory.path),
@@ -241,17 +281,29 @@ class _Change:
         )
 
     async def _undo(self) -> None:
-        """Let the old workers go on, and the copier remove what it has made."""
-        for child in self._old.values():
+        """Let the old workers go on, and remove what was made."""
+        for role, child in self._old.items():
+            role.retired = False
             child.send(GO_ON)
             child.send(UNTRACK)
-        for child in self._successors.values():
-            child.signal(signal.SIGKILL)
+            if role.child is None and role.restart is None and not self._stopped():
+                self._host.start(role)
+        for successor in self._successors.values():
+            successor.signal(signal.SIGKILL)
+            await successor.gone
         if self._copier is not None:
             self._copier.send(STOP)
             # A copier that is busy with a large file notices it a moment later.
-            await asyncio.wait([self._copier.gone], timeout=_END_PATIENCE)
-            self._copier.signal(signal.SIGKILL)
+            await _until_gone(self._copier)
+            await asyncio.to_thread(shutil.rmtree, self._new_files(), ignore_errors=True)
+        run_dir = self._run_dir
+        left = [str(run_dir / f"look-{role.index}") for role in self._old]
+        for role in self._new:
+            left.append(succession_endpoint(str(run_dir), role.index))
+            left.append(bus_endpoint(str(run_dir), role.index, role.generation))
+        for path in left:
+            with suppress(OSError):
+                os.unlink(path)
 
     async def _copy(self) -> None:
         await self._ask_old(TRACK, _PATIENCE)
@@ -259,10 +311,46 @@ class _Change:
         for _ in range(_CATCH_UPS):
             told = await self._ask_copier(CATCH_UP, _CATCH_UP_PATIENCE, looks=await self._look())
             if told["rows"] <= _FEW:
-                break
+                return
+        raise NoAnswer(
+            f"clients write faster than it can be copied: {told['rows']} rows were left again and again"
+        )
+
+    async def _finish(self, looks: list[str]) -> None:
+        """Have the new files hold. Raises NoAnswer when the old ones do."""
+        assert self._copier is not None, "it is started first"
+        try:
+            await self._ask_copier(FINISH, _LAST_PATIENCE, looks=looks)
+        except NoAnswer:
+            # It may have died, or have been too slow, before or behind the switch.
+            self._copier.signal(signal.SIGKILL)
+            await self._copier.gone
+            if not await asyncio.to_thread(self._holds):
+                raise
+
+    def _holds(self) -> bool:
+        """Return whether the new files hold, also after a loss of power."""
+        directory = self._directory.path
+        layout = read_layout(directory)
+        if layout is None or layout.workers != len(self._new):
+            return False
+        descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return True
+
+    def _new_files(self) -> Path:
+        """Return the directory of the new files, as long as the old ones hold."""
+        layout = read_layout(self._directory.path)
+        assert layout is not None, "the store has files"
+        return self._directory.path / Layout(layout.generation + 1, len(self._new)).directory
 
     async def _boot(self) -> list[str]:
         """Start the new workers; where each of them waits."""
+        # The log level may have changed since the copy began.
+        self._starter.environment = {**self._starter.environment, **self._settings.environment()}
         for role in self._new:
             on_exit = self._host.on_exit(role)
             self._successors[role] = self._starter.start_gathering(
@@ -298,9 +386,7 @@ class _Change:
 
     async def _look(self) -> list[str]:
         """Have all old workers write down what they have noted; the paths."""
-        run_dir = self._settings.run_dir
-        assert run_dir is not None, "the supervisor fills it in"
-        paths = {role: str(run_dir / f"look-{role.index}") for role in self._old}
+        paths = {role: str(self._run_dir / f"look-{role.index}") for role in self._old}
         await self._ask_old(LOOK, _LAST_PATIENCE, paths=paths)
         return list(paths.values())
 
@@ -347,7 +433,7 @@ class _Change:
             if child is not None
         ]
         told = await asyncio.gather(
-            *(front.ask(_PATIENCE, RESIZE, workers=len(self._new)) for front in fronts),
+            *(front.ask(_FRONT_PATIENCE, RESIZE, workers=len(self._new)) for front in fronts),
             return_exceptions=True,
         )
         for front, answer in zip(fronts, told, strict=True):
@@ -361,22 +447,36 @@ class _Change:
             child.send(GIVE, paths=list(paths))
             # At once, if it has ended already.
             child.gone.add_done_callback(partial(_stand_in_for, role.index, paths))
-        for role, child in self._successors.items():
-            with suppress(ReloadFailed):  # the place is filled again as that of any process that dies
-                await until_ready(role, child, _TAKE_OVER_PATIENCE)
+        # A new worker that fails, or is too slow, is started again as any process.
+        taking_over = [
+            asyncio.create_task(until_ready(role, child, _TAKE_OVER_PATIENCE))
+            for role, child in self._successors.items()
+        ]
+        _, late = await asyncio.wait(taking_over, timeout=_GIVE_PATIENCE)
+        if late:
+            # Others must not wait for an old worker that hangs.
+            for child in self._old.values():
+                child.signal(signal.SIGKILL)
+        await asyncio.gather(*taking_over, return_exceptions=True)
+        for role in self._successors:
             role.gathers = False
-        await asyncio.wait([child.gone for child in self._old.values()], timeout=_END_PATIENCE)
         for child in self._old.values():
-            child.signal(signal.SIGKILL)
-        with suppress(NoAnswer):  # then the next start does it
-            await self._ask_copier(REMOVE, _CATCH_UP_PATIENCE)
+            await _until_gone(child)
         if self._copier is not None:
-            await asyncio.wait([self._copier.gone], timeout=_END_PATIENCE)
-            self._copier.signal(signal.SIGKILL)
+            with suppress(NoAnswer):  # then the next start does it
+                await self._ask_copier(REMOVE, _CATCH_UP_PATIENCE)
+            await _until_gone(self._copier)
+
+
+async def _until_gone(child: Child) -> None:
+    """Wait for the end of a process that is to end by itself; kill it if it does not."""
+    await asyncio.wait([child.gone], timeout=_END_PATIENCE)
+    child.signal(signal.SIGKILL)
+    await child.gone
 
 
 def _stand_in_for(worker: int, paths: Iterable[str], _: asyncio.Future[None]) -> None:
-    """Tell new workers that nothing more comes from an old one that has ended. Those that have all do not listen any more."""
+    """Tell new workers that nothing more comes from an old one that has ended. Who has heard from all old ones does not listen any more."""
     for path in paths:
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
             channel.settimeout(_PATIENCE)

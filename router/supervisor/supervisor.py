@@ -180,7 +180,7 @@ class Supervisor:
             await self._file_preparation.run(resources.data_directory, workers, environment)
         self._make_starter()
         for role in self._roles:
-            self._start(role)
+            self.start(role)
 
     async def _start_admin(self, instance: str | None = None) -> None:
         metrics = MetricsPage(self._report.collector(self._usage))
@@ -263,7 +263,7 @@ class Supervisor:
             role = roles[each.kind, each.index]
             role.take_up(each, partial(self._ready, role), self.on_exit(role))
             if role.child is None:
-                role.restart = self._loop.call_later(each.restart or 0.0, self._start, role)
+                role.restart = self._loop.call_later(each.restart or 0.0, self.start, role)
         self.starter.last_generation = state.last_generation
         # A page of another version has to be loaded again.
         await self._start_admin(state.access.instance if state.program == fastchat_version() else None)
@@ -276,7 +276,8 @@ class Supervisor:
 
     # -- Children --
 
-    def _start(self, role: Role) -> None:
+    def start(self, role: Role) -> None:
+        """See ``router.supervisor.resize.Host``."""
         role.restart = None
         self._access.check()
         try:
@@ -301,7 +302,7 @@ class Supervisor:
         self.starter = starter
         for role in workers:
             if role.child is None:
-                self._start(role)
+                self.start(role)
 
     def reread_keys(self) -> None:
         if self._resources.settings.auth == "jwt":
@@ -360,7 +361,7 @@ class Supervisor:
             return
         if child is not role.child or role not in self._roles:
             return  # one that never took over, or that has given everything away
-        role.child = None
+        role.child, role.gathers = None, False
         self._recorder.ended(role, child)
         if role.kind == WORKER:
             ended, role.generation = role.generation, self.starter.next_generation()
@@ -391,7 +392,7 @@ class Supervisor:
         about = fields(pid=child.pid if child is not None else None)
         _log.log(level, "%s ended with %s and is started again", role.name, how, extra=about)
         role.restarts += 1
-        role.restart = self._loop.call_later(verdict.delay, self._start, role)
+        role.restart = self._loop.call_later(verdict.delay, self.start, role)
 
     # -- The end --
 

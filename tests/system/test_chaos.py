@@ -155,7 +155,10 @@ class Havoc:
 
     def kill_in_resize(self, workers: int, who: str, step: str, delay: float) -> bool:
         """Change the number of workers, and kill somebody meanwhile; whether the number changed."""
-        wait_until(self._is_whole, "all processes to be there", STEP_PATIENCE)
+        try:
+            wait_until(self._is_whole, "all processes to be there", STEP_PATIENCE)
+        except AssertionError:
+            raise AssertionError(f"{self.workers} workers were expected: {self.server.children()}") from None
         before = self.server.children()
         self._ledger.remark(f"there are to be {workers} workers")
         command = [sys.executable, "-m", "router", "resize", str(workers), "--admin", self.server.admin_url]

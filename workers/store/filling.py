@@ -35,6 +35,7 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateIndex, CreateTable, DropIndex
 
 from workers.store.changes import CatchUp, Changes
+from workers.store.data_directory import sync
 from workers.store.old_files import Source
 from workers.store.retention_clock import ClockState
 from workers.store.row_copies import (
@@ -116,6 +117,8 @@ class NewFile:
         for slice_ in range(len(sources[0].limits) - 1):
             self._check()
             copied(_copy_slice(connection, sources, self._maps, slice_))
+            # Little by little, since a worker that syncs a little meanwhile waits for all that is written.
+            sync(self.path)
         _set_clock(connection, sources)
         for index in messages.indexes:
             self._check()

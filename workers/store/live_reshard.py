@@ -88,7 +88,7 @@ class LiveReshard:
         self, directory: Path, held: Layout, new: Layout, resharding: Reshard, stopped: Event
     ) -> None:
         self.new = new
-        #: The directory of the new files, where looks may be written.
+        #: The directory of the new files.
         self.place = directory / new.directory
         self._stopped = stopped
         self._directory = directory
