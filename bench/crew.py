@@ -34,6 +34,15 @@ class Outcome:
         return self.messages / self.seconds
 
 
+def latencies(name: str, histogram: HdrHistogram) -> dict[str, Any]:
+    """Percentiles in milliseconds."""
+    wanted = {"p50": 50.0, "p99": 99.0, "p999": 99.9}
+    return {
+        f"{name}_{label}_ms": histogram.get_value_at_percentile(percent) / 1000
+        for label, percent in wanted.items()
+    }
+
+
 class Crew:
     """Processes with connected pairs, which do the same at the same time."""
 

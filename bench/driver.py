@@ -9,6 +9,7 @@ Each scenario starts a server of its own, with all that is on by default, and co
     fan-in  one user who never reads, written to by many, beside pairs who chat
     reload  pairs who chat while all processes are replaced, and before: no connection may end, and each message is answered
     resize  the same while the number of workers changes, 2 -> 5 -> 1 -> 4 -> 2, with many messages stored
+    crash   workers and fronts are killed, one after the other: how long until everybody is served again
 
 CPU is in microseconds for each message (which is delivered once and acknowledged once), times are in milliseconds.
 """
@@ -19,8 +20,7 @@ import argparse
 import json
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from inspect import signature
 from statistics import median
 from threading import Event, Thread
@@ -29,11 +29,10 @@ from types import TracebackType
 from typing import Any, Final, Self
 from uuid import uuid4
 
-from hdrh.histogram import HdrHistogram
-
 from bench.chatter import WHERE
-from bench.crew import Crew, Outcome, crew
+from bench.crew import Outcome, crew, latencies
 from bench.crowd import Crowd, text_frame
+from bench.replacing import crash, reload, resize
 from bench.servers import STORES, Server, serving
 from core.measures import SECONDS, quantile
 
@@ -53,20 +52,9 @@ _AT_ONCE: Final = 250
 _AWAY: Final = 8
 #: Bytes of a reader that the kernel keeps when it does not read.
 _SMALL: Final = 4096
-#: Seconds of chatting between two looks whether enough is stored.
-_FILLING: Final = 10.0
 _TEXT: Final = "Are you coming to the station tonight? The train leaves at seven."
 
 _CHOICES: Final[dict[str, Any]] = {"store": tuple(STORES), "core": ("pure", "compiled"), "where": WHERE}
-
-
-def latencies(name: str, histogram: HdrHistogram) -> Result:
-    """Percentiles in milliseconds."""
-    wanted = {"p50": 50.0, "p99": 99.0, "p999": 99.9}
-    return {
-        f"{name}_{label}_ms": histogram.get_value_at_percentile(percent) / 1000
-        for label, percent in wanted.items()
-    }
 
 
 class Reports:
@@ -351,89 +339,6 @@ def fan_in(
     return result
 
 
-def reload(
-    pairs: int = 500,
-    load: str = "rate 500",
-    seconds: float = 30.0,
-    reloads: int = 3,
-    *,
-    workers: int = 2,
-    store: str = "fsync",
-    core: str = "pure",
-) -> Result:
-    """Measure what pairs who chat notice of reloads, begun one after the other while they chat."""
-    with (
-        serving(store, workers, compiled=core == "compiled") as server,
-        crew(server.url, pairs, 1, workers, "mixed") as members,
-    ):
-        members.chat(load, WARM_UP)
-        replacements = [server.reload] * reloads
-        return {"store": store, "core": core, "workers": workers, "connections": 2 * pairs, "load": load} | (
-            _noticed(server, members, load, seconds, replacements)
-        )
-
-
-def resize(
-    pairs: int = 500,
-    load: str = "rate 500",
-    seconds: float = 60.0,
-    stored: int = 1_000_000,
-    *,
-    store: str = "fsync",
-    core: str = "pure",
-) -> Result:
-    """Measure what pairs who chat notice of other numbers of workers, beside so many stored messages."""
-    numbers = (2, 5, 1, 4, 2)
-    with (
-        serving(store, numbers[0], compiled=core == "compiled") as server,
-        crew(server.url, pairs, 1, numbers[0], "mixed") as members,
-    ):
-        written = 0
-        while written < stored:
-            written += members.chat("window 8", _FILLING).messages
-        members.chat(load, WARM_UP)
-        replacements = [partial(server.resize, number) for number in numbers[1:]]
-        return {"store": store, "core": core, "connections": 2 * pairs, "load": load, "stored": written} | (
-            _noticed(server, members, load, seconds, replacements)
-        )
-
-
-def _noticed(
-    server: Server, members: Crew, load: str, seconds: float, replacements: Sequence[Callable[[], None]]
-) -> Result:
-    """Return what pairs who chat notice of replacements, one after the other, beside the same without."""
-    quiet = members.chat(load, seconds)
-    took: list[float] = []
-    pauses: list[float] = []
-
-    def replace() -> None:
-        for replacement in replacements:
-            began = monotonic()
-            replacement()
-            took.append(monotonic() - began)
-            sleep(2 * _REPORT)
-            pauses.extend(each["takeover_seconds"] * 1000 for each in server.stats_of_workers())
-
-    thread = Thread(target=replace)
-    thread.start()
-    during = members.chat(load, seconds)
-    over_in_time = not thread.is_alive()
-    thread.join()
-    return {
-        "replacements": len(took),
-        "within_the_chat": over_in_time,
-        "took_s": median(took),
-        "took_max_s": max(took),
-        "pause_ms": median(pauses),
-        "pause_max_ms": max(pauses),
-        "messages": during.messages,
-        **latencies("quiet_ack", quiet.to_ack),
-        "quiet_ack_max_ms": quiet.to_ack.get_max_value() / 1000,
-        **latencies("ack", during.to_ack),
-        "ack_max_ms": during.to_ack.get_max_value() / 1000,
-    }
-
-
 SCENARIOS: Final[dict[str, Callable[..., Result]]] = {
     "chat": chat,
     "idle": idle,
@@ -442,6 +347,7 @@ SCENARIOS: Final[dict[str, Callable[..., Result]]] = {
     "fan-in": fan_in,
     "reload": reload,
     "resize": resize,
+    "crash": crash,
 }
 
 

@@ -56,6 +56,12 @@ class Server:
         """Return the same of all workers, as many as there are now."""
         return [dict(each["stats"]) for each in self._status()["processes"] if each["kind"] == "worker"]
 
+    def process(self, name: str) -> int:
+        """Return the process that has this name now, such as ``worker 0``."""
+        reports = self._status()["processes"]
+        found = (each for each in reports if f"{each['kind']} {each['index']}" == name)
+        return int(next(found)["pid"])
+
     def reload(self) -> None:
         """Replace all workers and fronts. Raises Refused when one could not be."""
         RunningServer({}, self._admin).ask(RELOAD, RELOAD_PATIENCE)
