@@ -384,8 +384,8 @@ class FrontProcess:
 
     def resize(self, workers: int) -> None:
         """Tell it that there are so many workers now, and return when it has said that clients wait for these."""
-        self.control.send(encode_control("resize", workers=workers))
-        assert self._wait_for("resized")["workers"] == workers
+        self.control.send(encode_control("resize", id=1, workers=workers))
+        assert self._wait_for("answer")["id"] == 1
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
