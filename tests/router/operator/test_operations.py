@@ -107,7 +107,7 @@ def test_a_worker_that_does_not_answer_is_a_sentence_and_others_do_not_wait(run_
         assert sentence == "worker 1, where this user lives, has not answered within 5 s"
         assert 4.5 < elapsed(before) < 9
         before = time.monotonic()
-        assert operator(server).ask("who", user=user_on(0)) == {"number": 1}
+        assert operator(server).ask("who", user=user_on(0)).keys() == {"number"}
         assert elapsed(before) < 4
 
 
@@ -134,7 +134,7 @@ def test_a_worker_that_is_away_is_a_sentence_at_once(pretending: ServerProcess) 
 @pytest.mark.parametrize(
     ("what", "fields", "sentence"),
     [
-        ("restart", {}, "`what` must be one of status, who, kick, log_level, drain and reload"),
+        ("restart", {}, "`what` must be one of status, who, kick, log_level, drain, reload and resize"),
         ("who", {}, "`user` must be UUID v4; it is missing or null"),
         ("kick", {"user": "alice"}, "`user` must be UUID v4; it is 'alice'"),
         ("who", {"user": "x" * 3000}, "`user` must be UUID v4; it is 'xxxx"),
