@@ -78,7 +78,7 @@ class HandoverListener:
         self._closed = True
         self._loop.remove_reader(self._listener.fileno())
         self._listener.close()
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # somebody may have swept it away, and its directory
             os.unlink(self._path)
         for front in list(self._fronts):
             self._drop(front)

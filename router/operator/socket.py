@@ -149,7 +149,8 @@ class OperatorSocket:
         for task in self._clients:
             task.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)
-        self.path.unlink(missing_ok=True)
+        with suppress(OSError):  # somebody may have put something else in the place of the run directory
+            self.path.unlink()
 
     def _connected(self, connection: socket.socket, answer: dict[str, Any] | None = None) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(connection, answer))

@@ -64,5 +64,5 @@ def test_fan_in() -> None:
 def test_reload() -> None:
     """A connection that ended, or a message without its answer, would have ended the run."""
     (result,) = drive("reload", "--pairs", "5", "--load", "rate 50", "--seconds", "12", "--reloads", "1")
-    assert (result["reloads"], result["connections"]) == (1, 10)
+    assert (result["replacements"], result["connections"]) == (1, 10)
     assert result["pause_max_ms"] > 0.0

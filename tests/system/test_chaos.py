@@ -171,7 +171,7 @@ class Havoc:
             finally:
                 asked.kill()
         self._ledger.remark(f"the operator reads: {said}")
-        if asked.returncode == 0:
+        if asked.returncode == 0 and who != "supervisor":  # after which the server was started anew
             self.workers = workers
         return asked.returncode == 0
 
