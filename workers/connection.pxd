@@ -26,7 +26,7 @@ cdef class Connection(picows.WSListener):
     cdef public object _host
     cdef public object _transport
     cdef public object _stream
-    cdef public int _fd
+    cdef public int descriptor
     cdef public object fragments
     cdef public Py_ssize_t _turn
     cdef public Py_ssize_t _controls

@@ -61,7 +61,6 @@ class Connection(picows.WSListener):
         "_controls",
         "_controls_since",
         "_dirty",
-        "_fd",
         "_frames",
         "_frames_size",
         "_host",
@@ -72,6 +71,7 @@ class Connection(picows.WSListener):
         "address",
         "allowance",
         "backlog",
+        "descriptor",
         "fragments",
         "held_until",
         "kept",
@@ -99,7 +99,7 @@ class Connection(picows.WSListener):
         self._transport: picows.WSTransport | None = None
         #: The event loop's own transport, beneath picows.
         self._stream: asyncio.Transport | None = None
-        self._fd = -1
+        self.descriptor = -1
         # -- Receiving --
         #: The fragments of an unfinished text message (RFC 6455, 5.4).
         self.fragments: Fragments | None = None
@@ -164,7 +164,7 @@ class Connection(picows.WSListener):
         """See ``workers.slow_readers``, as the two below."""
         if self._stream is None or self._linger_until is not None:
             return 0
-        return self.unsent() + queued_bytes(self._fd)
+        return self.unsent() + queued_bytes(self.descriptor)
 
     def taken(self) -> int:
         assert self._stream is not None, "somebody has something unread"
@@ -205,7 +205,7 @@ class Connection(picows.WSListener):
             return  # The client is gone; the transport is about to say so, and does not like to be written to.
         if not stream.get_write_buffer_size():
             try:
-                written = os.write(self._fd, data)
+                written = os.write(self.descriptor, data)
             except BlockingIOError:
                 written = 0
             except OSError:
@@ -234,11 +234,6 @@ class Connection(picows.WSListener):
         return (
             stream if stream is not None and self._linger_until is None and not stream.is_closing() else None
         )
-
-    @property
-    def descriptor(self) -> int:
-        """The socket's."""
-        return self._fd
 
     def pause_reading(self) -> None:
         """Leave what the client sends where it is."""
@@ -322,14 +317,14 @@ class Connection(picows.WSListener):
                 self._end()
                 return None
             return self._linger_until
-        if queued_bytes(self._fd) > SLOW_READER_BYTES:
+        if queued_bytes(self.descriptor) > SLOW_READER_BYTES:
             self._host.slow_readers.watch(self)
         return beat(self, now)
 
     @property
     def may_be_judged(self) -> bool:
         """Whether the client is read from, and nothing of it waits in the kernel, not even its FIN."""
-        return self._stream is not None and self._stream.is_reading() and not is_readable(self._fd)
+        return self._stream is not None and self._stream.is_reading() and not is_readable(self.descriptor)
 
     def gone_out(self) -> int:
         """Return bytes that the transport has had to keep for a while, and the kernel has taken since."""
@@ -486,7 +481,7 @@ class Connection(picows.WSListener):
     def adopted(self, stream: asyncio.Transport, descriptor: int) -> None:
         """Note that the event loop has the socket; called before anything is read from it."""
         self._stream = stream
-        self._fd = descriptor
+        self.descriptor = descriptor
         stream.set_write_buffer_limits(high=REPLAY_WINDOW_BYTES, low=REPLAY_WINDOW_BYTES // 4)
         self._host.entered(self)
         self._log_event(logging.DEBUG, "a client came")

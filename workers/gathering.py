@@ -18,6 +18,7 @@ from core.events import fields
 from core.process.child import ControlPipe
 from core.process.control import WAITING
 from core.process.succession import succession_endpoint
+from workers.bus import remove_left_over
 from workers.connections import Connections
 from workers.inheriting import TAKEN_OVER, Inheriting, Source, listening
 from workers.store.shard_store import ShardStore
@@ -40,7 +41,7 @@ class Gathering:
         control: ControlPipe,
     ) -> None:
         """`workers` is how many there were."""
-        self._path = succession_endpoint(run_dir, shard.index)
+        self._run_dir = run_dir
         self._workers = workers
         self._shard = shard
         self._store = store
@@ -61,8 +62,9 @@ class Gathering:
 
     async def take_over(self) -> None:
         """Wait for all old workers, and go on where they stop. Raises OSError, ValueError or ConfigurationError when that can't be."""
-        with listening(self._path, 2 * self._workers) as listener, self._inheriting.without_collector():
-            self._control.send(WAITING, path=self._path)
+        path = succession_endpoint(self._run_dir, self._shard.index)
+        with listening(path, 2 * self._workers) as listener, self._inheriting.without_collector():
+            self._control.send(WAITING, path=path)
             accepting = asyncio.create_task(self._accept(listener))
             over = asyncio.create_task(self._all_over.wait())
             await asyncio.wait((accepting, over), return_when=asyncio.FIRST_COMPLETED)
@@ -77,6 +79,8 @@ class Gathering:
             with suppress(OSError):  # an old worker that is dead does not have to know
                 source.channel.send(TAKEN_OVER)
             source.channel.close()
+        # Nobody sends the old processes of this worker anything any more.
+        remove_left_over(self._run_dir, self._shard.index, self._shard.generation)
         self.pause = max(0.0, monotonic() - self._frozen_at)
         _log.info(
             "this process has taken over from %d workers",

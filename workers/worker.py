@@ -45,8 +45,9 @@ from workers.entrance import Entrance
 from workers.gathering import Gathering
 from workers.limits_file import read_limits, write_limits
 from workers.memory_ceiling import MemoryCeiling
-from workers.predecessor import Predecessor, Stays
+from workers.predecessor import Predecessor
 from workers.resizing import Resizing
+from workers.rest import Stays
 from workers.store.data_directory import next_shard_file, shard_file
 from workers.store.memory import MemoryStore
 from workers.store.shard_store import ShardStore
@@ -145,7 +146,14 @@ class Worker:
                 run_dir, gathers, self.shard, self._store, self.turn, self._connections, self._control
             )
         self._resizing = Resizing(
-            self, self.shard, self._store, self._bus, self.turn, self._connections, self._control
+            self,
+            self._entrance,
+            self.shard,
+            self._store,
+            self._bus,
+            self.turn,
+            self._connections,
+            self._control,
         )
         #: This process, as it leaves.
         self._predecessor: Predecessor | None = None
@@ -186,9 +194,6 @@ class Worker:
         )
         if self._successor is not None:
             await self._successor.take_over()
-        if isinstance(self._successor, Gathering):
-            # All old workers have given everything away, and nobody sends them anything.
-            remove_left_over(str(self._settings.run_dir), self.shard.index, self.shard.generation)
         self._bus.listen(loop, self._receive_envelope)
         self.shard.start()
         self.turn.schedule()
@@ -310,7 +315,7 @@ class Worker:
             self.shard, self._store, self._bus, self.turn, self._connections, self._control
         )
         try:
-            await predecessor.come_to_rest()
+            await predecessor.rest.come()
             self._predecessor = predecessor
             await predecessor.finish()
         except Exception as problem:
@@ -331,16 +336,10 @@ class Worker:
             )
             predecessor.say_goodbye()
             self._store.close(_STORE_PATIENCE)
-        self._stop(CloseCode.RESTARTING, RESTART_REASON)
-
-    async def admit(self, admits: bool) -> None:
-        """See ``workers.resizing.Host``, as the two below."""
-        if admits:
-            await self._entrance.resume()
-        else:
-            self._entrance.suspend()
+        self.leave()
 
     def give_up_place(self) -> None:
+        """See ``workers.resizing.Host``, as the one below."""
         self._entrance.close()
         self._handed_on = True
         self._control.send(STATS, stats=self._stats())  # nothing is counted here any more

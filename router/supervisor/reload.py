@@ -238,6 +238,7 @@ async def hear(child: Child, seconds: float, *ops: str) -> dict[str, Any]:
 
 
 async def until_ready(role: Role, child: Child, seconds: float) -> None:
+    """Wait until a process of this role is ready. Raises ReloadFailed when it ends, or takes longer."""
     done, _ = await asyncio.wait(
         [child.is_ready, child.gone], timeout=seconds, return_when=asyncio.FIRST_COMPLETED
     )

@@ -107,7 +107,7 @@ class Host(Protocol):
         """Start a process of this role, which has none."""
 
     def resized(self, workers: list[Role], starter: Starter) -> None:
-        """Have these workers in the place of the old ones from now on. Those without a process are started."""
+        """Have these workers in the place of the old ones, which are retired, from now on. Those without a process are started."""
 
 
 class Resize:
@@ -202,7 +202,7 @@ class _Change:
         self._joined = joined
         self._stopped = stopped
         self._new = [Role(WORKER, index) for index in range(workers)]
-        self._starter = host.starter.for_workers(self._new, self._settings)
+        self._starter = host.starter.for_workers(self._new)
         #: The processes of the old workers, all of which have to stay the same; and of the new ones.
         self._old = {role: role.child for role in roles if role.kind == WORKER and role.child is not None}
         self._successors: dict[Role, Child] = {}
@@ -242,8 +242,8 @@ class _Change:
             if not child.gone.done():
                 role.child, role.gathers = child, True
                 role.policy.ready(time.monotonic())  # it has booted
-        self._resources.settings = settings = self._settings
-        self._starter.environment = {**self._starter.environment, **settings.environment()}
+        self._resources.settings = self._settings
+        self._starter.use(self._resources.settings)
         self._host.resized(self._new, self._starter)
         await self._tell_fronts()
         await self._give(paths)
@@ -349,8 +349,7 @@ class _Change:
 
     async def _boot(self) -> list[str]:
         """Start the new workers; where each of them waits."""
-        # The log level may have changed since the copy began.
-        self._starter.environment = {**self._starter.environment, **self._settings.environment()}
+        self._starter.use(self._settings)
         for role in self._new:
             on_exit = self._host.on_exit(role)
             self._successors[role] = self._starter.start_gathering(
@@ -407,13 +406,7 @@ class _Change:
             except NoAnswer as problem:
                 raise NoAnswer(f"{role.name} {problem}") from None
 
-        answers = await asyncio.gather(
-            *(ask(role, child) for role, child in self._old.items()), return_exceptions=True
-        )
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-        return [answer for answer in answers if not isinstance(answer, BaseException)]
+        return await asyncio.gather(*(ask(role, child) for role, child in self._old.items()))
 
     async def _ask_copier(self, op: str, patience: float, **values: Any) -> dict[str, Any]:
         assert self._copier is not None, "it is started first"

@@ -50,10 +50,13 @@ class Starter:
         for role in self._workers:
             role.generation = self.next_generation()
 
-    def for_workers(self, workers: Sequence[Role], settings: Settings) -> Starter:
-        """Return one for another number of workers, each of which gets the number of its first process."""
-        environment = {**self.environment, **settings.environment()}
-        return Starter(workers, environment, self._listeners, self._keep, self._lock)
+    def use(self, settings: Settings) -> None:
+        """Give these settings to processes that are started from now on."""
+        self.environment = {**self.environment, **settings.environment()}
+
+    def for_workers(self, workers: Sequence[Role]) -> Starter:
+        """Return one for another number of workers, each of which gets the number of its first process; `use` their settings."""
+        return Starter(workers, self.environment, self._listeners, self._keep, self._lock)
 
     def next_generation(self) -> int:
         """Return a number that is unique over all starts of all workers, also after a restart of the server, and higher than all before."""

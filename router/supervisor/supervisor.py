@@ -295,9 +295,6 @@ class Supervisor:
     def resized(self, workers: list[Role], starter: Starter) -> None:
         """See ``router.supervisor.resize.Host``."""
         self._recorder.resize(len(workers))
-        for role in self._roles:
-            if role.kind == WORKER:
-                role.retire()
         self._roles[:] = [*workers, *(role for role in self._roles if role.kind == FRONT)]
         self.starter = starter
         for role in workers:
@@ -467,7 +464,7 @@ class Supervisor:
         set_log_level(level)
         resources = self._resources
         resources.settings = dataclasses.replace(resources.settings, log_level=cast(Any, level))
-        self.starter.environment = {**self.starter.environment, **resources.settings.environment()}
+        self.starter.use(resources.settings)
         for child in self._children():
             child.send(LOG_LEVEL, level=level)
         _log.info("the log level is now %s", level)

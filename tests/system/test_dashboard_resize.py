@@ -18,7 +18,7 @@ from router.admin.columns import HISTOGRAMS, SUPERVISOR
 from router.admin.dashboard import Dashboard
 from router.admin.samples import MINUTE, SECOND, Reading, Samples, bounds
 from tests.system.harness import wait_until
-from tests.system.test_dashboard import CHROMIUM, PATIENCE, Watch, drawn, known
+from tests.system.test_dashboard import CHROMIUM, PATIENCE, Watch, drawn, known, show_whole
 
 pytestmark = [
     pytest.mark.slow,
@@ -213,14 +213,7 @@ def test_workers_come_and_go_while_the_page_is_open(
     assert [drawn(page, chart) for chart in ("cpu", "memory", "takeovers", "worker-p99")] == [
         drawn(late, chart) for chart in ("cpu", "memory", "takeovers", "worker-p99")
     ]
-    height = page.evaluate("document.documentElement.scrollHeight")
-    page.set_viewport_size({"width": width, "height": height})
-    wait_until(
-        lambda: page.locator(".chart:has(.main-svg)").count() == page.locator(".chart").count(),
-        "all charts to be drawn",
-        timeout=30.0,
-    )
-    page.screenshot(path=tmp_path / f"dashboard-resize-{width}.png")
+    show_whole(page, width, tmp_path / f"dashboard-resize-{width}.png")
     assert watch.wrong == late_watch.wrong == []
 
 

@@ -24,6 +24,7 @@ from core.wire.protocol import TYPING_EXPIRY
 from tests.core.token_forge import SECRET, forge
 from tests.router import command
 from tests.system.company import chatting, come_to_rest
+from tests.system.couple import chat, couple
 from tests.system.harness import Server, StartServer, run_async, user_on_worker, wait_until
 from tests.system.ledger import Ledger
 from tests.system.raw_client import CONTINUATION, TEXT, RawClient, client_frame, message
@@ -36,7 +37,6 @@ TIMEOUT: Final = 90.0
 PATIENCE: Final = 30.0
 #: Seconds that a token is good for which expires after a reload: with each next one a busy machine has more time for that.
 LIVES: Final = (10.0, 30.0, 90.0)
-ALL: Final = ["carbons", "history", "presence_delta", "receipts", "resume"]
 
 
 def reload(server: Server) -> command.Done:
@@ -68,39 +68,12 @@ def server(own_server: Server) -> Server:
 @pytest.fixture
 def pair(server: Server) -> Iterator[tuple[RawClient, RawClient]]:
     """Two users who chat, each on a worker of their own; all has been read."""
-    with ExitStack() as stack:
-        ann, bob = (
-            stack.enter_context(RawClient.upgraded(server.port, user_on_worker(index, server.workers), name))
-            for index, name in enumerate(("Ann Lee", "Bob Ray"))
-        )
-        ann.hello(capabilities=ALL)
-        bob.hello()
-        ann.say("OPEN_CHAT", target_user_id=bob.user_id, target_display_name="Bob Ray")
-        ann.receive("CHAT_OPENED")
-        bob.receive("CHAT_OPENED")
-        chat(ann, bob, "before")
-        yield ann, bob
-
-
-def chat(ann: RawClient, bob: RawClient, text: str) -> None:
-    """A message in each direction, with all that belongs to it; nothing else comes meanwhile but presence."""
-    ann.say("MSG", to=bob.user_id, content=text, message_id=f"to-bob-{text}")
-    assert bob.receive("MSG")["content"] == text
-    bob.say("MSG_ACK", message_id=f"to-bob-{text}")
-    assert ann.receive("MSG_ACK", status="accepted")["message_id"] == f"to-bob-{text}"
-    assert ann.receive("MSG_ACK", status="delivered")["message_id"] == f"to-bob-{text}"
-    bob.say("MSG", to=ann.user_id, content=text, message_id=f"to-ann-{text}")
-    assert ann.receive("MSG")["content"] == text
-    ann.say("MSG_ACK", message_id=f"to-ann-{text}")
-    assert bob.receive("MSG_ACK")["message_id"] == f"to-ann-{text}"
+    with couple(server) as clients:
+        yield clients
 
 
 def test_two_people_chat_on_and_see_nothing_of_it(server: Server, pair: tuple[RawClient, RawClient]) -> None:
     ann, bob = pair
-    while not any(user["user_id"] == bob.user_id for user in ann.receive("PRESENCE")["users"]):
-        pass
-    for client in pair:
-        client.everything()
     began = time.monotonic()
     ann.say("TYPING", is_typing=True)
     bob.receive("TYPING", is_typing=True)

@@ -10,9 +10,8 @@ import os
 import random
 import signal
 import socket
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +19,7 @@ import pytest
 
 from tests.router import command
 from tests.system.company import chatting, come_to_rest
+from tests.system.couple import ALL, chat, couple
 from tests.system.harness import Server, StartServer, run_async, user_on_worker, wait_until
 from tests.system.ledger import Ledger
 from tests.system.raw_client import (
@@ -33,7 +33,7 @@ from tests.system.raw_client import (
 )
 from tests.system.status import descriptors, figure, status
 from tests.system.talker import Manners, Talker
-from tests.system.test_reload import ALL, PATIENCE, TIMEOUT, chat, pids, reload_well
+from tests.system.test_reload import PATIENCE, TIMEOUT, pids, reload_well
 
 #: Who talks while the number of workers changes, and seconds between two messages of one of them.
 USERS: Final = 12
@@ -80,29 +80,6 @@ def stays(server: Server, workers: int | str, *clients: RawClient, because: str)
     assert because in done.stderr, done
     assert pids(server) == before
     wait_until(lambda: len(server.children()) == len(before), "what was started for it to end", TIMEOUT)
-
-
-@contextmanager
-def couple(server: Server) -> Iterator[tuple[RawClient, RawClient]]:
-    """Two users who chat, on different workers if there are two; all has been read."""
-    with ExitStack() as stack:
-        ann, bob = (
-            stack.enter_context(
-                RawClient.upgraded(server.port, user_on_worker(index % server.workers, server.workers), name)
-            )
-            for index, name in enumerate(("Ann Lee", "Bob Ray"))
-        )
-        ann.hello(capabilities=ALL)
-        bob.hello()
-        ann.say("OPEN_CHAT", target_user_id=bob.user_id, target_display_name="Bob Ray")
-        ann.receive("CHAT_OPENED")
-        bob.receive("CHAT_OPENED")
-        chat(ann, bob, "before")
-        while not any(user["user_id"] == bob.user_id for user in ann.receive("PRESENCE")["users"]):
-            pass
-        for client in (ann, bob):
-            client.everything()
-        yield ann, bob
 
 
 def test_two_people_chat_on_and_see_nothing_of_it(start_server: StartServer) -> None:

@@ -7,15 +7,20 @@ so long while a server ran. Messages go in small bites between commits, so that 
 
 from __future__ import annotations
 
+import logging
 from math import inf
+from pathlib import Path
 from typing import Final
 
+from core.events import fields
 from core.wire import codec
 from core.wire.protocol import FORGET_AFTER
 from workers.store import statements
 from workers.store.jobs import CHECKPOINT_ROWS, Job
-from workers.store.retention_clock import ClockState, Jump, RetentionClock
+from workers.store.retention_clock import ClockState, RetentionClock
 from workers.store.storage import Storage
+
+_log = logging.getLogger("fastchat.store")
 
 #: Seconds between two bites while there is more.
 BITE_INTERVAL: Final = 0.02
@@ -151,10 +156,12 @@ class Upkeep:
             "_next_look",
             "_next_probe",
         ),
-        *("_next_round", "_next_sweep", "_removes", "_retention"),
+        *("_next_round", "_next_sweep", "_path", "_removes", "_retention"),
     )
 
-    def __init__(self, retention_days: float, state: ClockState) -> None:
+    def __init__(self, retention_days: float, state: ClockState, path: Path) -> None:
+        """`path` is the file's, for the log."""
+        self._path = path
         #: In milliseconds; 0 for ever.
         self._retention = int(retention_days * 86_400_000)
         self._clock = RetentionClock(state, max(self._retention, int(FORGET_AFTER * 1000)))
@@ -177,16 +184,19 @@ class Upkeep:
 
     # -- The clock --
 
-    def advance(self, now: float, wall: int) -> Jump | None:
-        """See `RetentionClock.advance`."""
-        return self._clock.advance(now, wall)
+    def advance(self, now: float, wall: int) -> None:
+        """Let the time until now pass: see `RetentionClock.advance`."""
+        jump = self._clock.advance(now, wall)
+        if jump is not None:
+            _log.warning("%s", jump, extra=fields(path=self._path))
 
     def stamp(self, now: float) -> int:
         """See `RetentionClock.stamp`."""
         return self._clock.stamp(now)
 
-    def keep_time(self, now: float) -> KeepTime:
-        """Do what is to be done at last, before the file is closed."""
+    def keep_time(self, now: float, wall: int) -> KeepTime:
+        """Let the time until now pass, and return what saves it and how old everything is: no mark must be later than the clock."""
+        self.advance(now, wall)
         return KeepTime(self._clock.state, self._clock.stamp(now))
 
     # -- What is due --

@@ -154,7 +154,7 @@ class SqliteStore:
                 self._storage.replayed,
                 extra=fields(path=self._path),
             )
-        self._upkeep = Upkeep(self._settings.retention_days, state)
+        self._upkeep = Upkeep(self._settings.retention_days, state, self._path)
         self.tracking = Tracking(self._visit, self._upkeep, self._keep_time)
         sys.setswitchinterval(SWITCH_INTERVAL)
         self._thread = DatabaseThread(self._storage, self._loop, self._schedule)
@@ -257,7 +257,7 @@ class SqliteStore:
         if self._results.deliver(now) or self._deliver_after(now):
             return True
         if self._upkeep.looks(now):
-            self._advance(now)
+            self._upkeep.advance(now, self._now_ms())
         job = self._upkeep.due(now) or self._due(now)
         if job is None:
             return False
@@ -266,15 +266,8 @@ class SqliteStore:
     def _now_ms(self) -> int:
         return int(self._time_of_day() * 1000)
 
-    def _advance(self, now: float) -> None:
-        jump = self._upkeep.advance(now, self._now_ms())
-        if jump is not None:
-            _log.warning("%s", jump, extra=fields(path=self._path))
-
     def _keep_time(self, now: float) -> KeepTime:
-        """Return what saves the clock and how old everything is; a mark must not be later than the clock."""
-        self._advance(now)
-        return self._upkeep.keep_time(now)
+        return self._upkeep.keep_time(now, self._now_ms())
 
     def _deliver_after(self, now: float) -> bool:
         """Call back those who wait for writes that are all done; whether there are more."""
