@@ -20,7 +20,7 @@ all of its, also those that wait in its backlogs, and exits 0 |
 | | leaving | | nothing is under way any more: everything goes to the other process now |
 | | stays | reason | it can't be replaced now, and goes on serving |
 | supervisor -> worker | ask | id, what, user | an operator wants to know something of a user, or have it done (``core.chat.operator``) |
-| | track | id | note from now on what is written, for the files of another number of workers (``workers.resizing``, as the five below) |
+| | track | id | note from now on what is written, for the files of another number of workers (``workers.resizing``, as the six below) |
 | | look | id, path | write what was noted since the last look to that file |
 | | untrack | | note nothing more |
 | | rest | id | read from no client any more; answer when none waits for anything |
