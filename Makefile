@@ -70,7 +70,7 @@ drain: $(VENV)/.installed-run ## close all connections of a running server, one 
 	@exec $(BIN)/fastchat drain $(ARGS)
 
 test: $(VENV)/.installed-dev ## run the tests: ARGS="-k words -n 0" are arguments of pytest
-	@exec $(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder --hypothesis-profile few -m "not slow" $(ARGS)
+	@exec $(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder --hypothesis-profile few -m "not slow" $(ARGS)
 
 test-all: $(VENV)/.installed-dev ## run all tests, also those that take long: ARGS="-k words -n 0" are arguments of pytest
 	@exec $(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)

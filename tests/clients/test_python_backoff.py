@@ -108,15 +108,16 @@ def assert_spread(times: list[float], least: float, most: float) -> None:
     assert all(abs(share - expected) <= SLACK * expected for share in shares), shares
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "least", "most"),
     [
-        pytest.param(CloseCode.RESTARTING, 0.0, 3.0, marks=pytest.mark.slow),
-        pytest.param(CloseCode.SHUTTING_DOWN, 0.0, 3.0, marks=pytest.mark.slow),
+        (CloseCode.RESTARTING, 0.0, 3.0),
+        (CloseCode.SHUTTING_DOWN, 0.0, 3.0),
         (CloseCode.TRY_AGAIN_LATER, 1.0, 5.0),
-        pytest.param(CloseCode.NO_SIGN_OF_LIFE, 0.0, 1.0, marks=pytest.mark.slow),
-        pytest.param(CloseCode.INTERNAL_ERROR, 0.0, 0.5, marks=pytest.mark.slow),
-        pytest.param(CloseCode.ABNORMAL, 0.0, 0.5, marks=pytest.mark.slow),
+        (CloseCode.NO_SIGN_OF_LIFE, 0.0, 1.0),
+        (CloseCode.INTERNAL_ERROR, 0.0, 0.5),
+        (CloseCode.ABNORMAL, 0.0, 0.5),
     ],
 )
 def test_the_way_back_is_spread(crowd: Crowd, code: int, least: float, most: float) -> None:

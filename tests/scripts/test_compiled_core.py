@@ -77,6 +77,7 @@ def test_it_is_compiled_once(cores: Path, capsys: pytest.CaptureFixture[str]) ->
     assert builds(cores) == [path.name]
 
 
+@pytest.mark.slow
 @needs_cc
 @pytest.mark.parametrize("changed", ["sources", "compiler"])
 def test_what_was_made_of_something_else_is_not_taken(
@@ -93,6 +94,7 @@ def test_what_was_made_of_something_else_is_not_taken(
     assert path.exists(), "a server may run on it"
 
 
+@pytest.mark.slow
 @needs_cc
 def test_without_the_compiler_a_build_is_still_good(cores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = find_or_build()
@@ -101,6 +103,7 @@ def test_without_the_compiler_a_build_is_still_good(cores: Path, monkeypatch: py
     assert find_or_build() == path
 
 
+@pytest.mark.slow
 @needs_cc
 def test_only_the_last_builds_are_kept(cores: Path, tmp_path: Path) -> None:
     (tmp_path / "sources").mkdir()
@@ -145,6 +148,7 @@ def test_compiling_that_is_killed_leaves_nothing_that_is_taken(
     assert (find(), builds(cores)) == (None, [])
 
 
+@pytest.mark.slow
 @needs_cc
 def test_a_build_that_can_not_be_loaded_is_made_again(cores: Path) -> None:
     """As after a change of the C library, or a disk that failed."""
@@ -156,6 +160,7 @@ def test_a_build_that_can_not_be_loaded_is_made_again(cores: Path) -> None:
     assert compiled_core._loads(path)
 
 
+@pytest.mark.slow
 @needs_cc
 def test_packages_that_can_not_be_installed(
     cores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -177,6 +182,7 @@ def test_a_directory_that_can_not_be_made(monkeypatch: pytest.MonkeyPatch) -> No
         find_or_build()
 
 
+@pytest.mark.slow
 @needs_cc
 def test_two_at_once_compile_once(cores: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with ThreadPoolExecutor() as pool:

@@ -294,6 +294,7 @@ def test_nonsense_from_a_proxy_is_the_proxys_own(limited: Server, garbage: str) 
 # -- Other limits --
 
 
+@pytest.mark.slow
 @pytest.mark.attack("10,000 sockets without HELLO")
 def test_half_open_ones_are_limited_and_who_says_hello_makes_room(start_server: StartServer) -> None:
     server = start_server(workers=1, half_open_per_ip=3)
@@ -318,6 +319,7 @@ def test_half_open_ones_are_limited_and_who_says_hello_makes_room(start_server: 
     wait_until(lambda: counted(server, "half_open") > 0, "the refusals to be counted")
 
 
+@pytest.mark.slow
 @pytest.mark.attack("reconnect storm")
 def test_new_connections_a_second_are_limited(start_server: StartServer) -> None:
     """The burst gets in, then only so many; another address has its own, and a while later it is all as before."""
@@ -331,7 +333,8 @@ def test_new_connections_a_second_are_limited(start_server: StartServer) -> None
     wait_until(lambda: counted(server, "rate") > 0, "the refusals to be counted")
 
 
-@pytest.mark.parametrize("fronts", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("fronts", [1, 2])
 def test_the_server_has_so_many_connections_in_all(start_server: StartServer, fronts: int) -> None:
     """Wherever they come from; the page for health checks is answered all the same."""
     server = start_server(max_connections=5, fronts=fronts)
@@ -377,7 +380,13 @@ def test_several_fronts_know_of_each_others_clients(start_server: StartServer) -
     wait_until(lambda: not any(refused(server, source) for _ in range(3)), "room again")
 
 
-@pytest.mark.parametrize("entry", ["proxy.example", "10.0.0.0/99", "10.0.0.1/8"])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "proxy.example",
+        *(pytest.param(entry, marks=pytest.mark.slow) for entry in ("10.0.0.0/99", "10.0.0.1/8")),
+    ],
+)
 def test_a_proxy_that_is_none_stops_the_start(entry: str) -> None:
     checked = fastchat("config", "check", "--trusted-proxies", entry)
     assert checked.returncode == 2

@@ -28,6 +28,8 @@ from tests.system.bystanders import Bystanders
 from tests.system.harness import Server
 from tests.system.raw_client import TEXT, RawClient, client_frame
 
+pytestmark = pytest.mark.slow
+
 WORKERS: Final = 2
 #: How many VALIDATION errors a connection gets at most in here; with 21 in a minute it would be closed (D25).
 STRIKES: Final = 15
@@ -136,7 +138,6 @@ def say_in_utf8(client: RawClient, type_: str, /, **data: Any) -> None:
     client.send(client_frame(TEXT, json.dumps({"type": type_, "data": data}, ensure_ascii=False).encode()))
 
 
-@pytest.mark.slow
 @pytest.mark.attack("lone surrogates")
 def test_what_is_no_text(directory: Path) -> None:
     """Half of a surrogate pair can't be written in UTF-8: VALIDATION, and the connection stays."""
@@ -150,7 +151,6 @@ def test_what_is_no_text(directory: Path) -> None:
         assert bob.receive("MSG")["content"] == "whole"
 
 
-@pytest.mark.slow
 @pytest.mark.attack("SQL injection")
 def test_display_names(directory: Path) -> None:
     """In PRESENCE, in CHAT_OPENED, and in CHAT_OPENED after a restart, when only the database knows them."""
@@ -175,7 +175,6 @@ def test_display_names(directory: Path) -> None:
     assert tables(directory) == before
 
 
-@pytest.mark.slow
 @pytest.mark.attack("SQL injection")
 def test_user_ids(directory: Path) -> None:
     """Each is a user of its own."""
@@ -207,7 +206,6 @@ def test_user_ids(directory: Path) -> None:
     assert tables(directory) == before
 
 
-@pytest.mark.slow
 @pytest.mark.attack("SQL injection", "message_id tricks")
 def test_message_ids(directory: Path) -> None:
     """Each is another message: live, and when it is repeated after a restart."""
@@ -241,7 +239,6 @@ def test_message_ids(directory: Path) -> None:
     assert tables(directory) == before
 
 
-@pytest.mark.slow
 @pytest.mark.attack("SQL injection")
 def test_resume_cursors(directory: Path) -> None:
     """Anything that is no position of this mailbox is as good as none: `reset`, and everything that waits comes."""
@@ -284,7 +281,6 @@ def test_resume_cursors(directory: Path) -> None:
         assert tables(directory) == before
 
 
-@pytest.mark.slow
 @pytest.mark.attack("SQL injection")
 def test_history_cursors(directory: Path) -> None:
     """Anything that no HISTORY has given is VALIDATION; a position that is not there, however large, is one all the same."""

@@ -263,6 +263,7 @@ def test_a_key_that_is_no_good_stops_the_start(
     assert "Traceback" not in failed.value.output
 
 
+@pytest.mark.slow
 def test_a_key_set_and_its_rotation(start_server: StartServer, tmp_path: Path) -> None:
     """SIGHUP reads it again: new keys hold, old ones do not, who is connected stays; and a file that is no good changes nothing."""
     old, new = private_key("ES256", 1), private_key("ES256", 2)

@@ -229,7 +229,8 @@ async def test_d10_the_same_id_with_another_content(server: Server, where: str) 
         assert [message.data["content"] for message in await bob.drain() if message.type == "MSG"] == ["one"]
 
 
-@pytest.mark.parametrize("where", [pytest.param("same shard", marks=pytest.mark.slow), "other shard"])
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["same shard", "other shard"])
 @run_async
 async def test_d10_rejected_and_repeated_messages_do_not_count(start_server: StartServer, where: str) -> None:
     server = start_server(messages_per_minute=3)

@@ -18,6 +18,8 @@ from tests.system.servers import shared_server
 from tests.system.test_clients import command, devices
 from tests.system.test_python_client import PATIENCE, Device, online, until
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["command"]  # a fixture of test_clients
 
 #: How long a token of these tests is valid, in seconds: it is announced when half of that is over.
@@ -68,7 +70,6 @@ class Issuer:
 # -- Python --
 
 
-@pytest.mark.slow
 @run_async
 async def test_python_renews_on_the_same_connection(server: Server) -> None:
     """Several times, while both write to each other; nothing else happens, and nothing is lost."""
@@ -131,7 +132,6 @@ async def test_python_when_a_token_runs_out(server: Server) -> None:
 # -- JavaScript --
 
 
-@pytest.mark.slow
 def test_javascript_renews_on_the_same_connection(command: list[str], server: Server) -> None:
     """The same."""
     first, second = user_on_worker(0, 2), user_on_worker(1, 2)

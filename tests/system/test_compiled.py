@@ -94,9 +94,8 @@ def test_compiled_0_leaves_the_core_as_it_is(server: Server) -> None:
     assert f"to make the core faster:\n  {advice}\n" in shown
 
 
-@pytest.mark.parametrize(
-    "compiler", [pytest.param("/nowhere/cc", marks=pytest.mark.slow), "a compiler that fails"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("compiler", ["/nowhere/cc", "a compiler that fails"])
 def test_make_run_starts_where_nothing_can_be_compiled(tmp_path: Path, compiler: str) -> None:
     cores = tmp_path / "cores"
     server = Server(tmp_path, workers=1, compiled=None)
@@ -122,6 +121,7 @@ def test_compiled_1_does_not_start_without_a_compiled_core(tmp_path: Path) -> No
         server.start()
 
 
+@pytest.mark.slow
 def test_a_wrong_setting_is_told_before_anything_is_compiled(tmp_path: Path) -> None:
     server = Server(tmp_path, workers=1, compiled=None, log_level="loud")
     server._environment |= {"COMPILED_CORES": str(tmp_path / "cores")}

@@ -162,6 +162,7 @@ def test_d12_a_pong_acknowledges_after_5_seconds(server: Server) -> None:
         assert time.monotonic() - confirmed > 4.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stays", [0.0, 6.5], ids=["leaves at once", "stays"])
 def test_d12_a_msg_ack_overrules_the_pong_before_it(server: Server, stays: float) -> None:
     """Also when more than the 5 s pass after which the pong would have counted; who has ever sent MSG_ACK acknowledges explicitly."""

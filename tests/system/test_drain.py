@@ -63,6 +63,7 @@ def delay(close: tuple[int, str]) -> float:
     return float(told[1])
 
 
+@pytest.mark.slow
 def test_d28_an_operator_drains_a_server(start_server: StartServer) -> None:
     """Clients are told 1012 and when to come back, newcomers are refused, and the server stays until it is stopped."""
     server = start_server()

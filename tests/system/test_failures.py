@@ -43,6 +43,7 @@ def replaced(server: Server, title: str, pid: int) -> bool:
     return pid not in children and f"fastchat: {title}" in children.values()
 
 
+@pytest.mark.slow
 @run_async
 async def test_d26_a_worker_that_hangs(own_server: Server) -> None:
     """MESSAGE_FAILED after 5 s, for MSG and for OPEN_CHAT; when it goes on, the repeat is delivered once."""

@@ -14,6 +14,8 @@ import pytest
 
 from tests.system.harness import StartServer, wait_until
 
+pytestmark = pytest.mark.slow
+
 HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
 
 #: `{check}` is what haproxy asks; `status.sock` tells what it thinks of the server.
@@ -58,13 +60,9 @@ def opinions(directory: Path) -> list[str]:
     ("check", "code"),
     [
         ("option httpchk GET /readyz", "200"),
-        pytest.param("option httpchk", "204", marks=pytest.mark.slow),
-        pytest.param("option httpchk /readyz", "200", marks=pytest.mark.slow),
-        pytest.param(
-            "option httpchk\n    http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host fastchat",
-            "200",
-            marks=pytest.mark.slow,
-        ),
+        ("option httpchk", "204"),
+        ("option httpchk /readyz", "200"),
+        ("option httpchk\n    http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host fastchat", "200"),
     ],
 )
 def test_a_check_by_haproxy(start_server: StartServer, directory: Path, check: str, code: str) -> None:

@@ -14,6 +14,8 @@ import pytest
 from tests.system.harness import Server, user_on_worker, wait_until
 from tests.system.raw_client import RawClient
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 60
 USERS = [user_on_worker(0, 2), user_on_worker(1, 2)]
 
@@ -61,7 +63,6 @@ def assert_used_up(server: Server) -> None:
         assert 0.0 < ann.error("RATE_LIMITED")["details"]["retry_after"] <= 60.0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("store", ["sqlite", "memory"])
 def test_d23_a_worker_that_is_restarted_in_order_knows_what_was_sent(
     tmp_path: Path, run_dir: Path, store: str
@@ -84,7 +85,6 @@ def test_d23_a_worker_and_then_the_server_that_are_restarted_know_what_was_sent(
         assert_used_up(server)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("store", ["sqlite", "memory"])
 @pytest.mark.parametrize(
     "workers",
@@ -104,7 +104,6 @@ def test_d23_a_server_that_is_restarted_knows_what_was_sent(
         assert_used_up(server)
 
 
-@pytest.mark.slow
 def test_d23_a_damaged_file_does_not_stop_the_start(tmp_path: Path, run_dir: Path) -> None:
     with Server(tmp_path, limits=True, run_dir=run_dir) as server:
         use_up(server)

@@ -186,8 +186,9 @@ def _send_no_http(port: int) -> None:
                     pass
 
 
+@pytest.mark.slow
 @pytest.mark.attack("log injection")
-@pytest.mark.parametrize("log_format", [pytest.param("text", marks=pytest.mark.slow), "json"])
+@pytest.mark.parametrize("log_format", ["text", "json"])
 def test_hostile_clients_forge_no_line_and_nothing_of_what_they_write_is_logged(
     start_server: StartServer, log_format: str
 ) -> None:
@@ -212,6 +213,7 @@ def test_hostile_clients_forge_no_line_and_nothing_of_what_they_write_is_logged(
     assert not [line for line in lines if re.search(r"\bbug\b|Traceback", line)]
 
 
+@pytest.mark.slow
 def test_one_name_follows_a_connection_through_front_and_worker(directory: Path) -> None:
     with start(directory, log_level="debug", workers=2) as server:
         ports = {}
@@ -376,6 +378,7 @@ def _visit(server: ServerProcess, worker: int) -> str:
     return user
 
 
+@pytest.mark.slow
 def test_the_level_changes_in_all_processes_and_in_those_that_are_started_later(directory: Path) -> None:
     with start(directory, workers=2, log_level="warning") as server:
 
@@ -417,7 +420,8 @@ def test_the_level_changes_in_all_processes_and_in_those_that_are_started_later(
 # -- A life --
 
 
-@pytest.mark.parametrize("log_format", [pytest.param("text", marks=pytest.mark.slow), "json"])
+@pytest.mark.slow
+@pytest.mark.parametrize("log_format", ["text", "json"])
 def test_all_lines_of_a_life_are_events(directory: Path, log_format: str) -> None:
     with start(directory, workers=2, log_format=log_format, log_level="debug") as server:
         _visit(server, 0)

@@ -66,13 +66,14 @@ def test_tokens_are_wanted_when_they_were_asked_for() -> None:
     assert MAKE_ERROR.search(ended.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameter", "meant"),
     [
         ("WORKER=8", "FASTCHAT_WORKERS"),
-        pytest.param("port=9000", "FASTCHAT_PORT", marks=pytest.mark.slow),
-        pytest.param("LOGLEVEL=debug", "FASTCHAT_LOG_LEVEL", marks=pytest.mark.slow),
-        pytest.param("FASTCHAT_STOR=memory", "FASTCHAT_STORE", marks=pytest.mark.slow),
+        ("port=9000", "FASTCHAT_PORT"),
+        ("LOGLEVEL=debug", "FASTCHAT_LOG_LEVEL"),
+        ("FASTCHAT_STOR=memory", "FASTCHAT_STORE"),
     ],
 )
 def test_a_slip_is_refused_and_the_name_that_was_meant_is_told(parameter: str, meant: str) -> None:

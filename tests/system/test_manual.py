@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 
+import pytest
+
 from tests.system.harness import PROJECT, Server
 
 
@@ -20,6 +22,7 @@ def run_manual_test(url: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_all_flows(server: Server) -> None:
     result = run_manual_test(server.url)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.system.harness import StartServer, wait_until
 from tests.system.raw_client import RawClient
 from tests.system.status import status
+
+pytestmark = pytest.mark.slow
 
 
 def test_d28_newcomers_are_refused_with_1013_when_memory_is_full(start_server: StartServer) -> None:

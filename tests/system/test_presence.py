@@ -43,6 +43,7 @@ async def test_d21_coming_and_leaving_is_seen_on_every_shard(server: Server, whe
         assert 4.5 < time.monotonic() - left < 9.0
 
 
+@pytest.mark.slow
 @WHERE_LONG
 @run_async
 async def test_d21_a_reconnect_within_the_grace_is_not_seen(server: Server, where: str) -> None:
@@ -60,6 +61,7 @@ async def test_d21_a_reconnect_within_the_grace_is_not_seen(server: Server, wher
                 assert second in online(message.data), "the user left for a moment"
 
 
+@pytest.mark.slow
 @run_async
 async def test_d21_the_last_device_counts(server: Server) -> None:
     first, second = two_users(server, "other shard")

@@ -215,6 +215,7 @@ async def test_an_iterator_of_messages(server: Server) -> None:
         assert came == ["0", "1", "2", "3"]
 
 
+@pytest.mark.slow
 @run_async
 async def test_limits_only_delay(tmp_path: Path) -> None:
     """More than the limit allows: the rest goes out when the server says, in order."""

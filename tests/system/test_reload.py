@@ -72,6 +72,7 @@ def pair(server: Server) -> Iterator[tuple[RawClient, RawClient]]:
         yield clients
 
 
+@pytest.mark.slow
 def test_two_people_chat_on_and_see_nothing_of_it(server: Server, pair: tuple[RawClient, RawClient]) -> None:
     ann, bob = pair
     began = time.monotonic()

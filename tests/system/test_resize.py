@@ -82,6 +82,7 @@ def stays(server: Server, workers: int | str, *clients: RawClient, because: str)
     wait_until(lambda: len(server.children()) == len(before), "what was started for it to end", TIMEOUT)
 
 
+@pytest.mark.slow
 def test_two_people_chat_on_and_see_nothing_of_it(start_server: StartServer) -> None:
     server = start_server(workers=1)
     with couple(server) as (ann, bob):

@@ -20,6 +20,8 @@ from tests.system.harness import ChatClient, Server, StartServer, run_async, use
 from tests.system.raw_client import RawClient
 from tests.system.servers import sees
 
+pytestmark = pytest.mark.slow
+
 #: Seconds between two PINGs of a client, and how many clients there are: at any moment one of them was heard just now, another long ago.
 _PING: float = 15.0
 _CLIENTS = 8
@@ -92,7 +94,6 @@ async def stand_still(server: Server, which: str, seconds: float) -> None:
     assert {title: pid for pid, title in server.children().items()} == workers, f"{what}: one was replaced"
 
 
-@pytest.mark.slow
 @run_async
 async def test_d27_a_server_of_which_all_processes_stood_still(start_server: StartServer) -> None:
     """For any length."""
@@ -103,7 +104,6 @@ async def test_d27_a_server_of_which_all_processes_stood_still(start_server: Sta
             cases.create_task(stand_still(server, "all", seconds))
 
 
-@pytest.mark.slow
 @run_async
 async def test_d27_a_server_of_which_some_processes_stood_still(start_server: StartServer) -> None:
     """Workers and fronts for less than the time after which one that hangs is replaced, a supervisor for longer: it blames nobody."""
@@ -114,7 +114,6 @@ async def test_d27_a_server_of_which_some_processes_stood_still(start_server: St
             tasks.create_task(stand_still(server, which, seconds))
 
 
-@pytest.mark.slow
 @run_async
 async def test_d2_who_was_about_to_say_hello_when_the_server_stood_still_is_let_in(
     start_server: StartServer,

@@ -16,6 +16,8 @@ from tests.system.harness import ChatClient, Server, StartServer, run_async, wai
 from tests.system.servers import two_users
 from tests.system.wall_clock import WallClock
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def wall_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WallClock:
@@ -51,15 +53,10 @@ async def history(client: ChatClient, peer: ChatClient, limit: int) -> list[str]
     ("where", "back", "who"),
     [
         ("other shard", 5 * 3600, "worker 0"),
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in (
-                ("same shard", 600, "server"),
-                ("other shard", 5 * 3600, "server"),
-                ("other shard", 30 * 86_400, "server"),
-                ("other shard", 5 * 3600, "worker 1"),
-            )
-        ),
+        ("same shard", 600, "server"),
+        ("other shard", 5 * 3600, "server"),
+        ("other shard", 30 * 86_400, "server"),
+        ("other shard", 5 * 3600, "worker 1"),
     ],
 )
 @run_async
@@ -118,7 +115,6 @@ async def write(server: Server, users: tuple[str, str]) -> None:
         await alice.message(bob, "waits")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", ["one start ahead", "ahead while it runs", "first start in 1970"])
 @run_async
 async def test_d20_no_mail_goes_on_the_word_of_a_wrong_clock(
@@ -161,7 +157,6 @@ async def test_d20_no_mail_goes_on_the_word_of_a_wrong_clock(
     assert await contents(server, users) == ["waits", "delivered"]
 
 
-@pytest.mark.slow
 @run_async
 async def test_d20_what_is_really_past_the_retention_goes(start_server: StartServer) -> None:
     """Delivered or not; nothing needs to be written for that."""

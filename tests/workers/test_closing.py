@@ -115,7 +115,7 @@ def test_d28_a_client_that_ends_without_a_close_frame_is_not_waited_for(worker: 
         assert client.socket.recv(1) == b""
 
 
-@pytest.mark.parametrize("code", [1001, 1012])
+@pytest.mark.parametrize("code", [pytest.param(1001, marks=pytest.mark.slow), 1012])
 def test_d28_an_orderly_end_waits_for_the_close_frames(code: int) -> None:
     """Of those that answer; the process ends without the others."""
     with WorkerProcess() as worker, worker.chatter() as answering, worker.chatter() as deaf:

@@ -49,7 +49,10 @@ from workers.store.prepare import prepare
 CALLS = 40
 
 
-@pytest.mark.parametrize(("old", "new"), [(2, 5), (5, 1), (1, 4), (4, 2)])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(2, 5), *(pytest.param(*change, marks=pytest.mark.slow) for change in ((5, 1), (1, 4), (4, 2)))],
+)
 def test_nothing_that_is_written_meanwhile_is_lost(tmp_path: Path, old: int, new: int) -> None:
     fill(tmp_path, old, users=15, messages=150, seed=old)
     with Writers(tmp_path, seed=new) as writers, ThreadPoolExecutor(1) as pool:
@@ -101,6 +104,7 @@ def test_the_new_files_are_those_of_an_offline_change(tmp_path: Path) -> None:
     assert content(tmp_path) == content(offline)
 
 
+@pytest.mark.slow
 def test_d20_ages_survive(tmp_path: Path) -> None:
     """No message is older afterwards, and those that were there before are hardly younger."""
     fill(tmp_path, 2, users=12, messages=200)
@@ -140,7 +144,16 @@ def writers(tmp_path: Path) -> Iterator[Writers]:
     is_sound(tmp_path)
 
 
-@pytest.mark.parametrize("phase", ["begun", "copied", "filled", "caught up", "finished"])
+@pytest.mark.parametrize(
+    "phase",
+    [
+        "filled",
+        *(
+            pytest.param(phase, marks=pytest.mark.slow)
+            for phase in ("begun", "copied", "caught up", "finished")
+        ),
+    ],
+)
 def test_it_can_be_stopped_at_any_time(writers: Writers, phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped = Event()
 
@@ -185,6 +198,7 @@ def test_a_full_disk_is_found_out_before(writers: Writers, monkeypatch: pytest.M
     assert refused(writers).startswith("the disk is too full to change from 2 to 3 workers")
 
 
+@pytest.mark.slow
 def test_a_disk_that_fails_meanwhile(writers: Writers, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device")
@@ -318,7 +332,9 @@ def test_the_process_does_what_it_is_asked_for(tmp_path: Path) -> None:
     is_sound(tmp_path)
 
 
-@pytest.mark.parametrize("end", ["stop", "end of input", "kill"])
+@pytest.mark.parametrize(
+    "end", ["stop", *(pytest.param(end, marks=pytest.mark.slow) for end in ("end of input", "kill"))]
+)
 def test_the_process_ends_before_the_switch(tmp_path: Path, end: str) -> None:
     fill(tmp_path, 2, users=10, messages=100)
     expected = content(tmp_path)

@@ -164,6 +164,7 @@ def in_order_and_dense(directory: Path) -> None:
             assert one(path, dense), table
 
 
+@pytest.mark.slow
 def test_1_3_8_2(tmp_path: Path) -> None:
     fill(tmp_path, 1, users=60, messages=3000)
     before = content(tmp_path)
@@ -224,7 +225,7 @@ def ages(directory: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
-@pytest.mark.parametrize("slice_rows", [40, 50_000])
+@pytest.mark.parametrize("slice_rows", [40, pytest.param(50_000, marks=pytest.mark.slow)])
 def test_d20_ages_survive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slice_rows: int) -> None:
     """No message is older after it; nor younger by more than to the next mark of any file. Each old file has a clock of its own."""
     monkeypatch.setattr(old_files, "SLICE_ROWS", slice_rows)

@@ -42,6 +42,7 @@ def write(driver: StoreDriver, name: str, count: int = 2000) -> None:
         driver.settle()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("then", ["more is written", "nothing is written"])
 def test_a_log_that_grew_beside_a_reader_gets_short_again(driver: StoreDriver, path: Path, then: str) -> None:
     """As soon as the reader is gone; and what it has grown to is reported while it is there."""

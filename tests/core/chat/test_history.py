@@ -179,7 +179,9 @@ def test_d14_an_answer_is_later_than_what_it_answers(pair: Pair, said: str, time
         assert everything(ann, pair.bob, limit=limit) == whole
 
 
-@pytest.mark.parametrize("back", [600, 18_000, 30 * 86_400])
+@pytest.mark.parametrize(
+    "back", [600, *(pytest.param(back, marks=pytest.mark.slow) for back in (18_000, 30 * 86_400))]
+)
 @pytest.mark.parametrize("restarted", [(), (0,), (1,), (0, 1)])
 @pytest.mark.parametrize("said", ["ab", "ba", "aab", "bba"])
 def test_d14_d18_the_order_is_no_matter_of_clocks_nor_of_what_a_process_remembers(
@@ -316,7 +318,10 @@ def test_d14_fifty_unless_the_client_says_otherwise(far: bool) -> None:
     assert everything(ann, pair.bob, limit=7) == newest_first(120)
 
 
-@pytest.mark.parametrize("letter", ["x", "ü", "\U0001f600", "\\", '"', "\n"])
+@pytest.mark.parametrize(
+    "letter",
+    ["x", *(pytest.param(letter, marks=pytest.mark.slow) for letter in ("ü", "\U0001f600", "\\", '"', "\n"))],
+)
 @pytest.mark.parametrize("said", ["a", "b", "ab"])
 def test_d14_an_answer_has_at_most_64_kib(far: bool, letter: str, said: str) -> None:
     """The whole text of it; as many as fit, but never fewer than that, and the rest on the pages behind."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,6 +61,7 @@ def test_all_is_told_at_the_end() -> None:
     assert [number for _, number, _ in throttle.summaries(1.0, all_of_them=True)] == [2]
 
 
+@pytest.mark.slow
 def test_sentences_without_end_do_not_fill_memory() -> None:
     throttle = Throttle()
     for index in range(10 * KINDS_MAX):

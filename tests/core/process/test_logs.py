@@ -335,6 +335,7 @@ raise LookupError("s3cret")
     assert [event["level"] for event in events] == ["warning", "error", "critical", "error", "critical"]
 
 
+@pytest.mark.slow
 def test_aiohttp_tells_of_bugs_and_not_of_clients() -> None:
     events = run(
         """

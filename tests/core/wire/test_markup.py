@@ -301,6 +301,7 @@ def test_d16_a_comparison_loses_nothing_but_may_gain_a_space(left: str, right: s
 # -- Cost (see tests/core/wire/test_markup_cost.py for instructions) --
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make", [repeated(*flood) for flood in FLOODS], ids=[repr(flood) for flood in FLOODS]
 )

@@ -299,6 +299,7 @@ def test_d16_of_what_can_be_ignored_names_have_only_joiners_and_selectors_with_s
 # -- The tables --
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "property_"),
     [
@@ -318,6 +319,7 @@ def test_d16_the_tables_are_those_of_unicode(table: str, property_: str) -> None
 # -- Cost --
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [

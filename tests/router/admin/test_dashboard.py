@@ -292,6 +292,7 @@ def test_a_killed_worker_is_told_at_once_and_only_once(run_dir: Path) -> None:
         wait_until(lambda: up(server)[-1] == 1, "it to be back")
 
 
+@pytest.mark.slow
 def test_reasons_are_told_in_words(run_dir: Path) -> None:
     report = """
 say("stats", stats={{"store_failing": options.index, "bad name 7_total": 3}})

@@ -356,6 +356,7 @@ def test_a_real_server_has_it(run_dir: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_worker_that_reports_nonsense_leaves_the_page_whole(run_dir: Path) -> None:
     report = 'say("stats", stats={{"nonsense": "x", "connections": 3, "bus_seconds": {{"counts": [1]}}}})'
     with ServerProcess(run_dir, worker=FAKE_WORKER.format(boot="", served=report.format())) as server:

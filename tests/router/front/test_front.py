@@ -53,7 +53,7 @@ def all_stages(front: FrontProcess, worker: FakeWorker, stack: ExitStack) -> dic
     return clients
 
 
-@pytest.mark.parametrize("code", [1001, 1012])
+@pytest.mark.parametrize("code", [pytest.param(1001, marks=pytest.mark.slow), 1012])
 def test_d28_everybody_is_told_when_the_front_stops(run_dir: Path, code: int) -> None:
     with ExitStack() as stack:
         front = stack.enter_context(FrontProcess(run_dir, workers=2))

@@ -138,6 +138,7 @@ def test_a_front_without_connections_leaves_at_once(run_dir: Path) -> None:
         assert front.wait() == 0
 
 
+@pytest.mark.slow
 def test_connections_that_are_left_are_closed_when_time_is_up(run_dir: Path) -> None:
     with (
         FrontProcess(run_dir, limits={"leave": 0.5}) as front,
@@ -152,7 +153,7 @@ def test_connections_that_are_left_are_closed_when_time_is_up(run_dir: Path) -> 
         assert front.wait() == 0
 
 
-@pytest.mark.parametrize("code", [1001, 1012])
+@pytest.mark.parametrize("code", [pytest.param(1001, marks=pytest.mark.slow), 1012])
 def test_a_front_that_leaves_can_be_stopped(run_dir: Path, code: int) -> None:
     with FrontProcess(run_dir) as front, front.client() as client:
         front.leave()

@@ -117,7 +117,9 @@ def test_d28_in_flight_fin_comes_at_the_end_of_the_linger_time(hasty_front: Fron
         taken.socket.close()
 
 
-@pytest.mark.parametrize("number", ["stop", signal.SIGTERM], ids=["1001", "1012"])
+@pytest.mark.parametrize(
+    "number", [pytest.param("stop", marks=pytest.mark.slow), signal.SIGTERM], ids=["1001", "1012"]
+)
 def test_d28_an_orderly_end_waits_for_the_close_frames(run_dir: Path, number: str | signal.Signals) -> None:
     """Of those that answer; the process ends without the others."""
     with FrontProcess(run_dir) as front, front.client() as answering, front.client() as deaf:
@@ -157,7 +159,7 @@ def suspend(front: FrontProcess, seconds: float) -> None:
     front.signal(signal.SIGCONT)
 
 
-@pytest.mark.parametrize("stage", ["head", "hello"])
+@pytest.mark.parametrize("stage", [pytest.param("head", marks=pytest.mark.slow), "hello"])
 def test_d27_a_front_that_stood_still_gives_everybody_the_rest_of_the_time(run_dir: Path, stage: str) -> None:
     """A client that goes on where it was gets through, though its time is over by the clock."""
     limits = {"head": 1.5, "hello": 1.5}

@@ -81,6 +81,7 @@ def test_who_was_adopted_stays_and_who_was_not_comes_back(run_dir: Path) -> None
         front.wait_for_stats({"front_adopted_total": 2, "front_returned_total": 1})
 
 
+@pytest.mark.slow
 def test_up_and_down_and_whoever_comes_afterwards(run_dir: Path) -> None:
     with ExitStack() as stack:
         front = stack.enter_context(FrontProcess(run_dir, workers=2))
@@ -153,6 +154,7 @@ def test_connections_of_the_new_workers_count_and_those_of_the_old_ones_do_not(r
         wait_until(lambda: _is_denied(front), "the front to count the connections of the new worker")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [FrontProcess.stop, lambda front: front.control.close()])
 def test_a_front_can_end_while_workers_are_away(run_dir: Path, end: Callable[[FrontProcess], None]) -> None:
     with FrontProcess(run_dir, workers=2, connections_per_ip=5) as front:

@@ -256,6 +256,7 @@ def test_a_server_that_ends_meanwhile(run_dir: Path, answer: bytes) -> None:
         assert "ended before it answered" in unreachable(run_dir=run_dir)
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operator_client, "_PATIENCE", 0.2)
     with operator_socket(run_dir, b"", hang=True):
@@ -275,6 +276,7 @@ def test_a_status_that_is_none_is_no_servers(run_dir: Path) -> None:
         RunningServer({}, run_dir=run_dir).status()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_another_users_server(run_dir: Path) -> None:
     """Asked by somebody else, who is told; whose own socket would be is checked too, so that nobody can play the server."""
@@ -302,6 +304,7 @@ except Unreachable as problem:
             ), asked
 
 
+@pytest.mark.slow
 def test_a_server_that_runs_elsewhere_is_named(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with ServerProcess(run_dir, workers=1, store="memory") as server:
         monkeypatch.setattr(tempfile, "tempdir", str(server.temporary))

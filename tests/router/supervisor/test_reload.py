@@ -109,6 +109,7 @@ def test_an_old_process_that_dies_of_the_question_is_started_again(directory: Pa
         assert running.status("worker 0")["restarts"] == 1
 
 
+@pytest.mark.slow
 def test_a_new_process_that_dies_while_it_takes_over_is_started_again(directory: Path) -> None:
     """The old one has given everything away: both are gone, and there is another one."""
     boot = """
@@ -127,6 +128,7 @@ if options.succeeds:
         assert running.status("worker 0")["restarts"] == 1
 
 
+@pytest.mark.slow
 def test_two_reloads_at_once(directory: Path) -> None:
     with server(directory) as running:
         os.kill(running.process.pid, signal.SIGHUP)

@@ -156,6 +156,7 @@ def test_ctrl_c_goes_to_the_whole_group_and_stops_it_in_order(directory: Path) -
         assert "Traceback" not in server.stderr()
 
 
+@pytest.mark.slow
 def test_a_child_that_still_boots_is_deaf_to_ctrl_c_too(directory: Path) -> None:
     """What the fake worker would not survive if it were not ignored from the first moment on."""
     with ServerProcess(directory, worker=fake()) as server:
@@ -182,6 +183,7 @@ def test_a_signal_while_it_starts_ends_it_cleanly(directory: Path, after: float)
     assert "Traceback" not in server.stderr()
 
 
+@pytest.mark.slow
 def test_who_presses_ctrl_c_again_and_again_does_not_wait_for_those_that_hang(directory: Path) -> None:
     with ServerProcess(directory, worker=fake(served="time.sleep(1000)")) as server:
         before = time.monotonic()
@@ -224,6 +226,7 @@ def test_the_data_directory_is_where_the_user_stood(directory: Path) -> None:
         assert server.get("/status")[1]["settings"]["data_dir"] == str(directory / "here" / "my" / "data")
 
 
+@pytest.mark.slow
 def test_a_server_without_standard_descriptors_serves_as_any_other(directory: Path) -> None:
     """Otherwise the next sockets get their numbers, and the ready line and the log go to whoever is at the other end."""
     server = ServerProcess(
@@ -364,6 +367,7 @@ def test_origins_that_are_none(directory: Path) -> None:
     assert "'https://a.example/path' is not an origin" in logged
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_a_sentence_and_the_first_server_does_not_notice(directory: Path) -> None:
     (directory / "second").mkdir()
     with ServerProcess(directory) as server, server.client() as client:

@@ -118,11 +118,12 @@ sys.exit(2)
     assert server.notes(0) == [], "no worker was started"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "how"),
     [
         ("sys.exit(1)", "exit code 1"),
-        pytest.param("os.kill(os.getpid(), 9)", "signal SIGKILL", marks=pytest.mark.slow),
+        ("os.kill(os.getpid(), 9)", "signal SIGKILL"),
     ],
 )
 def test_preparing_that_fails_without_a_word_is_a_failure_to_boot(

@@ -41,6 +41,7 @@ async def test_the_real_program_understands_the_state(monkeypatch: pytest.Monkey
     await check(STATE.to_json(), os.environ)
 
 
+@pytest.mark.slow
 @run_async
 async def test_a_state_that_it_does_not_understand_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     as_server(monkeypatch, "-m", "router", "serve")
