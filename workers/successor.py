@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections import deque
 from time import monotonic
@@ -13,8 +14,9 @@ from core.chat.shard import Shard
 from core.chat.succession import SHARD, gather
 from core.events import fields
 from core.process.child import ControlPipe
-from core.process.control import WAITING
-from core.process.succession import NOT_MOVED, Kind, Packet, succession_endpoint
+from core.process.control import EXIT_BOOT_FAILURE, WAITING
+from core.process.logs import flush_logs
+from core.process.succession import NOT_MOVED, Kind, succession_endpoint
 from workers.connections import Connections
 from workers.inheriting import TAKEN_OVER, Inheriting, Source, listening
 from workers.store.shard_store import ShardStore
@@ -87,10 +89,12 @@ class Successor:
             packets = self._source.packets.read()
         except (OSError, ValueError) as error:
             _log.error(
-                "the process before this one has ended before it had passed on everything",
+                "the process before this one has ended before it had passed on everything, so this one ends too",
                 extra=fields(reason=str(error)),
             )
-            packets = [Packet(Kind.END, b"", [])]
+            flush_logs()
+            # Nobody knows what is missing. The next process gets all of that again.
+            os._exit(EXIT_BOOT_FAILURE)
         for packet in packets:
             if packet.kind == Kind.ENVELOPE:
                 self._receive(packet.body, now, passed_on=True)

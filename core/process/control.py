@@ -30,8 +30,8 @@ all of its, also those that wait in its backlogs, and exits 0 |
 | supervisor -> resize | fill, catch_up, finish, remove | id, looks | see ``workers.store.resize`` |
 | child -> supervisor | answer | id, answer | what there is to tell, in any order; `failed` in it says why there is nothing |
 
-The pipe is a SEQPACKET socket pair, so a packet is a whole message. End of file on it means that the other end is gone: a child that
-sees it exits within a second, the supervisor reaps the child.
+The pipe is a SEQPACKET socket pair, so a packet is a whole message. End of file on it means that the other end is gone, and the copy of it
+that the keeper has (``router.supervisor.keeper``): a child that sees it exits within a second. The supervisor reaps the child.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ from core.process.settings import ConfigurationError
 #: Seconds in which a server that is just ending may let go of the lock: children of a killed supervisor live up to a second longer.
 _PATIENCE: Final = 2.0
 _RETRY: Final = 0.05
+#: More than `write_lock` writes: a path of a unix socket has at most 107 bytes.
+_LOCK_BYTES: Final = 4096
 
 
 def read_layout(directory: Path) -> Layout | None:
@@ -76,13 +78,25 @@ def locking(lock: int, directory: Path) -> Iterator[float]:
     while True:
         with suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+            write_lock(lock)
             return
         if time.monotonic() > deadline:
-            holder = os.pread(lock, 32, 0).strip()
-            known = f" (process {int(holder)})" if holder.isdigit() else ""
+            holder = read_lock(lock)[0]
+            known = f" (process {holder})" if holder else ""
             raise ConfigurationError(
                 f"the data directory {directory} is in use by a server or a tool{known}: stop that process first"
             )
         yield _RETRY
+
+
+def write_lock(lock: int, run_dir: str = "") -> None:
+    """Write into the lock file which process has it, and the run directory of a server."""
+    text = os.fsencode(f"{os.getpid()}\n{run_dir}\n" if run_dir else f"{os.getpid()}\n")
+    os.pwrite(lock, text, 0)
+    os.ftruncate(lock, len(text))
+
+
+def read_lock(lock: int) -> tuple[int | None, str]:
+    """Return what `write_lock` has written; None and an empty path for what is not known."""
+    process, _, rest = os.pread(lock, _LOCK_BYTES, 0).partition(b"\n")
+    return int(process) if process.isdigit() else None, os.fsdecode(rest.partition(b"\n")[0])

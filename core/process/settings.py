@@ -112,6 +112,13 @@ class Settings:
         ge=1,
         le=10_000_000,
     )
+    takeover_seconds: float = _setting(
+        30.0,
+        "Seconds for which workers and fronts serve on after the supervisor was killed. A start of the server within that time, with the"
+        " same settings, goes on with them, and no connection is closed. 0 ends them at once.",
+        ge=0,
+        le=3600,
+    )
     worker_memory_mib: int = _setting(
         0,
         "Memory in MiB that a worker may use; beyond it the worker refuses new connections with close code 1013 until memory is"

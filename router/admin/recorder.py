@@ -47,11 +47,11 @@ class Recorder:
         """Return what `take_up` needs."""
         return RecorderState(self._started_at, self.samples.to_state())
 
-    def take_up(self, state: RecorderState) -> None:
-        """Go on with the history of another program, which this process was."""
+    def take_up(self, state: RecorderState, how: str) -> None:
+        """Go on with the history of another program; `how` says for people what has happened."""
         self._started_at = state.started_at
         self.samples.take_up(state.samples)
-        self.samples.upgraded(time.time(), "the supervisor runs a new program")
+        self.samples.upgraded(time.time(), how)
 
     def stop(self) -> None:
         """Look no more."""

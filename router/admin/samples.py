@@ -211,7 +211,7 @@ class Samples:
         self._add_processes()
 
     def upgraded(self, wall: float, text: str) -> None:
-        """Note that the supervisor is another program now, in the same process."""
+        """Note that the supervisor is another program now."""
         self._note(wall, SUPERVISOR, "back", text)
 
     def back(self, wall: float, name: str, text: str) -> None:

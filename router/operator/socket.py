@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from core.process.descriptors import Descriptor, Keep
 from core.wire.codec import from_json, to_json
 from router.accepting import Accepting
 
@@ -41,14 +42,14 @@ _CREDENTIALS: Final = struct.Struct("iII")
 
 
 class OperatorsState(NamedTuple):
-    """What another program needs to go on. All but two are descriptors."""
+    """What another program needs to go on."""
 
-    listener: int
+    listener: Descriptor
     #: Of the socket's name.
     device: int
     inode: int
     #: Connections that wait for an answer.
-    waiting: list[int]
+    waiting: list[Descriptor]
 
 
 Answer = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
@@ -112,7 +113,7 @@ class OperatorSocket:
         assert self._accepting is not None, "it was started"
         self._accepting.start()
 
-    def to_state(self, keep: Callable[[int], int], what: str) -> OperatorsState:
+    def to_state(self, keep: Keep, what: str) -> OperatorsState:
         """Return what another program needs to go on; `keep` is called with each descriptor. Who has asked for `what` still waits then."""
         assert self._accepting is not None and self._identity is not None, "it was started"
         waiting = [keep(connection.fileno()) for connection in self._waiting(what)]

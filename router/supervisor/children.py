@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 import logging
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -37,6 +38,7 @@ from core.process.control import (
     decode_control,
     encode_control,
 )
+from core.process.descriptors import Descriptor, Keep
 
 _log = logging.getLogger("fastchat.supervisor")
 
@@ -48,6 +50,8 @@ _TERMINAL_SIGNALS: Final = (signal.SIGINT, signal.SIGHUP)
 _STDERR: Final = 2
 #: Packets from one child that are heard before others have their turn.
 _BATCH: Final = 32
+#: The exit code of a process of which another one was the parent.
+_NOT_KNOWN: Final = 255
 #: Packets that may wait for a child that does not listen; one that is stuck for so long misses the rest.
 _UNSENT_MAX: Final = 1000
 
@@ -62,7 +66,7 @@ class ChildState:
 
     pid: int
     #: Descriptor of this end of the control pipe.
-    control: int
+    control: Descriptor
     started_at: float
     ready: bool
     refused: str | None
@@ -102,11 +106,25 @@ class Child:
 
     @classmethod
     def taken_up(
-        cls, name: str, state: ChildState, on_ready: Callable[[Child], None], on_exit: Callable[[Child], None]
+        cls,
+        name: str,
+        state: ChildState,
+        on_ready: Callable[[Child], None],
+        on_exit: Callable[[Child], None],
+        is_parent: bool = True,
     ) -> Self:
-        """Go on with a process that another program has started, which this process was."""
+        """Go on with a process that another program has started.
+
+        That program has become this one, or it was killed, and this process `is_parent` of nobody. Raises ProcessLookupError for a process
+        that has ended then: only its parent could tell how.
+        """
+        control = socket.socket(fileno=state.control)
+        if not is_parent and not _is_running(state.pid, control):
+            control.close()
+            raise ProcessLookupError
         child = cls.__new__(cls)
-        child._begin(name, state.pid, socket.socket(fileno=state.control), on_ready, on_exit)
+        child._begin(name, state.pid, control, on_ready, on_exit)
+        child._is_parent = is_parent
         child.started_at = state.started_at
         child.refused = state.refused
         child.stats, child.reported_at = state.stats, state.reported_at
@@ -119,7 +137,7 @@ class Child:
         child._send()
         return child
 
-    def to_state(self, keep: Callable[[int], int]) -> ChildState:
+    def to_state(self, keep: Keep) -> ChildState:
         """Return what `taken_up` needs; `keep` is called with each descriptor."""
         return ChildState(
             self.pid,
@@ -164,6 +182,8 @@ class Child:
         self.hung: str | None = None
         #: As `subprocess` has it: negative for a signal. None while it runs.
         self.exit_code: int | None = None
+        #: Whether this process can learn the exit code.
+        self._is_parent = True
 
         self._loop = asyncio.get_running_loop()
         #: Done when it has ended.
@@ -242,6 +262,8 @@ class Child:
         assert self.exit_code is not None, "it still runs"
         if self.hung is not None and self.exit_code == -signal.SIGKILL:
             return f"signal SIGKILL, since {self.hung}"
+        if not self._is_parent:
+            return "an exit code that only the supervisor before this one could learn"
         if self.exit_code >= 0:
             return f"exit code {self.exit_code}"
         try:
@@ -301,7 +323,7 @@ class Child:
 
     def _ended(self) -> None:
         self._receive()
-        self.exit_code = _wait(self.pid)
+        self.exit_code = _wait(self.pid) if self._is_parent else _NOT_KNOWN
         self._loop.remove_reader(self._pidfd)
         self._loop.remove_reader(self._control.fileno())
         self._loop.remove_writer(self._control.fileno())
@@ -321,6 +343,17 @@ def _wait(pid: int) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     except ChildProcessError:
         return 0  # who reaps orphans took it for one
+
+
+def _is_running(pid: int, control: socket.socket) -> bool:
+    """Return whether the process of this number is still the one at the other end of the control pipe."""
+    try:
+        os.close(os.pidfd_open(pid))
+    except ProcessLookupError:
+        return False
+    poll = select.poll()
+    poll.register(control, 0)
+    return not poll.poll(0)  # a hang-up is told also to who asks for nothing
 
 
 def _start(command: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int]) -> int:

@@ -14,7 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from core.process.data_directory import generations, locking, missing_shards, open_lock, read_layout
+from core.process.data_directory import (
+    generations,
+    locking,
+    missing_shards,
+    open_lock,
+    read_layout,
+    write_lock,
+)
 from core.process.layout import LAYOUT_NAME, LOCK_NAME, generation_of
 from core.process.settings import PREFIX, ConfigurationError
 from router.supervisor.ownership import foreign, user_name
@@ -45,6 +52,10 @@ class DataDirectory:
             raise ConfigurationError(
                 f"can't read {self.path}: {error.strerror}; expected a directory that the server's user can read"
             ) from None
+
+    def note(self, run_dir: Path) -> None:
+        """Write down where a keeper listens if this server's supervisor is killed (``router.supervisor.takeover``)."""
+        write_lock(self.lock, str(run_dir))
 
     def release(self) -> None:
         """Let others have it."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import NoneType, UnionType
-from typing import Any, Final, get_args, get_origin, get_type_hints
+from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
+from core.process.descriptors import NOT_OPEN, Descriptor
 from core.process.settings import Settings
 from core.wire.codec import from_json, to_json
 from router.admin.recorder import RecorderState
@@ -52,21 +53,23 @@ class HandedOn:
     #: Whether the operator was told that the server is ready.
     announced: bool
     notified: NotifiedState
-    #: A descriptor; -1 if no terminal is watched.
-    terminal: int
+    #: `NOT_OPEN` if no terminal is watched.
+    terminal: Descriptor
     recorder: RecorderState
     started: list[StartedState]
     problems: list[KnownState]
-    #: All descriptors of the above.
-    descriptors: list[int]
+    #: All of the above.
+    descriptors: list[Descriptor]
+    #: Whether it was deposited for the next supervisor, by one that serves on (``router.supervisor.safekeeping``).
+    is_deposited: bool = False
 
     def to_json(self) -> bytes:
         """Encode it."""
         return to_json({"version": VERSION, **_plain(self)})
 
     @classmethod
-    def from_json(cls, text: bytes) -> HandedOn:
-        """Decode it. Raises NotUnderstood."""
+    def from_json(cls, text: bytes, opened: Sequence[int] | None = None) -> HandedOn:
+        """Decode it; `opened` are the descriptors for which those in it stand, if these are not the same. Raises NotUnderstood."""
         try:
             values = from_json(text)
         except ValueError as error:
@@ -77,7 +80,7 @@ class HandedOn:
                 f"the state has version {version!r}, and the program on disk understands version {VERSION} only:"
                 " stop the server and start it again"
             )
-        return cls(**_fields(cls, values, "the state"))
+        return cls(**_fields(cls, values, "the state", opened))
 
     def parsed_settings(self) -> Settings:
         """Return the settings. Raises NotUnderstood."""
@@ -100,14 +103,15 @@ def write_state(text: bytes) -> int:
     return descriptor
 
 
-def read_state(descriptor: int) -> HandedOn:
-    """Read what `write_state` wrote, and close it. Raises NotUnderstood."""
+def read_state(descriptor: int, opened: Sequence[int] | None = None) -> HandedOn:
+    """Read what `write_state` wrote, and close it; see `HandedOn.from_json`. Raises NotUnderstood."""
     try:
         with open(descriptor, "rb") as file:
+            file.seek(0)  # it may have been read before
             text = file.read()
     except OSError as error:
         raise NotUnderstood(f"the state can't be read: {error.strerror}") from None
-    return HandedOn.from_json(text)
+    return HandedOn.from_json(text, opened)
 
 
 def _plain(value: Any) -> Any:
@@ -119,14 +123,14 @@ def _plain(value: Any) -> Any:
     return [*map(_plain, value)] if isinstance(value, list) else value
 
 
-def _fields(kind: Any, values: Any, where: str) -> dict[str, Any]:
+def _fields(kind: Any, values: Any, where: str, opened: Sequence[int] | None) -> dict[str, Any]:
     """Return the arguments of a class of states. Raises NotUnderstood."""
     if not isinstance(values, dict):
         raise NotUnderstood(f"{where} is {values!r:.80} and not an object")
     found = {}
     for name, hint in get_type_hints(kind).items():
         if name in values:
-            found[name] = _parse(hint, values[name], f"{where}.{name}")
+            found[name] = _parse(hint, values[name], f"{where}.{name}", opened)
         elif name not in _defaults(kind):
             raise NotUnderstood(f"{where} has no {name!r}")
     return found
@@ -138,17 +142,29 @@ def _defaults(kind: Any) -> Iterator[str]:
     return (field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING)
 
 
-def _parse(hint: Any, value: Any, where: str) -> Any:
+def _parse(hint: Any, value: Any, where: str, opened: Sequence[int] | None) -> Any:
     """Return a value as a field of this type has it. Raises NotUnderstood."""
-    if get_origin(hint) is UnionType:
+    if get_origin(hint) in (UnionType, Union):
         kinds = [each for each in get_args(hint) if each is not NoneType]
-        return None if value is None else _parse(kinds[0], value, where)
+        return None if value is None else _parse(kinds[0], value, where, opened)
     if get_origin(hint) is list:
         if not isinstance(value, list):
             raise NotUnderstood(f"{where} is {value!r:.80} and not a list")
-        return [_parse(get_args(hint)[0], each, where) for each in value]
+        return [_parse(get_args(hint)[0], each, where, opened) for each in value]
     if dataclasses.is_dataclass(hint) or hasattr(hint, "_field_defaults"):
-        return hint(**_fields(hint, value, where))
+        return hint(**_fields(hint, value, where, opened))
+    if hint is Descriptor:
+        return _opened(value, where, opened)
     if hint is Any or isinstance(value, get_origin(hint) or hint) or (hint is float and type(value) is int):
         return value
     raise NotUnderstood(f"{where} is {value!r:.80}, expected {hint.__name__}")
+
+
+def _opened(value: Any, where: str, opened: Sequence[int] | None) -> int:
+    if type(value) is not int:
+        raise NotUnderstood(f"{where} is {value!r:.80}, expected a number")
+    if opened is None or value == NOT_OPEN:
+        return value
+    if not 0 <= value < len(opened):
+        raise NotUnderstood(f"{where} is {value}, and {len(opened)} descriptors have come")
+    return opened[value]

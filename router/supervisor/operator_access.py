@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from core.process.descriptors import Keep
 from router.admin.dashboard import Dashboard
 from router.admin.port import AdminServer, parse_admin_hosts
 from router.admin.samples import Samples
@@ -92,7 +93,7 @@ class OperatorAccess:
         self._admin.go_on()
         self._operators.go_on()
 
-    def to_state(self, keep: Callable[[int], int]) -> AccessState:
+    def to_state(self, keep: Keep) -> AccessState:
         """Return what another program needs; `keep` is called with each descriptor. That of the admin port is the resources'."""
         assert self._dashboard is not None and self._operators is not None, "they were started"
         return AccessState(self._operators.to_state(keep, RELOAD), self._dashboard.instance)

@@ -114,10 +114,19 @@ class Resize:
     """One resize at a time; `run` it."""
 
     def __init__(
-        self, host: Host, roles: Sequence[Role], resources: Resources, joined: Callable[[Child], None]
+        self,
+        host: Host,
+        roles: Sequence[Role],
+        resources: Resources,
+        joined: Callable[[Child], None],
+        changed: Callable[[], None],
     ) -> None:
-        """`roles` are all there are, as they change; `joined` is told of a new process when it is ready."""
+        """`roles` are all there are, as they change.
+
+        `joined` is told of a new process when it is ready; `changed` is called when `is_under_way` has changed.
+        """
         self._host = host
+        self._changed = changed
         self._roles = roles
         self._resources = resources
         self._joined = joined
@@ -129,6 +138,11 @@ class Resize:
         """The processes that take part and fill no place yet, or no more."""
         return self._change.children if self._change is not None else []
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether processes wait for what this process says next."""
+        return self._change is not None
+
     def stop(self) -> None:
         """Change nothing more: the server ends, or is drained."""
         self._stopped = True
@@ -138,10 +152,11 @@ class Resize:
         warning = self._check(workers)
         before, started = self._resources.settings.workers, time.monotonic()
         _log.info("the number of workers is changed from %d to %d", before, workers)
-        self._host.replacing = "a change of the number of workers"
         self._change = _Change(
             self._host, self._roles, self._resources, workers, self._joined, lambda: self._stopped
         )
+        self._changed()
+        self._host.replacing = "a change of the number of workers"
         try:
             await self._change.make()
         except (NoAnswer, ReloadFailed, OSError) as failed:
@@ -149,6 +164,7 @@ class Resize:
             raise ResizeFailed(f"the server still has {before} workers: {failed}") from None
         finally:
             self._change = self._host.replacing = None
+            self._changed()
         seconds = round(time.monotonic() - started, 3)
         _log.info("the server has %d workers", workers, extra=fields(seconds=seconds))
         return {"workers": workers, "before": before, "seconds": seconds, "warning": warning}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from core.process.allocator import environment_of_children
+from core.process.descriptors import Descriptor, Keep
 from core.process.settings import PREFIX, Settings
 from router.supervisor import listeners
 from router.supervisor.data_directory import DataDirectory, create_data_directory, lock_data_directory
@@ -18,12 +19,12 @@ from router.supervisor.run_directory import RunDirectory, RunDirectoryState, cre
 
 @dataclasses.dataclass(frozen=True)
 class ResourcesState:
-    """What another program needs to go on with these; each number is a descriptor."""
+    """What another program needs to go on with these."""
 
-    listeners: list[list[int]]
-    admin_listeners: list[int]
+    listeners: list[list[Descriptor]]
+    admin_listeners: list[Descriptor]
     run_directory: RunDirectoryState
-    lock: int | None
+    lock: Descriptor | None
 
 
 class Resources:
@@ -39,7 +40,7 @@ class Resources:
         #: With a store that has one.
         self.data_directory: DataDirectory | None = None
 
-    def to_state(self, keep: Callable[[int], int]) -> ResourcesState:
+    def to_state(self, keep: Keep) -> ResourcesState:
         """Return what `take_up` needs; `keep` is called with each descriptor."""
         assert self.run_directory is not None, "it is created first"
         return ResourcesState(
@@ -56,6 +57,7 @@ class Resources:
         self.run_directory = RunDirectory.taken_up(state.run_directory)
         if state.lock is not None:
             self.data_directory = DataDirectory(self.settings.data_dir, state.lock)
+            self.data_directory.note(self.run_directory.path)
         return self.run_directory
 
     async def open_ports(self, checked: Checked) -> None:
@@ -88,7 +90,9 @@ class Resources:
     async def lock_data_directory(self) -> None:
         """Take the data directory, if the store has one."""
         if self.settings.store == "sqlite":
+            assert self.run_directory is not None, "it is created first"
             self.data_directory = await lock_data_directory(self.settings.data_dir)
+            self.data_directory.note(self.run_directory.path)
 
     @property
     def keep(self) -> Path:

@@ -6,11 +6,13 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any, Final
 
 from core.measures import series
 from core.process.control import BUS_UNHEARD, ENDPOINTS_MISSING, MEMORY_FULL, STORE_FAILING
+from core.process.descriptors import Keep
 from core.wire.protocol import MessageType
 from router.supervisor.children import Child, ChildState
 from router.supervisor.liveness import Liveness
@@ -84,7 +86,7 @@ class Role:
         #: Whether nobody is to fill the place any more.
         self.retired = False
 
-    def to_state(self, keep: Callable[[int], int]) -> RoleState:
+    def to_state(self, keep: Keep) -> RoleState:
         """Return what `take_up` needs; `keep` is called with each descriptor."""
         child, predecessor, restart = self.child, self.predecessor, self.restart
         return RoleState(
@@ -102,16 +104,25 @@ class Role:
         )
 
     def take_up(
-        self, state: RoleState, on_ready: Callable[[Child], None], on_exit: Callable[[Child], None]
+        self,
+        state: RoleState,
+        on_ready: Callable[[Child], None],
+        on_exit: Callable[[Child], None],
+        is_parent: bool,
     ) -> None:
-        """Go on with the processes and the history of another program; `restart` is the caller's."""
+        """Go on with the processes and the history of another program; `restart` is the caller's. See `Child.taken_up`."""
+
+        def take_up(child: ChildState | None) -> Child | None:
+            if child is None:
+                return None
+            with suppress(ProcessLookupError):
+                return Child.taken_up(self.name, child, on_ready, on_exit, is_parent)
+            return None
+
         self.policy.take_up(state.policy)
         self.generation, self.replaced = state.generation, state.replaced
         self.restarts, self.last_end, self.hangs = state.restarts, state.last_end, state.hangs
-        if state.child is not None:
-            self.child = Child.taken_up(self.name, state.child, on_ready, on_exit)
-        if state.predecessor is not None:
-            self.predecessor = Child.taken_up(self.name, state.predecessor, on_ready, on_exit)
+        self.child, self.predecessor = take_up(state.child), take_up(state.predecessor)
 
     @property
     def state(self) -> str:

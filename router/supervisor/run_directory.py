@@ -15,13 +15,13 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from core.placement import WORKERS_MAX
 from core.process.bus import bus_endpoint
+from core.process.descriptors import Descriptor, Keep
 from core.process.handover import endpoint
 from core.process.settings import PREFIX, ConfigurationError
 from core.process.succession import succession_endpoint
@@ -43,8 +43,7 @@ class RunDirectoryState(NamedTuple):
     """What another program needs to go on with the directory."""
 
     path: str
-    #: A descriptor.
-    lock: int
+    lock: Descriptor
     created: list[str]
 
 
@@ -58,7 +57,7 @@ class RunDirectory:
         #: Directories that go too if they are empty, innermost first.
         self._created = created
 
-    def to_state(self, keep: Callable[[int], int]) -> RunDirectoryState:
+    def to_state(self, keep: Keep) -> RunDirectoryState:
         """Return what `taken_up` needs; `keep` is called with the descriptor."""
         return RunDirectoryState(str(self.path), keep(self._lock), [*map(str, self._created)])
 
@@ -107,13 +106,14 @@ async def create_run_directory(setting: Path | None, port: int) -> RunDirectory:
 
     Raises ConfigurationError when the place is not ours alone, is in use by another server, or has too long a name.
     """
-    base, created = _place(setting, port)
+    base = base_directory(setting, port)
+    created = [base, base.parent] if setting is None else [] if base.exists() else [base]
     _check_length(base)
     try:
         lock = await _lock(base, created)
         try:
-            for name in filter(_NAME.fullmatch, os.listdir(base)):
-                shutil.rmtree(base / name, ignore_errors=True)
+            for left in run_directories(base):
+                shutil.rmtree(left, ignore_errors=True)
             path = base / f"run-{os.urandom(2).hex()}"
             path.mkdir(mode=0o700)
         except BaseException:
@@ -134,17 +134,19 @@ def default_parent() -> Path:
 def operator_sockets(base: Path) -> list[Path]:
     """Return the operators' sockets below the directory that a server was given, or in it if it is the server's own; there is one at most,
     unless the directory is the server's no more."""
-    directories = [base, *(base / name for name in sorted(os.listdir(base)) if _NAME.fullmatch(name))]
-    return [path for directory in directories if (path := directory / OPERATOR_SOCKET).exists()]
+    return [
+        path for directory in [base, *run_directories(base)] if (path := directory / OPERATOR_SOCKET).exists()
+    ]
 
 
-def _place(setting: Path | None, port: int) -> tuple[Path, list[Path]]:
-    """Return the directory to be locked, and those that are ours to create and to remove, innermost first."""
-    if setting is None:
-        parent = default_parent()
-        return parent / str(port), [parent / str(port), parent]
-    base = setting.absolute()
-    return base, [] if base.exists() else [base]
+def base_directory(setting: Path | None, port: int) -> Path:
+    """Return the directory that a server locks, in which it makes one of its own."""
+    return default_parent() / str(port) if setting is None else setting.absolute()
+
+
+def run_directories(base: Path) -> list[Path]:
+    """Return those that servers have made in there: of the server that runs, or what others have left. Raises OSError."""
+    return [base / name for name in sorted(os.listdir(base)) if _NAME.fullmatch(name)]
 
 
 async def _lock(base: Path, created: list[Path]) -> int:

@@ -20,6 +20,7 @@ from core.process.settings import PREFIX, ConfigurationError, Settings
 from router.supervisor.handed_on import HandedOn, NotUnderstood, read_state
 from router.supervisor.restart_policy import CannotBoot
 from router.supervisor.supervisor import Supervisor
+from router.supervisor.takeover import take_over
 from router.supervisor.upgrade import UNDERSTOOD, Resume, parse_resume, use_threads_without_signals
 
 _log = logging.getLogger("fastchat.supervisor")
@@ -37,6 +38,8 @@ def serve(arguments: Sequence[str]) -> int:
         ignored = describe_ignored(os.environ, PREFIX)
         if ignored is not None:
             _log.warning("%s", ignored)
+        if (left := take_over(settings)) is not None:
+            return _run(left.parsed_settings(), left)
         return _run(settings)
     except (ConfigurationError, NotUnderstood) as error:
         _log_failure(str(error), log_format)

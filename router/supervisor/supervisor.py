@@ -2,7 +2,7 @@
 
 It never touches a client's socket. What it holds for the others: the listeners, so that connections which wait for a front that died
 wait for the next one; the run directory; the lock on the data directory; and a control pipe to each child, whose end is the end of the
-child, so none outlives it.
+child. If it is killed, the keeper has all that for the next supervisor (``router.supervisor.keeper``).
 
     prepare (ports, directories, files) --> children boot --> ready --> ... --> stop: fronts, then workers --> exit
          |                                       |                       ^
@@ -33,6 +33,7 @@ from core.auth.tokens import load_verifier
 from core.events import fields
 from core.process.capacity import limits_of_container
 from core.process.control import EXIT_CONFIGURATION, LOG_LEVEL, RELOAD_KEYS, WORKER_GONE
+from core.process.descriptors import Keep
 from core.process.logs import flush_logs, set_log_level
 from core.process.settings import ConfigurationError, Settings
 from router.admin.columns import SUPERVISOR
@@ -49,6 +50,7 @@ from router.supervisor.hang_watch import HangWatch
 from router.supervisor.health import Health, Phase
 from router.supervisor.operator_access import OperatorAccess
 from router.supervisor.orphans import reap_orphans
+from router.supervisor.parts import Parts
 from router.supervisor.problem_log import ProblemLog
 from router.supervisor.process_usage import ProcessUsage
 from router.supervisor.reload import Reload, UpgradeFailed
@@ -57,6 +59,7 @@ from router.supervisor.resize import Resize
 from router.supervisor.resources import Resources
 from router.supervisor.restart_policy import CannotBoot, GiveUp
 from router.supervisor.roles import FRONT, WORKER, Role
+from router.supervisor.safekeeping import Safekeeping
 from router.supervisor.service_manager import ServiceManager
 from router.supervisor.starter import Starter
 from router.supervisor.stopping import stop_children
@@ -78,7 +81,10 @@ class Supervisor:
     """The whole server. Create it within its event loop, then `run` it once."""
 
     def __init__(self, settings: Settings, state: HandedOn | None = None) -> None:
-        """`state` is what the program has handed on that this process was, if it was one; the settings are from there then."""
+        """`state` is what another program has handed on: the one that this process was, or a supervisor that was killed; or there is none.
+
+        The settings are from there then.
+        """
         self._loop = asyncio.get_running_loop()
         self._resources = Resources(settings)
         self._roles = [Role(WORKER, index) for index in range(settings.workers)]
@@ -109,20 +115,30 @@ class Supervisor:
         #: Who started this process and wants to know how it is, such as systemd.
         self._service_manager = ServiceManager(self._loop, self._report.in_a_line)
         self.replacing: str | None = None
+        #: Keeps all this for the next supervisor.
+        self._safekeeping = Safekeeping(self._loop, self._deposit)
         self._reload = Reload(self, self._replaceable, self._service_manager, self._drain.joined)
-        self._resize = Resize(self, self._roles, self._resources, self._drain.joined)
+        changed = self._safekeeping.update_now
+        self._resize = Resize(self, self._roles, self._resources, self._drain.joined, changed)
         closed = partial(self._stop_for, "the terminal was closed")
-        self._terminal = Terminal(self._loop, closed, None if state is None else state.terminal)
+        of_this_process = state if state is not None and not state.is_deposited else None
+        self._terminal = Terminal(self._loop, closed, of_this_process.terminal if of_this_process else None)
+        self._parts = Parts(
+            self._resources,
+            self._access,
+            self._roles,
+            self._report,
+            self._service_manager,
+            self._terminal,
+            self._recorder,
+            self._usage,
+            self._problem_log,
+        )
         #: Whether everybody was ready once, and the operator was told.
-        self._announced = False
+        self._announced = of_this_process is not None and of_this_process.announced
         self._state = state
         if state is not None:
-            self._announced = state.announced
-            self._report.started_at, self._report.replaced = state.started_at, state.replaced + 1
-            self._service_manager.take_up(state.notified)
-            self._usage.take_up(state.started)
-            self._recorder.take_up(state.recorder)
-            self._problem_log.take_up(state.problems)
+            self._parts.take_up(state)
 
     async def run(self) -> int:
         """Serve until told to stop; the exit code. Raises ConfigurationError when the server can't be started like this, and CannotBoot."""
@@ -211,7 +227,7 @@ class Supervisor:
         """See ``router.supervisor.reload.Host``."""
         since = time.monotonic()
         environment = self.starter.environment_of_upgrade(self._service_manager.environment)
-        await check(self._hand_on(since, reloaded, []).to_json(), environment)
+        await check(self._hand_on(since, reloaded).to_json(), environment)
         try:
             await self._access.go_quiet()
             with signals_blocked():
@@ -219,56 +235,50 @@ class Supervisor:
                 if self._phase() is not Phase.SERVING:
                     raise UpgradeFailed(f"the server is {self._phase()}")
                 flush_logs()
-                descriptors: list[int] = []
-                state = self._hand_on(since, reloaded, descriptors)
-                become(state.to_json(), descriptors, environment)
+                # The end of its socket is not the end of this process.
+                self._safekeeping.stop()
+                state = self._hand_on(since, reloaded)
+                become(state.to_json(), state.descriptors, environment)
         finally:
             self._access.go_on()
+            self._safekeeping.start_again()
 
-    def _hand_on(self, since: float, reloaded: list[dict[str, Any]], descriptors: list[int]) -> HandedOn:
-        """Return everything that is to go on; the numbers of the descriptors are added to `descriptors`."""
+    def _deposit(self, keep: Keep) -> bytes | None:
+        """Return what another process needs to go on; None while none could."""
+        # Workers that have come to rest for another number of them need this very process.
+        if self._phase() is not Phase.SERVING or self._resize.is_under_way:
+            return None
+        return self._hand_on(time.monotonic(), [], keep).to_json()
 
-        def keep(descriptor: int) -> int:
-            descriptors.append(descriptor)
-            return descriptor
-
-        terminal = self._terminal.descriptor
-        return HandedOn(
-            program=fastchat_version(),
-            since=since,
-            reloaded=reloaded,
-            started_at=self._report.started_at,
-            replaced=self._report.replaced,
-            settings=self._resources.settings.as_json(),
-            resources=self._resources.to_state(keep),
-            access=self._access.to_state(keep),
-            roles=[role.to_state(keep) for role in self._roles],
-            last_generation=self.starter.last_generation,
-            announced=self._announced,
-            notified=self._service_manager.to_state(),
-            terminal=terminal if terminal == -1 else keep(terminal),
-            recorder=self._recorder.to_state(),
-            started=self._usage.to_state(),
-            problems=self._problem_log.to_state(),
-            descriptors=descriptors,
-        )
+    def _hand_on(self, since: float, reloaded: list[dict[str, Any]], keep: Keep | None = None) -> HandedOn:
+        return self._parts.hand_on(since, reloaded, self.starter.last_generation, self._announced, keep)
 
     async def _resume(self, state: HandedOn) -> None:
-        """Go on where the program has ended that this process was."""
+        """Go on where another program has ended."""
         self._state = None
         run_directory = self._resources.take_up(state.resources)
         self._make_starter()
+        self.starter.last_generation = state.last_generation
         roles = {(role.kind, role.index): role for role in self._roles}
+        ended = []
         for each in state.roles:
             role = roles[each.kind, each.index]
-            role.take_up(each, partial(self._ready, role), self.on_exit(role))
-            if role.child is None:
+            role.take_up(each, partial(self._ready, role), self.on_exit(role), not state.is_deposited)
+            if role.child is None and each.child is not None:
+                ended.append(role)
+            elif role.child is None:
                 role.restart = self._loop.call_later(each.restart or 0.0, self.start, role)
-        self.starter.last_generation = state.last_generation
+        for role in ended:
+            self._lost(role, "an end that no supervisor saw")
         # A page of another version has to be loaded again.
         await self._start_admin(state.access.instance if state.program == fastchat_version() else None)
+        if self._announced:
+            self._safekeeping.start(self._resources)
         seconds = round(time.monotonic() - state.since, 3)
-        _log.info("the supervisor is a new program", extra=fields(pid=os.getpid(), seconds=seconds))
+        if state.is_deposited:
+            _log.warning("a supervisor was killed: this one goes on with its workers and fronts")
+        else:
+            _log.info("the supervisor is a new program", extra=fields(pid=os.getpid(), seconds=seconds))
         supervisor = {"process": SUPERVISOR, "pid": os.getpid(), "seconds": seconds}
         answer, reloaded = self._operations().answer, [*state.reloaded, supervisor]
         self._access.take_up_operators(run_directory, answer, state.access, reloaded)
@@ -284,6 +294,7 @@ class Supervisor:
             role.child = self.starter.start(role, partial(self._ready, role), self.on_exit(role))
         except OSError as error:
             self._recover(role, f"the system error {error.strerror!r}")
+        self._safekeeping.update()
 
     def on_exit(self, role: Role) -> Callable[[Child], None]:
         """See ``router.supervisor.reload.Host``, as the three below."""
@@ -291,6 +302,7 @@ class Supervisor:
 
     def replaced(self, role: Role, child: Child) -> None:
         self._recorder.replaced(role, child)
+        self._safekeeping.update()
 
     def resized(self, workers: list[Role], starter: Starter) -> None:
         """See ``router.supervisor.resize.Host``."""
@@ -317,6 +329,7 @@ class Supervisor:
     def _ready(self, role: Role, child: Child) -> None:
         role.policy.ready(time.monotonic())
         self._drain.joined(child)
+        self._safekeeping.update()
         if self._announced:
             _log.info("%s is back", role.name, extra=fields(pid=child.pid))
             self._recorder.back(role)
@@ -331,6 +344,7 @@ class Supervisor:
             self._loop.call_later(_BUS_RETRY, self._announce_when_connected, until)
             return
         self._announced = True
+        self._safekeeping.start(self._resources)
         self._report.announce()
         self._service_manager.ready()
 
@@ -348,9 +362,6 @@ class Supervisor:
         if child is role.predecessor:
             role.predecessor = None
             if role.kind == WORKER:
-                if child.exit_code and role.child is not None:
-                    # Nobody knows what it had passed on. The next process gets all of that again.
-                    role.child.signal(signal.SIGKILL)
                 # Its generation is not known any more, and does not matter: all that counts is that it is an earlier one.
                 self.tell_workers(
                     role, WORKER_GONE, worker=role.index, generation=role.generation - 1, next=role.generation
@@ -358,8 +369,13 @@ class Supervisor:
             return
         if child is not role.child or role not in self._roles:
             return  # one that never took over, or that has given everything away
-        role.child, role.gathers = None, False
         self._recorder.ended(role, child)
+        self._lost(role, child.how_it_ended(), child)
+
+    def _lost(self, role: Role, how: str, child: Child | None = None) -> None:
+        """Fill a place again whose process has ended, and tell the others."""
+        role.child, role.gathers = None, False
+        self._safekeeping.update()
         if role.kind == WORKER:
             ended, role.generation = role.generation, self.starter.next_generation()
             self.tell_workers(role, WORKER_GONE, worker=role.index, generation=ended, next=role.generation)
@@ -368,7 +384,7 @@ class Supervisor:
             role.predecessor.signal(signal.SIGKILL)
             role.predecessor = None
         if not self._end.done():
-            self._recover(role, child.how_it_ended(), child)
+            self._recover(role, how, child)
 
     def _recover(self, role: Role, how: str, child: Child | None = None) -> None:
         """Start the process of `role` again, which ended, or could not even be started."""
@@ -422,6 +438,7 @@ class Supervisor:
         return self._drain.begin(seconds)
 
     def _close_listeners(self) -> None:
+        self._safekeeping.stop()
         self._reload.stop()  # a front that takes the place of another one would need them
         self._resize.stop()
         self._resources.close_listeners()
@@ -447,7 +464,7 @@ class Supervisor:
         roles = [role for role in self._roles if kind in (None, role.kind)]
         children = [child for role in roles for child in (role.child, role.predecessor, role.successor)]
         if kind is None:
-            children.append(self._file_preparation.child)
+            children += [self._file_preparation.child, self._safekeeping.child]
         if kind != FRONT:
             children += self._resize.children
         return [*dict.fromkeys(child for child in children if child is not None)]
@@ -467,6 +484,7 @@ class Supervisor:
         self.starter.use(resources.settings)
         for child in self._children():
             child.send(LOG_LEVEL, level=level)
+        self._safekeeping.update()
         _log.info("the log level is now %s", level)
 
     def _problems(self) -> list[str]:

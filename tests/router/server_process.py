@@ -66,7 +66,10 @@ listen()
 
 
 class ServerProcess:
-    """A server that may or may not start; `settings` are FastChat's, in lower case. Free ports and two workers by default."""
+    """A server that may or may not start; `settings` are FastChat's, in lower case.
+
+    By default it has free ports and two workers, and nothing serves on when its supervisor is killed.
+    """
 
     def __init__(
         self,
@@ -93,6 +96,7 @@ class ServerProcess:
             "workers": 2,
             "data_dir": directory / "data",
             "store": store,
+            "takeover_seconds": 0,
             **settings,
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FASTCHAT_")}

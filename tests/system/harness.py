@@ -293,8 +293,9 @@ class Server:
         return self._read("stdout") + self._read("stderr")
 
     def children(self) -> dict[int, str]:
-        """The running processes below the supervisor: process number -> title, such as ``fastchat: worker 3``."""
-        return {process.pid: process_title(process.pid) for process in _descendants(self.pid, processes())}
+        """The running processes below the supervisor: process number -> title, such as ``fastchat: worker 3``. Not the keeper."""
+        titles = {process.pid: process_title(process.pid) for process in _descendants(self.pid, processes())}
+        return {pid: title for pid, title in titles.items() if "keeper" not in title}
 
     def child(self, title: str) -> int:
         """The process number of the child with this title after ``fastchat: ``, such as ``worker 3``."""

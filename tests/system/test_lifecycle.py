@@ -279,8 +279,8 @@ def test_too_few_file_descriptors(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_supervisor_is_killed(start_server: StartServer) -> None:
-    """No child outlives it for long: clients are let go, and the port is free for the next server."""
-    server = start_server(workers=3, fronts=2)
+    """Without time for another one, no child outlives it: clients are let go, and the port is free for the next server."""
+    server = start_server(workers=3, fronts=2, takeover_seconds=0)
     children = [process for process in processes().values() if process.pid in server.children()]
     assert len(children) == 5
     with RawClient.upgraded(server.port) as client:

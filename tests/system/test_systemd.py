@@ -88,7 +88,7 @@ def test_systemd_understands_every_line(units: Path) -> None:
 def test_systemd_would_say_so(units: Path, tmp_path: Path) -> None:
     """The test above can fail."""
     broken = tmp_path / "fastchat.service"
-    broken.write_text((units / "fastchat.service").read_text().replace("KillMode=mixed", "KilMode=mixed"))
+    broken.write_text((units / "fastchat.service").read_text().replace("KillMode=process", "KilMode=process"))
     assert "'KilMode'" in analyze("verify", "--man=no", str(broken)).stderr
 
 

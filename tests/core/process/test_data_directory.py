@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from core.process import data_directory
-from core.process.data_directory import generations, locking, missing_shards, open_lock, read_layout
+from core.process.data_directory import (
+    generations,
+    locking,
+    missing_shards,
+    open_lock,
+    read_layout,
+    read_lock,
+    write_lock,
+)
 from core.process.layout import Layout
 from core.process.settings import ConfigurationError
 
@@ -25,6 +33,21 @@ def lock(tmp_path: Path) -> Iterator[int]:
 
 def test_the_lock_says_which_process_has_it(tmp_path: Path, lock: int) -> None:
     assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_the_lock_of_a_server_says_where_its_run_directory_is(lock: int) -> None:
+    assert read_lock(lock) == (os.getpid(), "")
+    write_lock(lock, "/run/some where/run-12ab")
+    assert read_lock(lock) == (os.getpid(), "/run/some where/run-12ab")
+    write_lock(lock)
+    assert read_lock(lock) == (os.getpid(), "")
+
+
+@pytest.mark.parametrize("damage", [b"", b"\n", b"x\ny\n", b"7", "\u0667\n".encode()])
+def test_a_lock_file_that_says_nothing(lock: int, damage: bytes) -> None:
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, damage, 0)
+    assert read_lock(lock)[0] in (None, 7)
 
 
 def test_another_waits_and_is_refused(tmp_path: Path, lock: int, monkeypatch: pytest.MonkeyPatch) -> None:

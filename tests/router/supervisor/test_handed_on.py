@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.process.descriptors import NOT_OPEN, Descriptor
 from core.process.settings import Settings
 from router.admin.recorder import RecorderState
 from router.operator.socket import OperatorsState
@@ -26,8 +27,25 @@ from router.supervisor.run_directory import RunDirectoryState
 from router.supervisor.service_manager import NotifiedState
 from tests.examples import examples
 
+
+def opened(*numbers: int) -> list[Descriptor]:
+    """These open files in a state."""
+    return [*map(Descriptor, numbers)]
+
+
 CHILD: Final = ChildState(
-    4711, 9, 100.5, True, None, {"connections": 3}, 120.25, {}, None, 40, None, ['{"op":"reload_keys"}']
+    4711,
+    Descriptor(9),
+    100.5,
+    True,
+    None,
+    {"connections": 3},
+    120.25,
+    {},
+    None,
+    40,
+    None,
+    ['{"op":"reload_keys"}'],
 )
 STATE: Final = HandedOn(
     program="1.2.3",
@@ -36,8 +54,13 @@ STATE: Final = HandedOn(
     started_at=99.0,
     replaced=2,
     settings=Settings(port=8000, log_level="debug").as_json(),
-    resources=ResourcesState([[5, 6], [7, 8]], [10], RunDirectoryState("/run/f/run-1", 11, ["/run/f"]), 12),
-    access=AccessState(OperatorsState(13, 1, 2, [14]), "17c"),
+    resources=ResourcesState(
+        [opened(5, 6), opened(7, 8)],
+        opened(10),
+        RunDirectoryState("/run/f/run-1", Descriptor(11), ["/run/f"]),
+        Descriptor(12),
+    ),
+    access=AccessState(OperatorsState(Descriptor(13), 1, 2, opened(14)), "17c"),
     roles=[
         RoleState("worker", 0, PolicyState(101.0, True, 0), CHILD, None, 1 << 60, 3, None, 1, "signal 9", 0),
         RoleState("front", 0, PolicyState(None, True, 1), None, CHILD, 0, 3, 0.25, 0, None, 0),
@@ -45,11 +68,11 @@ STATE: Final = HandedOn(
     last_generation=1 << 60,
     announced=True,
     notified=NotifiedState(True, ["RELOADING=1"]),
-    terminal=-1,
+    terminal=NOT_OPEN,
     recorder=RecorderState(98.0, {"tiers": {}}),
     started=[StartedState(4711, 5, 1.5e9)],
     problems=[KnownState("worker 0", "STORE", 4711, 110.0, 3)],
-    descriptors=[5, 6, 7, 8, 9, 10, 11, 12, 13, 14],
+    descriptors=opened(*range(5, 15)),
 )
 
 
@@ -80,6 +103,38 @@ def test_another_version_is_refused(version: object) -> None:
         f"the state has version {version!r}, and the program on disk understands version {VERSION} only:"
         " stop the server and start it again"
     )
+
+
+def test_in_another_process_they_have_other_numbers() -> None:
+    """Those in the state are positions in what has come then; the terminal is not open."""
+    deposited = HandedOn.from_json(
+        changed(descriptors=[*range(10)], terminal=-1, access={"operators": [9, 1, 2, []], "instance": "x"})
+        .replace(b"[9, 1, 2, []]", b'{"listener": 9, "device": 1, "inode": 2, "waiting": [3]}')
+        .replace(b"[[5, 6], [7, 8]]", b"[[0, 1], [2, 3]]")
+        .replace(b'"lock": 11', b'"lock": 8')
+        .replace(b'"lock": 12', b'"lock": null')
+        .replace(b"[10]", b"[4]")
+        .replace(b'"control": 9', b'"control": 5'),
+        range(100, 110),
+    )
+    assert deposited.descriptors == [*range(100, 110)]
+    assert deposited.terminal == NOT_OPEN
+    assert deposited.access.operators == OperatorsState(Descriptor(109), 1, 2, opened(103))
+    assert deposited.resources.listeners == [opened(100, 101), opened(102, 103)]
+    assert deposited.resources.run_directory.lock == 108
+    assert deposited.resources.lock is None
+    assert [
+        child.control for role in deposited.roles for child in (role.child, role.predecessor) if child
+    ] == [105, 105]
+
+
+@pytest.mark.parametrize("number", [-2, 10, "0", None, 1.0])
+def test_one_that_has_not_come_is_not_understood(number: object) -> None:
+    state = changed().replace(
+        b'"listeners": [[5, 6]', b'"listeners": [[' + json.dumps(number).encode() + b", 6]"
+    )
+    with pytest.raises(NotUnderstood, match=r"^the state\.resources\.listeners is "):
+        HandedOn.from_json(state, range(10))
 
 
 WRONG: Final = [

@@ -1,0 +1,144 @@
+"""The supervisor's side of the keeper: starts that process, and gives it what the next supervisor needs if this one is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from core.events import fields
+from core.process.descriptors import Descriptor, Keep
+from router.supervisor.children import Child
+from router.supervisor.deposit import close_all, send_deposit
+from router.supervisor.handed_on import write_state
+from router.supervisor.resources import Resources
+
+_log = logging.getLogger("fastchat.supervisor")
+
+#: Seconds until a keeper that has ended is started again.
+_RESTART: Final = 1.0
+#: Seconds after which the state is given again though nothing is said to have changed: counts and the dashboard's history do.
+_INTERVAL: Final = 30.0
+#: Seconds that a keeper has for taking a deposit.
+_PATIENCE: Final = 1.0
+
+
+class Safekeeping:
+    """`start` it; then `update` whenever something has changed. `collect` returns the state, or None while nobody could go on with it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, collect: Callable[[Keep], bytes | None]) -> None:
+        self._loop = loop
+        self._collect = collect
+        #: The keeper, while it runs.
+        self.child: Child | None = None
+        self._channel: socket.socket | None = None
+        self._keeper: Callable[[], None] | None = None
+        #: The same while a keeper is wanted.
+        self._start: Callable[[], None] | None = None
+        self._restart: asyncio.TimerHandle | None = None
+        self._update: asyncio.Handle | None = None
+        self._again: asyncio.TimerHandle | None = None
+
+    def start(self, resources: Resources) -> None:
+        """Have a keeper from now on, if the settings want one."""
+        if resources.settings.takeover_seconds:
+            self._keeper = partial(self._start_keeper, resources)
+            self.start_again()
+
+    def start_again(self) -> None:
+        """Do that after `stop`."""
+        if self._start is None and self._keeper is not None:
+            self._start = self._keeper
+            self._start()
+
+    def _start_keeper(self, resources: Resources) -> None:
+        assert resources.run_directory is not None, "it is created first"
+        self._restart = None
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel.settimeout(_PATIENCE)
+        arguments = ["--deposits", str(theirs.fileno()), "--run-dir", str(resources.run_directory.path)]
+        arguments += ["--seconds", str(resources.settings.takeover_seconds)]
+        try:
+            self.child = Child(
+                "keeper",
+                "router.supervisor.keeper",
+                arguments,
+                resources.environment_of_children(),
+                [theirs.fileno()],
+                lambda _: None,
+                self._ended,
+            )
+        except OSError as error:
+            self._failed(error.strerror)
+        finally:
+            theirs.close()
+        self.update()
+
+    def _ended(self, child: Child) -> None:
+        self.child = None
+        if self._start is not None:
+            self._failed(child.how_it_ended())
+
+    def _failed(self, why: str | None) -> None:
+        _log.error("the keeper ended, and is started again", extra=fields(reason=why))
+        self._close()
+        assert self._start is not None, "it was started"
+        self._restart = self._loop.call_later(_RESTART, self._start)
+
+    def update(self) -> None:
+        """Give the keeper the state as it is when all has been done that is under way in this turn of the event loop."""
+        if self._update is None and self._channel is not None:
+            self._update = self._loop.call_soon(self.update_now)
+
+    def update_now(self) -> None:
+        """Give it to the keeper at once: nothing, if nobody could go on with it."""
+        if self._update is not None:
+            self._update.cancel()
+            self._update = None
+        if self._channel is None:
+            return
+        if self._again is not None:
+            self._again.cancel()
+        self._again = self._loop.call_later(_INTERVAL, self.update)
+        descriptors: list[int] = []
+
+        def keep(descriptor: int) -> Descriptor:
+            descriptors.append(descriptor)
+            return Descriptor(len(descriptors) - 1)
+
+        state = self._collect(keep)
+        deposit: list[int] = []
+        try:
+            if state is not None:
+                deposit.append(write_state(state))
+            send_deposit(self._channel, [*deposit, *descriptors])
+        except OSError as error:
+            _log.error(
+                "the keeper does not take the state", extra=fields(reason=error.strerror or str(error))
+            )
+        finally:
+            close_all(deposit)
+
+    def stop(self) -> None:
+        """Have nothing kept any more. The process ends by itself, when this one is gone or lets go of it."""
+        self._start = None
+        for timer in (self._restart, self._update, self._again):
+            if timer is not None:
+                timer.cancel()
+        self._restart = self._update = self._again = None
+        if self._channel is not None:
+            try:
+                send_deposit(self._channel, [])
+            except OSError:
+                if self.child is not None:
+                    self.child.signal(signal.SIGKILL)
+        self._close()
+
+    def _close(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
