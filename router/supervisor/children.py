@@ -260,7 +260,7 @@ class Child:
     def how_it_ended(self) -> str:
         """Return ``exit code 3`` or ``signal SIGKILL``, for people; of one that hung, also why it was killed."""
         assert self.exit_code is not None, "it still runs"
-        if self.hung is not None and self.exit_code == -signal.SIGKILL:
+        if self.hung is not None and self.exit_code in (-signal.SIGKILL, _NOT_KNOWN):
             return f"signal SIGKILL, since {self.hung}"
         if not self._is_parent:
             return "an exit code that only the supervisor before this one could learn"

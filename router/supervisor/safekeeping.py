@@ -79,6 +79,8 @@ class Safekeeping:
         self.update()
 
     def _ended(self, child: Child) -> None:
+        if child is not self.child:
+            return  # one that was stopped, and there is another
         self.child = None
         if self._start is not None:
             self._failed(child.how_it_ended())
@@ -117,9 +119,11 @@ class Safekeeping:
                 deposit.append(write_state(state))
             send_deposit(self._channel, [*deposit, *descriptors])
         except OSError as error:
-            _log.error(
-                "the keeper does not take the state", extra=fields(reason=error.strerror or str(error))
-            )
+            # It may hang. The next one gets it.
+            why = error.strerror or str(error)
+            _log.error("the keeper does not take the state", extra=fields(reason=why))
+            if self.child is not None:
+                self.child.signal(signal.SIGKILL)
         finally:
             close_all(deposit)
 

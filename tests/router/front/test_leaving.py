@@ -94,6 +94,7 @@ def test_the_backlog_is_for_the_other_front(run_dir: Path) -> None:
             assert another.json()["type"] == "PONG"
 
 
+@pytest.mark.slow
 def test_pages_are_served_to_their_end(run_dir: Path) -> None:
     with ExitStack() as stack:
         front = stack.enter_context(FrontProcess(run_dir))

@@ -60,6 +60,7 @@ def test_who_waits_goes_to_the_new_owner_first_come_first_served(run_dir: Path) 
                 echo(adopted, clients[user_id])
 
 
+@pytest.mark.slow
 def test_who_was_adopted_stays_and_who_was_not_comes_back(run_dir: Path) -> None:
     """The workers before are at rest: they take no more, and what they have said last may not have been read."""
     with ExitStack() as stack:
@@ -98,6 +99,7 @@ def test_up_and_down_and_whoever_comes_afterwards(run_dir: Path) -> None:
             assert 'front_waiting{worker="1"}' not in front.next_stats()
 
 
+@pytest.mark.slow
 def test_nobody_waits_longer_than_before(run_dir: Path) -> None:
     with FrontProcess(run_dir, workers=2, limits={"wait": 0.5}) as front, front.client() as client:
         client.send(hello(user_on(0, 2)))

@@ -107,6 +107,7 @@ def loaded_by(module: str) -> set[str]:
     return set(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_a_server_loads_neither_the_command_line_nor_pydantic() -> None:
     """They take a third of the time in which a process starts; tools for development bring pydantic along."""
     programs = "router.__main__, router.supervisor.serve, router.front.__main__, workers.__main__, workers.store.__main__"
@@ -319,9 +320,8 @@ def test_settings_that_would_stop_the_server(settings: dict[str, Any], words: st
     assert words in refused("config", "check", **settings)
 
 
-@pytest.mark.parametrize(
-    "settings", [WRONG[0][0], *(pytest.param(settings, marks=pytest.mark.slow) for settings, _ in WRONG[1:])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [settings for settings, _ in WRONG])
 def test_they_stop_the_server_with_the_same_sentence(settings: dict[str, Any]) -> None:
     assert sentence(process("serve", **settings)) == refused("config", "check", **settings)
 
