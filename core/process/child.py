@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import select
 import signal
 import socket
 import threading
@@ -51,6 +52,13 @@ class ControlPipe:
         self._socket = socket.socket(fileno=descriptor)
         self._next_beat = 0.0
 
+    def end_if_alone(self) -> None:
+        """End the process if nobody has the other end of the pipe any more, which `listen` would notice only later."""
+        poll = select.poll()
+        poll.register(self._socket, 0)
+        if poll.poll(0):  # a hang-up is told also to who asks for nothing
+            os._exit(EXIT_CONFIGURATION)
+
     def send(self, op: str, **values: Any) -> None:
         """Send a message. A supervisor that does not read at the moment misses it.
 
@@ -68,7 +76,7 @@ class ControlPipe:
     def listen(self, add_reader: Callable[[int, Callable[[], None]], object], handlers: Handlers) -> None:
         """Call the handler of each message from now on; `add_reader` is the event loop's. A message without a handler is ignored.
 
-        LOG_LEVEL has a handler already. The process ends at once when the supervisor is gone, since nothing else could stop it, and the
+        LOG_LEVEL has a handler already. The process ends at once when nobody has the other end, since nothing else could stop it, and the
         next server wants its port.
         """
 
@@ -127,6 +135,8 @@ def run_child(
     try:
         settings = Settings.handed_down(os.environ)
         configure_logging(f"{kind}-{options.index}", settings.log_level, settings.log_format)
+        # Another supervisor may have started another process in this place, with the same files.
+        control.end_if_alone()
         serve(settings, options, control)
     except ConfigurationError as error:
         control.send(REFUSED, reason=str(error))

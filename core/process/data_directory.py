@@ -18,7 +18,7 @@ from typing import Final
 from core.process.layout import LAYOUT_NAME, LOCK_NAME, Layout, LayoutError, generation_of, parse_layout
 from core.process.settings import ConfigurationError
 
-#: Seconds in which a server that is just ending may let go of the lock: children of a killed supervisor live up to a second longer.
+#: Seconds in which a server that is just ending may let go of the lock: children of a supervisor notice its end within a second.
 _PATIENCE: Final = 2.0
 _RETRY: Final = 0.05
 #: More than `write_lock` writes: a path of a unix socket has at most 107 bytes.

@@ -114,8 +114,8 @@ class Settings:
     )
     takeover_seconds: float = _setting(
         30.0,
-        "Seconds for which workers and fronts serve on after the supervisor was killed. A start of the server within that time, with the"
-        " same settings, goes on with them, and no connection is closed. 0 ends them at once.",
+        "Seconds for which workers and fronts serve on after the supervisor was killed. A server that is started within that time with"
+        " equal settings goes on with them, and no connection is closed. 0 ends them at once.",
         ge=0,
         le=3600,
     )

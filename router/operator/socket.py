@@ -105,15 +105,17 @@ class OperatorSocket:
         if others:
             await asyncio.wait(others, timeout=patience)
 
-    def _waiting(self, what: str) -> list[socket.socket]:
-        return [connection for connection, request in self._asked.items() if request.get("what") == what]
+    def _waiting(self, what: str | None) -> list[socket.socket]:
+        return [
+            connection for connection, request in self._asked.items() if what and request.get("what") == what
+        ]
 
     def go_on(self) -> None:
         """Accept again after `go_quiet`."""
         assert self._accepting is not None, "it was started"
         self._accepting.start()
 
-    def to_state(self, keep: Keep, what: str) -> OperatorsState:
+    def to_state(self, keep: Keep, what: str | None) -> OperatorsState:
         """Return what another program needs to go on; `keep` is called with each descriptor. Who has asked for `what` still waits then."""
         assert self._accepting is not None and self._identity is not None, "it was started"
         waiting = [keep(connection.fileno()) for connection in self._waiting(what)]

@@ -77,6 +77,7 @@ class ChildState:
     beats: int
     hung: str | None
     unsent: list[str]
+    is_parent: bool = True
 
 
 class Child:
@@ -115,11 +116,12 @@ class Child:
     ) -> Self:
         """Go on with a process that another program has started.
 
-        That program has become this one, or it was killed, and this process `is_parent` of nobody. Raises ProcessLookupError for a process
-        that has ended then: only its parent could tell how.
+        That program has become this one, or it was killed: then this process `is_parent` of none of those that it had started. Raises
+        ProcessLookupError when such a process has ended: only its parent could tell how.
         """
+        is_parent = is_parent and state.is_parent
         control = socket.socket(fileno=state.control)
-        if not is_parent and not _is_running(state.pid, control):
+        if not is_parent and not is_running(state.pid, control):
             control.close()
             raise ProcessLookupError
         child = cls.__new__(cls)
@@ -152,6 +154,7 @@ class Child:
             self.beats,
             self.hung,
             [packet.decode() for packet in self._unsent],
+            self._is_parent,
         )
 
     def _begin(
@@ -305,13 +308,13 @@ class Child:
                 continue
             if message["op"] == BEAT:
                 self.beats += 1
+                if not self.ready and not self._is_parent:
+                    self._is_now_ready()  # READY went to the supervisor that was killed
             elif message["op"] == STATS:
                 self.stats_before, self.reported_before = self.stats, self.reported_at
                 self.stats, self.reported_at = message["stats"], time.monotonic()
             elif message["op"] == READY:
-                self.ready = True
-                self.is_ready.set_result(None)
-                self._on_ready(self)
+                self._is_now_ready()
             elif message["op"] == REFUSED:
                 self.refused = str(message.get("reason"))
             elif message["op"] == ANSWER:
@@ -320,6 +323,12 @@ class Child:
                     waiting.set_result(message["answer"])
             elif message["op"] in (WAITING, LEAVING, STAYS):
                 self._said.put_nowait(message)
+
+    def _is_now_ready(self) -> None:
+        if not self.ready:
+            self.ready = True
+            self.is_ready.set_result(None)
+            self._on_ready(self)
 
     def _ended(self) -> None:
         self._receive()
@@ -345,7 +354,7 @@ def _wait(pid: int) -> int:
         return 0  # who reaps orphans took it for one
 
 
-def _is_running(pid: int, control: socket.socket) -> bool:
+def is_running(pid: int, control: socket.socket) -> bool:
     """Return whether the process of this number is still the one at the other end of the control pipe."""
     try:
         os.close(os.pidfd_open(pid))

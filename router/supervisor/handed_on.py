@@ -1,4 +1,4 @@
-"""What a supervisor hands on to the program that goes on in its process: JSON in a file in memory, and descriptors by their numbers.
+"""What a supervisor hands on to the program that goes on where it ends: JSON in a file in memory, and descriptors by their numbers.
 
 The other program may be older or newer, so the JSON has a version. It grows when an older program would go wrong with what a newer one
 writes, or the other way round; what only adds something does not count, since a field that is not known is ignored, and one that is

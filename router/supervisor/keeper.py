@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, required=True, help="how long to keep the last deposit")
     options = parser.parse_args(arguments)
     setproctitle.setproctitle("fastchat: keeper")
+    # What a deposit fails with ends this process, and the supervisor starts another.
     kept = _keep(socket.socket(fileno=options.control), socket.socket(fileno=options.deposits))
     if kept:
         path = keeper_endpoint(options.run_dir)
@@ -83,7 +84,7 @@ def _keep(control: socket.socket, deposits: socket.socket) -> list[int]:
                 continue
             try:
                 received = receive_deposit(deposits)
-            except (EOFError, OSError):
+            except EOFError:
                 return kept
             close_all(kept)
             kept = received

@@ -93,10 +93,10 @@ class OperatorAccess:
         self._admin.go_on()
         self._operators.go_on()
 
-    def to_state(self, keep: Keep) -> AccessState:
-        """Return what another program needs; `keep` is called with each descriptor. That of the admin port is the resources'."""
+    def to_state(self, keep: Keep, what: str | None) -> AccessState:
+        """Return what another program needs; see `OperatorSocket.to_state`. The descriptor of the admin port is the resources'."""
         assert self._dashboard is not None and self._operators is not None, "they were started"
-        return AccessState(self._operators.to_state(keep, RELOAD), self._dashboard.instance)
+        return AccessState(self._operators.to_state(keep, what), self._dashboard.instance)
 
     async def stop(self) -> None:
         """Close all that is open."""

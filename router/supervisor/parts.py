@@ -7,6 +7,7 @@ from typing import Any
 
 from core.process.descriptors import NOT_OPEN, Descriptor, Keep
 from router.admin.recorder import Recorder
+from router.operator.operations import RELOAD
 from router.supervisor.build import fastchat_version
 from router.supervisor.handed_on import HandedOn
 from router.supervisor.operator_access import OperatorAccess
@@ -59,7 +60,7 @@ class Parts:
             replaced=self.report.replaced,
             settings=self.resources.settings.as_json(),
             resources=self.resources.to_state(keep),
-            access=self.access.to_state(keep),
+            access=self.access.to_state(keep, RELOAD if keep_deposited is None else None),
             roles=[role.to_state(keep) for role in self.roles],
             last_generation=last_generation,
             announced=announced,

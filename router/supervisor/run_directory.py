@@ -63,7 +63,7 @@ class RunDirectory:
 
     @classmethod
     def taken_up(cls, state: RunDirectoryState) -> Self:
-        """Go on with the directory of another program, which this process was."""
+        """Go on with the directory of another program."""
         return cls(Path(state.path), state.lock, [*map(Path, state.created)])
 
     def restore(self) -> bool:

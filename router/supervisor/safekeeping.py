@@ -44,8 +44,8 @@ class Safekeeping:
         self._again: asyncio.TimerHandle | None = None
 
     def start(self, resources: Resources) -> None:
-        """Have a keeper from now on, if the settings want one."""
-        if resources.settings.takeover_seconds:
+        """Have a keeper from now on, if the settings want one, and there is none."""
+        if resources.settings.takeover_seconds and self._keeper is None:
             self._keeper = partial(self._start_keeper, resources)
             self.start_again()
 
@@ -128,18 +128,14 @@ class Safekeeping:
             close_all(deposit)
 
     def stop(self) -> None:
-        """Have nothing kept any more. The process ends by itself, when this one is gone or lets go of it."""
+        """Have nothing kept any more."""
         self._start = None
         for timer in (self._restart, self._update, self._again):
             if timer is not None:
                 timer.cancel()
         self._restart = self._update = self._again = None
-        if self._channel is not None:
-            try:
-                send_deposit(self._channel, [])
-            except OSError:
-                if self.child is not None:
-                    self.child.signal(signal.SIGKILL)
+        if self.child is not None:
+            self.child.signal(signal.SIGKILL)
         self._close()
 
     def _close(self) -> None:

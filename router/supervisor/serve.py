@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import sys
@@ -17,6 +18,7 @@ from core.process.control import EXIT_BOOT_FAILURE, EXIT_CONFIGURATION
 from core.process.logs import configure_logging
 from core.process.service_links import describe_ignored
 from core.process.settings import PREFIX, ConfigurationError, Settings
+from router.supervisor import preflight
 from router.supervisor.handed_on import HandedOn, NotUnderstood, read_state
 from router.supervisor.restart_policy import CannotBoot
 from router.supervisor.supervisor import Supervisor
@@ -38,8 +40,9 @@ def serve(arguments: Sequence[str]) -> int:
         ignored = describe_ignored(os.environ, PREFIX)
         if ignored is not None:
             _log.warning("%s", ignored)
+        preflight.raise_descriptor_limit()
         if (left := take_over(settings)) is not None:
-            return _run(left.parsed_settings(), left)
+            return _run(dataclasses.replace(left.parsed_settings(), log_level=settings.log_level), left)
         return _run(settings)
     except (ConfigurationError, NotUnderstood) as error:
         _log_failure(str(error), log_format)

@@ -117,9 +117,9 @@ class Supervisor:
         self.replacing: str | None = None
         #: Keeps all this for the next supervisor.
         self._safekeeping = Safekeeping(self._loop, self._deposit)
-        self._reload = Reload(self, self._replaceable, self._service_manager, self._drain.joined)
+        self._reload = Reload(self, self._replaceable, self._service_manager, self._joined)
         changed = self._safekeeping.update_now
-        self._resize = Resize(self, self._roles, self._resources, self._drain.joined, changed)
+        self._resize = Resize(self, self._roles, self._resources, self._joined, changed)
         closed = partial(self._stop_for, "the terminal was closed")
         of_this_process = state if state is not None and not state.is_deposited else None
         self._terminal = Terminal(self._loop, closed, of_this_process.terminal if of_this_process else None)
@@ -177,14 +177,11 @@ class Supervisor:
     async def _prepare(self) -> None:
         resources = self._resources
         checked = preflight.check_settings(resources.settings)
-        container = limits_of_container()
-        if container is not None:
-            _log.info(
-                "%s: workers=%d fronts=%d", container, resources.settings.workers, resources.settings.fronts
-            )
+        workers, fronts = resources.settings.workers, resources.settings.fronts
+        if (container := limits_of_container()) is not None:
+            _log.info("%s: workers=%d fronts=%d", container, workers, fronts)
         for warning in checked.warnings:
             _log.warning("%s", warning)
-        preflight.raise_descriptor_limit()
         await resources.open_ports(checked)
         await self._start_admin()
         run_directory = await resources.create_run_directory()
@@ -192,7 +189,6 @@ class Supervisor:
         environment = resources.environment_of_children()
         await resources.lock_data_directory()
         if resources.data_directory is not None:
-            workers = resources.settings.workers
             await self._file_preparation.run(resources.data_directory, workers, environment)
         self._make_starter()
         for role in self._roles:
@@ -246,7 +242,7 @@ class Supervisor:
     def _deposit(self, keep: Keep) -> bytes | None:
         """Return what another process needs to go on; None while none could."""
         # Workers that have come to rest for another number of them need this very process.
-        if self._phase() is not Phase.SERVING or self._resize.is_under_way:
+        if self._phase() not in (Phase.STARTING, Phase.SERVING) or self._resize.is_under_way:
             return None
         return self._hand_on(time.monotonic(), [], keep).to_json()
 
@@ -272,16 +268,17 @@ class Supervisor:
             self._lost(role, "an end that no supervisor saw")
         # A page of another version has to be loaded again.
         await self._start_admin(state.access.instance if state.program == fastchat_version() else None)
-        if self._announced:
-            self._safekeeping.start(self._resources)
+        self._safekeeping.start(self._resources)
         seconds = round(time.monotonic() - state.since, 3)
         if state.is_deposited:
             _log.warning("a supervisor was killed: this one goes on with its workers and fronts")
+            self.set_log_level(self._resources.settings.log_level)
+            with suppress(ConfigurationError):  # the keys stay those that the workers have
+                self.reread_keys()
         else:
             _log.info("the supervisor is a new program", extra=fields(pid=os.getpid(), seconds=seconds))
-        supervisor = {"process": SUPERVISOR, "pid": os.getpid(), "seconds": seconds}
-        answer, reloaded = self._operations().answer, [*state.reloaded, supervisor]
-        self._access.take_up_operators(run_directory, answer, state.access, reloaded)
+        reloaded = [*state.reloaded, {"process": SUPERVISOR, "pid": os.getpid(), "seconds": seconds}]
+        self._access.take_up_operators(run_directory, self._operations().answer, state.access, reloaded)
         self._announce_when_connected(time.monotonic() + _BUS_PATIENCE)
 
     # -- Children --
@@ -294,7 +291,8 @@ class Supervisor:
             role.child = self.starter.start(role, partial(self._ready, role), self.on_exit(role))
         except OSError as error:
             self._recover(role, f"the system error {error.strerror!r}")
-        self._safekeeping.update()
+        # At once: a worker that is not in the deposit must not come as far as its files beside the next supervisor's.
+        self._safekeeping.update_now()
 
     def on_exit(self, role: Role) -> Callable[[Child], None]:
         """See ``router.supervisor.reload.Host``, as the three below."""
@@ -328,13 +326,16 @@ class Supervisor:
 
     def _ready(self, role: Role, child: Child) -> None:
         role.policy.ready(time.monotonic())
-        self._drain.joined(child)
-        self._safekeeping.update()
+        self._joined(child)
         if self._announced:
             _log.info("%s is back", role.name, extra=fields(pid=child.pid))
             self._recorder.back(role)
         else:
             self._announce_when_connected(time.monotonic() + _BUS_PATIENCE)
+
+    def _joined(self, child: Child) -> None:
+        self._drain.joined(child)
+        self._safekeeping.update()
 
     def _announce_when_connected(self, until: float) -> None:
         """Tell the operator that the server is ready when all are, and have heard each other; if that takes too long, when all are."""
@@ -489,8 +490,7 @@ class Supervisor:
 
     def _problems(self) -> list[str]:
         """Return what is wrong with what the processes share, a sentence each."""
-        problem = self._access.problem
-        return [problem] if problem is not None else []
+        return [problem] if (problem := self._access.problem) is not None else []
 
     def _phase(self) -> Phase:
         if self._end.done():

@@ -7,9 +7,13 @@ server with the same settings goes on with the processes. One with others lets t
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import logging
 import os
+import select
+import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +23,7 @@ from core.events import fields
 from core.process.data_directory import read_lock
 from core.process.layout import LOCK_NAME
 from core.process.settings import Settings
+from router.supervisor.children import is_running
 from router.supervisor.deposit import END, TAKEN, close_all, keeper_endpoint, receive_deposit
 from router.supervisor.handed_on import HandedOn, NotUnderstood, read_state
 from router.supervisor.keeper import is_own_user
@@ -26,21 +31,59 @@ from router.supervisor.run_directory import base_directory, run_directories
 
 _log = logging.getLogger("fastchat.supervisor")
 
-#: Seconds that a keeper has for giving what it keeps.
-_PATIENCE: Final = 10.0
+#: Seconds that a keeper has for giving what it keeps; more than it waits for another one.
+_PATIENCE: Final = 15.0
+#: Seconds in which processes end that nobody goes on with; then they are killed.
+_END_PATIENCE: Final = 2.0
+#: Seconds between two looks, and how much longer it may take than it should.
+_RETRY: Final = 0.1
+_MARGIN: Final = 3.0
 #: What may differ: it can be changed while the server runs, or it is of the machine.
 _CHANGEABLE: Final = frozenset({"log_level", "run_dir"})
 
 
 def take_over(settings: Settings) -> HandedOn | None:
-    """Return the state of a supervisor of these settings that was killed, whose processes are this one's now; None if there is none."""
-    for directory in dict.fromkeys(_places(settings)):
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as keeper:
-            keeper.settimeout(_PATIENCE)
-            keeper.connect(keeper_endpoint(str(directory)))
-            if is_own_user(keeper) and (state := _receive(keeper, settings)) is not None:
-                return state
-    return None
+    """Return the state of a supervisor of these settings that was killed, whose processes are this one's now; None if there is none.
+
+    Blocks while the processes of a killed supervisor have the data directory and can't be found, until they end by themselves.
+    """
+    deadline = time.monotonic() + settings.takeover_seconds + _MARGIN
+    is_told = False
+    while True:
+        for directory in dict.fromkeys(_places(settings)):
+            with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as keeper:
+                keeper.settimeout(_PATIENCE)
+                keeper.connect(keeper_endpoint(str(directory)))
+                if is_own_user(keeper) and (state := _receive(keeper, settings)) is not None:
+                    return state
+        if not _is_left_locked(settings) or time.monotonic() > deadline:
+            return None
+        if not is_told:
+            _log.warning(
+                "a supervisor was killed, and its processes have the data directory: waiting for them"
+            )
+            is_told = True
+        time.sleep(_RETRY)
+
+
+def _is_left_locked(settings: Settings) -> bool:
+    """Return whether others have the lock on the data directory than the process that took it, which has ended."""
+    if settings.store != "sqlite":
+        return False
+    try:
+        with open(settings.data_dir / LOCK_NAME, "rb") as lock:
+            holder = read_lock(lock.fileno())[0]
+            if holder is None:
+                return False
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.kill(holder, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _places(settings: Settings) -> Iterator[Path]:
@@ -61,7 +104,7 @@ def _places(settings: Settings) -> Iterator[Path]:
 def _receive(keeper: socket.socket, settings: Settings) -> HandedOn | None:
     """Get what is kept, and say what becomes of it. Raises OSError."""
     received: list[int] = []
-    why = ""
+    state = None
     try:
         received = receive_deposit(keeper)
         state = read_state(received[0], received[1:])
@@ -74,13 +117,38 @@ def _receive(keeper: socket.socket, settings: Settings) -> HandedOn | None:
         return None
     except NotUnderstood as problem:
         why = str(problem)
-    close_all(received)
-    keeper.send(END)
     _log.warning(
         "a supervisor was killed, and its processes end now: this server can't go on with them",
         extra=fields(reason=why),
     )
+    left = [] if state is None else _processes(state)
+    close_all(received[1:])
+    keeper.send(END)
+    _see_them_end(left)
     return None
+
+
+def _processes(state: HandedOn) -> list[int]:
+    """Return a pidfd of each process of workers and fronts that runs."""
+    found = []
+    for child in (
+        each for role in state.roles for each in (role.child, role.predecessor) if each is not None
+    ):
+        with socket.socket(fileno=os.dup(child.control)) as control:
+            if is_running(child.pid, control):
+                found.append(os.pidfd_open(child.pid))
+    return found
+
+
+def _see_them_end(pidfds: list[int]) -> None:
+    """Wait for processes that end by themselves, and kill those that hang; close the descriptors."""
+    deadline = time.monotonic() + _END_PATIENCE
+    for pidfd in pidfds:
+        if not select.select([pidfd], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            select.select([pidfd], [], [], _END_PATIENCE)
+        os.close(pidfd)
 
 
 def differences(wanted: Settings, given: Settings) -> list[str]:
