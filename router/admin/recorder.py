@@ -38,14 +38,20 @@ class Recorder:
         self._usage = usage
         self._timer: asyncio.TimerHandle | None = None
         self.samples = Samples(workers, len(roles) - workers, self._started_at)
+        #: What was written down last, and when.
+        self._state: tuple[float, RecorderState | None] = (0.0, None)
 
     def start(self) -> None:
         """Begin to look."""
         self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self._sample)
 
-    def to_state(self) -> RecorderState:
-        """Return what `take_up` needs."""
-        return RecorderState(self._started_at, self.samples.to_state())
+    def to_state(self, max_age: float = 0.0) -> RecorderState:
+        """Return what `take_up` needs. It may be as it was so many seconds ago: an hour of samples takes some 20 ms to write down."""
+        written, state = self._state
+        if state is None or time.monotonic() - written >= max_age:
+            state = RecorderState(self._started_at, self.samples.to_state())
+            self._state = time.monotonic(), state
+        return state
 
     def take_up(self, state: RecorderState, how: str) -> None:
         """Go on with the history of another program; `how` says for people what has happened."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Final
 
 from core.process.descriptors import NOT_OPEN, Descriptor, Keep
 from router.admin.recorder import Recorder
@@ -18,6 +18,9 @@ from router.supervisor.resources import Resources
 from router.supervisor.roles import Role
 from router.supervisor.service_manager import ServiceManager
 from router.supervisor.terminal import Terminal
+
+#: Seconds that the history of the dashboard may lack when another process goes on.
+_HISTORY_AGE: Final = 25.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Parts:
             announced=announced,
             notified=self.service_manager.to_state(),
             terminal=NOT_OPEN if terminal == NOT_OPEN else keep(terminal),
-            recorder=self.recorder.to_state(),
+            recorder=self.recorder.to_state(0.0 if keep_deposited is None else _HISTORY_AGE),
             started=self.usage.to_state(),
             problems=self.problem_log.to_state(),
             descriptors=descriptors,
