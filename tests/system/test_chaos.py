@@ -100,7 +100,18 @@ class Havoc:
         self._outputs: list[str] = []
         #: How many workers the server has been started with, or changed to.
         self.workers = WORKERS
-        self.server = Server(directory, workers=WORKERS, fronts=FRONTS, host="127.0.0.1")
+        self.server = self._make(port=0)
+
+    def _make(self, port: int) -> Server:
+        """A server that goes whole when its supervisor is killed; ``test_takeover.py`` is about one that does not."""
+        return Server(
+            self._directory,
+            workers=self.workers,
+            fronts=FRONTS,
+            host="127.0.0.1",
+            port=port,
+            takeover_seconds=0,
+        )
 
     def send_signal(self, number: signal.Signals, kind: str) -> int:
         """Send it to one process of this kind, as soon as there is one; its process number."""
@@ -227,9 +238,7 @@ class Havoc:
         )
         self.server.kill()  # what is left is make
         self._outputs.append(self.server.output())
-        self.server = Server(
-            self._directory, workers=self.workers, fronts=FRONTS, host="127.0.0.1", port=self.server.port
-        )
+        self.server = self._make(port=self.server.port)
         self.server.start()
         self._ledger.remark("the server is ready again")
 
