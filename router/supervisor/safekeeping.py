@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -44,8 +45,11 @@ class Safekeeping:
         self._again: asyncio.TimerHandle | None = None
 
     def start(self, resources: Resources) -> None:
-        """Have a keeper from now on, if the settings want one, and there is none."""
-        if resources.settings.takeover_seconds and self._keeper is None:
+        """Have a keeper from now on, if the settings want one, and there is none.
+
+        With process 1, as in a container, the kernel ends all others.
+        """
+        if resources.settings.takeover_seconds and self._keeper is None and os.getpid() != 1:
             self._keeper = partial(self._start_keeper, resources)
             self.start_again()
 
