@@ -1,8 +1,8 @@
 """A small world for testing the core: shards with recording ports, bytes in and frames out, and a clock that the test moves.
 
 `World` runs any number of shards in one process. Everything that they do to the outside is recorded or, for the bus, carried in the same
-order that the real one keeps. `Device` is one client's connection: what it says goes through JSON like the real thing. `Pair` is the
-usual cast, two users on one shard or on two.
+order that the real one keeps. `Device` is one client's connection: what it says goes through JSON like the real thing. The usual cast is
+in ``tests/core/pair.py``.
 
 `World.settle` lets everything happen that follows from what was said. A test that wants to look between two steps says things with
 ``settle=False`` and uses `World.turn` and `World.carry`, or stops a store (`RecordingStore.slow`) or a way (`World.stalled`).
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import random
 import uuid
 from collections import deque
@@ -29,7 +28,6 @@ from core.chat.succession import SHARD, divide, export, gather, resume, unfinish
 from core.placement import Placement
 from core.process.settings import Settings
 from core.wire.frames import FrameError
-from core.wire.protocol import CONFIRM_PING_INTERVAL
 from tests.core.recording_store import RecordingStore
 
 #: Where the clock of every world starts, in monotonic seconds and as time of day.
@@ -476,43 +474,6 @@ class World:
         """Kill a worker, and start a new process in its place."""
         self.kill(index, lost)
         self.boot(index)
-
-
-class Pair:
-    """Ann on worker 0, Bob on the same one or (`far`) on worker 1, and Cat, who stands for everybody else, on worker 1."""
-
-    def __init__(self, far: bool, **settings: Any) -> None:
-        self.far = far
-        self.world = World(2, **settings)
-        self.ann = self.world.user_on(0)
-        self.bob = self.world.user_on(1 if far else 0)
-        self.cat = self.world.user_on(1)
-
-    def online(self, *users: str) -> list[Device]:
-        """A device for each of these users that has said HELLO, and has read what came."""
-        devices = [self.come(user) for user in users]
-        for device in devices:
-            device.take()
-        return devices
-
-    def come(self, user: str, *capabilities: str, **hello: Any) -> Device:
-        """A new device that has said HELLO with these capabilities, and has read nothing yet."""
-        names = {self.ann: "Ann Lee", self.bob: "Bob Ray", self.cat: "Cat Poe"}
-        if capabilities:
-            hello["capabilities"] = list(capabilities)
-        return self.world.device(user).hello(names[user], **hello)
-
-    def chatting(self, *capabilities: str) -> list[Device]:
-        """A device of Ann's and one of Bob's; Ann has opened a chat with Bob, both have read that, and the server knows it."""
-        ann, bob = self.come(self.ann, *capabilities), self.come(self.bob, *capabilities)
-        ann.open_chat(self.bob)
-        for device in (ann, bob):
-            # It is asked whether it has read that, as if time had passed.
-            self.world.shard_of(device.user_id).delivery.tick(self.world.now + CONFIRM_PING_INTERVAL)
-            device.answer_those_that_came()
-            device.session.confirm_asked_at = -math.inf  # that is long ago
-            device.take()
-        return [ann, bob]
 
 
 def payload_of(frame: bytes) -> bytes:

@@ -24,8 +24,9 @@ from core.wire.protocol import CAPABILITIES, ErrorCode, MessageType
 from core.wire.validation import Hello, Validator
 from scripts import protocol_reference
 from tests.core.chat.test_expiry import NOON, Dial, come, token
+from tests.core.pair import Pair
 from tests.core.token_forge import SECRET, forge, private_key
-from tests.core.world import TIMESTAMP, Device, Pair, World, payload_of
+from tests.core.world import TIMESTAMP, Device, World, payload_of
 from tests.examples import examples
 from tests.protocol_schema import is_message, problem, strange
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from core.wire.protocol import CONFIRM_PING_INTERVAL, PRESENCE_GRACE, REPLAY_WINDOW_BYTES
-from tests.core.world import Device, Pair, World
+from tests.core.pair import Pair
+from tests.core.world import Device, World
 
 #: More chats than fit into 64 KiB.
 MANY = 400

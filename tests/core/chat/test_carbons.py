@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from core.wire.protocol import CONFIRM_TIMEOUT
-from tests.core.world import TIMESTAMP, Device, Pair
+from tests.core.pair import Pair
+from tests.core.world import TIMESTAMP, Device
 
 ONE = "first-id"
 

@@ -7,7 +7,8 @@ import uuid
 import pytest
 
 from core.chat.chat import Chat, chat_id
-from tests.core.world import Pair, World
+from tests.core.pair import Pair
+from tests.core.world import World
 
 
 def test_d7_opening_a_chat_tells_all_devices_of_both(pair: Pair) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.chat.command_queue import EVERYTHING, CommandQueue
-from tests.core.world import Pair
+from tests.core.pair import Pair
 
 _PEERS = ["ann", "bob", "cat"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core.wire.protocol import CONFIRM_TIMEOUT
-from tests.core.world import Pair
+from tests.core.pair import Pair
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 
 from core.chat.pace import BURST, REFUSALS_PER_MINUTE
 from core.chat.ratelimit import TokenBucket
-from tests.core.world import Device, Pair
+from tests.core.pair import Pair
+from tests.core.world import Device
 
 Say = Callable[[Device, str, int], object]
 

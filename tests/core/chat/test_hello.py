@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from core.wire.protocol import CONFIRM_TIMEOUT, UNLOAD_AFTER
-from tests.core.world import Device, Pair
+from tests.core.pair import Pair
+from tests.core.world import Device
 
 ONE, TWO = "first-id", "second-id"
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from core.wire.protocol import HISTORY_DEFAULT, HISTORY_MAX, HISTORY_MAX_BYTES
 from core.wire.timestamps import format_timestamp
-from tests.core.world import Device, Pair, payload_of
+from tests.core.pair import Pair
+from tests.core.world import Device, payload_of
 
 #: When the clock of a world starts, in seconds since 1970.
 NOON: Final = 1_704_110_400

@@ -6,7 +6,7 @@ import pytest
 
 from core.wire.protocol import CONFIRM_TIMEOUT
 from tests.core.chat.test_history import page, talk
-from tests.core.world import Pair
+from tests.core.pair import Pair
 
 
 def idle(pair: Pair) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core.wire.protocol import FORGET_AFTER, UNLOAD_AFTER, UNLOAD_CHATLESS_AFTER
-from tests.core.world import Pair
+from tests.core.pair import Pair
 
 
 def in_memory(pair: Pair, user_id: str) -> bool:

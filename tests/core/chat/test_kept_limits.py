@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from core.chat.kept_limits import Moment, ages_of, decode, encode, merge, times_of
 from core.chat.ratelimit import SlidingWindow
 from core.wire.protocol import RATE_WINDOW, UNLOAD_CHATLESS_AFTER
-from tests.core.world import Pair
+from tests.core.pair import Pair
 
 BOOT = "7d1c0a52-0000-4000-8000-000000000001"
 STOPPED = Moment(BOOT, 1000.0, 1_700_000_000.0)

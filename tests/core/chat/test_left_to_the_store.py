@@ -7,7 +7,7 @@ import pytest
 from core.chat import mailbox
 from core.wire.protocol import UNCOMMITTED_MAX, UNLOAD_AFTER
 from tests.core.chat.test_replay import Trickle
-from tests.core.world import Pair
+from tests.core.pair import Pair
 
 ONE, TWO = "first-id", "second-id"
 

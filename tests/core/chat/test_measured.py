@@ -8,7 +8,8 @@ import pytest
 
 from core.measures import BUS, LOCAL, SECONDS, Histogram, quantile, series, split_series
 from core.process.metrics import METRICS, Source
-from tests.core.world import Pair, World
+from tests.core.pair import Pair
+from tests.core.world import World
 
 
 def total(world: World, name: str, **labels: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.core.world import Pair
+from tests.core.pair import Pair
 
 LIMIT = 60
 

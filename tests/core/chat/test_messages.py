@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from core.chat.user import Message
-from tests.core.world import TIMESTAMP, Pair
+from tests.core.pair import Pair
+from tests.core.world import TIMESTAMP
 
 ONE, TWO = "first-id", "second-id"
 

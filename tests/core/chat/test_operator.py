@@ -13,7 +13,8 @@ from core.placement import slot_of
 from core.process.control import ANSWER, PACKET_MAX_BYTES, encode_control
 from core.wire.codec import to_json
 from core.wire.protocol import CAPABILITIES, DEVICES_MAX, MESSAGE_MAX_BYTES, NAME_MAX, UNLOAD_AFTER, CloseCode
-from tests.core.world import Pair, World
+from tests.core.pair import Pair
+from tests.core.world import World
 
 
 def ask(world: World, what: str, user: str) -> dict[str, Any]:

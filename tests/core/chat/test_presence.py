@@ -12,7 +12,8 @@ from core.wire.protocol import (
     PRESENCE_EVERYONE_MAX,
     PRESENCE_GRACE,
 )
-from tests.core.world import Device, Pair, World
+from tests.core.pair import Pair
+from tests.core.world import Device, World
 
 
 def seen(device: Device) -> dict[str, str]:

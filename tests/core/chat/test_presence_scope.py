@@ -15,7 +15,8 @@ from core.wire.protocol import (
     PRESENCE_INTERVAL,
     PRESENCE_SHED_BYTES,
 )
-from tests.core.world import Device, Pair, World
+from tests.core.pair import Pair
+from tests.core.world import Device, World
 
 
 def crowd(world: World, size: int) -> list[Device]:

@@ -6,7 +6,8 @@ import pytest
 
 from core.chat import mailbox
 from core.wire.protocol import IMPLICIT_ACK_DELAY
-from tests.core.world import Device, Pair
+from tests.core.pair import Pair
+from tests.core.world import Device
 
 ONE, TWO = "first-id", "second-id"
 

@@ -7,7 +7,7 @@ import pytest
 from core.chat import mailbox
 from core.wire.protocol import IMPLICIT_ACK_DELAY
 from tests.core.chat.test_receipts import ONE, TWO, chatting
-from tests.core.world import Pair
+from tests.core.pair import Pair
 
 # -- Durable first --
 

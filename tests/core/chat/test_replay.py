@@ -6,7 +6,8 @@ import pytest
 
 from core.chat import mailbox
 from core.wire.protocol import REPLAY_WINDOW_BYTES
-from tests.core.world import Device, Pair
+from tests.core.pair import Pair
+from tests.core.world import Device
 
 
 class Trickle(Device):

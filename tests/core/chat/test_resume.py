@@ -6,7 +6,8 @@ import pytest
 
 from core.chat import mailbox
 from tests.core.chat.test_replay import Trickle
-from tests.core.world import Device, Pair
+from tests.core.pair import Pair
+from tests.core.world import Device
 
 
 def resuming(pair: Pair, cursor: str | None = None) -> Device:

@@ -8,8 +8,8 @@ from core.chat import mailbox
 from core.wire.protocol import REPLAY_WINDOW_BYTES
 from tests.core.chat.test_replay import Trickle
 from tests.core.chat.test_resume import came, numbers, resuming, write
+from tests.core.pair import Pair
 from tests.core.recording_store import PAGE
-from tests.core.world import Pair
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.wire.protocol import UNCOMMITTED_MAX, CloseCode
-from tests.core.world import TIMESTAMP, Device, Pair, World
+from tests.core.pair import Pair
+from tests.core.world import TIMESTAMP, Device, World
 
 COMMANDS = World(1).shards[0].commands
 

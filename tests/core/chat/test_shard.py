@@ -9,7 +9,8 @@ import pytest
 from core.chat.envelope import RecordKind, pack_envelope, pack_record
 from core.chat.user import User
 from core.wire.protocol import DEVICE_SILENT, DEVICES_MAX, FORGET_AFTER, UNLOAD_AFTER
-from tests.core.world import Device, Pair, World
+from tests.core.pair import Pair
+from tests.core.world import Device, World
 
 DAY = FORGET_AFTER
 

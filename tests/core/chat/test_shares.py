@@ -10,8 +10,9 @@ import pytest
 
 from core.chat.chat import Chat
 from core.chat.shares import Shares, sender_share, strangers_share
+from tests.core.pair import Pair
 from tests.core.recording_store import PAGE
-from tests.core.world import Device, Pair
+from tests.core.world import Device
 
 #: So a sender may have 2, strangers 10.
 MAX = 20

@@ -12,7 +12,8 @@ from core.wire.protocol import (
     TYPING_SHED_BYTES,
     Capability,
 )
-from tests.core.world import Device, Pair, World
+from tests.core.pair import Pair
+from tests.core.world import Device, World
 
 
 def slow(pair: Pair, waiting: int) -> list[Device]:

@@ -6,7 +6,7 @@ import pytest
 
 from core.chat.stalls import Stalls, later
 from core.wire.protocol import CONFIRM_TIMEOUT, IMPLICIT_ACK_DELAY, PRESENCE_GRACE, TYPING_EXPIRY
-from tests.core.world import Pair
+from tests.core.pair import Pair
 
 #: How long a server may be suspended; each is longer than every time that is judged here, or than most.
 STALLS = [13.0, 20.0, 45.0, 3600.0]

@@ -13,7 +13,8 @@ import pytest
 from core.chat.mailbox import CACHE_MAX
 from core.chat.succession import FORMAT, gather, resume, unfinished
 from core.wire.protocol import CONTENT_MAX, HELLO_DEADLINE, PRESENCE_GRACE, CloseCode
-from tests.core.world import Device, Pair, Taken, World
+from tests.core.pair import Pair
+from tests.core.world import Device, Taken, World
 
 #: Records of format 1 as they were when it was made.
 _EXAMPLE: Final = Path(__file__).with_name("succession_format_1.json")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from core.wire.protocol import TYPING_EXPIRY
-from tests.core.world import Device, Pair
+from tests.core.pair import Pair
+from tests.core.world import Device
 
 
 def with_cat(pair: Pair) -> list[Device]:
