@@ -10,7 +10,6 @@ the front then takes everything back that was not adopted, and tries again.
 
 from __future__ import annotations
 
-import array
 import asyncio
 import logging
 import os
@@ -21,6 +20,7 @@ from typing import Final
 
 from core.events import fields
 from core.process.handover import TICKET_MAX_BYTES, Ticket, decode_ticket, encode_adopted
+from core.process.unix_sockets import descriptors_in
 
 _log = logging.getLogger("fastchat.worker")
 
@@ -130,7 +130,7 @@ class HandoverListener:
             if not data:
                 gone = True
                 break
-            descriptors = _descriptors(ancillary)
+            descriptors = descriptors_in(ancillary)
             if flags & socket.MSG_CTRUNC or len(descriptors) != 1:
                 self.truncated += 1
                 _log.error(
@@ -182,11 +182,3 @@ def _open_listener(path: str) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
-    numbers = array.array("i")
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
-    return numbers.tolist()

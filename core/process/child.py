@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import select
 import signal
 import socket
 import threading
@@ -36,6 +35,7 @@ from core.process.control import (
 )
 from core.process.logs import configure_logging, set_log_level
 from core.process.settings import ConfigurationError, Settings
+from core.process.unix_sockets import is_hung_up
 
 #: op -> what a child does about it, given the whole message.
 Handlers = Mapping[str, Callable[[dict[str, Any]], object]]
@@ -54,9 +54,7 @@ class ControlPipe:
 
     def end_if_alone(self) -> None:
         """End the process if nobody has the other end of the pipe any more, which `listen` would notice only later."""
-        poll = select.poll()
-        poll.register(self._socket, 0)
-        if poll.poll(0):  # a hang-up is told also to who asks for nothing
+        if is_hung_up(self._socket):
             os._exit(EXIT_CONFIGURATION)
 
     def send(self, op: str, **values: Any) -> None:

@@ -112,13 +112,6 @@ class Settings:
         ge=1,
         le=10_000_000,
     )
-    takeover_seconds: float = _setting(
-        30.0,
-        "Seconds for which workers and fronts serve on after the supervisor was killed. A server that is started within that time with"
-        " equal settings goes on with them, and no connection is closed. 0 ends them at once.",
-        ge=0,
-        le=3600,
-    )
     worker_memory_mib: int = _setting(
         0,
         "Memory in MiB that a worker may use; beyond it the worker refuses new connections with close code 1013 until memory is"
@@ -265,6 +258,13 @@ class Settings:
         0.0,
         "Seconds over which SIGTERM spreads the closes of the client connections (close code 1012), for a server with others beside it."
         " The server accepts no connections meanwhile and then stops. 0: SIGTERM stops the server at once (close code 1001).",
+        ge=0,
+        le=3600,
+    )
+    takeover_seconds: float = _setting(
+        30.0,
+        "Seconds for which workers and fronts serve on after the supervisor was killed. A server that is started within that time with"
+        " equal settings goes on with them, and no connection is closed. 0 ends them at once.",
         ge=0,
         le=3600,
     )

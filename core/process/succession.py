@@ -28,6 +28,8 @@ from enum import IntEnum
 from errno import ETOOMANYREFS
 from typing import Final, NamedTuple
 
+from core.process.unix_sockets import descriptors_in
+
 #: The counter of connections that could not be taken over; it goes on in the successor.
 NOT_MOVED: Final = "not_moved_total"
 
@@ -103,11 +105,7 @@ class PacketReader:
         Raises OSError, also for the end of the stream, and ValueError for what is no packet.
         """
         data, ancillary, flags, _ = self._channel.recvmsg(_READ_BYTES, _ANCILLARY_BYTES)
-        for level, kind, rights in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                came = array("i")
-                came.frombytes(rights[: len(rights) - len(rights) % came.itemsize])
-                self._descriptors.extend(came)
+        self._descriptors.extend(descriptors_in(ancillary))
         if not data:
             raise ConnectionResetError("the other process is gone")
         if flags & socket.MSG_CTRUNC:

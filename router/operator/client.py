@@ -12,7 +12,6 @@ import errno
 import http.client
 import os
 import socket
-import struct
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,6 +21,7 @@ from urllib.parse import urlsplit
 
 from core.process.service_links import setting_variables
 from core.process.settings import FIELDS, PREFIX
+from core.process.unix_sockets import peer_uid
 from core.wire.codec import from_json, to_json
 from router.operator.operations import STATUS
 from router.supervisor.run_directory import default_parent, operator_sockets
@@ -38,7 +38,6 @@ _ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
 _EXPECTED: Final = ("status", "version", "pid", "settings", "processes")
 #: Addresses on which a server listens for everybody, and to which nobody can connect.
 _EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - nothing listens here
-_CREDENTIALS: Final = struct.Struct("iII")
 
 
 class Unreachable(Exception):
@@ -167,10 +166,7 @@ def _ask(path: Path, request: Mapping[str, str | float], patience: float = _PATI
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.settimeout(patience)
             _connect(client, path)
-            _, uid, _ = _CREDENTIALS.unpack(
-                client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            )
-            if os.geteuid() not in (0, uid):
+            if os.geteuid() not in (0, peer_uid(client)):
                 raise PermissionError
             client.sendall(to_json(request) + b"\n")
             while not answer.endswith(b"\n") and len(answer) < _ANSWER_MAX_BYTES:

@@ -16,13 +16,13 @@ import asyncio
 import logging
 import os
 import socket
-import struct
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from core.process.descriptors import Descriptor, Keep
+from core.process.unix_sockets import peer_uid
 from core.wire.codec import from_json, to_json
 from router.accepting import Accepting
 
@@ -37,8 +37,6 @@ REQUEST_PATIENCE: Final = 30.0
 READ_PATIENCE: Final = 5.0
 #: Connections that wait to be accepted; a unix socket refuses more at once.
 _BACKLOG: Final = 128
-#: ``struct ucred``: process, user and group.
-_CREDENTIALS: Final = struct.Struct("iII")
 
 
 class OperatorsState(NamedTuple):
@@ -162,7 +160,7 @@ class OperatorSocket:
 
     async def _serve(self, connection: socket.socket, answer: dict[str, Any] | None) -> None:
         """Answer requests; `answer` is that to a request that was read before, if there is one."""
-        uid = _peer_uid(connection)
+        uid = peer_uid(connection)
         reader, writer = await asyncio.open_unix_connection(sock=connection, limit=REQUEST_MAX_BYTES)
         try:
             with suppress(ConnectionError, TimeoutError):
@@ -220,10 +218,3 @@ class OperatorSocket:
         writer.write(to_json(answer) + b"\n")
         async with asyncio.timeout(self._read_patience):
             await writer.drain()
-
-
-def _peer_uid(connection: socket.socket) -> int:
-    """Return the user who connected."""
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _, uid, _ = _CREDENTIALS.unpack(credentials)
-    return int(uid)

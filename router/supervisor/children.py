@@ -10,7 +10,6 @@ import asyncio
 import dataclasses
 import logging
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -39,6 +38,7 @@ from core.process.control import (
     encode_control,
 )
 from core.process.descriptors import Descriptor, Keep
+from core.process.unix_sockets import is_hung_up
 
 _log = logging.getLogger("fastchat.supervisor")
 
@@ -77,7 +77,6 @@ class ChildState:
     beats: int
     hung: str | None
     unsent: list[str]
-    is_parent: bool = True
 
 
 class Child:
@@ -107,19 +106,13 @@ class Child:
 
     @classmethod
     def taken_up(
-        cls,
-        name: str,
-        state: ChildState,
-        on_ready: Callable[[Child], None],
-        on_exit: Callable[[Child], None],
-        is_parent: bool = True,
+        cls, name: str, state: ChildState, on_ready: Callable[[Child], None], on_exit: Callable[[Child], None]
     ) -> Self:
-        """Go on with a process that another program has started.
+        """Go on with a process that another program has started, which has become this one, or was killed.
 
-        That program has become this one, or it was killed: then this process `is_parent` of none of those that it had started. Raises
-        ProcessLookupError when such a process has ended: only its parent could tell how.
+        Raises ProcessLookupError when the process has ended and is not this one's child: only its parent could tell how.
         """
-        is_parent = is_parent and state.is_parent
+        is_parent = _is_child(state.pid)
         control = socket.socket(fileno=state.control)
         if not is_parent and not is_running(state.pid, control):
             control.close()
@@ -154,7 +147,6 @@ class Child:
             self.beats,
             self.hung,
             [packet.decode() for packet in self._unsent],
-            self._is_parent,
         )
 
     def _begin(
@@ -360,9 +352,16 @@ def is_running(pid: int, control: socket.socket) -> bool:
         os.close(os.pidfd_open(pid))
     except ProcessLookupError:
         return False
-    poll = select.poll()
-    poll.register(control, 0)
-    return not poll.poll(0)  # a hang-up is told also to who asks for nothing
+    return not is_hung_up(control)
+
+
+def _is_child(pid: int) -> bool:
+    """Return whether this process is the parent of that one, which may have ended."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _start(command: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int]) -> int:

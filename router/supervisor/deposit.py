@@ -1,27 +1,29 @@
 """How open files get to the keeper (``router.supervisor.keeper``) and from there to the next supervisor: over SEQPACKET sockets.
 
-A deposit is one packet or several. Each has one byte, which says whether more follow, and at most `_PER_PACKET` descriptors (SCM_RIGHTS).
+A deposit is one packet or several. Each has one byte, which says whether more follow, and as many descriptors as
+the kernel takes with one message (SCM_RIGHTS).
 The first descriptor of all is that of the state, the others are those that stand in the state, in the order of their numbers there.
 """
 
 from __future__ import annotations
 
-import array
 import os
 import socket
+import struct
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Final
+
+from core.process.succession import DESCRIPTORS_MAX
+from core.process.unix_sockets import descriptors_in
 
 #: What the next supervisor answers: the processes are its own now, or they are to end.
 TAKEN: Final = b"T"
 END: Final = b"E"
 
-#: The kernel takes 253 with one message (SCM_MAX_FD).
-_PER_PACKET: Final = 200
 _MORE: Final = b"\1"
 _LAST: Final = b"\0"
-_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_PER_PACKET * array.array("i").itemsize)
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(DESCRIPTORS_MAX * struct.calcsize("i"))
 
 
 def keeper_endpoint(run_dir: str) -> str:
@@ -31,7 +33,7 @@ def keeper_endpoint(run_dir: str) -> str:
 
 def send_deposit(channel: socket.socket, descriptors: Sequence[int]) -> None:
     """Send a deposit, which may be empty. Raises OSError when the other side does not take it, or is gone."""
-    first, rest = descriptors[:_PER_PACKET], descriptors[_PER_PACKET:]
+    first, rest = descriptors[:DESCRIPTORS_MAX], descriptors[DESCRIPTORS_MAX:]
     socket.send_fds(channel, [_MORE if rest else _LAST], first)
     if rest:
         send_deposit(channel, rest)
@@ -43,9 +45,7 @@ def receive_deposit(channel: socket.socket) -> list[int]:
     try:
         while True:
             data, ancillary, flags, _ = channel.recvmsg(1, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
-            for _, kind, rights in ancillary:
-                if kind == socket.SCM_RIGHTS:
-                    received += array.array("i", rights)
+            received += descriptors_in(ancillary)
             if not data:
                 raise EOFError("the other side is gone")
             if flags & socket.MSG_CTRUNC:

@@ -58,8 +58,8 @@ class HandedOn:
     recorder: RecorderState
     started: list[StartedState]
     problems: list[KnownState]
-    #: All of the above.
-    descriptors: list[Descriptor]
+    #: The files of all of the above, by their numbers in the process that wrote this.
+    descriptors: list[int]
     #: Whether it was deposited for the next supervisor, by one that serves on (``router.supervisor.safekeeping``).
     is_deposited: bool = False
 

@@ -19,7 +19,6 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 import time
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from typing import Final
 
 import setproctitle
 
+from core.process.unix_sockets import peer_uid
 from router.supervisor.deposit import (
     END,
     TAKEN,
@@ -41,8 +41,6 @@ from router.supervisor.deposit import (
 _PATIENCE: Final = 10.0
 #: What the supervisor sends to all its children, and this one does not want to know.
 _CONTROL_BYTES: Final = 64 * 1024
-#: ``struct ucred``: process, user and group.
-_CREDENTIALS: Final = struct.Struct("iII")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -109,18 +107,11 @@ def _hand_out(kept: list[int], path: str, until: float) -> None:
 
 def _hand_to(channel: socket.socket, kept: list[int]) -> bool:
     """Give what is kept to who has connected; whether nothing is to be kept any more. Raises OSError."""
-    if not is_own_user(channel):
+    if peer_uid(channel) != os.geteuid():
         return False
     channel.settimeout(_PATIENCE)
     send_deposit(channel, kept)
     return channel.recv(1) in (TAKEN, END)
-
-
-def is_own_user(channel: socket.socket) -> bool:
-    """Return whether the process at the other end is of this user."""
-    credentials = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    user: int = _CREDENTIALS.unpack(credentials)[1]
-    return user == os.geteuid()
 
 
 if __name__ == "__main__":

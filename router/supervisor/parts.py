@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Final
 
-from core.process.descriptors import NOT_OPEN, Descriptor, Keep
+from core.process.descriptors import NOT_OPEN, Descriptor
 from router.admin.recorder import Recorder
 from router.operator.operations import RELOAD
 from router.supervisor.build import fastchat_version
@@ -43,18 +43,20 @@ class Parts:
         reloaded: list[dict[str, Any]],
         last_generation: int,
         announced: bool,
-        keep_deposited: Keep | None = None,
+        is_deposited: bool,
     ) -> HandedOn:
-        """Return everything that is to go on in this process; or, with `keep_deposited`, in another one, should this one be killed."""
-        descriptors: list[Descriptor] = []
+        """Return everything that is to go on in this process; or, if it `is_deposited`, in another one, should this one be killed.
+
+        In that one the descriptors have other numbers, so that their places among all of them stand in the state.
+        """
+        descriptors: list[int] = []
 
         def keep(descriptor: int) -> Descriptor:
-            kept = Descriptor(descriptor) if keep_deposited is None else keep_deposited(descriptor)
-            descriptors.append(kept)
-            return kept
+            descriptors.append(descriptor)
+            return Descriptor(len(descriptors) - 1 if is_deposited else descriptor)
 
         # The next process may have another terminal, or none.
-        terminal = NOT_OPEN if keep_deposited is not None else self.terminal.descriptor
+        terminal = NOT_OPEN if is_deposited else self.terminal.descriptor
         return HandedOn(
             program=fastchat_version(),
             since=since,
@@ -63,17 +65,17 @@ class Parts:
             replaced=self.report.replaced,
             settings=self.resources.settings.as_json(),
             resources=self.resources.to_state(keep),
-            access=self.access.to_state(keep, RELOAD if keep_deposited is None else None),
+            access=self.access.to_state(keep, None if is_deposited else RELOAD),
             roles=[role.to_state(keep) for role in self.roles],
             last_generation=last_generation,
             announced=announced,
             notified=self.service_manager.to_state(),
             terminal=NOT_OPEN if terminal == NOT_OPEN else keep(terminal),
-            recorder=self.recorder.to_state(0.0 if keep_deposited is None else _HISTORY_AGE),
+            recorder=self.recorder.to_state(_HISTORY_AGE if is_deposited else 0.0),
             started=self.usage.to_state(),
             problems=self.problem_log.to_state(),
             descriptors=descriptors,
-            is_deposited=keep_deposited is not None,
+            is_deposited=is_deposited,
         )
 
     def take_up(self, state: HandedOn) -> None:

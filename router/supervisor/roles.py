@@ -104,19 +104,18 @@ class Role:
         )
 
     def take_up(
-        self,
-        state: RoleState,
-        on_ready: Callable[[Child], None],
-        on_exit: Callable[[Child], None],
-        is_parent: bool,
+        self, state: RoleState, on_ready: Callable[[Child], None], on_exit: Callable[[Child], None]
     ) -> None:
-        """Go on with the processes and the history of another program; `restart` is the caller's. See `Child.taken_up`."""
+        """Go on with the processes and the history of another program; `restart` is the caller's.
+
+        There is no child where the process has ended and nobody can tell how.
+        """
 
         def take_up(child: ChildState | None) -> Child | None:
             if child is None:
                 return None
             with suppress(ProcessLookupError):
-                return Child.taken_up(self.name, child, on_ready, on_exit, is_parent)
+                return Child.taken_up(self.name, child, on_ready, on_exit)
             return None
 
         self.policy.take_up(state.policy)

@@ -8,14 +8,12 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 from core.events import fields
-from core.process.descriptors import Descriptor, Keep
 from router.supervisor.children import Child
 from router.supervisor.deposit import close_all, send_deposit
-from router.supervisor.handed_on import write_state
+from router.supervisor.handed_on import HandedOn, write_state
 from router.supervisor.resources import Resources
 
 _log = logging.getLogger("fastchat.supervisor")
@@ -31,15 +29,14 @@ _PATIENCE: Final = 1.0
 class Safekeeping:
     """`start` it; then `update` whenever something has changed. `collect` returns the state, or None while nobody could go on with it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, collect: Callable[[Keep], bytes | None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, collect: Callable[[], HandedOn | None]) -> None:
         self._loop = loop
         self._collect = collect
-        #: The keeper, while it runs.
+        #: The keeper, while it runs, and this end of the socket for deposits.
         self.child: Child | None = None
         self._channel: socket.socket | None = None
-        self._keeper: Callable[[], None] | None = None
-        #: The same while a keeper is wanted.
-        self._start: Callable[[], None] | None = None
+        #: What it has to know, while one is wanted.
+        self._resources: Resources | None = None
         self._restart: asyncio.TimerHandle | None = None
         self._update: asyncio.Handle | None = None
         self._again: asyncio.TimerHandle | None = None
@@ -49,29 +46,26 @@ class Safekeeping:
 
         With process 1, as in a container, the kernel ends all others.
         """
-        if resources.settings.takeover_seconds and self._keeper is None and os.getpid() != 1:
-            self._keeper = partial(self._start_keeper, resources)
-            self.start_again()
+        if resources.settings.takeover_seconds and self._resources is None and os.getpid() != 1:
+            self._resources = resources
+            self._start_keeper()
 
-    def start_again(self) -> None:
-        """Do that after `stop`."""
-        if self._start is None and self._keeper is not None:
-            self._start = self._keeper
-            self._start()
-
-    def _start_keeper(self, resources: Resources) -> None:
-        assert resources.run_directory is not None, "it is created first"
+    def _start_keeper(self) -> None:
+        assert self._resources is not None and self._resources.run_directory is not None, (
+            "they are there first"
+        )
+        settings, run_directory = self._resources.settings, self._resources.run_directory
         self._restart = None
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._channel.settimeout(_PATIENCE)
-        arguments = ["--deposits", str(theirs.fileno()), "--run-dir", str(resources.run_directory.path)]
-        arguments += ["--seconds", str(resources.settings.takeover_seconds)]
+        arguments = ["--deposits", str(theirs.fileno()), "--run-dir", str(run_directory.path)]
+        arguments += ["--seconds", str(settings.takeover_seconds)]
         try:
             self.child = Child(
                 "keeper",
                 "router.supervisor.keeper",
                 arguments,
-                resources.environment_of_children(),
+                self._resources.environment_of_children(),
                 [theirs.fileno()],
                 lambda _: None,
                 self._ended,
@@ -86,14 +80,13 @@ class Safekeeping:
         if child is not self.child:
             return  # one that was stopped, and there is another
         self.child = None
-        if self._start is not None:
+        if self._resources is not None:
             self._failed(child.how_it_ended())
 
     def _failed(self, why: str | None) -> None:
         _log.error("the keeper ended, and is started again", extra=fields(reason=why))
         self._close()
-        assert self._start is not None, "it was started"
-        self._restart = self._loop.call_later(_RESTART, self._start)
+        self._restart = self._loop.call_later(_RESTART, self._start_keeper)
 
     def update(self) -> None:
         """Give the keeper the state as it is when all has been done that is under way in this turn of the event loop."""
@@ -110,18 +103,14 @@ class Safekeeping:
         if self._again is not None:
             self._again.cancel()
         self._again = self._loop.call_later(_INTERVAL, self.update)
-        descriptors: list[int] = []
-
-        def keep(descriptor: int) -> Descriptor:
-            descriptors.append(descriptor)
-            return Descriptor(len(descriptors) - 1)
-
-        state = self._collect(keep)
+        state = self._collect()
         deposit: list[int] = []
         try:
             if state is not None:
-                deposit.append(write_state(state))
-            send_deposit(self._channel, [*deposit, *descriptors])
+                deposit.append(write_state(state.to_json()))
+                send_deposit(self._channel, [*deposit, *state.descriptors])
+            else:
+                send_deposit(self._channel, [])
         except OSError as error:
             # It may hang. The next one gets it.
             why = error.strerror or str(error)
@@ -132,8 +121,8 @@ class Safekeeping:
             close_all(deposit)
 
     def stop(self) -> None:
-        """Have nothing kept any more."""
-        self._start = None
+        """Have nothing kept any more, until the next `start`."""
+        self._resources = None
         for timer in (self._restart, self._update, self._again):
             if timer is not None:
                 timer.cancel()

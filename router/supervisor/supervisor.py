@@ -32,8 +32,8 @@ from typing import Any, Final, cast
 from core.auth.tokens import load_verifier
 from core.events import fields
 from core.process.capacity import limits_of_container
+from core.process.child import reload_keys
 from core.process.control import EXIT_CONFIGURATION, LOG_LEVEL, RELOAD_KEYS, WORKER_GONE
-from core.process.descriptors import Keep
 from core.process.logs import flush_logs, set_log_level
 from core.process.settings import ConfigurationError, Settings
 from router.admin.columns import SUPERVISOR
@@ -151,9 +151,8 @@ class Supervisor:
         self._loop.call_later(_CHECK_INTERVAL, self._check)
         self._hang_watch.start()
         try:
-            prepare = self._loop.create_task(
-                self._prepare() if self._state is None else self._resume(self._state)
-            )
+            first = self._prepare() if self._state is None else self._resume(self._state)
+            prepare = self._loop.create_task(first)
             await asyncio.wait((prepare, self._end), return_when=asyncio.FIRST_COMPLETED)
             if not prepare.done():
                 prepare.cancel()
@@ -237,17 +236,19 @@ class Supervisor:
                 become(state.to_json(), state.descriptors, environment)
         finally:
             self._access.go_on()
-            self._safekeeping.start_again()
+            self._safekeeping.start(self._resources)
 
-    def _deposit(self, keep: Keep) -> bytes | None:
+    def _deposit(self) -> HandedOn | None:
         """Return what another process needs to go on; None while none could."""
         # Workers that have come to rest for another number of them need this very process.
         if self._phase() not in (Phase.STARTING, Phase.SERVING) or self._resize.is_under_way:
             return None
-        return self._hand_on(time.monotonic(), [], keep).to_json()
+        return self._hand_on(time.monotonic(), [], is_deposited=True)
 
-    def _hand_on(self, since: float, reloaded: list[dict[str, Any]], keep: Keep | None = None) -> HandedOn:
-        return self._parts.hand_on(since, reloaded, self.starter.last_generation, self._announced, keep)
+    def _hand_on(self, since: float, reloaded: list[dict[str, Any]], is_deposited: bool = False) -> HandedOn:
+        return self._parts.hand_on(
+            since, reloaded, self.starter.last_generation, self._announced, is_deposited
+        )
 
     async def _resume(self, state: HandedOn) -> None:
         """Go on where another program has ended."""
@@ -259,7 +260,7 @@ class Supervisor:
         ended = []
         for each in state.roles:
             role = roles[each.kind, each.index]
-            role.take_up(each, partial(self._ready, role), self.on_exit(role), not state.is_deposited)
+            role.take_up(each, partial(self._ready, role), self.on_exit(role))
             if role.child is None and each.child is not None:
                 ended.append(role)
             elif role.child is None:
@@ -273,8 +274,7 @@ class Supervisor:
         if state.is_deposited:
             _log.warning("a supervisor was killed: this one goes on with its workers and fronts")
             self.set_log_level(self._resources.settings.log_level)
-            with suppress(ConfigurationError):  # the keys stay those that the workers have
-                self.reread_keys()
+            reload_keys(self.reread_keys, _log)
         else:
             _log.info("the supervisor is a new program", extra=fields(pid=os.getpid(), seconds=seconds))
         reloaded = [*state.reloaded, {"process": SUPERVISOR, "pid": os.getpid(), "seconds": seconds}]

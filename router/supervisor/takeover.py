@@ -14,7 +14,6 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -23,10 +22,10 @@ from core.events import fields
 from core.process.data_directory import read_lock
 from core.process.layout import LOCK_NAME
 from core.process.settings import Settings
+from core.process.unix_sockets import peer_uid
 from router.supervisor.children import is_running
 from router.supervisor.deposit import END, TAKEN, close_all, keeper_endpoint, receive_deposit
 from router.supervisor.handed_on import HandedOn, NotUnderstood, read_state
-from router.supervisor.keeper import is_own_user
 from router.supervisor.run_directory import base_directory, run_directories
 
 _log = logging.getLogger("fastchat.supervisor")
@@ -50,13 +49,14 @@ def take_over(settings: Settings) -> HandedOn | None:
     deadline = time.monotonic() + settings.takeover_seconds + _MARGIN
     is_told = False
     while True:
-        for directory in dict.fromkeys(_places(settings)):
+        noted, is_left_locked = _look_at_lock(settings)
+        for directory in dict.fromkeys([*_run_directories(settings), *noted]):
             with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as keeper:
                 keeper.settimeout(_PATIENCE)
                 keeper.connect(keeper_endpoint(str(directory)))
-                if is_own_user(keeper) and (state := _receive(keeper, settings)) is not None:
+                if peer_uid(keeper) == os.geteuid() and (state := _receive(keeper, settings)) is not None:
                     return state
-        if not _is_left_locked(settings) or time.monotonic() > deadline:
+        if not is_left_locked or time.monotonic() > deadline:
             return None
         if not is_told:
             _log.warning(
@@ -66,39 +66,42 @@ def take_over(settings: Settings) -> HandedOn | None:
         time.sleep(_RETRY)
 
 
-def _is_left_locked(settings: Settings) -> bool:
-    """Return whether others have the lock on the data directory than the process that took it, which has ended."""
+def _run_directories(settings: Settings) -> list[Path]:
+    """Return the run directories of servers on the same port."""
+    with suppress(OSError):
+        if settings.run_dir is not None or settings.port:
+            return run_directories(base_directory(settings.run_dir, settings.port))
+    return []
+
+
+def _look_at_lock(settings: Settings) -> tuple[list[Path], bool]:
+    """Return the run directory of the server that has locked the data directory, or had; and whether others have the lock now than the
+    process that took it, which has ended."""
     if settings.store != "sqlite":
-        return False
-    try:
-        with open(settings.data_dir / LOCK_NAME, "rb") as lock:
-            holder = read_lock(lock.fileno())[0]
-            if holder is None:
-                return False
+        return [], False
+    noted: list[Path] = []
+    with suppress(OSError):
+        lock = os.open(settings.data_dir / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            holder, run_dir = read_lock(lock)
+            noted += [Path(run_dir)] if run_dir else []
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                os.kill(holder, 0)
+                return noted, holder is not None and not _exists(holder)
+        finally:
+            os.close(lock)
+    return noted, False
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
     except ProcessLookupError:
-        return True
-    except OSError:
-        pass
-    return False
-
-
-def _places(settings: Settings) -> Iterator[Path]:
-    """Return the run directories in which a keeper may listen."""
-    with suppress(OSError):
-        if settings.run_dir is not None or settings.port:
-            yield from run_directories(base_directory(settings.run_dir, settings.port))
-    if settings.store == "sqlite":
-        with suppress(OSError):
-            lock = os.open(settings.data_dir / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                if noted := read_lock(lock)[1]:
-                    yield Path(noted)
-            finally:
-                os.close(lock)
+        return False
+    except PermissionError:
+        pass  # it is somebody else's
+    return True
 
 
 def _receive(keeper: socket.socket, settings: Settings) -> HandedOn | None:
@@ -144,10 +147,12 @@ def _see_them_end(pidfds: list[int]) -> None:
     """Wait for processes that end by themselves, and kill those that hang; close the descriptors."""
     deadline = time.monotonic() + _END_PATIENCE
     for pidfd in pidfds:
-        if not select.select([pidfd], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            select.select([pidfd], [], [], _END_PATIENCE)
+            poll.poll(_END_PATIENCE * 1000)
         os.close(pidfd)
 
 

@@ -55,7 +55,7 @@ def test_two_people_chat_on_and_see_nothing_of_it(tmp_path: Path) -> None:
         with RawClient.upgraded(first.port) as newcomer:
             newcomer.hello()
         with killed(tmp_path, fronts=2, port=first.port) as second:
-            assert "a supervisor was killed: this one goes on" in second.output()
+            wait_until(lambda: "a supervisor was killed: this one goes on" in second.output(), "it to say so")
             assert pids(second) == before
             chat(ann, bob, "with-another")
             kill_supervisor(second)

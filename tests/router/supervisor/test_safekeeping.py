@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -11,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from core.process.descriptors import Keep
 from core.process.settings import Settings
 from router.supervisor import safekeeping
+from router.supervisor.handed_on import HandedOn
 from router.supervisor.resources import Resources
 from router.supervisor.run_directory import RunDirectory
 from router.supervisor.safekeeping import Safekeeping
 from tests.router.server_process import is_running
+from tests.router.supervisor.test_handed_on import STATE
 from tests.system.harness import run_async
 
 
@@ -25,14 +27,12 @@ class Kept:
     """What a supervisor has: one end of a pipe, and the other end tells whether anybody else has it."""
 
     def __init__(self) -> None:
-        self.state: bytes | None = b"state"
+        self.is_usable = True
         self.reading, self._writing = os.pipe()
         os.set_blocking(self.reading, False)
 
-    def collect(self, keep: Keep) -> bytes | None:
-        if self.state is not None:
-            assert keep(self._writing) == 0
-        return self.state
+    def collect(self) -> HandedOn | None:
+        return dataclasses.replace(STATE, descriptors=[self._writing]) if self.is_usable else None
 
     def let_go(self) -> None:
         os.close(self._writing)
@@ -50,13 +50,17 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+def resources(run_dir: Path) -> Resources:
+    found = Resources(Settings(takeover_seconds=60.0))
+    found.run_directory = RunDirectory(run_dir, -1, [])
+    return found
+
+
 @asynccontextmanager
 async def kept_safe(run_dir: Path, kept: Kept) -> AsyncIterator[Safekeeping]:
     """One that is started, and has a keeper."""
-    resources = Resources(Settings(takeover_seconds=60.0))
-    resources.run_directory = RunDirectory(run_dir, os.open(run_dir, os.O_RDONLY), [])
     found = Safekeeping(asyncio.get_running_loop(), kept.collect)
-    found.start(resources)
+    found.start(resources(run_dir))
     yield found
     found.stop()
     assert found.child is not None
@@ -75,7 +79,7 @@ async def test_the_keeper_has_what_there_is(tmp_path: Path) -> None:
         found.update_now()
         kept.let_go()
         assert kept.by_another
-        kept.state = None
+        kept.is_usable = False
         found.update_now()
         await until(lambda: not kept.by_another)
 
@@ -113,11 +117,11 @@ async def test_after_a_stop_there_is_one_again(tmp_path: Path) -> None:
     async with kept_safe(tmp_path, kept) as found:
         before = keeper(found)
         found.stop()
-        found.start_again()
+        found.start(resources(tmp_path))
         after = keeper(found)
         assert after != before
         await until(lambda: not is_running(before))
-        found.start_again()
+        found.start(resources(tmp_path))
         found.update_now()
         kept.let_go()
         assert kept.by_another
