@@ -49,9 +49,11 @@ class WorkerProcess:
         *,
         workers: int = 1,
         generations: Sequence[int] | None = None,
+        succeeds: int | None = None,
         limits: Limits = DEFAULT_LIMITS,
         **settings: object,
     ) -> None:
+        """`succeeds` is the generation of the process whose place it takes, which the test is then."""
         # Not below pytest's directory: the path of a Unix socket ends at 107 bytes.
         self.run_dir = tempfile.mkdtemp(prefix="fastchat-test-")
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -70,6 +72,7 @@ class WorkerProcess:
                 *(sys.executable, "-c", PROGRAM.format(tuple(limits)), "--index", "0"),
                 *("--generations", ",".join(map(str, generations or [1] * workers))),
                 *("--control", str(theirs.fileno())),
+                *(() if succeeds is None else ("--succeeds", str(succeeds))),
             ],
             cwd=PROJECT,
             env=inherited | chosen.environment(),
