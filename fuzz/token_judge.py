@@ -22,9 +22,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
+from core.auth.proof import NO_PROOF, Proof
 from core.auth.tokens import TOKEN_MAX, TokenVerifier, load_verifier
 from core.process.settings import Settings
 from core.wire.codec import from_json
+from core.wire.sanitize import sanitize_name
 from tests.core.token_forge import ALGORITHMS, SECRET, encode, jwk, private_key, public_pem
 
 #: Characters of the first part of a token.
@@ -56,8 +58,8 @@ class Verdict(NamedTuple):
     broken: frozenset[str]
     #: What it claims; None when the signature is wrong, or what is signed is not a JSON object.
     claims: dict[str, Any] | None
-    #: Until when it is valid, if nothing is broken.
-    expires: float
+    #: What it proves, if nothing is broken.
+    proof: Proof
     #: Whether a library may give up on it, though nothing is broken.
     too_deep: bool = False
 
@@ -136,12 +138,17 @@ def judge(issuer: Issuer, token: str, user_id: str, now: float) -> Verdict:
     if claims is None:
         return _refused("claims")
     broken = _broken_claims(issuer.settings, claims, user_id, now)
-    expires = 0.0 if broken else float(claims["exp"]) + issuer.settings.jwt_leeway
-    return Verdict(broken, claims, expires, _depth(header) > _DEEP)
+    proof = NO_PROOF
+    if not broken:
+        name = sanitize_name(claims["name"]) if "name" in claims else None
+        proof = Proof(
+            float(claims["exp"]) + issuer.settings.jwt_leeway, name, claims.get("role") == "service"
+        )
+    return Verdict(broken, claims, proof, _depth(header) > _DEEP)
 
 
 def _refused(reason: str) -> Verdict:
-    return Verdict(frozenset({reason}), None, 0.0)
+    return Verdict(frozenset({reason}), None, NO_PROOF)
 
 
 def _decoded(part: str, canonical: bool = True) -> bytes | None:
@@ -227,7 +234,13 @@ def _broken_claims(settings: Settings, claims: dict[str, Any], user_id: str, now
         broken.add("claims")
     elif canonical != user_id:
         broken.add("subject")
+    if "name" in claims and not _is_name(claims["name"]):
+        broken.add("name")
     return frozenset(broken)
+
+
+def _is_name(value: Any) -> bool:
+    return type(value) is str and 1 <= len(sanitize_name(value)) <= 50
 
 
 def _listed(setting: str) -> set[str]:

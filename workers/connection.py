@@ -94,7 +94,7 @@ class Connection(picows.WSListener):
         self.address = ticket.address
         self.label = ticket.label
         self.last_heard = now
-        self.session: Session = host.shard.connect(self, ticket.user_id, ticket.strikes, now, ticket.expires)
+        self.session: Session = host.shard.connect(self, ticket.user_id, ticket.strikes, now, ticket.proof)
         # -- Set once the socket is adopted --
         self._transport: picows.WSTransport | None = None
         #: The event loop's own transport, beneath picows.

@@ -163,9 +163,12 @@ class Connections:
                 halves.append(connection)
         return movable, halves
 
-    def inherit(self, user_id: str, state: dict[str, Any], expires: float) -> tuple[Connection, bytes]:
-        """Make a connection that another process had, and return it with what that has read and not handled; then `take_over`."""
-        ticket = Ticket(0, user_id, state["address"], 0, b"", state["label"], expires)
+    def inherit(self, user_id: str, state: dict[str, Any]) -> tuple[Connection, bytes]:
+        """Make a connection that another process had, and return it with what that has read and not handled; then `take_over`.
+
+        What the user has proven comes with the record of the session.
+        """
+        ticket = Ticket(0, user_id, state["address"], 0, b"", state["label"])
         connection = self._make(self, ticket, monotonic())
         return connection, restore(connection, state)
 

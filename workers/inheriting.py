@@ -147,7 +147,7 @@ class Inheriting:
 
     def _resume(self, record: dict[str, Any], states: list[dict[str, Any]]) -> None:
         inherited = [
-            self._connections.inherit(session["claimed"], state, session.get("expires", 0.0))
+            self._connections.inherit(session["claimed"], state)
             for session, state in zip(record.get("sessions", []), states, strict=True)
         ]
         self._inherited += inherited

@@ -1,8 +1,8 @@
 """Tokens that prove who a client is (D5): JSON Web Tokens (RFC 7519) in their compact form, checked with PyJWT.
 
 A token comes in HELLO, as `data.token`, or with the upgrade, as ``Authorization: Bearer``. `TokenVerifier.prove` says until when it proves
-that the client is the user whom HELLO names, or raises a Refusal. Checked are, in this order: the form, the algorithm, the key that the
-token means, the signature, and what it claims:
+that the client is the user whom HELLO names, and what else it claims (D34), or raises a Refusal. Checked are, in this order: the form, the
+algorithm, the key that the token means, the signature, and what it claims:
 
 | claim | rule |
 |---|---|
@@ -11,6 +11,8 @@ token means, the signature, and what it claims:
 | `nbf` | if there, reached |
 | `iss` | one of FASTCHAT_JWT_ISSUER, when that is set |
 | `aud` | names one of FASTCHAT_JWT_AUDIENCE, when that is set; else there must be none (RFC 7519, 4.1.3) |
+| `name` | if there, a display name of 1 to 50 characters after cleaning (D16) |
+| `role` | ``service`` is a backend; anything else gives no rights and is no reason to refuse |
 
 PyJWT checks the signature; the claims are checked here, since the core is told the time, and since a claim of a wrong type is to be refused
 and not converted. A token, and what it claims, goes into no log, no ERROR and no exception.
@@ -25,9 +27,11 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from core.auth.keys import Keys, load_keys
+from core.auth.proof import Proof
 from core.process.settings import Settings
 from core.wire.codec import from_json
-from core.wire.protocol import ErrorCode, Refusal
+from core.wire.protocol import NAME_MAX, PROVEN_NAME_MIN, ErrorCode, Refusal
+from core.wire.sanitize import sanitize_name
 from core.wire.validation import Validator
 
 #: Characters of a token; more than any has that fits the head of a request with something beside it.
@@ -45,11 +49,14 @@ ANNOUNCE_SECONDS: Final = 60.0
 #: Why a token is refused, as `details.reason` of ERROR and the metric say it.
 REASONS: Final = (
     *("missing", "malformed", "algorithm", "key", "signature"),
-    *("expired", "early", "issuer", "audience", "claims", "subject"),
+    *("expired", "early", "issuer", "audience", "claims", "subject", "name"),
 )
 
 #: The same when nothing is wrong yet, but its time is nearly over.
 EXPIRES: Final = "expires"
+
+#: The claim `role` of a backend.
+SERVICE: Final = "service"
 
 _FORM: Final = re.compile(r"([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
 
@@ -67,8 +74,8 @@ class TokenVerifier:
         self._leeway = settings.jwt_leeway
         self._validator = Validator(settings.user_ids)
 
-    def prove(self, token: Any, user_id: str, now: float) -> float:
-        """Return until when this token proves that its bearer is `user_id`: like `now`, in seconds since 1970; the leeway is in it.
+    def prove(self, token: Any, user_id: str, now: float) -> Proof:
+        """Return what this token proves, which is that its bearer is `user_id`; `now` is in seconds since 1970.
 
         `token` is anything that a client sent, None for nothing. Raises Refusal: VALIDATION for what is not a string, else UNAUTHORIZED
         with one of REASONS.
@@ -85,7 +92,7 @@ class TokenVerifier:
         expires = self._check_times(claims, now)
         self._check_parties(claims)
         self._check_subject(claims, user_id)
-        return expires
+        return Proof(expires, _name(claims), claims.get("role") == SERVICE)
 
     def _claims(self, token: str) -> dict[str, Any]:
         """Return what the token claims, its signature being right."""
@@ -172,9 +179,12 @@ def expiry_notice(seconds: float) -> Refusal:
 
 
 def make_token(
-    keys: Keys, settings: Settings, user_id: str, name: str | None, now: float, seconds: float
+    keys: Keys, settings: Settings, user_id: str, more: dict[str, Any], now: float, seconds: float
 ) -> str | None:
-    """Make a token for development, valid from `now` on for so long; None when none of the keys can sign."""
+    """Make a token for development with `more` claims, valid from `now` on for so long; None when none of the keys can sign.
+
+    Raises Refusal for a `name` with which the token would be refused.
+    """
     import jwt
 
     key = next((key for key in keys.all if key.sign is not None), None)
@@ -184,8 +194,8 @@ def make_token(
     for claim, given in (("iss", settings.jwt_issuer), ("aud", settings.jwt_audience)):
         if _listed(given):
             claims[claim] = given.partition(",")[0].strip()
-    if name is not None:
-        claims["name"] = name
+    _name(more)
+    claims |= more
     headers = {} if key.name is None else {"kid": key.name}
     return jwt.encode(claims, key.sign, keys.algorithm, headers)
 
@@ -215,6 +225,21 @@ def _time(claims: dict[str, Any], claim: str) -> float | None:
     if (type(value) is not int and type(value) is not float) or not math.isfinite(value):
         _refuse("claims", f"`{claim}` of the token must be a number of seconds")
     return float(value)
+
+
+def _name(claims: dict[str, Any]) -> str | None:
+    """Return the display name in a token. One that can't be used is never replaced by the name in HELLO, which nobody has proven."""
+    if "name" not in claims:
+        return None
+    given = claims["name"]
+    name = sanitize_name(given) if type(given) is str else ""
+    if not PROVEN_NAME_MIN <= len(name) <= NAME_MAX:
+        _refuse(
+            "name",
+            f"`name` of the token must be a string of {PROVEN_NAME_MIN} to {NAME_MAX} characters, at least one of them visible,"
+            " after markup and invisible characters are removed",
+        )
+    return name
 
 
 def _refuse(reason: str, sentence: str) -> NoReturn:

@@ -13,7 +13,9 @@ from core.wire import codec, validation
 from core.wire.frames import FrameError
 from core.wire.protocol import (
     CONTENT_MAX,
+    NAME_MIN,
     PRESENCE_ASKED_MAX,
+    PROVEN_NAME_MIN,
     Capability,
     CloseCode,
     ErrorCode,
@@ -52,6 +54,7 @@ class Commands:
         "_pings_per_second",
         "_presence",
         "_receipts",
+        "_shown_name_min",
         "_typing_indicators",
         "_user_id",
         "_validator",
@@ -75,6 +78,8 @@ class Commands:
         self._pings_per_second = settings.pings_per_second
         self._validator = Validator(settings.user_ids)
         self._user_id = self._validator.user_id
+        #: Characters of a name that a client was told: one that a token proves may be shorter than one in HELLO (D34).
+        self._shown_name_min = PROVEN_NAME_MIN if settings.auth == "jwt" else NAME_MIN
         self._clock = clock
         self._long_texts = long_texts
         self._hellos = hellos
@@ -118,6 +123,8 @@ class Commands:
         if not first:
             # The front has looked at the first one, before it handed the connection over.
             self._expiries.renew(session, data.get("token"), now)
+        if session.proof.name is not None:
+            hello = hello._replace(display_name=session.proof.name)  # whatever HELLO says (D34)
         self._hellos.hello(session, hello, now)
 
     def _open_chat(self, session: Session, data: dict[str, Any], now: float) -> None:
@@ -126,7 +133,7 @@ class Commands:
         name = data.get("target_display_name")
         if self._long_texts.must_wait(session, MessageType.OPEN_CHAT, data, name, now):
             return
-        validation.display_name(name, "target_display_name")
+        validation.display_name(name, "target_display_name", self._shown_name_min)
         self._chats.open(session, session.greeted, target, now)
 
     def _msg(self, session: Session, data: dict[str, Any], now: float) -> None:

@@ -1,4 +1,4 @@
-"""When connections end because the token of their user does (D5).
+"""When connections end because the token of their user does (D5), and what a new token changes (D34).
 
 A session whose token expires sits in the bucket of the second in which something is due: first the notice, then the end. Nothing is done
 for a session until then, and nothing at all where tokens are not asked for. All times are in seconds since 1970, as tokens have them.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Expiries:
-    """The sessions of one shard whose time is limited: those with `expires` not 0."""
+    """The sessions of one shard whose time is limited: those whose `proof` expires."""
 
     __slots__ = ("_buckets", "_errors", "_times", "clock", "tokens")
 
@@ -50,7 +50,7 @@ class Expiries:
         if self.tokens is None or token is None:
             return
         try:
-            expires = self.tokens.prove(token, session.claimed, self.clock.seconds())
+            proof = self.tokens.prove(token, session.claimed, self.clock.seconds())
         except Refusal as refusal:
             session.token_tries += 1
             if session.token_tries < TRIES:
@@ -58,19 +58,20 @@ class Expiries:
             session.refuse(refusal, MessageType.HELLO, None, now)
             raise FrameError(CloseCode.POLICY_VIOLATION, TRIES_REASON) from None
         session.token_tries = 0
-        if expires > session.expires and not session.closed:
-            session.expires = expires
+        renewed = session.proof.renewed(proof)
+        if renewed != session.proof and not session.closed:
+            session.use_proof(renewed)
             self.watch(session)
 
     def watch(self, session: Session) -> None:
-        """Watch the session, whose `expires` was set or changed."""
+        """Watch the session, whose `proof` was set or changed."""
         self.forget(session)
-        left = session.expires - self.clock.seconds()
-        self._put(session, session.expires - min(ANNOUNCE_SECONDS, left / 2.0))
+        left = session.proof.expires - self.clock.seconds()
+        self._put(session, session.proof.expires - min(ANNOUNCE_SECONDS, left / 2.0))
 
     def watch_again(self, session: Session, due: int) -> None:
         """Watch a session of the predecessor, for which something is due in that second: the notice, or the end behind it."""
-        if session.expires:
+        if session.proof.expires:
             self._put(session, due)
 
     def forget(self, session: Session) -> None:
@@ -87,14 +88,14 @@ class Expiries:
         while self._times and self._times[0] <= wall:
             due = self._buckets.pop(heappop(self._times))
             for session in due:
-                left = session.expires - wall
+                left = session.proof.expires - wall
                 if left <= 0.0:
                     session.close(CloseCode.POLICY_VIOLATION, EXPIRED_REASON, now)
                 else:
                     notice = expiry_notice(left)
                     self._errors[MessageType.HELLO, notice.code] += 1
                     session.connection.send(codec.error(notice, MessageType.HELLO))
-                    self._put(session, session.expires)
+                    self._put(session, session.proof.expires)
 
     def _put(self, session: Session, due: float) -> None:
         second = ceil(due)

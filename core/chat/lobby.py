@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
+from core.auth.proof import NO_PROOF
 from core.auth.tokens import TRIES, TokenVerifier
 from core.chat.pace import Pace, shared_credit
 from core.chat.ratelimit import SlidingWindow, TokenBucket, ping_limited
@@ -46,8 +47,8 @@ class Lobby:
         "_tokens",
         "_tries",
         "_validator",
-        "expires",
         "held_until",
+        "proof",
         "refused",
         "refused_field",
         "refused_token",
@@ -71,8 +72,8 @@ class Lobby:
         self._bearer = bearer
         #: HELLOs without a valid token.
         self._tries = 0
-        #: Until when the token of the last HELLO holds, in seconds since 1970; 0 where none has to.
-        self.expires = 0.0
+        #: What the token of the last HELLO has proven.
+        self.proof = NO_PROOF
         self._pings_per_second = pings_per_second
         self._pings = TokenBucket(pings_per_second, PING_BURST, now)
         self._strikes = SlidingWindow(STRIKES_PER_MINUTE)
@@ -138,7 +139,7 @@ class Lobby:
 
     def _prove(self, tokens: TokenVerifier, token: Any, user_id: str, wall: float) -> None:
         try:
-            self.expires = tokens.prove(self._bearer if token is None else token, user_id, wall)
+            self.proof = tokens.prove(self._bearer if token is None else token, user_id, wall)
         except Refusal as refusal:
             if refusal.code == ErrorCode.UNAUTHORIZED:
                 self._tries += 1

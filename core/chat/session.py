@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from core.auth.proof import NO_PROOF, Proof
 from core.chat.command_queue import EVERYTHING, CommandQueue
 from core.chat.pace import Pace
 from core.chat.ports import Connection
@@ -150,11 +151,11 @@ class Session(Device):
         "_slow_until",
         "_strikes",
         "claimed",
-        "expires",
         "expiry_due",
         "first",
         "hello_deadline",
         "in_flight",
+        "proof",
         "token_tries",
     )
 
@@ -165,7 +166,7 @@ class Session(Device):
         claimed: str,
         strikes: int,
         now: float,
-        expires: float = 0.0,
+        proof: Proof = NO_PROOF,
     ) -> None:
         super().__init__(connection, now)
         self._host = host
@@ -175,9 +176,10 @@ class Session(Device):
         self.hello_deadline = now + HELLO_DEADLINE
         #: Whether HELLO has not come.
         self.first = True
-        # -- Proof (D5) --
-        #: Until when a token proves who this is, in seconds since 1970; 0 where none has to. And the second in which something is due.
-        self.expires = expires
+        # -- Proof (D5, D34) --
+        #: What a token has proven; and the second in which something is due, since it expires.
+        self.proof = proof
+        self.service = proof.service
         self.expiry_due = 0
         #: New tokens in a row that were no good.
         self.token_tries = 0
@@ -209,7 +211,9 @@ class Session(Device):
             "claimed": self.claimed,
             "first": self.first,
             "hello_deadline": self.hello_deadline,
-            "expires": self.expires,
+            "expires": self.proof.expires,
+            "proven_name": self.proof.name,
+            "service": self.proof.service,
             "expiry_due": self.expiry_due,
             "token_tries": self.token_tries,
             "pings": None if self._pings is None else self._pings.export(),
@@ -220,12 +224,13 @@ class Session(Device):
         }
 
     def restore(self, record: dict[str, Any]) -> None:
-        """Take over what `export` has returned, but for the watch over `expires`. Reading stops for as long as it had to."""
+        """Take over what `export` has returned, but for the watch over its `proof`. Reading stops for as long as it had to."""
         Device.restore(self, record)
         self.claimed = record.get("claimed", self.claimed)
         self.first = record.get("first", False)
         self.hello_deadline = record.get("hello_deadline", self.hello_deadline)
-        self.expires = record.get("expires", 0.0)
+        expires, name = record.get("expires", 0.0), record.get("proven_name")
+        self.use_proof(Proof(expires, name, record.get("service", False)))
         self.token_tries = record.get("token_tries", 0)
         pings, strikes, pace = record.get("pings"), record.get("strikes"), record.get("pace")
         if pings is not None:
@@ -241,6 +246,11 @@ class Session(Device):
         self.adjust_reading()
 
     # -- From the connection --
+
+    def use_proof(self, proof: Proof) -> None:
+        """Go on with what another token has proven."""
+        self.proof = proof
+        self.service = proof.service
 
     def receive(self, payload: bytes, now: float) -> None:
         """Take the text of one message. Raises FrameError when the connection must be closed for it."""

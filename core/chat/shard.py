@@ -14,6 +14,7 @@ from collections import defaultdict, deque
 from collections.abc import Mapping
 from typing import Any, Final
 
+from core.auth.proof import NO_PROOF, Proof
 from core.auth.tokens import TokenVerifier
 from core.chat.chats import Chats
 from core.chat.commands import Commands
@@ -141,14 +142,14 @@ class Shard:
         self.presence.start()
 
     def connect(
-        self, connection: Connection, claimed: str, strikes: int, now: float, expires: float = 0.0
+        self, connection: Connection, claimed: str, strikes: int, now: float, proof: Proof = NO_PROOF
     ) -> Session:
         """Return a new session on a connection whose first message will be HELLO of `claimed`, after `strikes` invalid ones.
 
-        `expires` is when the token expires that has proven it, in seconds since 1970; 0 when none had to.
+        `proof` is what a token has proven, where one had to.
         """
-        session = Session(self, connection, claimed, strikes, now, expires)
-        if expires:
+        session = Session(self, connection, claimed, strikes, now, proof)
+        if proof.expires:
             self.expiries.watch(session)
         return session
 
@@ -221,7 +222,7 @@ class Shard:
         self._ready.append((session, key))
 
     def detach(self, session: Session, now: float) -> None:
-        if session.expires:
+        if session.proof.expires:
             self.expiries.forget(session)
         user = session.user
         if user is None or session not in user.sessions:

@@ -235,6 +235,7 @@ class Device:
         "receipts",
         "received_peer",
         "resumes",
+        "service",
         "since",
         "typing_to",
         "user",
@@ -247,6 +248,8 @@ class Device:
         self.closed = False
         #: When the worker got the connection, on the monotonic clock.
         self.since = now
+        #: Whether it is a backend's: a token says ``role: "service"`` (D34).
+        self.service = False
         # -- Typing (D17) --
         #: The chat that this connection opened or wrote in last, and that of the last CHAT_OPENED or MSG it received.
         self.chosen_peer: str | None = None

@@ -3,6 +3,9 @@
 A ticket goes out with one descriptor (SCM_RIGHTS) over a SEQPACKET queue, so message boundaries are the kernel's; the worker answers
 with the numbers that it has adopted. Nothing is pickled: a few fixed fields, then the user id, the peer's address, the
 connection's label and the bytes that the front had to take out of the kernel (`Ticket.carried`), each with its length.
+
+A ticket of version 4 has more behind the fixed fields: what a token claims besides the user id (D34). One without such claims is still
+written as version 3, which has all the rest: while a server is updated, fronts and workers of two versions run side by side.
 """
 
 from __future__ import annotations
@@ -11,14 +14,19 @@ import math
 import struct
 from typing import Final, NamedTuple
 
+from core.auth.proof import NO_PROOF, Proof
+
 #: Sockets that may be on their way to one worker at once. A SEQPACKET queue holds about 167 messages, then EAGAIN; and a worker must
 #: have that many spare descriptors, or the kernel drops sockets silently (MSG_CTRUNC).
 IN_FLIGHT_MAX: Final = 128
-#: The largest ticket: header, user id, address, label, and one message of 16 KiB.
+#: The largest ticket: header, user id, address, label, a display name, and one message of 16 KiB.
 TICKET_MAX_BYTES: Final = 17 * 1024
 
-_VERSION: Final = 3
+_VERSION: Final = 4
+_WITHOUT_CLAIMS: Final = 3
 _HEADER: Final = struct.Struct("!BIBBBBHd")
+#: Whether the role is ``service``, and the bytes of the name; no name has none.
+_CLAIMS: Final = struct.Struct("!BB")
 _ADOPTED: Final = struct.Struct("!I")
 
 
@@ -37,18 +45,20 @@ class Ticket(NamedTuple):
     carried: bytes
     #: What the connection is called in logs, from the front on.
     label: str = ""
-    #: When the token expires that has proven who it is, in seconds since 1970; 0 where none has to.
-    expires: float = 0.0
+    #: What the client's token has proven.
+    proof: Proof = NO_PROOF
 
 
 def encode_ticket(ticket: Ticket) -> bytes:
     """Return a ticket as one SEQPACKET message."""
     user_id, address, label = ticket.user_id.encode(), ticket.address.encode(), ticket.label.encode()
     sizes = (len(user_id), len(address), len(label))
-    header = _HEADER.pack(
-        _VERSION, ticket.number, *sizes, ticket.strikes, len(ticket.carried), ticket.expires
-    )
-    return header + user_id + address + label + ticket.carried
+    expires, name, service = ticket.proof
+    version, claims, encoded = _WITHOUT_CLAIMS, b"", (name or "").encode()
+    if encoded or service:
+        version, claims = _VERSION, _CLAIMS.pack(service, len(encoded)) + encoded
+    header = _HEADER.pack(version, ticket.number, *sizes, ticket.strikes, len(ticket.carried), expires)
+    return header + claims + user_id + address + label + ticket.carried
 
 
 def decode_ticket(data: bytes) -> Ticket:
@@ -60,22 +70,40 @@ def decode_ticket(data: bytes) -> Ticket:
     version, number, user_size, address_size, label_size, strikes, carried_size, expires = (
         _HEADER.unpack_from(data)
     )
-    address_start = _HEADER.size + user_size
+    service, name_start, user_start = (
+        _claims(data) if version == _VERSION else (False, _HEADER.size, _HEADER.size)
+    )
+    address_start = user_start + user_size
     label_start = address_start + address_size
     carried_start = label_start + label_size
-    if version != _VERSION or len(data) != carried_start + carried_size or not 0.0 <= expires < math.inf:
+    if (
+        version not in (_WITHOUT_CLAIMS, _VERSION)
+        or len(data) != carried_start + carried_size
+        or not 0.0 <= expires < math.inf
+    ):
         raise ValueError(
-            f"expected a hand-over ticket of version {_VERSION}, not of version {data[0]} with {len(data)} bytes"
+            f"expected a hand-over ticket of version {_WITHOUT_CLAIMS} or {_VERSION}, not of version {version} with {len(data)} bytes"
         )
     return Ticket(
         number,
-        data[_HEADER.size : address_start].decode(),
+        data[user_start:address_start].decode(),
         data[address_start:label_start].decode(),
         strikes,
         data[carried_start:],
         data[label_start:carried_start].decode(),
-        expires,
+        Proof(expires, data[name_start:user_start].decode() or None, service),
     )
+
+
+def _claims(data: bytes) -> tuple[bool, int, int]:
+    """Return the role in a ticket of version 4, and where the name and the user id begin. Raises ValueError."""
+    start = _HEADER.size + _CLAIMS.size
+    if len(data) < start:
+        raise ValueError(f"expected a hand-over ticket of at least {start} bytes, not of {len(data)} bytes")
+    service, size = _CLAIMS.unpack_from(data, _HEADER.size)
+    if service > 1 or not (service or size):
+        raise ValueError(f"expected a role or a name in a hand-over ticket of version {_VERSION}")
+    return bool(service), start, start + size
 
 
 def encode_adopted(numbers: list[int]) -> bytes:

@@ -21,6 +21,7 @@ from core.wire.protocol import (
     NAME_MAX,
     NAME_MIN,
     PRESENCE_ASKED_MAX,
+    PROVEN_NAME_MIN,
     AckStatus,
     Capability,
     ErrorCode,
@@ -61,7 +62,7 @@ _NAME: Final = FieldType(
         "if": {"pattern": _PLAIN_NAME},
         "then": {"minLength": NAME_MIN, "maxLength": NAME_MAX},
     },
-    {"type": "string", "minLength": NAME_MIN, "maxLength": NAME_MAX},
+    {"type": "string", "minLength": PROVEN_NAME_MIN, "maxLength": NAME_MAX},
 )
 _CONTENT: Final = FieldType(
     f"1-{CONTENT_MAX} characters",
@@ -116,7 +117,7 @@ _MSG_FIELDS: Final = (
 
 _PRESENCE_ENTRY: Final = (
     Field("user_id", _USER_ID, "the user"),
-    Field("display_name", _NAME, "the name in the last HELLO of the user"),
+    Field("display_name", _NAME, "the name in the last HELLO or the token of the user"),
     Field("online", _BOOLEAN, "whether the user is online; false only with `delta`"),
 )
 
@@ -132,7 +133,7 @@ FROM_CLIENT: Final = (
             Field(
                 "display_name",
                 _NAME,
-                "the name that others see; the server cleans it as *What becomes of texts* describes",
+                "the name that others see, unless the token has one; the server cleans it as *What becomes of texts* describes",
             ),
             Field(
                 "capabilities",
@@ -153,8 +154,8 @@ FROM_CLIENT: Final = (
             Field(
                 "token",
                 STRING,
-                "required if the server requires tokens: a JSON Web Token whose `sub` is the user id; before the token expires, the"
-                " client sends HELLO with a new token",
+                "required if the server requires tokens: a JSON Web Token whose `sub` is the user id; its `name`, if there, is the name"
+                " that others see; before the token expires, the client sends HELLO with a new token",
                 required=False,
             ),
         ),
@@ -167,7 +168,7 @@ FROM_CLIENT: Final = (
             Field(
                 "target_display_name",
                 _NAME,
-                "required, but without effect: CHAT_OPENED shows the name in the last HELLO of the other user",
+                "required, but without effect: CHAT_OPENED shows the other user's own name; 1-50 characters if the server requires tokens",
             ),
         ),
     ),
@@ -176,7 +177,9 @@ FROM_CLIENT: Final = (
         "MSG sends a chat message to one user. The server answers with MSG_ACK. If the client sends the message again with the same"
         " `message_id`, the server answers again.",
         (
-            Field("to", _USER_ID, "the recipient; a chat with the recipient must be open"),
+            Field(
+                "to", _USER_ID, "the recipient; a chat with the recipient must be open (backends need none)"
+            ),
             Field(
                 "content",
                 _CONTENT,
@@ -367,7 +370,7 @@ FROM_SERVER: Final = (
                 "the two users of the chat",
             ),
             Field("target_user_id", _USER_ID, "the other user"),
-            Field("target_display_name", _NAME, "the name in the last HELLO of the other user"),
+            Field("target_display_name", _NAME, "the other user's name, as in PRESENCE"),
         ),
     ),
     Message(

@@ -138,6 +138,8 @@ class Resumed:
 CONTENT_MAX: Final = 1000
 NAME_MIN: Final = 3
 NAME_MAX: Final = 50
+#: Of a name that a token proves (D34), which is whatever the issuer calls people.
+PROVEN_NAME_MIN: Final = 1
 
 #: A message, all its fragments together, in bytes (D25).
 MESSAGE_MAX_BYTES: Final = 16 * 1024

@@ -106,13 +106,13 @@ class Validator:
         return Hello(user_id, name, capabilities, _resume_cursor(data, capabilities))
 
 
-def display_name(value: Any, field: str) -> str:
-    """Check and sanitise a display name; 3-50 characters of it must be left, and then one is visible."""
+def display_name(value: Any, field: str, least: int = NAME_MIN) -> str:
+    """Check and sanitise a display name; `least` to 50 characters of it must be left, and then one is visible."""
     if type(value) is not str:
         raise _wrong(field, "string", value)
     name = sanitize_name(value)
-    if not NAME_MIN <= len(name) <= NAME_MAX:
-        raise _wrong_length(field, NAME_MIN, NAME_MAX, len(name), "invisible")
+    if not least <= len(name) <= NAME_MAX:
+        raise _wrong_length(field, least, NAME_MAX, len(name), "invisible")
     return name
 
 

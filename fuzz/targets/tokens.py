@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
+from core.auth.proof import Proof
 from core.auth.tokens import REASONS, TOKEN_MAX
 from core.wire.codec import from_json
 from core.wire.protocol import ErrorCode, Refusal
@@ -39,7 +40,9 @@ _SLOW: Final = 0.25
 _PIECE: Final = 12
 _TEXT_PIECE: Final = 6
 #: Strings that our sentences have, whatever came.
-_OURS: Final = frozenset({"user_id", "expired", "malformed", "algorithm", "signature", "issuer", "audience"})
+_OURS: Final = frozenset(
+    {"user_id", "expired", "malformed", "algorithm", "signature", "issuer", "audience", "visible", "markup"}
+)
 _ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
@@ -133,7 +136,7 @@ def check(data: bytes) -> bool:
     issuer = _ISSUERS[name]
     token = _token(issuer, way, number, rest)
     began = time.process_time()
-    outcome: float | Refusal
+    outcome: Proof | Refusal
     try:
         outcome = issuer.verifier.prove(token, ANN, NOW)
     except Refusal as refusal:
@@ -152,12 +155,12 @@ def check(data: bytes) -> bool:
         _tells_nothing(issuer, token, verdict, outcome)
     else:
         assert not verdict.broken, f"accepted, and {sorted(verdict.broken)}"
-        assert outcome == verdict.expires, (outcome, verdict.expires)
-        assert outcome > NOW
+        assert outcome == verdict.proof, (outcome, verdict.proof)
+        assert outcome.expires > NOW
     return verdict.claims is not None
 
 
-def _not_a_token(token: Any, outcome: float | Refusal) -> None:
+def _not_a_token(token: Any, outcome: Proof | Refusal) -> None:
     assert isinstance(outcome, Refusal), "accepted, and no token"
     if token is None or token == "":
         assert outcome.details["reason"] == "missing"
@@ -266,6 +269,24 @@ _KIDS: Final[tuple[Any, ...]] = (
     {"one": 1},
     True,
 )
+_NAMES: Final[tuple[Any, ...]] = (
+    *(
+        "Ann Lee",
+        "A",
+        "",
+        " ",
+        "\u2063",
+        "<b></b>",
+        "<b>A</b>",
+        "A\u202eB",
+        "e\u0301",
+        "\0",
+        "x" * 50,
+        "x" * 51,
+        "<" * 40,
+    ),
+    *("\r\nx: y", "\U0001f600" * 40, "x" * 3000, None, 1, True, ["Ann Lee"], {"name": "Ann Lee"}),
+)
 _ALGORITHMS: Final[tuple[Any, ...]] = (
     "HS256",
     "RS256",
@@ -301,9 +322,10 @@ _CLAIMS: Final[dict[str, tuple[Any, ...]]] = {
     "iat": _TIMES,
     "iss": _PARTIES,
     "aud": _PARTIES,
-    "name": ("Ann Lee", "<b>x</b>", "\r\nx: y", "\u0000", "\U0001f600" * 40, "x" * 3000),
     "jti": ("8e1f2a", 7),
     "scope": ("chat:write", ["a"] * 200),
+    "name": _NAMES,
+    "role": ("service", "service", "admin", "Service", "", None, 1, ["service"], {"service": True}),
 }
 
 

@@ -127,7 +127,7 @@ class HandoverSocket(ClientSocket):
     def ticket(self, number: int) -> Ticket:
         """Return what goes to the worker with the socket."""
         address, strikes = format_address(self.address), self._lobby.strikes(now())
-        return Ticket(number, self.user_id, address, strikes, self.carried, self.label, self._lobby.expires)
+        return Ticket(number, self.user_id, address, strikes, self.carried, self.label, self._lobby.proof)
 
     def adopted(self) -> None:
         """Close our copy, and only ours: the worker has the connection."""

@@ -258,6 +258,9 @@ def _token(
     name: Annotated[
         str | None, typer.Option(help="The display name, as the claim `name`.", show_default=False)
     ] = None,
+    service: Annotated[
+        bool, typer.Option("--service", help="Make the token of a backend, with the claim `role`.")
+    ] = False,
     minutes: Annotated[
         float, typer.Option(min=0.01, max=525_600, help="Minutes until the token expires.")
     ] = 60.0,
@@ -268,7 +271,7 @@ def _token(
     flags of `fastchat serve`.
     """
     from core.auth.keys import load_keys
-    from core.auth.tokens import make_token
+    from core.auth.tokens import SERVICE, make_token
     from core.process.configuration import load_settings
     from core.process.settings import ConfigurationError
     from core.wire.protocol import Refusal
@@ -278,11 +281,14 @@ def _token(
         settings = load_settings(os.environ, context.args, f"{_PROGRAM} token")
         user_id = Validator(settings.user_ids).user_id(user, "USER")
         keys = load_keys(settings, Path.read_bytes)
+        claims = {} if name is None else {"name": name}
+        if service:
+            claims["role"] = SERVICE
+        token = make_token(keys, settings, user_id, claims, time(), 60.0 * minutes)
     except ConfigurationError as error:
         _give_up(error)
     except Refusal as refusal:
         _give_up(ConfigurationError(refusal.message))
-    token = make_token(keys, settings, user_id, name, time(), 60.0 * minutes)
     if token is None:
         _give_up(
             ConfigurationError(

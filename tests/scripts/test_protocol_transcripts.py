@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from core.auth.proof import Proof
 from core.auth.tokens import load_verifier
 from core.process.settings import Settings
 from core.reference.messages import FROM_CLIENT, FROM_SERVER
@@ -106,7 +107,7 @@ class Replay:
         device = self.devices[user]
         device.session.on_closed(self.world.now)
         shard = self.world.shard_of(user)
-        device.session = shard.connect(device, user, 0, self.world.now, NOON + TOKEN_SECONDS)
+        device.session = shard.connect(device, user, 0, self.world.now, Proof(NOON + TOKEN_SECONDS))
 
     def play(self) -> None:
         for line in self.transcript.lines:

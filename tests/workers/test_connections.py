@@ -229,7 +229,7 @@ def test_nothing_is_read_from_an_inherited_socket_before_it_is_taken_up() -> Non
             "last_heard": monotonic(),
             "unread": b64encode(ping(b"1")).decode(),
         }
-        inherited = connections.inherit("ann", state, 0.0)
+        inherited = connections.inherit("ann", state)
         await connections.take_over(inherited[0], server)
         for _ in range(10):  # turns of the loop, in each of which it looks at its sockets
             await asyncio.sleep(0)
@@ -252,7 +252,7 @@ def test_one_that_is_gone_when_it_is_inherited_is_counted_out() -> None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
         state = {"address": "192.0.2.1:1", "label": "f0-1", "last_heard": monotonic()}
-        inherited = connections.inherit("ann", state, 0.0)
+        inherited = connections.inherit("ann", state)
         await connections.take_over(inherited[0], server)
         connections.take_up([inherited])
         await until(lambda: stage.counts.now == {"192.0.2.1:1": 0})

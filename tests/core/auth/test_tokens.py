@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from core.auth.keys import load_keys
+from core.auth.proof import Proof
 from core.auth.tokens import REASONS, TOKEN_MAX, TokenVerifier, load_verifier, make_token
 from core.process.settings import Settings
 from core.wire.protocol import ErrorCode, Refusal
@@ -84,8 +85,8 @@ def reason(tokens: TokenVerifier, token: Any, user: str = ANN, now: float = NOW)
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_what_the_issuer_signed_proves_it_until_it_expires(algorithm: str) -> None:
-    assert keyed(algorithm).prove(signed(algorithm), ANN, NOW) == NOW + 600
-    assert keyed(algorithm, jwt_leeway=5.0).prove(signed(algorithm), ANN, NOW) == NOW + 605
+    assert keyed(algorithm).prove(signed(algorithm), ANN, NOW).expires == NOW + 600
+    assert keyed(algorithm, jwt_leeway=5.0).prove(signed(algorithm), ANN, NOW).expires == NOW + 605
 
 
 def test_a_subject_in_capitals_is_the_same_user() -> None:
@@ -297,7 +298,7 @@ def test_exp_and_nbf_hold_to_the_second(leeway: float) -> None:
     end, start = NOW + 100 + leeway, NOW - 100 - leeway
     token = forge({"sub": ANN, "exp": NOW + 100, "nbf": NOW - 100})
     for now in (start, start + 1, NOW, end - 0.001):
-        assert tokens.prove(token, ANN, now) == end
+        assert tokens.prove(token, ANN, now).expires == end
     assert reason(tokens, token, now=start - 0.001) == "early"
     assert reason(tokens, token, now=end) == "expired"
     assert reason(tokens, token, now=end + 1e9) == "expired"
@@ -423,14 +424,16 @@ def test_a_token_of_ours_is_a_good_one(algorithm: str) -> None:
         auth="jwt", jwt_key=key, jwt_algorithm=cast(Any, algorithm), jwt_audience="chat,talk", jwt_issuer="me"
     )
     keys = load_keys(settings, nothing)
-    token = make_token(keys, settings, ANN, "Ann Lee", NOW, 60.0)
+    token = make_token(keys, settings, ANN, {"name": "Ann Lee"}, NOW, 60.0)
     assert token is not None
-    assert TokenVerifier(keys, settings).prove(token, ANN, NOW) == NOW + 60 + settings.jwt_leeway
+    assert TokenVerifier(keys, settings).prove(token, ANN, NOW) == Proof(
+        NOW + 60 + settings.jwt_leeway, "Ann Lee"
+    )
     claims = json.loads(decode(token.split(".")[1]))
     assert claims == {"sub": ANN, "iat": NOW, "exp": NOW + 60, "aud": "chat", "iss": "me", "name": "Ann Lee"}
     if algorithm != "HS256":
         public = dataclasses.replace(settings, jwt_key=public_pem(private_key(algorithm)))
-        assert make_token(load_keys(public, nothing), public, ANN, None, NOW, 60.0) is None
+        assert make_token(load_keys(public, nothing), public, ANN, {}, NOW, 60.0) is None
         assert TokenVerifier(load_keys(public, nothing), public).prove(token, ANN, NOW)
 
 

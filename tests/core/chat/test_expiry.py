@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import pytest
 
+from core.auth.proof import NO_PROOF, Proof
 from core.auth.tokens import ANNOUNCE_SECONDS, TRIES, load_verifier
 from core.chat.lobby import Lobby
 from core.process.settings import Settings
@@ -53,7 +54,7 @@ def come(world: World, user: str, seconds: float) -> Device:
     device = world.device(user)
     device.session.on_closed(world.now)
     device.session = world.shard_of(user).connect(
-        device, user, 0, world.now, NOON + world.now - START + seconds
+        device, user, 0, world.now, Proof(NOON + world.now - START + seconds)
     )
     device.hello(token=token(user, seconds))
     device.take()
@@ -230,11 +231,11 @@ def test_d5_a_token_comes_in_hello_or_else_with_the_upgrade(
     outcome = visitor.hello() if said is None else visitor.hello(token=said)
     assert isinstance(outcome, Hello) is good
     if good:
-        assert visitor.lobby.expires == NOON + 60.0
+        assert visitor.lobby.proof == Proof(NOON + 60.0)
     else:
         assert isinstance(outcome, dict)
         assert outcome["code"] == "UNAUTHORIZED"
-        assert visitor.lobby.expires == 0.0
+        assert visitor.lobby.proof == NO_PROOF
 
 
 def test_d5_after_three_tries_it_is_over() -> None:

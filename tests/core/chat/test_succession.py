@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from core.auth.proof import Proof
 from core.auth.tokens import TRIES, load_verifier
 from core.chat.operator import answer
 from core.process.settings import Settings
@@ -178,7 +179,7 @@ def _limited_in_time(stage: Stage) -> Noting:
         shard.use_tokens(world.tokens)
     bob = stage.connect(stage.bob_id)
     bob.session.on_closed(world.now)
-    bob.session = world.shard_of(stage.bob_id).connect(bob, stage.bob_id, 0, world.now, _NOON + 300.0)
+    bob.session = world.shard_of(stage.bob_id).connect(bob, stage.bob_id, 0, world.now, Proof(_NOON + 300.0))
     bob.hello()
     return bob
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Final
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.auth.proof import NO_PROOF, Proof
 from core.process.handover import (
     IN_FLIGHT_MAX,
     TICKET_MAX_BYTES,
@@ -18,7 +20,7 @@ from core.process.handover import (
     encode_ticket,
     endpoint,
 )
-from core.wire.protocol import MESSAGE_MAX_BYTES
+from core.wire.protocol import MESSAGE_MAX_BYTES, NAME_MAX
 
 _TICKETS = st.builds(
     Ticket,
@@ -28,7 +30,12 @@ _TICKETS = st.builds(
     label=st.text("0123456789-", max_size=30),
     strikes=st.integers(0, 20),
     carried=st.binary(max_size=500) | st.integers(0, MESSAGE_MAX_BYTES).map(bytes),
-    expires=st.floats(0, 2**40),
+    proof=st.builds(
+        Proof,
+        st.floats(0, 2**40),
+        st.none() | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=NAME_MAX),
+        st.booleans(),
+    ),
 )
 
 
@@ -54,6 +61,33 @@ def test_a_ticket_that_is_cut_or_has_more_behind_it_is_refused(ticket: Ticket, s
 def test_any_bytes_are_a_ticket_or_refused(data: bytes) -> None:
     with contextlib.suppress(ValueError):
         assert encode_ticket(decode_ticket(data)) == data
+
+
+#: As the version before names and roles wrote it: number 7, a user, an address, a label, 2 strikes, a message, and a time.
+_OLDER: Final = (
+    b"\x03\0\0\0\x07\x03\x09\x03\x02\0\x02A\xd9T\xfc@\0\0\0" + b"ann" + b"192.0.2.1" + b"1-1" + b"{}"
+)
+
+
+def test_d34_a_ticket_of_the_version_before_is_read() -> None:
+    """It comes from a front that has not been replaced yet; and one without a name or a role is still written like that."""
+    ticket = Ticket(7, "ann", "192.0.2.1", 2, b"{}", "1-1", Proof(1_700_000_000.0))
+    assert decode_ticket(_OLDER) == ticket
+    assert encode_ticket(ticket) == _OLDER
+    assert decode_ticket(encode_ticket(ticket._replace(proof=NO_PROOF))).proof == NO_PROOF
+
+
+@pytest.mark.parametrize(
+    "proof", [Proof(name="A"), Proof(service=True), Proof(1_700_000_000.0, "\U0001f600" * NAME_MAX, True)]
+)
+def test_d34_what_a_token_claims_travels_with_the_socket(proof: Proof) -> None:
+    ticket = Ticket(7, "ann", "192.0.2.1", 2, bytes(MESSAGE_MAX_BYTES + 14), "1-1", proof)
+    data = encode_ticket(ticket)
+    assert len(data) <= TICKET_MAX_BYTES
+    assert decode_ticket(data) == ticket
+    for end in range(len(data) - len(ticket.carried)):
+        with pytest.raises(ValueError, match="hand-over ticket"):
+            decode_ticket(data[:end])
 
 
 @settings(max_examples=40)
