@@ -27,20 +27,23 @@ class Capacity:
         #: Users about whose mailboxes the store is being asked -> those who wait for that.
         self.counting: dict[User, list[Done]] = {}
 
-    def must_wait(self, user: User) -> bool:
-        """Return whether it is not known yet if there is capacity. After this, `wait` must be called."""
+    def must_wait(self, user: User, service: bool) -> bool:
+        """Return whether it is not known yet if there is capacity. After this, `wait` must be called.
+
+        A `service`, for which there are no shares, waits only behind those who do: what came meanwhile would be counted wrong.
+        """
         mailbox = user.mailbox
         if user in self.counting:
             return True
-        return mailbox.shares is None and self._of_sender <= mailbox.waiting < self._whole
+        return not service and mailbox.shares is None and self._of_sender <= mailbox.waiting < self._whole
 
-    def refusal(self, user: User, chat: Chat) -> Outcome | None:
-        """Return why a message of this chat is not taken; None if it is."""
+    def refusal(self, user: User, chat: Chat | None, service: bool) -> Outcome | None:
+        """Return why a message of this chat is not taken; None if it is. Only a `service` may write without a chat."""
         mailbox = user.mailbox
         if mailbox.waiting >= self._whole:
             return Outcome.MAILBOX_FULL
         shares = mailbox.shares
-        if shares is None:
+        if shares is None or service or chat is None:
             return None
         if shares.of(chat) >= self._of_sender:
             return Outcome.SENDERS_SHARE_FULL

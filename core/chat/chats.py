@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Chats:
     """The chats of the users of one shard."""
 
-    __slots__ = ("_delivery", "_exchange", "_limit", "_presence", "_store", "_users")
+    __slots__ = ("_delivery", "_exchange", "_presence", "_store", "_users")
 
     def __init__(
         self,
@@ -40,7 +40,6 @@ class Chats:
         delivery: Delivery,
         presence: Presence,
     ) -> None:
-        self._limit = settings.open_chats_per_minute
         self._users = users
         self._exchange = exchange
         self._store = store
@@ -55,10 +54,11 @@ class Chats:
         """Handle OPEN_CHAT. What the client sends for this chat waits until it is open on both sides, or refused."""
         if target == user.user_id:
             raise Refusal(ErrorCode.VALIDATION, "a chat with oneself is not possible", field="target_user_id")
-        wait = user.rare.open_chats.retry_after(now)
+        window = user.windows_of(session).open_chats
+        wait = window.retry_after(now)
         if wait:
-            raise rate_limited("OPEN_CHAT", self._limit, wait)
-        user.rare.open_chats.count(now)
+            raise rate_limited("OPEN_CHAT", window.limit, wait)
+        window.count(now)
         self.used(user, target)
         session.hold(target)
         request = self._exchange.open(MessageType.OPEN_CHAT, session, user, target, None, now)

@@ -95,6 +95,8 @@ class MessageFlag(IntEnum):
     ONLY_IF_REPEAT = 2
     #: The sender wants to know when it is delivered and read (D11).
     RECEIPTS = 4
+    #: The sender is a backend: no chat has to be open, and no share of the mailbox limits it (D34, D20).
+    SERVICE = 8
 
 
 class TypingFlag(IntEnum):

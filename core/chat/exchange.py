@@ -406,7 +406,8 @@ def refusal(request: Request, outcome: int, settings: Settings, now: float) -> R
             expected="an id that was not used before, or the same content",
         )
     if outcome == Outcome.RATE_LIMITED:
-        return rate_limited("MSG", settings.messages_per_minute, request.user.messages.retry_after(now))
+        window = request.user.messages_of(request.session)
+        return rate_limited("MSG", window.limit, window.retry_after(now))
     if outcome in _SHARES:
         return _mailbox_full(outcome, settings.mailbox_max)
     again = "send it again with the same message_id" if request.message_id is not None else "try again"

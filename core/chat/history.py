@@ -46,12 +46,11 @@ class _Asked:
 class Histories:
     """What the users of one shard ask for, and what others ask of their mailboxes."""
 
-    __slots__ = ("_asked", "_chats", "_exchange", "_limit", "_store", "_users")
+    __slots__ = ("_asked", "_chats", "_exchange", "_store", "_users")
 
     def __init__(
         self, settings: Settings, users: Users, exchange: Exchange, store: Store, chats: Chats
     ) -> None:
-        self._limit = settings.history_per_minute
         self._users = users
         self._exchange = exchange
         self._store = store
@@ -77,10 +76,11 @@ class Histories:
         if not user.has_chat(peer):
             raise Refusal(ErrorCode.CHAT_NOT_OPENED, "there is no chat with this user", field="with")
         self._chats.used(user, peer)
-        wait = user.rare.histories.retry_after(now)
+        window = user.windows_of(session).histories
+        wait = window.retry_after(now)
         if wait:
-            raise rate_limited("HISTORY", self._limit, wait)
-        user.rare.histories.count(now)
+            raise rate_limited("HISTORY", window.limit, wait)
+        window.count(now)
         session.asked()
         request = self._exchange.open(MessageType.HISTORY, session, user, peer, None, now)
         self._asked[request.ticket] = _Asked(limit)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from core.chat.capacity import Capacity
 from core.chat.command_queue import EVERYTHING
@@ -27,12 +27,13 @@ from core.chat.exchange import Exchange, Request
 from core.chat.ports import Chance, Clock
 from core.chat.session import Session
 from core.chat.stalls import later
+from core.chat.statuses import PLAIN_STATUS, RECEIPT_STATUS
 from core.chat.store import Store
 from core.chat.user import Message, User
 from core.events import fields
 from core.measures import BUS, LOCAL, SECONDS, Histogram
 from core.wire import codec
-from core.wire.protocol import CONFIRM_TIMEOUT, AckStatus, MessageType
+from core.wire.protocol import CONFIRM_TIMEOUT, MessageType
 from core.wire.timestamps import answer_timestamp
 
 if TYPE_CHECKING:
@@ -45,24 +46,6 @@ if TYPE_CHECKING:
     from core.process.settings import Settings
 
 _log = logging.getLogger("fastchat.core")
-
-#: What a plain client is told, and one with `receipts` (D11).
-_PLAIN_STATUS: Final[dict[int, str]] = {
-    Outcome.DELIVERED: AckStatus.DELIVERED,
-    Outcome.STORED: AckStatus.STORED,
-    Outcome.REPEAT_STORED: AckStatus.STORED,
-    Outcome.REPEAT_DELIVERED: AckStatus.DELIVERED,
-    Outcome.REPEAT_ACKNOWLEDGED: AckStatus.DELIVERED,
-    Outcome.REPEAT_READ: AckStatus.DELIVERED,
-}
-_RECEIPT_STATUS: Final[dict[int, str]] = {
-    Outcome.DELIVERED: AckStatus.ACCEPTED,
-    Outcome.STORED: AckStatus.ACCEPTED,
-    Outcome.REPEAT_STORED: AckStatus.ACCEPTED,
-    Outcome.REPEAT_DELIVERED: AckStatus.ACCEPTED,
-    Outcome.REPEAT_ACKNOWLEDGED: AckStatus.DELIVERED,
-    Outcome.REPEAT_READ: AckStatus.READ,
-}
 
 
 class Messages:
@@ -154,7 +137,8 @@ class Messages:
             flags = MessageFlag.CHAT_OPEN
             if not (chat.written and chat.confirmed):
                 self._chats.wrote(session, user, chat)
-        if user.messages.retry_after(now, user.in_flight):
+        # In flight, those of backends and of people are not told apart: until they are settled they hold back more than they have to.
+        if user.messages_of(session).retry_after(now, user.in_flight):
             if user.in_flight:
                 session.hold_back(MessageType.MSG, data)
                 if user.parked is None:
@@ -173,7 +157,10 @@ class Messages:
         """Send a valid MSG with nothing in its way; `content` is a JSON string. False, and nothing has happened, when something is."""
         if not (chat.saved and chat.written and chat.confirmed):
             return False
-        if user.messages.retry_after(now, user.in_flight):
+        sent = (
+            user.service.messages if session.service else user.messages
+        )  # `User.messages_of`, without the call
+        if sent.retry_after(now, user.in_flight):
             return False
         recipient = chat.peer
         peer = self._known.get(recipient)
@@ -194,6 +181,8 @@ class Messages:
             session.choose(recipient, request.ticket)
         if session.receipts:
             flags |= MessageFlag.RECEIPTS
+        if session.service and recipient != user.user_id:
+            flags |= MessageFlag.SERVICE
         texts = (user.user_id, recipient, request.message_id, str(user.mailbox.lamport + 1))
         if self._exchange.ask(RecordKind.MESSAGE, flags, request, texts, request.frame, now):
             self.sent_far += 1
@@ -253,11 +242,13 @@ class Messages:
             return
         _, _, flags, _, deadline, (sender, _, message_id, lamport), frame = record
         chat = user.chats.get(sender)
-        if chat is None or not chat.saved:
-            if not flags & MessageFlag.CHAT_OPEN:
-                self._exchange.reply(record, Outcome.CHAT_NOT_OPENED, "", now)
-                return
-            chat = self._chats.repair(user, sender, self._presence.name_of(sender) or sender)
+        is_open = chat is not None and chat.saved
+        if not is_open and flags & MessageFlag.CHAT_OPEN:
+            chat, is_open = self._repair(user, sender), True
+        service = bool(flags & MessageFlag.SERVICE)
+        if not is_open and not service:
+            self._exchange.reply(record, Outcome.CHAT_NOT_OPENED, "", now)
+            return
         mailbox = user.mailbox
         message = mailbox.find(sender, message_id)
         if message is not None and message.seq:
@@ -273,11 +264,15 @@ class Messages:
         elif flags & MessageFlag.ONLY_IF_REPEAT:
             refusal = Outcome.RATE_LIMITED
         elif mailbox.waiting >= capacity.free_below or capacity.counting:
-            if capacity.must_wait(user):
+            if capacity.must_wait(user, service):
                 capacity.wait(user, partial(self._accept, record, user))
                 return
-            refusal = capacity.refusal(user, chat)
+            refusal = capacity.refusal(user, chat, service)
         if refusal is None:
+            if chat is None or not is_open:
+                chat = self._repair(
+                    user, sender
+                )  # the first message of a backend opens the chat, and no refused one (D34)
             receipts = bool(flags & MessageFlag.RECEIPTS)
             message = Message(user, chat, message_id, frame, receipts, int(lamport), deadline)
             message.waiting.append(record)
@@ -286,6 +281,9 @@ class Messages:
             return
         # Nothing new is taken, but it may be the repeat of a message that only the store knows.
         self._store.find(user, sender, message_id, partial(self._answer_old, record, refusal))
+
+    def _repair(self, user: User, sender: str) -> Chat:
+        return self._chats.repair(user, sender, self._presence.name_of(sender) or sender)
 
     def appended(self, messages: list[Message], failure: str | None, now: float) -> None:
         """Show and acknowledge these messages, which the store has committed; or say that it could not."""
@@ -371,7 +369,7 @@ class Messages:
         """Answer at the sender's shard: MSG_ACK, or why not. `name` is the recipient's, if the message was accepted."""
         user, session, peer = request.user, request.session, request.peer
         chat = user.chats.get(peer)
-        if outcome not in _PLAIN_STATUS:
+        if outcome not in PLAIN_STATUS:
             self._exchange.refuse(request, outcome, now)
             self._decided(session, user)
             return
@@ -379,11 +377,22 @@ class Messages:
             chat.wait(partial(self._settled, request, outcome, name))
             return
         if chat is None or not chat.saved:
-            # The recipient's shard knows of the chat, so it is open, and the record here was lost (D7).
+            # The recipient's shard has the chat, so it is open: the record here was lost (D7), or a backend has opened it (D34).
             chat = self._chats.repair(user, peer, name)
-            self._delivery.announce(user, chat, now)
             self._chats.wrote(session, user, chat)
-            session.choose(peer, request.ticket)
+            chat.wait(partial(self._repaired, request, outcome, chat))
+            return
+        self._accepted(request, outcome, now)
+
+    def _repaired(self, request: Request, outcome: int, chat: Chat, now: float) -> None:
+        """Tell of a chat before the message that has opened it. One that could not be stored is repaired by the next message."""
+        if chat.saved:
+            self._delivery.announce(request.user, chat, now)
+            request.session.choose(chat.peer, request.ticket)
+        self._accepted(request, outcome, now)
+
+    def _accepted(self, request: Request, outcome: int, now: float) -> None:
+        session, peer = request.session, request.peer
         stored = _stored_text(request) if request.altered else None
         self._acknowledge(session, peer, request, outcome, stored, now, request.sent_again)
 
@@ -406,14 +415,14 @@ class Messages:
         assert message_id is not None, "every message has an id"
         if not session.closed:
             if session.receipts:
-                ack = codec.receipt(message_id, _RECEIPT_STATUS[outcome], peer, stored)
+                ack = codec.receipt(message_id, RECEIPT_STATUS[outcome], peer, stored)
             else:
-                ack = codec.msg_ack(message_id, _PLAIN_STATUS[outcome])
+                ack = codec.msg_ack(message_id, PLAIN_STATUS[outcome])
             session.connection.send(ack)
         if outcome > Outcome.STORED and not sent_again:
             session.charge(now)
         else:
-            user.messages.count(now)
+            (user.service.messages if session.service else user.messages).count(now)
             if len(user.sessions) > 1 or session.closed:
                 self._send_carbons(user, session, sent.frame)
         self._decided(session, user)

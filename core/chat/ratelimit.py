@@ -29,6 +29,11 @@ class SlidingWindow:
         self._times: array[float] | tuple[()] = ()
         self._oldest = 0
 
+    @property
+    def limit(self) -> int:
+        """How many events are allowed; 0 for any number."""
+        return self._limit
+
     def retry_after(self, now: float, pending: int = 0) -> float:
         """Return seconds until one more event is allowed, 0.0 when it is now; `pending` events count as if they had just happened."""
         limit = self._limit

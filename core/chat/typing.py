@@ -31,7 +31,6 @@ class TypingIndicators:
         "_chats",
         "_exchange",
         "_held",
-        "_limit",
         "_store",
         "_until",
         "_users",
@@ -43,7 +42,6 @@ class TypingIndicators:
     def __init__(
         self, settings: Settings, users: Users, exchange: Exchange, store: Store, chats: Chats
     ) -> None:
-        self._limit = settings.typing_per_minute
         self._users = users.known
         self._exchange = exchange
         self._store = store
@@ -68,10 +66,11 @@ class TypingIndicators:
             raise Refusal(ErrorCode.CHAT_NOT_OPENED, "open a chat before typing in it", field="to")
         if not chat.confirmed:
             self._chats.used(user, peer)
-        wait = user.rare.typing.retry_after(now)
+        window = user.windows_of(session).typing
+        wait = window.retry_after(now)
         if wait:
-            raise rate_limited("TYPING", self._limit, wait)
-        user.rare.typing.count(now)
+            raise rate_limited("TYPING", window.limit, wait)
+        window.count(now)
         if is_typing:
             if session.typing_to is None:
                 session.typing_to = {}

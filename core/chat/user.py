@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 #: No capabilities, once for all connections.
 _NONE: Final[frozenset[str]] = frozenset()
+#: Where the limits of backends begin in `User.counted`. So many places are for those of people, also for some to come: what another version
+#: has counted is not to be taken for something else.
+_SERVICE_AT: Final = 32
 
 
 class Message(Entry):
@@ -83,11 +86,28 @@ class RareWindows:
         self.presences = SlidingWindow(settings.presence_per_minute)
 
 
+class ServiceWindows:
+    """What the connections of one user with ``role: "service"`` have done in the last minute (D34)."""
+
+    __slots__ = ("histories", "messages", "open_chats", "typing")
+
+    def __init__(self, settings: Settings) -> None:
+        self.messages = SlidingWindow(settings.service_messages_per_minute)
+        self.open_chats = SlidingWindow(settings.service_open_chats_per_minute)
+        self.typing = SlidingWindow(settings.service_typing_per_minute)
+        self.histories = SlidingWindow(settings.service_history_per_minute)
+
+    def all(self) -> tuple[SlidingWindow, ...]:
+        """Return all of them, in the order in which `User.counted` has them."""
+        return self.messages, self.open_chats, self.typing, self.histories
+
+
 class User:
     """A user who has said HELLO at least once. Grouped by how long the attributes matter."""
 
     __slots__ = (
         "_rare",
+        "_service",
         "_settings",
         "acknowledges",
         "chats",
@@ -130,6 +150,7 @@ class User:
         self.messages = SlidingWindow(settings.messages_per_minute)
         self.hellos = SlidingWindow(settings.hellos_per_minute)
         self._rare: RareWindows | None = None
+        self._service: ServiceWindows | None = None
         #: Requests that are not answered yet.
         self.requests = 0
         #: Messages among them, and those that needed no request: they will count against the limit, unless the other side refuses them.
@@ -156,6 +177,21 @@ class User:
             self._rare = RareWindows(self._settings)
         return self._rare
 
+    @property
+    def service(self) -> ServiceWindows:
+        """The limits of this user's connections with ``role: "service"``, which hardly any user has; made when they are needed."""
+        if self._service is None:
+            self._service = ServiceWindows(self._settings)
+        return self._service
+
+    def messages_of(self, session: Device) -> SlidingWindow:
+        """Return the limit that counts the messages of this connection."""
+        return self.service.messages if session.service else self.messages
+
+    def windows_of(self, session: Device) -> RareWindows | ServiceWindows:
+        """Return the limits that count what else this connection does."""
+        return self.service if session.service else self.rare
+
     def has_chat(self, peer: str) -> bool:
         """Return whether a chat with `peer` is open: a record that is not durable yet does not count."""
         chat = self.chats.get(peer)
@@ -163,7 +199,13 @@ class User:
 
     def counted(self, now: float) -> list[list[float]]:
         """Return what counts against each limit at present: when it was."""
-        return [window.recent_times(now) for window in self._windows()]
+        counted = [window.recent_times(now) for window in self._windows()]
+        if self._service is not None:
+            of_service = [window.recent_times(now) for window in self._service.all()]
+            if any(of_service):
+                counted += [[] for _ in range(_SERVICE_AT - len(counted))]
+                counted += of_service
+        return counted
 
     def count_again(self, counted: list[list[float]]) -> None:
         """Count what `counted` of the same user has said, who was left to the store meanwhile."""
@@ -171,6 +213,9 @@ class User:
             self._windows(), counted, strict=False
         ):  # another version may have had fewer limits, or more
             window.count_all(times)
+        if len(counted) > _SERVICE_AT:
+            for window, times in zip(self.service.all(), counted[_SERVICE_AT:], strict=False):
+                window.count_all(times)
 
     def _windows(self) -> tuple[SlidingWindow, ...]:
         rare = self.rare

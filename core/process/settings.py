@@ -247,6 +247,34 @@ class Settings:
         ge=0,
         le=1_000_000,
     )
+    service_messages_per_minute: int = _setting(
+        6000,
+        'Limit on MSG messages of all connections of one user with `role: "service"` in any 60 seconds, in place of'
+        " FASTCHAT_MESSAGES_PER_MINUTE. 0 disables the limit.",
+        ge=0,
+        le=1_000_000,
+    )
+    service_open_chats_per_minute: int = _setting(
+        2000,
+        'Limit on OPEN_CHAT messages of all connections of one user with `role: "service"` in any 60 seconds, in place of'
+        " FASTCHAT_OPEN_CHATS_PER_MINUTE. 0 disables the limit.",
+        ge=0,
+        le=1_000_000,
+    )
+    service_typing_per_minute: int = _setting(
+        1000,
+        'Limit on TYPING messages of all connections of one user with `role: "service"` in any 60 seconds, in place of'
+        " FASTCHAT_TYPING_PER_MINUTE. 0 disables the limit.",
+        ge=0,
+        le=1_000_000,
+    )
+    service_history_per_minute: int = _setting(
+        600,
+        'Limit on HISTORY messages of all connections of one user with `role: "service"` in any 60 seconds, in place of'
+        " FASTCHAT_HISTORY_PER_MINUTE. 0 disables the limit.",
+        ge=0,
+        le=1_000_000,
+    )
     pings_per_second: float = _setting(
         1.0,
         "Limit on PING messages per second on one connection, with a burst of 5. Beyond it PING is answered with RATE_LIMITED."

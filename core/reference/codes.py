@@ -158,6 +158,19 @@ LIMITS: Final = (
     Limit("HELLO of a user", _a_minute("hellos_per_minute"), "RATE_LIMITED"),
     Limit("HISTORY of a user", _a_minute("history_per_minute"), "RATE_LIMITED"),
     Limit("PRESENCE requests of a user", _a_minute("presence_per_minute"), "RATE_LIMITED"),
+    *(
+        Limit(
+            f"{kind} of a user's connections with `role: service`, all together, in place of the limit above",
+            _a_minute(setting),
+            "RATE_LIMITED",
+        )
+        for kind, setting in (
+            ("MSG", "service_messages_per_minute"),
+            ("TYPING", "service_typing_per_minute"),
+            ("OPEN_CHAT", "service_open_chats_per_minute"),
+            ("HISTORY", "service_history_per_minute"),
+        )
+    ),
     Limit(
         "PING of a connection",
         f"{protocol.PING_PER_SECOND:g} a second, {protocol.PING_BURST} at once",
