@@ -160,7 +160,7 @@ LIMITS: Final = (
     Limit("PRESENCE requests of a user", _a_minute("presence_per_minute"), "RATE_LIMITED"),
     *(
         Limit(
-            f"{kind} of a user's connections with `role: service`, all together, in place of the limit above",
+            f"{kind} of all connections of a user whose tokens have `role: service`, which the limit above does not count",
             _a_minute(setting),
             "RATE_LIMITED",
         )

@@ -64,6 +64,7 @@ _NAME: Final = FieldType(
     },
     {"type": "string", "minLength": PROVEN_NAME_MIN, "maxLength": NAME_MAX},
 )
+_SHOWN_NAME: Final = _NAME._replace(words=f"{PROVEN_NAME_MIN}-{NAME_MAX} characters")
 _CONTENT: Final = FieldType(
     f"1-{CONTENT_MAX} characters",
     {"type": "string", "minLength": 1, "if": {"pattern": _PLAIN_TEXT}, "then": {"maxLength": CONTENT_MAX}},
@@ -117,7 +118,7 @@ _MSG_FIELDS: Final = (
 
 _PRESENCE_ENTRY: Final = (
     Field("user_id", _USER_ID, "the user"),
-    Field("display_name", _NAME, "the name in the last HELLO or the token of the user"),
+    Field("display_name", _SHOWN_NAME, "the name in the last HELLO or the token of the user"),
     Field("online", _BOOLEAN, "whether the user is online; false only with `delta`"),
 )
 
@@ -370,7 +371,7 @@ FROM_SERVER: Final = (
                 "the two users of the chat",
             ),
             Field("target_user_id", _USER_ID, "the other user"),
-            Field("target_display_name", _NAME, "the other user's name, as in PRESENCE"),
+            Field("target_display_name", _SHOWN_NAME, "the other user's name, as in PRESENCE"),
         ),
     ),
     Message(

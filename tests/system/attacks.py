@@ -62,6 +62,7 @@ ATTACKS: Final[dict[str, dict[str, str]]] = {
     "Identity": {
         "impersonation": "`from` is written by the server; HELLO as another user is refused; with `jwt` the token decides",
         "forged tokens": "UNAUTHORIZED, 1008 after three tries",
+        "forged names": "with `jwt` the name in a token holds, whatever HELLO says; a bad one is UNAUTHORIZED, never replaced by HELLO's",
         "another's mailbox": "with `jwt` nobody but the bearer of a user's token resumes, reads or acknowledges what is that user's",
         "message_id tricks": "an id counts between one sender and one recipient: nobody hides or acknowledges what others write",
         "presence enumeration": "with `contacts`, presence tells nothing of people without a chat, nor does any answer tell who is online; "
