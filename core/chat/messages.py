@@ -270,9 +270,8 @@ class Messages:
             refusal = capacity.refusal(user, chat, service)
         if refusal is None:
             if chat is None or not is_open:
-                chat = self._repair(
-                    user, sender
-                )  # the first message of a backend opens the chat, and no refused one (D34)
+                # The first message of a backend opens the chat, and a refused one does not (D34).
+                chat = self._repair(user, sender)
             receipts = bool(flags & MessageFlag.RECEIPTS)
             message = Message(user, chat, message_id, frame, receipts, int(lamport), deadline)
             message.waiting.append(record)

@@ -6,6 +6,7 @@
 
 import { Chats } from "./chats.js";
 import { FastChat, newId, now } from "./fastchat.js";
+import { nameForHello } from "./text.js";
 
 /** @typedef {import("./chats.js").Chat} Chat */
 /** @typedef {import("./thread.js").Item} Item */
@@ -84,7 +85,13 @@ export class Messenger {
   /** @param {string | null} cursor @returns {FastChat} */
   newClient(cursor) {
     const { person } = this;
-    const client = new FastChat({ url: this.url, userId: person.userId, displayName: person.name, token: person.token || null, cursor });
+    const client = new FastChat({
+      url: this.url,
+      userId: person.userId,
+      displayName: nameForHello(person.name),
+      token: person.token || null,
+      cursor,
+    });
     /** @param {keyof import("./client/fastchat.d.ts").Events} event @param {(value: any) => void} listener */
     const on = (event, listener) => {
       client.on(event, (value) => {

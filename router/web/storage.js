@@ -75,7 +75,7 @@ export class Person {
   recall(prefix) {
     this.prefix = prefix;
     const identity = this.read("identity");
-    const valid = isUserId(identity?.userId) && typeof identity.name === "string" && !problemOfName(identity.name);
+    const valid = isUserId(identity?.userId) && typeof identity.name === "string" && !problemOfName(identity.name, 1);
     this.userId = valid ? identity.userId : "";
     this.name = valid ? identity.name : "";
   }

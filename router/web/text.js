@@ -48,13 +48,16 @@ export function userIn(fragment) {
   }
 }
 
-/** @param {string} name @returns {string} why it can't be a display name; empty if it can */
-export function problemOfName(name) {
+/** @param {string} name @param {number} [least] characters; a token's name may be shorter @returns {string} why it can't be a display name; empty if it can */
+export function problemOfName(name, least = NAME_MIN) {
   const length = lengthOf(name.replace(INVISIBLE, "").trim().normalize("NFC"));
   if (name.trim() && !VISIBLE.test(name)) return "A name has something in it that can be seen.";
-  if (length < NAME_MIN) return `A name has at least ${NAME_MIN} characters.`;
+  if (length < least) return `A name has at least ${counted(least, "character")}.`;
   return length > NAME_MAX ? `A name has at most ${NAME_MAX} characters; this one has ${length}.` : "";
 }
+
+/** @param {string} name as others see it @returns {string} it as HELLO takes it, where the name in a token may be too short for it */
+export const nameForHello = (name) => name + ".".repeat(Math.max(0, NAME_MIN - lengthOf(name)));
 
 /**
  * Cut a text where links are in it.

@@ -19,7 +19,7 @@ export function claimsOf(token) {
     const { sub, name } = JSON.parse(new TextDecoder().decode(Uint8Array.from(bytes, (byte) => byte.charCodeAt(0))));
     // As the server writes it.
     const userId = !isUserId(sub) ? "" : UUID.test(sub) ? sub.toLowerCase() : sub;
-    return { userId, name: typeof name === "string" && !problemOfName(name) ? name : "" };
+    return { userId, name: typeof name === "string" && !problemOfName(name, 1) ? name : "" };
   } catch {
     return { userId: "", name: "" };
   }

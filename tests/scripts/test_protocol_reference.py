@@ -387,6 +387,7 @@ def wrong_tokens() -> Iterator[tuple[str, str | None]]:
     yield "audience", forge(claims | {"aud": "shop"})
     yield "claims", forge({"sub": _UUID})
     yield "subject", forge(claims | {"sub": _UUID.replace("a", "b")})
+    yield "name", forge(claims | {"name": ""})
 
 
 def test_every_reason_is_one_of_the_schema() -> None:

@@ -100,15 +100,19 @@ def test_a_link_with_a_token(browser: Browser, server: Server) -> None:
 
 
 def test_a_link_without_a_name(browser: Browser, server: Server) -> None:
-    """Who has none is asked for it, once."""
+    """Who has none is asked for it, once; a token that says one decides (D34)."""
     user = str(uuid4())
     tab = browser.visitor(page_url(server)).tab(f"#token={token(user.upper())}")
     tab.join("Said It Myself")
     assert user_of(tab) == user
-    again = Tab(tab.page.context.new_page(), browser.problems)
-    again.page.goto(f"{page_url(server)}#token={token(user, name='Another One')}")
-    again.wait_online()
-    expect(again.page.locator("#me-name .name")).to_have_text("Said It Myself")
+    for claimed in (None, "Said By The Token"):
+        made = token(user) if claimed is None else token(user, name=claimed)
+        again = Tab(tab.page.context.new_page(), browser.problems)
+        again.page.goto(f"{page_url(server)}#token={made}")
+        again.wait_online()
+        expect(again.page.locator("#me-name .name")).to_have_text(
+            claimed or "Said It Myself", timeout=PATIENCE
+        )
 
 
 def test_a_link_in_a_tab_that_is_open(browser: Browser, server: Server) -> None:
@@ -239,9 +243,9 @@ def test_what_was_written_by_somebody_else_stays_theirs(browser: Browser, start_
     tab = browser.join(page_url(server), "Known Here")
     tab.open_chat("Friend")
     tab.field.fill("a draft")
-    made = token(str(uuid4()), name="Another One")
+    made = token(str(uuid4()), name="Said By The Token")
     tab.page.evaluate("token => { location.hash = `token=${token}` }", made)
-    expect(tab.page.locator("#me-name .name")).to_have_text("Another One", timeout=PATIENCE)
+    expect(tab.page.locator("#me-name .name")).to_have_text("Said By The Token", timeout=PATIENCE)
     tab.open_chat("Friend")
     expect(tab.field).to_have_value("")
     again = Tab(tab.page.context.new_page(), browser.problems)
@@ -250,7 +254,7 @@ def test_what_was_written_by_somebody_else_stays_theirs(browser: Browser, start_
     expect(again.page.locator("#me-name .name")).to_have_text("Known Here")
     again.open_chat("Friend")
     expect(again.field).to_have_value("a draft")
-    expect(friend.person("Another One")).to_be_visible()
+    expect(friend.person("Said By The Token")).to_be_visible()
     browser.assert_well()
     browser.close_visitors()
 
@@ -431,3 +435,19 @@ def test_a_new_token_that_is_refused(browser: Browser, server: Server) -> None:
     field(tab).press("Enter")
     tab.wait_online()
     expect(tab.bar).to_be_hidden()
+
+
+# -- The name in the token --
+
+
+def test_d34_a_name_in_the_token_holds_whatever_the_page_says(browser: Browser, server: Server) -> None:
+    """Also one that is too short for HELLO: the page comes back with it after a reload, and another name does not stay."""
+    tab = come(browser, server, "Li")
+    expect(tab.page.locator("#me-name")).to_contain_text("Li")
+    tab.page.locator("#me").click()
+    tab.page.get_by_label("Name", exact=True).fill("The Boss")
+    tab.page.get_by_role("button", name="Save").click()
+    expect(tab.page.locator("#me-name")).to_contain_text("Li", timeout=PATIENCE)
+    tab.page.reload()
+    tab.wait_online()
+    expect(tab.page.locator("#me-name")).to_contain_text("Li")
