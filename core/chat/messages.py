@@ -242,13 +242,15 @@ class Messages:
             return
         _, _, flags, _, deadline, (sender, _, message_id, lamport), frame = record
         chat = user.chats.get(sender)
-        is_open = chat is not None and chat.saved
-        if not is_open and flags & MessageFlag.CHAT_OPEN:
-            chat, is_open = self._repair(user, sender), True
-        service = bool(flags & MessageFlag.SERVICE)
-        if not is_open and not service:
-            self._exchange.reply(record, Outcome.CHAT_NOT_OPENED, "", now)
-            return
+        opens = False
+        if chat is None or not chat.saved:
+            if flags & MessageFlag.CHAT_OPEN:
+                chat = self._repair(user, sender)
+            elif flags & MessageFlag.SERVICE:
+                opens = True
+            else:
+                self._exchange.reply(record, Outcome.CHAT_NOT_OPENED, "", now)
+                return
         mailbox = user.mailbox
         message = mailbox.find(sender, message_id)
         if message is not None and message.seq:
@@ -264,12 +266,13 @@ class Messages:
         elif flags & MessageFlag.ONLY_IF_REPEAT:
             refusal = Outcome.RATE_LIMITED
         elif mailbox.waiting >= capacity.free_below or capacity.counting:
+            service = bool(flags & MessageFlag.SERVICE)
             if capacity.must_wait(user, service):
                 capacity.wait(user, partial(self._accept, record, user))
                 return
             refusal = capacity.refusal(user, chat, service)
         if refusal is None:
-            if chat is None or not is_open:
+            if opens or chat is None:
                 # The first message of a backend opens the chat, and a refused one does not (D34).
                 chat = self._repair(user, sender)
             receipts = bool(flags & MessageFlag.RECEIPTS)
@@ -381,19 +384,16 @@ class Messages:
             self._chats.wrote(session, user, chat)
             chat.wait(partial(self._repaired, request, outcome, chat))
             return
-        self._accepted(request, outcome, now)
+        stored = _stored_text(request) if request.altered else None
+        self._acknowledge(session, peer, request, outcome, stored, now, request.sent_again)
 
     def _repaired(self, request: Request, outcome: int, chat: Chat, now: float) -> None:
         """Tell of a chat before the message that has opened it. One that could not be stored is repaired by the next message."""
         if chat.saved:
             self._delivery.announce(request.user, chat, now)
             request.session.choose(chat.peer, request.ticket)
-        self._accepted(request, outcome, now)
-
-    def _accepted(self, request: Request, outcome: int, now: float) -> None:
-        session, peer = request.session, request.peer
         stored = _stored_text(request) if request.altered else None
-        self._acknowledge(session, peer, request, outcome, stored, now, request.sent_again)
+        self._acknowledge(request.session, chat.peer, request, outcome, stored, now, request.sent_again)
 
     def _acknowledge(
         self,
