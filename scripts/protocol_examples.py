@@ -41,6 +41,17 @@ _MESSAGE: Final[Data] = {
     "timestamp": NOON,
 }
 _SENT: Final[Data] = {"message_id": "a-1", "to": BOB}
+_CHAT: Final[Data] = {
+    "user_id": BOB,
+    "display_name": "Bobby",
+    "chat_id": chat_id(ALICE, BOB),
+    "last": {"from": BOB, "content": "Hello!", "timestamp": NOON, "message_id": "b-7"},
+    "unread": 1,
+    "read": 41,
+    "online": True,
+    "blocked": False,
+    "muted": False,
+}
 
 FROM_CLIENT: Final[dict[str, tuple[Example, ...]]] = {
     MessageType.HELLO: (
@@ -49,7 +60,15 @@ FROM_CLIENT: Final[dict[str, tuple[Example, ...]]] = {
             "All capabilities, coming back, and a token",
             _HELLO
             | {
-                "capabilities": ["receipts", "resume", "history", "carbons", "presence_delta"],
+                "capabilities": [
+                    "receipts",
+                    "resume",
+                    "history",
+                    "carbons",
+                    "presence_delta",
+                    "chats",
+                    "block",
+                ],
                 "resume": {"cursor": CURSOR},
                 "token": TOKEN,
             },
@@ -69,6 +88,17 @@ FROM_CLIENT: Final[dict[str, tuple[Example, ...]]] = {
         Example("The newest page", {"with": BOB}),
         Example("The page that follows", {"with": BOB, "before": "3.2", "limit": 20}),
     ),
+    MessageType.CHATS: (
+        Example("The first page", {}),
+        Example("The page that follows", {"before": f"{NOON}/{BOB}", "limit": 20}),
+    ),
+    **{
+        kind: (Example("", {"user_id": BOB}),)
+        for kind in (
+            *(MessageType.HIDE, MessageType.MUTE, MessageType.UNMUTE),
+            *(MessageType.BLOCK, MessageType.UNBLOCK),
+        )
+    },
     MessageType.PRESENCE: (Example("", {"user_ids": [BOB]}),),
     MessageType.TYPING: (
         Example("", {"is_typing": True, "to": BOB}),
@@ -113,6 +143,10 @@ FROM_SERVER: Final[dict[str, tuple[Example, ...]]] = {
     MessageType.MSG: (
         Example("", _MESSAGE),
         Example("With `resume`", _MESSAGE | {"seq": 42, "cursor": NEXT_CURSOR}),
+        Example(
+            "With `resume`, a message that was read on another device",
+            _MESSAGE | {"seq": 42, "cursor": NEXT_CURSOR, "read": True},
+        ),
     ),
     MessageType.MSG_ACK: (
         Example("No capabilities", {"message_id": "a-1", "status": AckStatus.DELIVERED}),
@@ -122,7 +156,13 @@ FROM_SERVER: Final[dict[str, tuple[Example, ...]]] = {
             {"message_id": "a-1", "status": AckStatus.ACCEPTED, "to": BOB, "content": "Hello!"},
         ),
     ),
-    MessageType.HISTORY: (Example("", {"with": BOB, "messages": [_MESSAGE], "next": "3.2"}),),
+    MessageType.HISTORY: (
+        Example("", {"with": BOB, "messages": [_MESSAGE | {"read": True}], "next": "3.2"}),
+    ),
+    MessageType.CHATS: (
+        Example("", {"chats": [_CHAT], "next": None}),
+        Example("The user has muted the chat", {"chats": [_CHAT | {"muted": True}], "delta": True}),
+    ),
     MessageType.TYPING: (Example("", {"user_id": BOB, "is_typing": True}),),
     MessageType.PONG: (Example("", {"timestamp": NOON}),),
     MessageType.ERROR: (

@@ -161,7 +161,8 @@ def _messages(messages: Sequence[Message], examples: dict[str, tuple[protocol_ex
 
 
 def _message(message: Message, examples: Sequence[protocol_examples.Example]) -> str:
-    needs = f" *Needs `{message.capability}`.*" if message.capability is not None else ""
+    needed = " or ".join(f"`{capability}`" for capability in message.capabilities)
+    needs = f" *Needs {needed}.*" if needed else ""
     parts = [f"### {message.type}", f"{message.about}{needs}"]
     if message.fields:
         parts.append(_fields(message.fields))

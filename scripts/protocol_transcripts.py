@@ -77,6 +77,14 @@ def _confirms(message_id: str, kind: str = _ACK) -> Line:
     return Line(BOB, SAYS, kind, {"message_id": message_id, "from": ALICE})
 
 
+def _chat(**more: object) -> Data:
+    """Bob's chat with Alice, as CHATS shows it after her first message."""
+    last = {"from": ALICE, "content": "Hello!", "timestamp": NOON, "message_id": "a-1"}
+    data = {"user_id": ALICE, "display_name": "Alice", "chat_id": chat_id(ALICE, BOB), "last": last}
+    marks = {"unread": 1, "read": 0, "online": True, "blocked": False, "muted": False}
+    return data | marks | more
+
+
 def _history_entry(content: str, message_id: str) -> Data:
     return {"from": ALICE, "to": BOB, "content": content, "message_id": message_id, "timestamp": NOON}
 
@@ -186,6 +194,44 @@ HISTORY: Final = Transcript(
     begins="chatting, history, two messages",
 )
 
+CHATS: Final = Transcript(
+    "chats",
+    (
+        _writes("Hello!", "a-1"),
+        _arrives("Hello!", "a-1"),
+        _answered("a-1", AckStatus.DELIVERED),
+        Line(BOB, SAYS, MessageType.CHATS, {"limit": 20}),
+        Line(BOB, GETS, MessageType.CHATS, {"chats": [_chat()], "next": None}),
+        Line(BOB, GETS, MessageType.CHATS, {"chats": [_chat()], "delta": True}),
+        _confirms("a-1", MessageType.READ),
+        Line(BOB, SAYS, MessageType.MUTE, {"user_id": ALICE}),
+        Line(BOB, GETS, MessageType.CHATS, {"chats": [_chat(unread=0, read=1, muted=True)], "delta": True}),
+    ),
+    begins="chatting, chats",
+)
+
+BLOCK: Final = Transcript(
+    "block",
+    (
+        Line(BOB, SAYS, MessageType.BLOCK, {"user_id": ALICE}),
+        _writes("Are you there?", "a-2"),
+        _answered("a-2", AckStatus.STORED),
+        Line(BOB, SAYS, MessageType.MSG, {"to": ALICE, "content": "Hello!", "message_id": "b-1"}),
+        Line(
+            BOB,
+            GETS,
+            MessageType.ERROR,
+            {
+                "code": ErrorCode.CHAT_NOT_OPENED,
+                "message": "you have blocked this user; unblock first",
+                "details": {"field": "to", "blocked": True, "type": "MSG", "message_id": "b-1"},
+            },
+        ),
+        Line(BOB, SAYS, MessageType.UNBLOCK, {"user_id": ALICE}),
+    ),
+    begins="chatting, block",
+)
+
 PRESENCE: Final = Transcript(
     "presence",
     (
@@ -225,4 +271,4 @@ RENEWAL: Final = Transcript(
     ),
 )
 
-TRANSCRIPTS: Final = (CONNECT, WRITE, REPEAT, RECEIPTS, RESUME, HISTORY, PRESENCE, RENEWAL)
+TRANSCRIPTS: Final = (CONNECT, WRITE, REPEAT, RECEIPTS, RESUME, HISTORY, CHATS, BLOCK, PRESENCE, RENEWAL)

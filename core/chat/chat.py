@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID, uuid5
 
 from core.wire import codec
@@ -15,18 +15,40 @@ _CHAT_NAMESPACE: Final = UUID("9c1f5f0e-7d0b-5a53-9d4f-2f1d1c7e6a10")
 _FIRST_ALPHABET: Final = re.compile(r"[A-Za-z0-9._-]{1,64}:[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 
+#: Added to `Chat.unread` when the store has to count anew, since messages that nobody has read were removed. So it is below 0, and
+#: still says how many there are at most.
+UNCOUNTED: Final = -(2**52)
+
+
+class Block(NamedTuple):
+    """What stands between a user and a peer (D32)."""
+
+    #: Whether the user has blocked the peer, and the peer the user.
+    by_user: bool
+    by_peer: bool
+    #: How far the user had read when blocking: the peer learns of nothing beyond.
+    read_through: int
+
+
 class Chat:
     """One side's record of an open chat."""
 
     __slots__ = (
         "_behind",
+        "active_at",
         "confirmed",
         "heard_at",
+        "hidden",
         "key",
+        "last",
+        "muted",
+        "newest",
         "noting",
         "peer",
         "peer_name",
+        "read_through",
         "saved",
+        "unread",
         "written",
     )
 
@@ -43,10 +65,27 @@ class Chat:
         self._behind: list[Callable[[float], None]] | None = None
         #: The timestamp of the last message from the peer that was shown: an answer to it must be later, also within one millisecond.
         self.heard_at = b""
+        # -- What a list of chats shows (D30, D31) --
+        #: The timestamp of this side's last message or of the opening; of either side's last, when it comes from the store.
+        self.active_at = b""
+        #: Position of the peer's newest message, 0 before the first; and up to where this side has read.
+        self.newest = 0
+        self.read_through = 0
+        #: How many messages of the peer are behind that; below 0 when that is not known.
+        self.unread = 0
+        self.hidden = False
+        self.muted = False
+        #: The last MSG of either side, where it is known without the store.
+        self.last: bytes | None = None
         # -- The store's notes --
         #: Its number for this record, 0 until it has given one; and whether the record has ever been committed.
         self.key = 0
         self.saved = False
+
+    @property
+    def last_at(self) -> bytes:
+        """The timestamp of the last message of either side, or of the opening: what a list is ordered by."""
+        return max(self.active_at, self.heard_at)
 
     def wait(self, then: Callable[[float], None]) -> None:
         """Call `then` once the store has been told that this side has written, or has failed; in the order of the calls."""

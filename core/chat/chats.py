@@ -20,7 +20,9 @@ from core.chat.user import User
 from core.wire.protocol import ErrorCode, MessageType, Refusal
 
 if TYPE_CHECKING:
+    from core.chat.chat_lists import ChatLists
     from core.chat.delivery import Delivery
+    from core.chat.ports import Clock
     from core.chat.presence import Presence
     from core.chat.users import Users
     from core.process.settings import Settings
@@ -29,17 +31,21 @@ if TYPE_CHECKING:
 class Chats:
     """The chats of the users of one shard."""
 
-    __slots__ = ("_delivery", "_exchange", "_presence", "_store", "_users")
+    __slots__ = ("_clock", "_delivery", "_exchange", "_lists", "_presence", "_store", "_users")
 
     def __init__(
         self,
         settings: Settings,
+        clock: Clock,
         users: Users,
         exchange: Exchange,
         store: Store,
         delivery: Delivery,
         presence: Presence,
+        lists: ChatLists,
     ) -> None:
+        self._clock = clock
+        self._lists = lists
         self._users = users
         self._exchange = exchange
         self._store = store
@@ -54,6 +60,8 @@ class Chats:
         """Handle OPEN_CHAT. What the client sends for this chat waits until it is open on both sides, or refused."""
         if target == user.user_id:
             raise Refusal(ErrorCode.VALIDATION, "a chat with oneself is not possible", field="target_user_id")
+        if user.is_blocked(target):
+            raise blocked("target_user_id")
         window = user.windows_of(session).open_chats
         wait = window.retry_after(now)
         if wait:
@@ -115,6 +123,7 @@ class Chats:
     def add(self, user: User, peer: str, name: str) -> Chat:
         """Make a new record at one side. After this, it must be given to the store."""
         chat = user.chats[peer] = Chat(peer, name)
+        chat.active_at = self._clock.timestamp()
         return chat
 
     def repair(self, user: User, peer: str, name: str) -> Chat:
@@ -138,7 +147,10 @@ class Chats:
         chat = user.chats.get(user_id) if user is not None else None
         if user is not None and chat is not None:
             chat.peer_name = name
-            self._store.save_chat(user, chat, nobody_waits)
+            self._store.save_chat(user, chat, partial(self._renamed_there, user, user_id))
+
+    def _renamed_there(self, user: User, peer: str, failure: str | None, now: float) -> None:
+        self._lists.changed(user, peer, now)
 
     # -- Once it is durable --
 
@@ -146,6 +158,7 @@ class Chats:
         # One that could not be saved stays a record that is not open: it has its place in the store already.
         if failure is None:
             self._presence.chat_opened(user, chat.peer)
+            self._lists.changed(user, chat.peer, now)
         outcome = Outcome.OPENED if failure is None else Outcome.FAILED
         self._exchange.reply(asked, outcome, user.stored_name, now)
 
@@ -162,9 +175,17 @@ class Chats:
             self._exchange.refuse(request, Outcome.FAILED, now)
             return
         self._presence.chat_opened(user, chat.peer)
+        self._lists.changed(user, chat.peer, now, session)
         if not chat.confirmed:
             self._delivery.announce(user, chat, now, asking=session)
         if not session.closed:
             self._delivery.answer_opened(user, session, chat, now)
         session.choose(chat.peer, request.ticket)
         self._exchange.notify(chat.peer, RecordKind.CHAT_OPENED, 0, (user.user_id, chat.peer), now)
+
+
+def blocked(field: str) -> Refusal:
+    """Return what somebody is told who writes to a user after blocking that user (D32)."""
+    return Refusal(
+        ErrorCode.CHAT_NOT_OPENED, "you have blocked this user; unblock first", field=field, blocked=True
+    )

@@ -5,7 +5,7 @@ To add a command: a MessageType, a method of `Commands` here, and a row in `Comm
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from core.chat.ratelimit import ping_limited
 from core.chat.session import Command, Session
@@ -25,6 +25,8 @@ from core.wire.protocol import (
 from core.wire.validation import Validator
 
 if TYPE_CHECKING:
+    from core.chat.blocks import Blocks
+    from core.chat.chat_lists import ChatLists
     from core.chat.chats import Chats
     from core.chat.delivery import Delivery
     from core.chat.expiry import Expiries
@@ -34,26 +36,32 @@ if TYPE_CHECKING:
     from core.chat.messages import Messages
     from core.chat.ports import Clock
     from core.chat.presence import Presence
-    from core.chat.receipts import Receipts
+    from core.chat.reading import Reading
     from core.chat.typing import TypingIndicators
     from core.process.settings import Settings
+
+
+#: What the commands about lists of chats need.
+_LISTS: Final = (Capability.CHATS,)
 
 
 class Commands:
     """The commands of one shard."""
 
     __slots__ = (
+        "_blocks",
         "_chats",
         "_clock",
         "_delivery",
         "_expiries",
         "_hellos",
         "_histories",
+        "_lists",
         "_long_texts",
         "_messages",
         "_pings_per_second",
         "_presence",
-        "_receipts",
+        "_reading",
         "_shown_name_min",
         "_typing_indicators",
         "_user_id",
@@ -70,7 +78,9 @@ class Commands:
         chats: Chats,
         messages: Messages,
         delivery: Delivery,
-        receipts: Receipts,
+        reading: Reading,
+        lists: ChatLists,
+        blocks: Blocks,
         histories: Histories,
         presence: Presence,
         typing: TypingIndicators,
@@ -87,7 +97,9 @@ class Commands:
         self._chats = chats
         self._messages = messages
         self._delivery = delivery
-        self._receipts = receipts
+        self._reading = reading
+        self._lists = lists
+        self._blocks = blocks
         self._histories = histories
         self._presence = presence
         self._typing_indicators = typing
@@ -99,9 +111,15 @@ class Commands:
             MessageType.OPEN_CHAT: Command(self._open_chat, about="target_user_id"),
             MessageType.MSG: Command(self._msg, about="to"),
             MessageType.MSG_ACK: Command(self._msg_ack),
-            MessageType.READ: Command(self._read, capability=Capability.RECEIPTS),
-            MessageType.HISTORY: Command(self._history, about="with", capability=Capability.HISTORY),
-            MessageType.PRESENCE: Command(self._ask_presence, capability=Capability.PRESENCE_DELTA),
+            MessageType.READ: Command(self._read, capabilities=(Capability.RECEIPTS, Capability.CHATS)),
+            MessageType.HISTORY: Command(self._history, about="with", capabilities=(Capability.HISTORY,)),
+            MessageType.CHATS: Command(self._list, capabilities=_LISTS),
+            MessageType.HIDE: Command(self._hide, about="user_id", capabilities=_LISTS),
+            MessageType.MUTE: Command(self._mute, about="user_id", capabilities=_LISTS),
+            MessageType.UNMUTE: Command(self._unmute, about="user_id", capabilities=_LISTS),
+            MessageType.BLOCK: Command(self._block, about="user_id", capabilities=(Capability.BLOCK,)),
+            MessageType.UNBLOCK: Command(self._unblock, about="user_id", capabilities=(Capability.BLOCK,)),
+            MessageType.PRESENCE: Command(self._ask_presence, capabilities=(Capability.PRESENCE_DELTA,)),
             MessageType.TYPING: Command(self._typing, about="to"),
             MessageType.PING: Command(self._ping, needs_hello=False, urgent=True),
         }
@@ -161,9 +179,7 @@ class Commands:
     def _read(self, session: Session, data: dict[str, Any], now: float) -> None:
         message_id = validation.message_id(data.get("message_id"))
         sender = self._user_id(data.get("from"), "from")
-        user = session.greeted
-        self._chats.used(user, sender)
-        self._receipts.read(session, user, message_id, sender)
+        self._reading.read(session, session.greeted, message_id, sender, now)
 
     def _history(self, session: Session, data: dict[str, Any], now: float) -> None:
         if session.closed:
@@ -172,6 +188,32 @@ class Commands:
         before = validation.history_cursor(data.get("before"))
         limit = validation.history_limit(data.get("limit"))
         self._histories.ask(session, session.greeted, peer, before, limit, now)
+
+    def _list(self, session: Session, data: dict[str, Any], now: float) -> None:
+        if session.closed:
+            return  # nobody is there to read it
+        before = validation.chats_cursor(data.get("before"))
+        limit = validation.chats_limit(data.get("limit"))
+        self._lists.ask(session, session.greeted, before, limit, now)
+
+    def _hide(self, session: Session, data: dict[str, Any], now: float) -> None:
+        self._lists.hide(session, session.greeted, self._user_id(data.get("user_id"), "user_id"), now)
+
+    def _mute(self, session: Session, data: dict[str, Any], now: float) -> None:
+        peer = self._user_id(data.get("user_id"), "user_id")
+        self._lists.mute(session, session.greeted, peer, True, now)
+
+    def _unmute(self, session: Session, data: dict[str, Any], now: float) -> None:
+        peer = self._user_id(data.get("user_id"), "user_id")
+        self._lists.mute(session, session.greeted, peer, False, now)
+
+    def _block(self, session: Session, data: dict[str, Any], now: float) -> None:
+        peer = self._user_id(data.get("user_id"), "user_id")
+        self._blocks.set(session, session.greeted, peer, True, now)
+
+    def _unblock(self, session: Session, data: dict[str, Any], now: float) -> None:
+        peer = self._user_id(data.get("user_id"), "user_id")
+        self._blocks.set(session, session.greeted, peer, False, now)
 
     def _ask_presence(self, session: Session, data: dict[str, Any], now: float) -> None:
         if session.closed:

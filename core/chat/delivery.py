@@ -110,12 +110,21 @@ class Delivery:
 
     def announce_missed(self, user: User, session: Device) -> None:
         """Tell a new session about the chats that no device has confirmed. After this, `pump`."""
-        missed = [chat for chat in user.chats.values() if not chat.confirmed and chat.saved]
+        missed = [
+            chat
+            for chat in user.chats.values()
+            if not chat.confirmed and chat.saved and not user.is_blocked(chat.peer)
+        ]
         if missed:
             session.announcements = Announcements(missed)
 
     def announce(self, user: User, chat: Chat, now: float, asking: Device | None = None) -> None:
-        """Send CHAT_OPENED to all devices of `user` but the one that gets it as an answer. No connection is told twice."""
+        """Send CHAT_OPENED to all devices of `user` but the one that gets it as an answer. No connection is told twice.
+
+        Of a chat with somebody whom `user` has blocked nobody is told (D32).
+        """
+        if user.is_blocked(chat.peer):
+            return
         for session in user.sessions:
             told = session.announcements
             if session is asking or (told is not None and chat in told):
@@ -140,7 +149,7 @@ class Delivery:
         for chat in news:
             chat.confirmed = True
         if news:
-            user.unsaved_confirmed = (user.unsaved_confirmed or []) + news
+            user.save_later(news)
             self._store.save_acknowledged(user)
 
     # -- Acknowledgements --
@@ -316,7 +325,7 @@ class Delivery:
     def _write(self, user: User, session: Device, message: Message, acknowledged: bool, now: float) -> None:
         frame = message.frame
         if session.resumes:
-            frame = codec.numbered(frame, message.seq, user.mailbox.cursor(message.seq))
+            frame = codec.numbered(frame, message.seq, user.mailbox.cursor(message.seq), message.read)
         session.connection.send(frame)
         self.written += 1
         session.cursor = message.seq

@@ -12,8 +12,11 @@ anything.
 | CHAT_OPENED | opener's -> target's | opener, target | both sides have it: tell the target |
 | TYPING | typist's -> peer's | typist, peer | `flags`: 1 typing, 0 stopped, 2 stopped, if it was shown as typing |
 | RECEIPT | recipient's -> sender's | sender, recipient, message_id | `flags`: 1 delivered, 2 read (D11) |
-| HISTORY | asker's -> peer's | asker, peer, position, limit | what did the asker write to the peer? Position 0: up to now (D14) |
-| HISTORY_PAGE | back to where the ticket came from | JSON | positions, Lamport counts and messages; `flags` is 1 when they can't be read |
+| HISTORY | asker's -> peer's | asker, peer, positions, limit | what did the asker write to the peer? 0: up to now (D14, D32) |
+| HISTORY_PAGE | back to where the ticket came from | JSON | positions, Lamport counts, messages; `flags` is 1 when they can't be read |
+| BLOCK | user's -> peer's | user, peer | `flags`: 1 the user has blocked the peer, 0 has not, 2 say which (D32) |
+| LASTS | user's -> peers' | user, JSON | what did the user write last to each of these? (D30) |
+| LASTS_PAGE | back to where the ticket came from | JSON | peer -> Lamport count and message; `flags` is 1 when they can't be read |
 | RENAMED | user's -> peer's | user, peer, new name | keep the name for this chat |
 | PRESENCE | to all | JSON | joins and leaves; `ticket` is their version |
 | PRESENCE_SNAPSHOT | to all, or to who asked | JSON | everyone online here; `ticket` is the version |
@@ -57,6 +60,9 @@ class RecordKind(IntEnum):
     HISTORY_PAGE = 12
     MOVED_ON = 13
     FLUSHED = 14
+    BLOCK = 15
+    LASTS = 16
+    LASTS_PAGE = 17
 
 
 class Outcome(IntEnum):

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from core.chat.command_queue import EVERYTHING
-from core.chat.ports import Chance
+from core.chat.ports import Chance, Clock
 from core.chat.ratelimit import rate_limited
 from core.chat.session import Session
 from core.chat.store import Done
@@ -20,6 +20,7 @@ from core.wire.protocol import DEVICE_SILENT, DEVICES_MAX, HELLO_DEADLINE, Capab
 from core.wire.validation import Hello
 
 if TYPE_CHECKING:
+    from core.chat.blocks import Blocks
     from core.chat.chats import Chats
     from core.chat.delivery import Delivery
     from core.chat.presence import Presence
@@ -31,19 +32,33 @@ if TYPE_CHECKING:
 class Hellos:
     """The HELLOs of one shard."""
 
-    __slots__ = ("_chance", "_chats", "_delivery", "_presence", "_settings", "_store", "_users")
+    __slots__ = (
+        "_blocks",
+        "_chance",
+        "_chats",
+        "_clock",
+        "_delivery",
+        "_presence",
+        "_settings",
+        "_store",
+        "_users",
+    )
 
     def __init__(
         self,
         settings: Settings,
+        clock: Clock,
         chance: Chance,
         users: Users,
         store: Store,
         chats: Chats,
         delivery: Delivery,
         presence: Presence,
+        blocks: Blocks,
     ) -> None:
+        self._blocks = blocks
         self._settings = settings
+        self._clock = clock
         self._chance = chance
         self._users = users
         self._store = store
@@ -130,8 +145,11 @@ class Hellos:
         if first or hello.cursor is not None:
             resumed = self._delivery.start(user, session, hello.cursor)
         if first:
+            if not user.sessions:
+                user.here_since = self._clock.timestamp()
             session.user = user
             user.sessions.append(session)
+        user.devices_changed()
         scope = None if session.presence_changes is None else self._presence.scope
         if session.resumes:
             cursor = user.mailbox.cursor(session.cursor)
@@ -142,6 +160,8 @@ class Hellos:
         self._presence.attach(user, session, now)
         if first:
             self._delivery.announce_missed(user, session)
+            if user.blocks is not None:
+                self._blocks.compare(user, now)
         self._delivery.pump(user, session, now)
         session.continue_later(EVERYTHING)
 

@@ -9,6 +9,7 @@ of the two mailboxes; nothing that is written meanwhile moves what it stands for
 from __future__ import annotations
 
 from functools import partial
+from heapq import merge
 from typing import TYPE_CHECKING, Final
 
 from core.chat.envelope import Outcome, Record, RecordKind
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 #: (position, Lamport count, `data` of the MSG as JSON), newest first.
 Page = list[tuple[int, int, bytes]]
 
+#: `flags` of a HISTORY record whose sender takes two pages; the version before took one.
+_WITHHELD: Final = 1
 #: More than the frame around the messages needs.
 _AROUND_BYTES: Final = 256
 
@@ -35,12 +38,26 @@ _AROUND_BYTES: Final = 256
 class _Asked:
     """A HISTORY of which at most one of the two pages is here."""
 
-    __slots__ = ("limit", "mine", "theirs")
+    __slots__ = ("limit", "mine", "theirs", "withheld")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.mine: Page | None = None
         self.theirs: Page | None = None
+        self.withheld: Page = []
+
+
+class _Answer:
+    """What is found of both pages for a shard that asks."""
+
+    __slots__ = ("asked", "failure", "read_through", "theirs")
+
+    def __init__(self, asked: Record, read_through: int, failure: str | None) -> None:
+        self.asked = asked
+        #: How far the peer has read, as the asker may know it.
+        self.read_through = read_through
+        self.failure = failure
+        self.theirs = b"[]"
 
 
 class Histories:
@@ -68,11 +85,11 @@ class Histories:
         session: Session,
         user: User,
         peer: str,
-        before: tuple[int, int] | None,
+        before: tuple[int, int, int] | None,
         limit: int,
         now: float,
     ) -> None:
-        """Handle HISTORY: `before` is a position in the mailbox of `user` and one in that of `peer`."""
+        """Handle HISTORY: `before` is a position in the mailbox of `user`, one in that of `peer`, and one among what is withheld."""
         if not user.has_chat(peer):
             raise Refusal(ErrorCode.CHAT_NOT_OPENED, "there is no chat with this user", field="with")
         self._chats.used(user, peer)
@@ -84,13 +101,14 @@ class Histories:
         session.asked()
         request = self._exchange.open(MessageType.HISTORY, session, user, peer, None, now)
         self._asked[request.ticket] = _Asked(limit)
-        mine, theirs = before or (user.mailbox.head + 1, None)
+        mine, theirs, withheld = before or (user.mailbox.head + 1, None, 0)
         # One more than is shown tells whether there are more, and where they begin.
         self._store.history(user.user_id, peer, mine, limit + 1, partial(self._mine, request.ticket))
         # Position 0 is nobody's, and stands for the end here; to be before 1 is to be before everything.
         position = 0 if theirs is None else max(theirs, 1)
-        texts = (user.user_id, peer, str(position), str(limit + 1))
-        self._exchange.ask(RecordKind.HISTORY, 0, request, texts, b"", now)
+        positions = f"{position}.{withheld}" if withheld else str(position)
+        texts = (user.user_id, peer, positions, str(limit + 1))
+        self._exchange.ask(RecordKind.HISTORY, _WITHHELD, request, texts, b"", now)
 
     def _settled(self, request: Request, outcome: int, name: str, now: float) -> None:
         """Note that it could not be answered."""
@@ -106,8 +124,10 @@ class Histories:
         if record.flags:
             self._exchange.settle(record.ticket, Outcome.FAILED, "", now)
             return
-        page = codec.from_json(record.body)
-        asked.theirs = [(seq, lamport, codec.to_json(data)) for seq, lamport, data in page]
+        pages = codec.from_json(record.body)
+        theirs, withheld = pages.values() if type(pages) is dict else (pages, [])
+        asked.theirs = [(seq, lamport, codec.to_json(data)) for seq, lamport, data in theirs]
+        asked.withheld = [(seq, lamport, codec.to_json(data)) for seq, lamport, data in withheld]
         self._finish(record.ticket, asked)
 
     def _mine(self, ticket: int, found: Page, failure: str | None, now: float) -> None:
@@ -126,25 +146,59 @@ class Histories:
         if request is None:
             return
         if not request.session.closed:
-            messages, following = _merge(asked.mine, asked.theirs, asked.limit)
-            request.session.connection.send(codec.history(request.peer, messages, following))
+            user, peer = request.user, request.peer
+            read_through = user.chats[peer].read_through if peer in user.chats else 0
+            mine = [
+                (seq, lamport, codec.marked_read(data) if seq <= read_through else data)
+                for seq, lamport, data in asked.mine
+            ]
+            messages, following = _merge([mine, asked.theirs, asked.withheld], asked.limit)
+            request.session.connection.send(codec.history(peer, messages, following))
         request.session.decided()
 
     # -- At the peer's shard --
 
     def _answer(self, asked: Record, now: float) -> None:
         """Answer with what the asker has written to a user who lives here."""
-        asker, user_id, position, limit = asked.texts
-        before = int(position) or None
-        user = self._users.known.get(user_id)
-        if before is None and user is not None:
-            # A commit that failed may have left something in the store all the same, beyond the head.
-            before = user.mailbox.head + 1
-        self._store.history(user_id, asker, before, int(limit), partial(self._answer_with, asked))
+        self._users.find(asked.texts[1], partial(self._answer_about, asked), now)
 
-    def _answer_with(self, asked: Record, found: Page, failure: str | None, now: float) -> None:
-        body = b"[%b]" % b",".join(b"[%d,%d,%b]" % entry for entry in _page(found))
-        self._exchange.answer(asked, RecordKind.HISTORY_PAGE, int(failure is not None), body, now)
+    def _answer_about(self, asked: Record, user: User | None, failure: str | None, now: float) -> None:
+        asker, user_id, positions, limit = asked.texts
+        position, _, withheld = positions.partition(".")
+        # A commit that failed may have left something in the store all the same, beyond the head.
+        before = int(position) or (None if user is None else user.mailbox.head + 1)
+        read_through = 0
+        if user is not None and asker in user.chats:
+            read_through = user.chats[asker].read_through
+            if user.blocks is not None and asker in user.blocks and user.blocks[asker].by_user:
+                read_through = min(read_through, user.blocks[asker].read_through)
+        answer = _Answer(asked, read_through, failure)
+        then = partial(self._theirs, answer)
+        self._store.history(user_id, asker, before, int(limit), then)
+        if asked.flags & _WITHHELD:
+            then = partial(self._withheld, answer)
+            self._store.history(user_id, asker, int(withheld or 0) or None, int(limit), then, withheld=True)
+
+    def _theirs(self, answer: _Answer, found: Page, failure: str | None, now: float) -> None:
+        answer.failure = answer.failure or failure
+        page = [
+            (seq, lamport, codec.marked_read(data) if seq <= answer.read_through else data)
+            for seq, lamport, data in _page(found)
+        ]
+        answer.theirs = _encoded(page)
+        if not answer.asked.flags & _WITHHELD:
+            self._exchange.answer(
+                answer.asked, RecordKind.HISTORY_PAGE, int(failure is not None), answer.theirs, now
+            )
+
+    def _withheld(self, answer: _Answer, found: Page, failure: str | None, now: float) -> None:
+        failed = int(answer.failure is not None or failure is not None)
+        body = b'{"theirs":%b,"withheld":%b}' % (answer.theirs, _encoded(_page(found)))
+        self._exchange.answer(answer.asked, RecordKind.HISTORY_PAGE, failed, body, now)
+
+
+def _encoded(page: Page) -> bytes:
+    return b"[%b]" % b",".join(b"[%d,%d,%b]" % entry for entry in page)
 
 
 def _page(found: Page) -> Page:
@@ -160,32 +214,30 @@ def _page(found: Page) -> Page:
     return page
 
 
-def _merge(mine: Page, theirs: Page, limit: int) -> tuple[list[bytes], str | None]:
-    """Return the newest of both, as JSON, and the cursor to what comes behind them."""
+def _merge(pages: list[Page], limit: int) -> tuple[list[bytes], str | None]:
+    """Return the newest of all, as JSON, and the cursor to what comes behind them.
+
+    The pages are what is in the own mailbox, in the peer's, and what is withheld from the peer. A cursor has no position for the
+    last one where there is nothing, so nearly nobody ever sees three.
+    """
     messages: list[bytes] = []
+    taken = [0] * len(pages)
     room = HISTORY_MAX_BYTES - _AROUND_BYTES
-    first = second = 0
-    while first < len(mine) or second < len(theirs):
-        take_mine = second == len(theirs) or (
-            first < len(mine) and _order(mine[first]) >= _order(theirs[second])
-        )
-        data = (mine[first] if take_mine else theirs[second])[2]
+    tagged = [[(entry, index) for entry in page] for index, page in enumerate(pages)]
+    for (_, _, data), index in merge(*tagged, key=_order, reverse=True):
         room -= len(data) + 1
         if len(messages) == limit or room < 0:
-            # Each cursor stands right behind the message that comes next, or before all when there is none.
-            before = (
-                mine[first][0] + 1 if first < len(mine) else 1,
-                theirs[second][0] + 1 if second < len(theirs) else 1,
-            )
-            return messages, f"{before[0]}.{before[1]}"
+            # Each position stands right behind the message that comes next, or before all when there is none.
+            before = [
+                page[count][0] + 1 if count < len(page) else 1
+                for page, count in zip(pages, taken, strict=True)
+            ]
+            return messages, ".".join(map(str, before if pages[-1] else before[:-1]))
         messages.append(data)
-        if take_mine:
-            first += 1
-        else:
-            second += 1
+        taken[index] += 1
     return messages, None
 
 
-def _order(entry: tuple[int, int, bytes]) -> tuple[int, bytes]:
-    """Return what messages of both are ordered by: two that crossed stand in the same order for both sides, by sender."""
-    return entry[1:]
+def _order(tagged: tuple[tuple[int, int, bytes], int]) -> tuple[int, bytes]:
+    """Return what messages of all pages are ordered by: two that crossed stand in the same order for both sides, by sender."""
+    return tagged[0][1:]

@@ -121,11 +121,14 @@ class Mailbox(Generic[AnEntry]):
         self._reserved -= 1
         self.head += 1
         message.seq = self.head
+        chat = message.chat
+        chat.newest = self.head
+        chat.unread += 1
         self._cached[message.seq] = message
         if len(self._cached) > CACHE_MAX:
             self._evict(message.seq)
         if self.shares is not None and self.shares.complete:
-            self.shares.committed(message.chat)
+            self.shares.committed(chat)
 
     def withdraw(self, message: AnEntry) -> None:
         """Forget a reserved message: the store could not take it, or had it already."""

@@ -21,23 +21,26 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from core.chat.capacity import Capacity
+from core.chat.chats import blocked
 from core.chat.command_queue import EVERYTHING
 from core.chat.envelope import MessageFlag, Outcome, Record, RecordKind, new_record
 from core.chat.exchange import Exchange, Request
 from core.chat.ports import Chance, Clock
 from core.chat.session import Session
 from core.chat.stalls import later
-from core.chat.statuses import PLAIN_STATUS, RECEIPT_STATUS
+from core.chat.statuses import PLAIN_STATUS, RECEIPT_STATUS, stored_text
 from core.chat.store import Store
 from core.chat.user import Message, User
 from core.events import fields
 from core.measures import BUS, LOCAL, SECONDS, Histogram
 from core.wire import codec
+from core.wire.codec import TIMESTAMP_END, TIMESTAMP_START
 from core.wire.protocol import CONFIRM_TIMEOUT, MessageType
 from core.wire.timestamps import answer_timestamp
 
 if TYPE_CHECKING:
     from core.chat.chat import Chat
+    from core.chat.chat_lists import ChatLists
     from core.chat.chats import Chats
     from core.chat.delivery import Delivery
     from core.chat.presence import Presence
@@ -52,23 +55,9 @@ class Messages:
     """The messages from and to the users of one shard."""
 
     __slots__ = (
-        "_capacity",
-        "_chance",
-        "_chats",
-        "_clock",
-        "_delivery",
-        "_exchange",
-        "_here",
-        "_index",
-        "_known",
-        "_presence",
-        "_shown",
-        "_store",
-        "_typing",
-        "_users",
-        "delivery_seconds",
-        "sent",
-        "sent_far",
+        *("_capacity", "_chance", "_chats", "_clock", "_delivery", "_exchange"),
+        *("_here", "_index", "_known", "_lists", "_presence", "_shown"),
+        *("_store", "_typing", "_users", "delivery_seconds", "sent", "sent_far"),
     )
 
     def __init__(
@@ -83,7 +72,9 @@ class Messages:
         delivery: Delivery,
         presence: Presence,
         typing: TypingIndicators,
+        lists: ChatLists,
     ) -> None:
+        self._lists = lists
         self._clock = clock
         self._chance = chance
         self._users = users
@@ -121,6 +112,8 @@ class Messages:
         """
         user = session.user
         assert user is not None, "the command table asks for HELLO first"
+        if user.is_blocked(recipient):
+            raise blocked("to")
         chat = user.chats.get(recipient)
         altered = session.receipts and content != data["content"]
         if message_id is None:
@@ -155,11 +148,10 @@ class Messages:
         self, session: Session, user: User, chat: Chat, content: bytes, message_id: str, now: float
     ) -> bool:
         """Send a valid MSG with nothing in its way; `content` is a JSON string. False, and nothing has happened, when something is."""
-        if not (chat.saved and chat.written and chat.confirmed):
+        if not (chat.saved and chat.written and chat.confirmed) or user.blocks is not None:
             return False
-        sent = (
-            user.service.messages if session.service else user.messages
-        )  # `User.messages_of`, without the call
+        # `User.messages_of`, without the call.
+        sent = user.service.messages if session.service else user.messages
         if sent.retry_after(now, user.in_flight):
             return False
         recipient = chat.peer
@@ -198,6 +190,7 @@ class Messages:
             or not chat.saved
             or mailbox.waiting >= capacity.free_below
             or capacity.counting
+            or peer.blocks is not None
             or mailbox.find(sender, message_id) is not None
         ):
             return False
@@ -260,12 +253,13 @@ class Messages:
             message.waiting.append(record)
             return
         capacity, refusal = self._capacity, None
+        withheld = user.is_blocked(sender)
         if message is not None:
             # It conflicts with one that is being stored, unless that is itself the one that will be refused.
             refusal = Outcome.FAILED
         elif flags & MessageFlag.ONLY_IF_REPEAT:
             refusal = Outcome.RATE_LIMITED
-        elif mailbox.waiting >= capacity.free_below or capacity.counting:
+        elif not withheld and (mailbox.waiting >= capacity.free_below or capacity.counting):
             service = bool(flags & MessageFlag.SERVICE)
             if capacity.must_wait(user, service):
                 capacity.wait(user, partial(self._accept, record, user))
@@ -278,6 +272,7 @@ class Messages:
             receipts = bool(flags & MessageFlag.RECEIPTS)
             message = Message(user, chat, message_id, frame, receipts, int(lamport), deadline)
             message.waiting.append(record)
+            message.withheld = withheld
             mailbox.reserve(message)
             self._store.append(message)
             return
@@ -310,9 +305,15 @@ class Messages:
             for record in waiting:
                 self._answer_repeat(record, message.original, now)
             return
+        elif message.withheld:
+            user.mailbox.withdraw(message)
+            outcome, repeat = Outcome.STORED, Outcome.REPEAT_STORED
         else:
             user.mailbox.commit(message)
-            message.chat.heard_at = codec.msg_timestamp(message.frame)
+            chat = message.chat
+            chat.heard_at = message.frame[TIMESTAMP_START:TIMESTAMP_END]
+            if user.lists or chat.hidden:
+                self._lists.received(user, message, now)
             self._typing.message_came(user, message.sender)
             if user.sessions and self._show(user, message, now):
                 outcome, repeat = Outcome.DELIVERED, Outcome.REPEAT_DELIVERED
@@ -384,7 +385,7 @@ class Messages:
             self._chats.wrote(session, user, chat)
             chat.wait(partial(self._repaired, request, outcome, chat))
             return
-        stored = _stored_text(request) if request.altered else None
+        stored = stored_text(request) if request.altered else None
         self._acknowledge(session, peer, request, outcome, stored, now, request.sent_again)
 
     def _repaired(self, request: Request, outcome: int, chat: Chat, now: float) -> None:
@@ -392,7 +393,7 @@ class Messages:
         if chat.saved:
             self._delivery.announce(request.user, chat, now)
             request.session.choose(chat.peer, request.ticket)
-        stored = _stored_text(request) if request.altered else None
+        stored = stored_text(request) if request.altered else None
         self._acknowledge(request.session, chat.peer, request, outcome, stored, now, request.sent_again)
 
     def _acknowledge(
@@ -422,6 +423,11 @@ class Messages:
             session.charge(now)
         else:
             (user.service.messages if session.service else user.messages).count(now)
+            chat, timestamp = user.chats[peer], sent.frame[TIMESTAMP_START:TIMESTAMP_END]
+            if timestamp > chat.active_at:
+                chat.active_at = timestamp
+            if user.lists or chat.hidden:
+                self._lists.sent(user, chat, sent.frame, session, now)
             if len(user.sessions) > 1 or session.closed:
                 self._send_carbons(user, session, sent.frame)
         self._decided(session, user)
@@ -440,7 +446,9 @@ class Messages:
         user = message.user
         if not codec.same_message(message.frame, record.body):
             outcome = Outcome.CONFLICT
-        elif message.read:
+        elif message.withheld:
+            outcome = Outcome.REPEAT_STORED
+        elif message.read and not user.is_apart(message.sender):
             outcome = Outcome.REPEAT_READ
         elif user.mailbox.is_acknowledged(message.seq):
             outcome = Outcome.REPEAT_ACKNOWLEDGED
@@ -478,12 +486,3 @@ class Messages:
         for session in user.sessions:
             if session.carbons and session is not sender:
                 session.connection.send(frame)
-
-
-def _stored_text(request: Request) -> bytes:
-    """Return the content of a message as JSON, for a sender who wrote something else (D11).
-
-    The answer to a repeat has it whatever the status is by then, since the first answer may have been lost.
-    """
-    assert request.message_id is not None, "every message has an id"
-    return codec.msg_parts(request.frame, request.user.user_id, request.peer, request.message_id)[0]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.chat.envelope import Record, RecordKind
 from core.chat.exchange import Exchange
-from core.chat.presence_records import NOTHING_KNOWN
+from core.chat.presence_records import NOTHING_KNOWN, Replica
 from core.chat.ratelimit import rate_limited
 from core.chat.stalls import later
 from core.wire import codec
@@ -35,40 +35,14 @@ if TYPE_CHECKING:
     from core.process.settings import Settings
 
 
-class _Replica:
-    """What one other worker has announced."""
-
-    __slots__ = ("generation", "users", "version")
-
-    def __init__(self) -> None:
-        self.generation = 0
-        self.version = NOTHING_KNOWN
-        self.users: set[str] = set()
-
-
 class Presence:
     """The presence of one shard (D21)."""
 
     __slots__ = (
-        "_changed",
-        "_dirty",
-        "_everyone",
-        "_exchange",
-        "_frames",
-        "_joined",
-        "_leaving",
-        "_left",
-        "_limit",
-        "_local",
-        "_mode",
-        "_online",
-        "_owed",
-        "_replicas",
-        "_revision",
-        "_sessions",
-        "_version",
-        "_watchers",
-        "shed",
+        *("_changed", "_dirty", "_everyone", "_exchange", "_frames", "_joined"),
+        *("_leaving", "_left", "_limit", "_local", "_mode", "_online"),
+        *("_owed", "_replicas", "_revision", "_sessions", "_version", "_watchers"),
+        *("shed",),
     )
 
     def __init__(self, settings: Settings, exchange: Exchange) -> None:
@@ -80,7 +54,7 @@ class Presence:
         self._online: dict[str, str] = {}
         #: Those of them who live here.
         self._local: dict[str, User] = {}
-        self._replicas = {worker: _Replica() for worker in exchange.others}
+        self._replicas = {worker: Replica() for worker in exchange.others}
         #: user -> when to announce the leave; the grace is the same for all, so the order of entry is the order of expiry.
         self._leaving: dict[str, float] = {}
         # -- Not yet published to the other workers --
@@ -161,6 +135,13 @@ class Presence:
         if not self._everyone and peer in self._online:
             self._mark(user.user_id, peer, self._online[peer])
 
+    def parted(self, user: User, peer: str) -> None:
+        """Note that `user` and a peer do not see each other any more, or do again (D32)."""
+        name = self._online.get(peer)
+        if name is not None and user.user_id in self._local:
+            for session in user.sessions:
+                self._mark_session(session, peer, name)
+
     @property
     def scope(self) -> str:
         """Who is listed now."""
@@ -175,8 +156,11 @@ class Presence:
         if wait:
             raise rate_limited(MessageType.PRESENCE, self._limit, wait)
         user.rare.presences.count(now)
+        online = self._online
         entries = [
-            (peer, self._online.get(peer, user.chats[peer].peer_name), peer in self._online)
+            (peer, online[peer], True)
+            if peer in online and not user.is_apart(peer)
+            else (peer, user.chats[peer].peer_name, False)
             for peer in dict.fromkeys(user_ids)
             if user.has_chat(peer)
         ]
@@ -297,6 +281,9 @@ class Presence:
         if self._everyone and self._changed:
             for session in self._sessions:
                 if session.presence_revision != self._revision:
+                    if session.user is not None and session.user.blocks is not None:
+                        self._mark_changes_apart(session, session.user)
+                        continue
                     self._dirty[session] = None
                     if session.presence_changes is not None:
                         told = session.presence_revision
@@ -306,6 +293,12 @@ class Presence:
                             if revision > told
                         )
         self._changed.clear()
+
+    def _mark_changes_apart(self, session: Device, user: User) -> None:
+        """Do that for a user who does not see everybody (D32)."""
+        for user_id, (name, revision) in self._changed.items():
+            if revision > session.presence_revision and not user.is_apart(user_id):
+                self._mark_session(session, user_id, name)
 
     # -- For a successor --
 
@@ -325,10 +318,7 @@ class Presence:
             "everyone": self._everyone,
             "online": self._online,
             "leaving": self._leaving,
-            "replicas": [
-                [worker, replica.generation, replica.version, list(replica.users)]
-                for worker, replica in self._replicas.items()
-            ],
+            "replicas": [replica.export(worker) for worker, replica in self._replicas.items()],
             "changed": {user_id: [*change] for user_id, change in self._changed.items()},
             "revision": self._revision,
         }
@@ -339,10 +329,8 @@ class Presence:
             self._everyone = record.get("everyone", True)
         self._online.update(record.get("online", {}))
         self._leaving.update(record.get("leaving", {}))
-        for worker, generation, version, users in record.get("replicas", ()):
-            replica = self._replicas[worker]
-            replica.generation, replica.version = generation, version
-            replica.users.update(users)
+        for worker, *replica in record.get("replicas", ()):
+            self._replicas[worker].restore(*replica)
         for user_id, (name, revision) in record.get("changed", {}).items():
             self._changed[user_id] = name, revision
         self._revision = record.get("revision", 0)
@@ -416,7 +404,7 @@ class Presence:
             if not watchers:
                 del self._watchers[peer]
 
-    def _replica_joined(self, replica: _Replica, user_id: str, name: str) -> None:
+    def _replica_joined(self, replica: Replica, user_id: str, name: str) -> None:
         replica.users.add(user_id)
         self._leaving.pop(user_id, None)
         if self._online.get(user_id) != name:
@@ -444,11 +432,16 @@ class Presence:
             self._mark(user_id, user_id, name)
 
     def _mark(self, watcher: str, user_id: str, name: str) -> None:
-        for session in self._local[watcher].sessions:
-            if session in self._sessions:
-                self._dirty[session] = None
-                if session.presence_changes is not None:
-                    session.presence_changes[user_id] = name
+        user = self._local[watcher]
+        if not user.is_apart(user_id):
+            for session in user.sessions:
+                self._mark_session(session, user_id, name)
+
+    def _mark_session(self, session: Device, user_id: str, name: str) -> None:
+        if session in self._sessions:
+            self._dirty[session] = None
+            if session.presence_changes is not None:
+                session.presence_changes[user_id] = name
 
     def _switch_mode(self) -> None:
         if self._mode != "auto":
@@ -469,7 +462,11 @@ class Presence:
         if full or changes is None:
             session.connection.send(self._full_frame(session, scope))
         else:
-            entries = [(user, name, user in self._online) for user, name in changes.items()]
+            user, online = session.user, self._online
+            assert user is not None, "only sessions that have said HELLO are told"
+            entries = [
+                (peer, name, peer in online and not user.is_apart(peer)) for peer, name in changes.items()
+            ]
             session.connection.send(codec.presence(entries, delta=True, scope=scope))
         if changes:
             changes.clear()
@@ -478,11 +475,14 @@ class Presence:
         session.presence_told = now
 
     def _full_frame(self, session: Device, scope: str | None) -> bytes:
+        user = session.user
+        assert user is not None, "only sessions that have said HELLO are told"
         if not self._everyone:
-            user = session.user
-            assert user is not None, "only sessions that have said HELLO are told"
-            contacts = [peer for peer, chat in user.chats.items() if chat.saved]
+            contacts = [peer for peer, chat in user.chats.items() if chat.saved and not user.is_apart(peer)]
             return codec.presence(self._entries({user.user_id, *contacts}), scope=scope)
+        if user.blocks is not None:
+            seen = [peer for peer in self._online if peer not in user.blocks]
+            return codec.presence(self._entries(seen), scope=scope)
         frame = self._frames.get(scope)
         if frame is None:
             frame = self._frames[scope] = codec.presence(self._entries(self._online), scope=scope)

@@ -56,3 +56,23 @@ def merged(records: Sequence[dict[str, Any]], worker: int, worker_of: Callable[[
         # Not less than any session has been told of.
         "revision": max(record.get("revision", 0) for record in records),
     }
+
+
+class Replica:
+    """What one other worker has announced."""
+
+    __slots__ = ("generation", "users", "version")
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self.version = NOTHING_KNOWN
+        self.users: set[str] = set()
+
+    def export(self, worker: int) -> list[Any]:
+        """Return what `restore` needs in a successor, behind the worker."""
+        return [worker, self.generation, self.version, list(self.users)]
+
+    def restore(self, generation: int, version: int, users: list[str]) -> None:
+        """Take over what `export` has returned."""
+        self.generation, self.version = generation, version
+        self.users.update(users)

@@ -1,8 +1,8 @@
 """Receipts: what becomes of a message after it was accepted, told to a sender who wants to know (D11).
 
-A message remembers whether its sender asked for receipts. When a device of the recipient has acknowledged it, or the recipient has read it,
-and the store has that, RECEIPT goes to the sender's shard, and from there to those devices of the sender that understand it. A
-sender who is away misses it; sending the message again brings the state that it has then.
+A message remembers whether its sender asked for receipts. When a device of the recipient has acknowledged it, or the recipient has read it
+(``core.chat.reading``), and the store has that, RECEIPT goes to the sender's shard, and from there to those devices of the sender that
+understand it. A sender who is away misses it; sending the message again brings the state that it has then.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 from core.chat.envelope import ReceiptFlag, RecordKind
 from core.chat.exchange import Exchange
-from core.chat.session import Session
 from core.chat.store import Store
 from core.chat.user import User
 from core.wire import codec
 from core.wire.protocol import AckStatus
 
 if TYPE_CHECKING:
+    from core.chat.chat import Chat
     from core.chat.user import Message
     from core.chat.users import Users
 
@@ -54,16 +54,6 @@ class Receipts:
 
     # -- At the recipient's shard --
 
-    def read(self, session: Session, user: User, message_id: str, sender: str) -> None:
-        """Handle READ: `user` has read this message. Unknown ids are ignored, as by MSG_ACK."""
-        message = user.mailbox.find(sender, message_id)
-        if message is None or not message.seq:
-            session.asked()
-            found = partial(self._found, session, user, user.mailbox.head)
-            self._store.find(user, sender, message_id, found)
-        else:
-            self._read(user, message)
-
     def acknowledged(self, user: User, message: Message) -> None:
         """Note that a device of `user` has this message."""
         mailbox = user.mailbox
@@ -74,6 +64,25 @@ class Receipts:
                 self._store.save_acknowledged(user, partial(self.delivered, user.user_id, told))
             else:
                 self._store.save_acknowledged(user)
+
+    def acknowledged_all(self, user: User, chat: Chat, messages: list[tuple[int, str, bool]]) -> None:
+        """Note that a device of `user` has these messages of a chat: (position, message id, whether the sender wants receipts)."""
+        mailbox = user.mailbox
+        news = [message for message in messages if mailbox.acknowledge(message[0])]
+        for seq, _, _ in news:
+            mailbox.receipts_due.pop(seq, None)
+        told = [(chat.peer, message_id) for _, message_id, receipts in news if receipts]
+        if told:
+            self._store.save_acknowledged(user, partial(self.delivered, user.user_id, told))
+        elif news:
+            self._store.save_acknowledged(user)
+
+    def read(self, user: User, sender: str, message_ids: list[str], now: float) -> None:
+        """Note that it is durable that `user` has read these messages, whose sender wants receipts."""
+        for message_id in message_ids:
+            self._owed.discard((user.user_id, sender, message_id))
+            if not user.is_apart(sender):
+                self._notify(sender, user.user_id, message_id, ReceiptFlag.READ, now)
 
     def delivered(
         self, recipient: str, messages: list[tuple[str, str]], failure: str | None, now: float
@@ -105,38 +114,6 @@ class Receipts:
         self._owed.difference_update((recipient, *message) for message in owed)
         self.delivered(recipient, owed, failure, now)
 
-    def _found(
-        self,
-        session: Session,
-        user: User,
-        head: int,
-        found: list[Message],
-        failure: str | None,
-        now: float,
-    ) -> None:
-        for message in found:
-            # What has come meanwhile nobody can have read.
-            if message.seq <= head:
-                # In memory, so that who says it again meanwhile is known to have said it.
-                self._read(user, user.mailbox.cache(message))
-        if not found:
-            session.charge(now)
-        session.decided()
-
-    def _read(self, user: User, message: Message) -> None:
-        self.acknowledged(user, message)
-        if not message.read:
-            message.read = True
-            self._store.save_read(message, partial(self._is_read, message))
-
-    def _is_read(self, message: Message, failure: str | None, now: float) -> None:
-        if failure is not None:
-            message.read = False
-        elif message.receipts:
-            recipient = message.user.user_id
-            self._owed.discard((recipient, message.sender, message.message_id))
-            self._notify(message.sender, recipient, message.message_id, ReceiptFlag.READ, now)
-
     def _notify(self, sender: str, recipient: str, message_id: str, flag: ReceiptFlag, now: float) -> None:
         self._exchange.notify(sender, RecordKind.RECEIPT, flag, (sender, recipient, message_id), now)
 
@@ -146,7 +123,7 @@ class Receipts:
         """Tell the devices of the sender."""
         sender, recipient, message_id = texts
         user = self._users.known.get(sender)
-        if user is None or not user.sessions:
+        if user is None or not user.sessions or user.is_apart(recipient):
             return
         chat = user.chats.get(recipient)
         if chat is not None and chat.noting:

@@ -52,7 +52,7 @@ _QUEUE_PAUSE: Final = 32
 class Command:
     """A row of the command table."""
 
-    __slots__ = ("about", "capability", "needs_hello", "received", "run", "urgent")
+    __slots__ = ("about", "capabilities", "needs_hello", "received", "run", "urgent")
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Command:
         needs_hello: bool = True,
         about: str | None = None,
         urgent: bool = False,
-        capability: str | None = None,
+        capabilities: tuple[str, ...] = (),
     ) -> None:
         self.run = run
         #: Whether HELLO must have been accepted before.
@@ -70,8 +70,8 @@ class Command:
         self.about = about
         #: Whether it waits for the first HELLO only.
         self.urgent = urgent
-        #: The capability without which it does not exist.
-        self.capability = capability
+        #: The capabilities without all of which it does not exist; empty when it needs none.
+        self.capabilities = capabilities
         #: How often it came.
         self.received = 0
 
@@ -422,13 +422,13 @@ class Session(Device):
         may_say = [
             known
             for known, command in self._commands.items()
-            if command.capability is None or command.capability in self.capabilities
+            if not command.capabilities or self.capabilities.intersection(command.capabilities)
         ]
         problem = f"unknown message type {kind[:64]!r}"
         command = self._commands.get(kind)
-        capability = command.capability if command is not None else None
-        if capability is not None:
-            problem = f"{kind} needs the capability {capability!r}, for which HELLO has to ask"
+        if command is not None and command.capabilities:
+            needed = " or ".join(map(repr, command.capabilities))
+            problem = f"{kind} needs the capability {needed}, for which HELLO has to ask"
         return Refusal(ErrorCode.VALIDATION, problem, field="type", expected=sorted(may_say))
 
     def _must_wait(self, command: Command, data: dict[str, Any]) -> bool:
@@ -442,7 +442,7 @@ class Session(Device):
     def _run(self, kind: str, command: Command, data: dict[str, Any], now: float) -> None:
         if self.user is None and command.needs_hello:
             raise Refusal(ErrorCode.UNAUTHORIZED, "say HELLO first", expected=MessageType.HELLO)
-        if command.capability is not None and command.capability not in self.capabilities:
+        if command.capabilities and not self.capabilities.intersection(command.capabilities):
             raise self._unknown(kind)
         command.run(self, data, now)
 

@@ -1,8 +1,8 @@
 """One worker's part of FastChat: its parts put together, and what reaches them from outside.
 
 Everything about a user happens on the shard that owns the user. Each kind of event has a part of its own: `hellos`, `chats`,
-`messages`, `delivery`, `receipts`, `histories`, `typing`, `presence`. They share the `users` in memory and the `exchange` with the other
-shards, and none of them knows the shard. What comes from outside arrives here: sessions, envelopes, and time.
+`messages`, `delivery`, `receipts`, `histories`, `lists`, `blocks`, `typing`, `presence`. They share the `users` in memory and the
+`exchange` with the other shards, and none of them knows the shard. What comes from outside arrives here: sessions, envelopes, and time.
 
 To add a part: make it here with what it uses; it registers for its records by itself (`Exchange.on`).
 """
@@ -16,6 +16,8 @@ from typing import Any, Final
 
 from core.auth.proof import NO_PROOF, Proof
 from core.auth.tokens import TokenVerifier
+from core.chat.blocks import Blocks
+from core.chat.chat_lists import ChatLists
 from core.chat.chats import Chats
 from core.chat.commands import Commands
 from core.chat.delivery import Delivery
@@ -24,11 +26,13 @@ from core.chat.expiry import Expiries
 from core.chat.hello import Hellos
 from core.chat.history import Histories
 from core.chat.kept_limits import Ages, ages_of, times_of
+from core.chat.last_messages import LastMessages
 from core.chat.long_texts import LongTexts
 from core.chat.messages import Messages
 from core.chat.pace import shared_credit
 from core.chat.ports import Bus, Chance, Clock, Connection
 from core.chat.presence import Presence
+from core.chat.reading import Reading
 from core.chat.receipts import Receipts
 from core.chat.session import Acknowledge, SendPlain, Session
 from core.chat.store import Listeners, Store, nobody_waits
@@ -86,12 +90,16 @@ class Shard:
         self.presence = presence = Presence(settings, exchange)
         self.receipts = Receipts(users, exchange, store)
         self.delivery = delivery = Delivery(store, self.receipts)
-        self.chats = chats = Chats(settings, users, exchange, store, delivery, presence)
-        self.hellos = Hellos(settings, chance, users, store, chats, delivery, presence)
+        self.lists = lists = ChatLists(settings, users, store, LastMessages(exchange, store), presence)
+        self.chats = chats = Chats(settings, clock, users, exchange, store, delivery, presence, lists)
         self.histories = Histories(settings, users, exchange, store, chats)
         self.typing = TypingIndicators(settings, users, exchange, store, chats)
+        self.blocks = blocks = Blocks(
+            settings, users, exchange, store, delivery, presence, self.typing, lists
+        )
+        self.hellos = Hellos(settings, clock, chance, users, store, chats, delivery, presence, blocks)
         self.messages = Messages(
-            settings, clock, chance, users, exchange, store, chats, delivery, presence, self.typing
+            settings, clock, chance, users, exchange, store, chats, delivery, presence, self.typing, lists
         )
         self.send_plain: SendPlain = self.messages.send_plain
         self.acknowledge: Acknowledge = delivery.acknowledge
@@ -105,7 +113,9 @@ class Shard:
             chats,
             self.messages,
             delivery,
-            self.receipts,
+            Reading(settings, store, chats, self.receipts, lists),
+            lists,
+            blocks,
             self.histories,
             presence,
             self.typing,
@@ -208,6 +218,7 @@ class Shard:
         self.delivery.tick(now)
         self.receipts.tick(now)
         self.presence.tick(now)
+        self.lists.tick(now)
         self.users.idle.tick(now)
 
     # -- From the sessions: see core.chat.session.Host --
@@ -228,12 +239,15 @@ class Shard:
         if user is None or session not in user.sessions:
             return
         user.sessions.remove(session)
+        user.devices_changed()
         self.delivery.disconnected(user, session)
         self.typing.disconnected(user, session, now)
         self.presence.detach(user, session, now)
         self.users.idle.note(user, now)
         if not user.sessions and not user.chats:
             self._store.save_user(user, nobody_waits)  # when a stranger was here last
+        elif not user.sessions:
+            self.lists.note_written(user)
 
     def _run_ready(self, now: float) -> None:
         """Go on with the sessions that were held."""

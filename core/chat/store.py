@@ -28,6 +28,14 @@ Purged = Callable[[list[tuple[str, int]], float], None]
 Strangers = Callable[[list[str], float], None]
 
 
+class Covered(NamedTuple):
+    """Messages of one chat behind some position: the first of them, and how many there are behind another position."""
+
+    #: (position, message id, whether the sender wants receipts), in order.
+    messages: list[tuple[int, str, bool]]
+    beyond: int
+
+
 class Listeners(NamedTuple):
     """Who is told what the store has done; the store of a worker is given them before it is used."""
 
@@ -79,6 +87,8 @@ class Store(Protocol):
     def append(self, message: Message) -> None:
         """Write a new message; `Messages.appended` follows, with one call for messages that were committed together.
 
+        One that is withheld from the recipient (`Message.withheld`) gets no position: only `find`, `history` and `lasts` know of it.
+
         A message whose sender has used its id before is not stored: the callback comes without a failure and `original` is what is
         stored (D10). One whose deadline has passed when its turn comes fails (D26). The others take the positions that follow the
         mailbox's head, in order; so the mailbox must `commit` every message as soon as it is told.
@@ -88,13 +98,13 @@ class Store(Protocol):
         """Write nothing: `done` is called in its turn, after the callbacks of all writes before it."""
 
     def save_acknowledged(self, user: User, done: Done | None = None) -> None:
-        """Write what the mailbox has as acknowledged, and which chats have been confirmed (`User.unsaved_confirmed`).
+        """Write what the mailbox has as acknowledged, and the chats that may wait (`User.unsaved_chats`).
 
         Without `done` it may wait for a second, since a repeat does no harm (D7, D12).
         """
 
-    def save_read(self, message: Message, done: Done) -> None:
-        """Write that a message has been read by its recipient (D11)."""
+    def save_block(self, user: User, peer: str, done: Done) -> None:
+        """Write what stands between `user` and `peer` (`User.blocks`), which may be nothing any more (D32)."""
 
     def forget(self, user_id: str) -> None:
         """Remove the record and the mailbox of a user without chats who has not been seen for a day (D23)."""
@@ -105,13 +115,30 @@ class Store(Protocol):
         """Read a user who is not in memory, with chats and mailbox; None for one never seen."""
 
     def find(self, user: User, sender: str | None, message_id: str, done: Found[list[Message]]) -> None:
-        """Find the messages in the mailbox of `user` with this id, from `sender` or from anybody, oldest first."""
+        """Find the messages in the mailbox of `user` with this id, from `sender` or from anybody, oldest first.
+
+        With a sender also one that is withheld from `user`.
+        """
 
     def read(self, user: User, after: int, done: Found[list[Message]]) -> None:
         """Read the messages behind position `after`, in order, about 64 KiB of them; the first may be further on if some were purged."""
 
     def senders(self, user: User, after: int, done: Found[list[tuple[int, Chat]]]) -> None:
         """Read (position, chat) of the messages behind position `after`, in order, some thousands of them at most (D20)."""
+
+    def covered(self, user: User, chat: Chat, after: int, through: int, done: Found[Covered]) -> None:
+        """Read which messages of a chat of `user` are behind position `after` up to `through`, some hundreds at most; and count those
+        behind `through` up to the mailbox's head as it is when this is called.
+        """
+
+    def messages_at(self, user: User, positions: list[int], done: Found[list[Message]]) -> None:
+        """Read the messages at these positions of the mailbox of `user`, in any order; those that are gone are missing."""
+
+    def lasts(self, sender: str, recipients: list[str], done: Found[dict[str, tuple[int, bytes]]]) -> None:
+        """Read the newest message from `sender` in the mailbox of each of these users, withheld ones included.
+
+        Gives recipient -> (Lamport count, frame), without those to whom the sender has written nothing that is stored.
+        """
 
     def history(
         self,
@@ -120,5 +147,10 @@ class Store(Protocol):
         before: int | None,
         limit: int,
         done: Found[list[tuple[int, int, bytes]]],
+        *,
+        withheld: bool = False,
     ) -> None:
-        """Read (position, Lamport count, frame) of what `peer` sent to `user_id` before that position, newest first, at most `limit`."""
+        """Read (position, Lamport count, frame) of what `peer` sent to `user_id` before that position, newest first, at most `limit`.
+
+        With `withheld` only what is withheld from `user_id`, whose position is its Lamport count; else only what is not.
+        """

@@ -220,6 +220,7 @@ def _of_sessions(
     opened: dict[Device, Session] = {session: session for session in sessions if not session.closed}
     present = {user.user_id: user for user in shard.presence.locals()}
     notes = shard.delivery.export()
+    changed = shard.lists.export()
     for user_id, record in remembered.items():
         user = shard.users.known.get(user_id) or present[user_id]
         devices = [opened[device] for device in user.sessions if device in opened]
@@ -229,6 +230,7 @@ def _of_sessions(
             "user": user_id,
             "counted": counted.get(user_id, []),
             "scope": shard.presence.scope,
+            "lists": _lists(changed.get(user_id, {}), devices),
             "sessions": [_session(shard, session, notes) for session in devices],
         }
         yield record, devices
@@ -243,6 +245,17 @@ def _session(shard: Shard, session: Session, notes: dict[Device, dict[str, Any]]
         **notes.get(session, {}),
         "typing_held": shard.typing.held(session),
         "presence_due": shard.presence.is_due(session),
+    }
+
+
+def _lists(
+    changed: dict[str, tuple[float, bool, Device | None]], devices: list[Session]
+) -> dict[str, list[Any]]:
+    """Return which chats have changed, with the number of the device whose doing it was, if it is still there."""
+    numbers: dict[Device, int] = {device: number for number, device in enumerate(devices)}
+    return {
+        peer: [due, pending, numbers.get(cause) if cause is not None else None]
+        for peer, (due, pending, cause) in changed.items()
     }
 
 
@@ -303,6 +316,9 @@ def _put_together(
             due.append(session)
     if record.get("present", False):
         shard.presence.restore_user(user, due, now)
+    user.devices_changed()
+    for peer, (next_at, pending, cause) in record.get("lists", {}).items():
+        shard.lists.restore(user, peer, next_at, pending, None if cause is None else sessions[cause])
     for session in sessions:
         if session.closed:
             shard.detach(session, now)

@@ -77,12 +77,14 @@ class TypingIndicators:
             session.typing_to[peer] = now + TYPING_EXPIRY
         elif session.typing_to:
             session.typing_to.pop(peer, None)
-        self._notify(user.user_id, peer, TypingFlag.TYPING if is_typing else TypingFlag.STOPPED, now)
+        if not user.is_apart(peer):
+            self._notify(user.user_id, peer, TypingFlag.TYPING if is_typing else TypingFlag.STOPPED, now)
 
     def disconnected(self, user: User, session: Device, now: float) -> None:
         """Say that who disconnects has stopped typing, unless another device of the same user goes on."""
         for peer in session.typing_to or ():
-            if not any(other.typing_to and other.typing_to.get(peer, now) > now for other in user.sessions):
+            others = (other.typing_to for other in user.sessions)
+            if not (user.is_apart(peer) or any(other and other.get(peer, now) > now for other in others)):
                 self._notify(user.user_id, peer, TypingFlag.STOPPED_IF_SHOWN, now)
 
     # -- At the recipient's shard --
@@ -92,17 +94,25 @@ class TypingIndicators:
         self._store.after_writes(partial(self._in_turn, texts, flag))
 
     def _in_turn(self, texts: tuple[str, ...], flag: int, failure: str | None, now: float) -> None:
+        sender, recipient = texts
+        user = self._users.get(recipient)
+        if user is not None and user.is_apart(sender):
+            return
         shown = self._until.pop(texts, None) is not None
         if flag == TypingFlag.TYPING:
             self._until[texts] = now + TYPING_EXPIRY
         elif not shown and flag == TypingFlag.STOPPED_IF_SHOWN:
             return
-        sender, recipient = texts
         self._show(sender, recipient, flag == TypingFlag.TYPING)
 
     def message_came(self, user: User, sender: str) -> None:
         """Note that a message from `sender` is about to be shown to `user`: whoever sends is not typing any more."""
         if self._until and self._until.pop((sender, user.user_id), None) is not None:
+            self._show(sender, user.user_id, False)
+
+    def end(self, sender: str, user: User) -> None:
+        """Show no more that `sender` is typing: one of the two has blocked the other (D32)."""
+        if self._until.pop((sender, user.user_id), None) is not None:
             self._show(sender, user.user_id, False)
 
     def stood_still(self, seconds: float, now: float) -> None:

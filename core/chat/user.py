@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from core.chat.announcements import Announcements
-from core.chat.chat import Chat
+from core.chat.chat import UNCOUNTED, Block, Chat
 from core.chat.mailbox import Entry, Mailbox
 from core.chat.ports import Connection
 from core.chat.ratelimit import SlidingWindow
+from core.chat.windows import LISTS, RareWindows, ServiceWindows
 from core.process.settings import Settings
 from core.wire.protocol import Capability
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 #: No capabilities, once for all connections.
 _NONE: Final[frozenset[str]] = frozenset()
+#: How many limits there are besides `LISTS`.
+_OFTEN: Final = 6
 #: Where the limits of backends begin in `User.counted`. So many places are for those of people, also for some to come: what another version
 #: has counted is not to be taken for something else.
 _SERVICE_AT: Final = 32
@@ -29,7 +33,7 @@ _SERVICE_AT: Final = 32
 class Message(Entry):
     """One message for one recipient."""
 
-    __slots__ = ("deadline", "frame", "original", "read", "receipts", "user", "waiting")
+    __slots__ = ("deadline", "frame", "original", "receipts", "user", "waiting", "withheld")
 
     def __init__(
         self,
@@ -50,9 +54,10 @@ class Message(Entry):
         self.frame = frame
         self.seq = 0
         self.lamport = lamport
-        #: Whether the sender wants to know when it is delivered and read, and whether it has been read (D11).
+        #: Whether the sender wants to know when it is delivered and read (D11).
         self.receipts = receipts
-        self.read = False
+        #: Whether the recipient has blocked the sender: then it has no position, and only the sender ever sees it (D32).
+        self.withheld = False
         # -- Until it is committed --
         #: When it must not be stored any more, on the monotonic clock (D26).
         self.deadline = deadline
@@ -60,6 +65,11 @@ class Message(Entry):
         self.waiting: list[Record] = []
         #: Set by the store instead of committing: the stored message of the same sender and id (D10).
         self.original: Message | None = None
+
+    @property
+    def read(self) -> bool:
+        """Whether the recipient has read it (D31)."""
+        return 0 < self.seq <= self.chat.read_through
 
 
 class Close(NamedTuple):
@@ -74,34 +84,6 @@ class Close(NamedTuple):
     at: float
 
 
-class RareWindows:
-    """What one user has done in the last minute of what most don't do (D23)."""
-
-    __slots__ = ("histories", "open_chats", "presences", "typing")
-
-    def __init__(self, settings: Settings) -> None:
-        self.typing = SlidingWindow(settings.typing_per_minute)
-        self.open_chats = SlidingWindow(settings.open_chats_per_minute)
-        self.histories = SlidingWindow(settings.history_per_minute)
-        self.presences = SlidingWindow(settings.presence_per_minute)
-
-
-class ServiceWindows:
-    """What the connections of one user with ``role: "service"`` have done in the last minute (D34)."""
-
-    __slots__ = ("histories", "messages", "open_chats", "typing")
-
-    def __init__(self, settings: Settings) -> None:
-        self.messages = SlidingWindow(settings.service_messages_per_minute)
-        self.open_chats = SlidingWindow(settings.service_open_chats_per_minute)
-        self.typing = SlidingWindow(settings.service_typing_per_minute)
-        self.histories = SlidingWindow(settings.service_history_per_minute)
-
-    def all(self) -> tuple[SlidingWindow, ...]:
-        """Return all of them, in the order in which `User.counted` has them."""
-        return self.messages, self.open_chats, self.typing, self.histories
-
-
 class User:
     """A user who has said HELLO at least once. Grouped by how long the attributes matter."""
 
@@ -110,13 +92,16 @@ class User:
         "_service",
         "_settings",
         "acknowledges",
+        "blocks",
         "chats",
         "display_name",
         "durable",
         "hellos",
+        "here_since",
         "in_flight",
         "key",
         "last_close",
+        "lists",
         "mailbox",
         "messages",
         "parked",
@@ -125,7 +110,8 @@ class User:
         "saved",
         "sessions",
         "stored_name",
-        "unsaved_confirmed",
+        "summed_through",
+        "unsaved_chats",
         "user_id",
     )
 
@@ -142,8 +128,10 @@ class User:
         self.acknowledges = False
         #: peer -> the chat, in the order in which they were opened.
         self.chats: dict[str, Chat] = {}
-        #: Those that have been confirmed and of which the store has not been told; None if there are none.
-        self.unsaved_confirmed: list[Chat] | None = None
+        #: Those that have changed in what may be stored a second later; None if there are none.
+        self.unsaved_chats: dict[Chat, None] | None = None
+        #: peer -> what stands between the two; None for nearly everybody.
+        self.blocks: dict[str, Block] | None = None
         self.mailbox: Mailbox[Message] = Mailbox(epoch)
         # -- For a minute (D23) --
         self._settings = settings
@@ -160,6 +148,10 @@ class User:
         # -- While connected --
         #: The devices that have said HELLO.
         self.sessions: list[Device] = []
+        #: When the first of them came, as a timestamp: since then messages have been sent of which the stored chats may not know.
+        self.here_since = b""
+        #: Whether one of them shows a list of chats (D30); see `devices_changed`.
+        self.lists = False
         # -- While in memory --
         #: The last of them that went.
         self.last_close: Close | None = None
@@ -167,6 +159,8 @@ class User:
         #: Its number for this record, 0 until it has given one; and whether the record has ever been committed.
         self.key = 0
         self.saved = False
+        #: Messages up to this position are counted in the stored records of their chats.
+        self.summed_through = 0
         #: Calls of the store about this user that are not finished: until they are, the user stays in memory.
         self.pins = 0
 
@@ -176,6 +170,37 @@ class User:
         if self._rare is None:
             self._rare = RareWindows(self._settings)
         return self._rare
+
+    def save_later(self, chats: Iterable[Chat]) -> None:
+        """Have these records stored with what is acknowledged next (`Store.save_acknowledged`)."""
+        if self.unsaved_chats is None:
+            self.unsaved_chats = {}
+        self.unsaved_chats.update(dict.fromkeys(chats))
+
+    def written_in(self) -> list[Chat]:
+        """Return the chats in which this user has written since the first device came."""
+        since = self.here_since
+        return [chat for chat in self.chats.values() if chat.active_at >= since] if since else []
+
+    def purge(self, through: int) -> None:
+        """Note that everything in the mailbox up to this position is gone. How much of it was unread is not known."""
+        self.mailbox.purge(through)
+        for chat in self.chats.values():
+            if chat.unread > 0 and chat.read_through < through:
+                chat.unread = 0 if chat.newest <= through else chat.unread + UNCOUNTED
+
+    def devices_changed(self) -> None:
+        """Note that `sessions`, or the capabilities of one of them, are others now."""
+        self.lists = any(session.lists for session in self.sessions)
+
+    def is_blocked(self, peer: str) -> bool:
+        """Return whether this user has blocked the peer (D32)."""
+        block = self.blocks.get(peer) if self.blocks is not None else None
+        return block is not None and block.by_user
+
+    def is_apart(self, peer: str) -> bool:
+        """Return whether one of the two has blocked the other: then neither sees what the other does (D32)."""
+        return self.blocks is not None and peer in self.blocks
 
     @property
     def service(self) -> ServiceWindows:
@@ -198,21 +223,25 @@ class User:
         return chat is not None and chat.saved
 
     def counted(self, now: float) -> list[list[float]]:
-        """Return what counts against each limit at present: when it was."""
-        counted = [window.recent_times(now) for window in self._windows()]
-        if self._service is not None:
-            of_service = [window.recent_times(now) for window in self._service.all()]
-            if any(of_service):
-                counted += [[] for _ in range(_SERVICE_AT - len(counted))]
-                counted += of_service
+        """Return what counts against each limit at present: when it was. Limits at the end that nothing counts against are left out."""
+        windows = (*self._windows(), *self.rare.lists_in_order())
+        counted = [[] if window is None else window.recent_times(now) for window in windows]
+        of_service = [] if self._service is None else [each.recent_times(now) for each in self._service.all()]
+        if any(of_service):
+            counted += [[] for _ in range(_SERVICE_AT - len(counted))]
+            counted += of_service
+        while len(counted) > _OFTEN and not counted[-1]:
+            del counted[-1]
         return counted
 
     def count_again(self, counted: list[list[float]]) -> None:
         """Count what `counted` of the same user has said, who was left to the store meanwhile."""
-        for window, times in zip(
-            self._windows(), counted, strict=False
-        ):  # another version may have had fewer limits, or more
+        # Another version may have had fewer limits, or more.
+        for window, times in zip(self._windows(), counted, strict=False):
             window.count_all(times)
+        for kind, times in zip(LISTS, counted[_OFTEN:_SERVICE_AT], strict=False):
+            if times:
+                self.rare.lists(kind).count_all(times)
         if len(counted) > _SERVICE_AT:
             for window, times in zip(self.service.all(), counted[_SERVICE_AT:], strict=False):
                 window.count_all(times)
@@ -233,6 +262,8 @@ class User:
                 for peer, chat in self.chats.items()
                 if chat.heard_at >= timestamp
             },
+            "here_since": self.here_since.decode(),
+            "active_at": {chat.peer: chat.active_at.decode() for chat in self.written_in()},
             "receipts_due": [[seq, *message] for seq, message in self.mailbox.receipts_due.items()],
         }
 
@@ -244,6 +275,10 @@ class User:
         for peer, heard_at in record.get("heard_at", {}).items():
             if peer in self.chats:
                 self.chats[peer].heard_at = heard_at.encode()
+        self.here_since = record.get("here_since", "").encode()
+        for peer, active_at in record.get("active_at", {}).items():
+            if peer in self.chats:
+                self.chats[peer].active_at = active_at.encode()
         due = record.get("receipts_due")
         if due:
             self.mailbox.receipts_due = {seq: (sender, message_id) for seq, sender, message_id in due}
@@ -271,6 +306,7 @@ class Device:
         "connection",
         "cursor",
         "furthest",
+        "lists",
         "missed_through",
         "page",
         "presence_changes",
@@ -319,11 +355,12 @@ class Device:
         self.confirm_seq = 0
         #: The chats that it is being told about, if there are any (D7).
         self.announcements: Announcements | None = None
-        # -- Capabilities, and three of them by name: they are looked at for every message --
+        # -- Capabilities, and some of them by name: they are looked at for every message --
         self.capabilities = _NONE
         self.receipts = False
         self.resumes = False
         self.carbons = False
+        self.lists = False
         # -- Presence (D21, D22) --
         self.presence_told = -math.inf
         #: What `Presence` had changed up to when this connection was told; and whether the next PRESENCE must be the whole list.
@@ -338,6 +375,7 @@ class Device:
         self.receipts = Capability.RECEIPTS in self.capabilities
         self.resumes = Capability.RESUME in self.capabilities
         self.carbons = Capability.CARBONS in self.capabilities
+        self.lists = Capability.CHATS in self.capabilities
 
     def choose(self, peer: str, ticket: int) -> None:
         """Note that the client opened or wrote in the chat with `peer`, unless it has gone on to another one since (D17)."""

@@ -69,7 +69,7 @@ class Users:
         for user_id, through in mailboxes:
             user = self.known.get(user_id)
             if user is not None:
-                user.mailbox.purge(through)
+                user.purge(through)
 
     def strangers(self, user_ids: list[str], now: float) -> None:
         """Forget those of these users who are not here: they have no chats, and left their last connection a day ago (D23)."""
@@ -77,7 +77,7 @@ class Users:
             user = self.known.get(user_id)
             if user is None and user_id not in self._loading:
                 self._store.forget(user_id)
-            elif user is not None and not user.sessions and not user.chats and not user.busy:
+            elif user is not None and not (user.sessions or user.chats or user.blocks or user.busy):
                 self.known.pop(user_id).mailbox.let_go()
                 self._store.forget(user_id)
 

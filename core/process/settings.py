@@ -247,6 +247,13 @@ class Settings:
         ge=0,
         le=1_000_000,
     )
+    lists_per_minute: int = _setting(
+        60,
+        "Limit on CHATS messages of one user in any 60 seconds, all devices together. READ, HIDE, MUTE, UNMUTE, BLOCK and UNBLOCK"
+        " are each limited to this number too. Beyond it a message is answered with RATE_LIMITED. 0 disables these limits.",
+        ge=0,
+        le=1_000_000,
+    )
     service_messages_per_minute: int = _setting(
         6000,
         'Limit on MSG messages of all connections of one user with `role: "service"` in any 60 seconds, in place of'

@@ -55,6 +55,12 @@ CAPABILITIES: Final = (
         "after the first PRESENCE, the server sends only the users who have changed; `scope` says which users PRESENCE lists; the client"
         " may send PRESENCE to ask who is online",
     ),
+    (
+        Capability.CHATS,
+        "the client may send CHATS to read the list of the user's chats with unread counts, READ, HIDE, MUTE and UNMUTE; the server"
+        " sends what changes in the list",
+    ),
+    (Capability.BLOCK, "the client may send BLOCK and UNBLOCK"),
 )
 
 ERRORS: Final = (
@@ -170,6 +176,11 @@ LIMITS: Final = (
             ("OPEN_CHAT", "service_open_chats_per_minute"),
             ("HISTORY", "service_history_per_minute"),
         )
+    ),
+    Limit(
+        "CHATS of a user, and each of READ, HIDE, MUTE, UNMUTE, BLOCK and UNBLOCK",
+        _a_minute("lists_per_minute"),
+        "RATE_LIMITED",
     ),
     Limit(
         "PING of a connection",

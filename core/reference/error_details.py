@@ -72,6 +72,12 @@ ERROR_DETAILS: Final = (
         required=False,
     ),
     Field(
+        "blocked",
+        both("`true`", {"const": True}),
+        "the user has blocked the other user, and must send UNBLOCK first",
+        required=False,
+    ),
+    Field(
         "share",
         both(" or ".join(f"`{share}`" for share in _SHARES), {"enum": list(_SHARES)}),
         "with `mailbox_full`: which share of the recipient's mailbox is full",

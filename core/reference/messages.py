@@ -13,116 +13,44 @@ from __future__ import annotations
 from typing import Final
 
 from core.reference.error_details import ERROR_DETAILS
-from core.reference.rows import STRING, Field, FieldType, Message, Schema, both
+from core.reference.field_types import (
+    BOOLEAN,
+    CAPABILITIES,
+    CHAT_ENTRY,
+    CHAT_ID,
+    CHATS_CURSOR,
+    CONTENT,
+    CURSOR,
+    HISTORY_CURSOR,
+    LAST_FIELDS,
+    MESSAGE_ID,
+    MSG_FIELDS,
+    NAME,
+    POSITION_FIELDS,
+    PRESENCE_ENTRY,
+    READ_FIELD,
+    SCOPE,
+    SHOWN_NAME,
+    TIMESTAMP,
+    TRUE,
+    USER_ID,
+    object,
+    one_of,
+)
+from core.reference.rows import STRING, Field, FieldType, Message, both
 from core.wire.protocol import (
-    CONTENT_MAX,
+    CHATS_DEFAULT,
+    CHATS_MAX,
     HISTORY_DEFAULT,
     HISTORY_MAX,
-    NAME_MAX,
-    NAME_MIN,
+    LAST_CHARACTERS,
     PRESENCE_ASKED_MAX,
-    PROVEN_NAME_MIN,
     AckStatus,
     Capability,
     ErrorCode,
     MessageType,
     Resumed,
-    Scope,
 )
-
-#: The end of a pattern: Python's `$` would let a line feed follow, ECMAScript's would not.
-_END: Final = r"(?!\n)$"
-
-# -- Types --
-
-_HEX: Final = "[0-9a-f]{8}-[0-9a-f]{4}-%s[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
-_UUID4: Final = _HEX % "4"
-_UUID4_ANY_CASE: Final = _UUID4.replace("a-f", "a-fA-F").replace("[89ab]", "[89abAB]")
-#: A text that sanitising leaves as it is, so that its length counts: no `<`, no control characters; a name also without what is
-#: trimmed or normalised.
-_PLAIN_TEXT: Final = r"^[^<\u0000-\u0008\u000b-\u001f]*" + _END
-_PLAIN_NAME: Final = r"^(?! )[ -;=-~]*(?<! )" + _END
-
-_BOOLEAN: Final = both("boolean", {"type": "boolean"})
-_USER_ID: Final = FieldType(
-    "UUID v4",
-    {"type": "string", "pattern": f"^{_UUID4_ANY_CASE}{_END}"},
-    {"type": "string", "pattern": f"^{_UUID4}{_END}"},
-)
-_CHAT_ID: Final = both("UUID v5", {"type": "string", "pattern": f"^{_HEX % '5'}{_END}"})
-_MESSAGE_ID: Final = both(
-    "1-64 visible ASCII characters without `< > & \" '`",
-    {"type": "string", "pattern": f"^[!#-%(-;=?-~]{{1,64}}{_END}"},
-)
-_NAME: Final = FieldType(
-    f"{NAME_MIN}-{NAME_MAX} characters",
-    {
-        "type": "string",
-        "minLength": 1,
-        "if": {"pattern": _PLAIN_NAME},
-        "then": {"minLength": NAME_MIN, "maxLength": NAME_MAX},
-    },
-    {"type": "string", "minLength": PROVEN_NAME_MIN, "maxLength": NAME_MAX},
-)
-_SHOWN_NAME: Final = _NAME._replace(words=f"{PROVEN_NAME_MIN}-{NAME_MAX} characters")
-_CONTENT: Final = FieldType(
-    f"1-{CONTENT_MAX} characters",
-    {"type": "string", "minLength": 1, "if": {"pattern": _PLAIN_TEXT}, "then": {"maxLength": CONTENT_MAX}},
-    # A space behind each `<` that has a character behind it.
-    {"type": "string", "minLength": 1, "maxLength": CONTENT_MAX * 3 // 2},
-)
-_TIMESTAMP: Final = both(
-    "UTC, ISO 8601, milliseconds, `Z`",
-    {"type": "string", "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z" + _END},
-)
-_CURSOR: Final = FieldType("opaque string", {"type": "string"}, {"type": "string", "minLength": 1})
-_HISTORY_CURSOR: Final = both(
-    "string, a cursor of HISTORY", {"type": "string", "pattern": rf"^[0-9]{{1,15}}\.[0-9]{{1,15}}{_END}"}
-)
-_CAPABILITIES: Final = (
-    Capability.CARBONS,
-    Capability.HISTORY,
-    Capability.PRESENCE_DELTA,
-    Capability.RECEIPTS,
-    Capability.RESUME,
-)
-
-
-def _one_of(*values: str) -> FieldType:
-    return both(" or ".join(f"`{value}`" for value in values), {"enum": list(values)})
-
-
-def _object(*fields: Field) -> Schema:
-    """Return the schema of an object as the server gives it."""
-    return {
-        "type": "object",
-        "properties": {field.name: field.type.given for field in fields},
-        "required": [field.name for field in fields if field.required],
-    }
-
-
-_SCOPE: Final = _one_of(Scope.EVERYONE, Scope.CONTACTS)
-
-#: A MSG as its recipient gets it, in HISTORY too.
-_MSG_FIELDS: Final = (
-    Field("from", _USER_ID, "the sender; the server sets this field"),
-    Field("to", _USER_ID, "the recipient"),
-    Field("content", _CONTENT, "the stored text, without markup"),
-    Field("message_id", _MESSAGE_ID, "the id that the sender chose, or an id that the server made"),
-    Field(
-        "timestamp",
-        _TIMESTAMP,
-        "when the server received the message, by the server's clock; timestamps give no order, because clocks can be set back",
-    ),
-)
-
-_PRESENCE_ENTRY: Final = (
-    Field("user_id", _USER_ID, "the user"),
-    Field("display_name", _SHOWN_NAME, "the name in the last HELLO or the token of the user"),
-    Field("online", _BOOLEAN, "whether the user is online; false only with `delta`"),
-)
-
-# -- Messages --
 
 FROM_CLIENT: Final = (
     Message(
@@ -130,10 +58,10 @@ FROM_CLIENT: Final = (
         "HELLO says which user the client belongs to. HELLO is the first message of a connection and must arrive within 10 s. The"
         " server answers with HELLO_ACK and PRESENCE. A client may send HELLO again with a new name, a new token or other capabilities.",
         (
-            Field("user_id", _USER_ID, "the id of the user; the client keeps it for ever"),
+            Field("user_id", USER_ID, "the id of the user; the client keeps it for ever"),
             Field(
                 "display_name",
-                _NAME,
+                NAME,
                 "the name that others see, unless the token has one; the server cleans it as *What becomes of texts* describes",
             ),
             Field(
@@ -165,10 +93,10 @@ FROM_CLIENT: Final = (
         MessageType.OPEN_CHAT,
         "OPEN_CHAT opens a chat with another user. The chat is then open for both users, for ever. The server answers with CHAT_OPENED.",
         (
-            Field("target_user_id", _USER_ID, "the other user"),
+            Field("target_user_id", USER_ID, "the other user"),
             Field(
                 "target_display_name",
-                _NAME,
+                NAME,
                 "required, but without effect: CHAT_OPENED shows the other user's own name; 1-50 characters if the server requires tokens",
             ),
         ),
@@ -179,16 +107,16 @@ FROM_CLIENT: Final = (
         " `message_id`, the server answers again.",
         (
             Field(
-                "to", _USER_ID, "the recipient; a chat with the recipient must be open (backends need none)"
+                "to", USER_ID, "the recipient; a chat with the recipient must be open (backends need none)"
             ),
             Field(
                 "content",
-                _CONTENT,
+                CONTENT,
                 "a text with at least one visible character; the server removes markup as *What becomes of texts* describes",
             ),
             Field(
                 "message_id",
-                _MESSAGE_ID,
+                MESSAGE_ID,
                 "an id with which the client can send the message again: the server stores the message once; if absent, the server"
                 " makes an id",
                 required=False,
@@ -200,10 +128,10 @@ FROM_CLIENT: Final = (
         "MSG_ACK says that a message has arrived. Until then, the server sends the message again after each HELLO of the recipient. The"
         " server does not answer MSG_ACK.",
         (
-            Field("message_id", _MESSAGE_ID, "the message that has arrived"),
+            Field("message_id", MESSAGE_ID, "the message that has arrived"),
             Field(
                 "from",
-                _USER_ID,
+                USER_ID,
                 "the sender of that message; if absent, MSG_ACK means the oldest unacknowledged message with this `message_id`",
                 required=False,
             ),
@@ -211,21 +139,22 @@ FROM_CLIENT: Final = (
     ),
     Message(
         MessageType.READ,
-        "READ says that the user has read a message. The server does not answer READ.",
+        "READ says that the user has read a message and all earlier messages of this sender. READ also acknowledges these messages, and"
+        " holds for all devices of the user. A message that the user has read stays read. The server does not answer READ.",
         (
-            Field("message_id", _MESSAGE_ID, "the message that the user has read"),
-            Field("from", _USER_ID, "the sender of that message"),
+            Field("message_id", MESSAGE_ID, "the last message that the user has read"),
+            Field("from", USER_ID, "the sender of that message"),
         ),
-        capability=Capability.RECEIPTS,
+        capabilities=(Capability.RECEIPTS, Capability.CHATS),
     ),
     Message(
         MessageType.HISTORY,
         "HISTORY asks for the messages of a chat, newest first. The server answers with HISTORY.",
         (
-            Field("with", _USER_ID, "the other user"),
+            Field("with", USER_ID, "the other user"),
             Field(
                 "before",
-                _HISTORY_CURSOR,
+                HISTORY_CURSOR,
                 "`next` of the previous page; if absent, the newest page",
                 required=False,
             ),
@@ -236,7 +165,56 @@ FROM_CLIENT: Final = (
                 required=False,
             ),
         ),
-        capability=Capability.HISTORY,
+        capabilities=(Capability.HISTORY,),
+    ),
+    Message(
+        MessageType.CHATS,
+        "CHATS asks for the chats of the user, the chat with the newest message first. The server answers with CHATS.",
+        (
+            Field(
+                "before",
+                CHATS_CURSOR,
+                "`next` of the previous page; if absent, the first page",
+                required=False,
+            ),
+            Field(
+                "limit",
+                both(f"1-{CHATS_MAX}", {"type": "integer", "minimum": 1, "maximum": CHATS_MAX}),
+                f"maximum number of chats in the page; if absent, {CHATS_DEFAULT}",
+                required=False,
+            ),
+        ),
+        capabilities=(Capability.CHATS,),
+    ),
+    Message(
+        MessageType.HIDE,
+        "HIDE removes a chat from the list until the next message in the chat. The devices of the user receive CHATS with `delta`.",
+        (Field("user_id", USER_ID, "the other user; a chat must be open"),),
+        capabilities=(Capability.CHATS,),
+    ),
+    *(
+        Message(
+            kind,
+            f"{kind} {what} a chat. The server only remembers this, and tells the devices of the user with CHATS with `delta`.",
+            (Field("user_id", USER_ID, "the other user; a chat must be open"),),
+            capabilities=(Capability.CHATS,),
+        )
+        for kind, what in ((MessageType.MUTE, "mutes"), (MessageType.UNMUTE, "no longer mutes"))
+    ),
+    Message(
+        MessageType.BLOCK,
+        "BLOCK blocks another user, on all devices and until UNBLOCK. For the blocked user, the user seems to be offline: the server"
+        " accepts the messages of the blocked user, and the user never gets them, also not after UNBLOCK. Between the two, no TYPING,"
+        " no presence and no receipts pass. The server refuses MSG and OPEN_CHAT of the user to the blocked user with"
+        " `CHAT_NOT_OPENED` and `details.blocked`. The devices of the user with `chats` receive CHATS with `delta`.",
+        (Field("user_id", USER_ID, "the user to block; a chat is not needed"),),
+        capabilities=(Capability.BLOCK,),
+    ),
+    Message(
+        MessageType.UNBLOCK,
+        "UNBLOCK ends BLOCK. The devices of the user with `chats` receive CHATS with `delta`.",
+        (Field("user_id", USER_ID, "the user whom the user has blocked"),),
+        capabilities=(Capability.BLOCK,),
     ),
     Message(
         MessageType.PRESENCE,
@@ -248,23 +226,23 @@ FROM_CLIENT: Final = (
                 "user_ids",
                 FieldType(
                     f"list of at most {PRESENCE_ASKED_MAX} user ids",
-                    {"type": "array", "items": _USER_ID.taken, "maxItems": PRESENCE_ASKED_MAX},
-                    {"type": "array", "items": _USER_ID.given, "maxItems": PRESENCE_ASKED_MAX},
+                    {"type": "array", "items": USER_ID.taken, "maxItems": PRESENCE_ASKED_MAX},
+                    {"type": "array", "items": USER_ID.given, "maxItems": PRESENCE_ASKED_MAX},
                 ),
                 "the users that the client asks about",
             ),
         ),
-        capability=Capability.PRESENCE_DELTA,
+        capabilities=(Capability.PRESENCE_DELTA,),
     ),
     Message(
         MessageType.TYPING,
         "TYPING says that the user is typing, or has stopped. The server does not answer TYPING. The indicator expires after 15 s, with"
         " the next message of the user to the recipient, and with the connection.",
         (
-            Field("is_typing", _BOOLEAN, "true: the user is typing; false: the user has stopped"),
+            Field("is_typing", BOOLEAN, "true: the user is typing; false: the user has stopped"),
             Field(
                 "to",
-                _USER_ID,
+                USER_ID,
                 "the recipient; if absent, the other user of the chat that this connection opened or wrote in last, otherwise of the last"
                 " MSG or CHAT_OPENED received, otherwise of the newest chat",
                 required=False,
@@ -282,27 +260,27 @@ FROM_SERVER: Final = (
         MessageType.HELLO_ACK,
         "HELLO_ACK says that the server has accepted HELLO.",
         (
-            Field("user_id", _USER_ID, "the user id in the form that the server uses"),
-            Field("status", _one_of("connected"), "always this value"),
+            Field("user_id", USER_ID, "the user id in the form that the server uses"),
+            Field("status", one_of("connected"), "always this value"),
             Field(
                 "capabilities",
                 both(
                     "list of strings",
-                    {"type": "array", "items": {"enum": list(_CAPABILITIES)}, "uniqueItems": True},
+                    {"type": "array", "items": {"enum": list(CAPABILITIES)}, "uniqueItems": True},
                 ),
                 "the capabilities in force; absent if HELLO had no `capabilities`",
                 required=False,
             ),
             Field(
                 "cursor",
-                _CURSOR,
+                CURSOR,
                 "the position before the first message that follows",
                 required=False,
                 capability=Capability.RESUME,
             ),
             Field(
                 "resumed",
-                _one_of(Resumed.FULL, Resumed.PARTIAL, Resumed.RESET),
+                one_of(Resumed.FULL, Resumed.PARTIAL, Resumed.RESET),
                 "`full`: all messages after the cursor of HELLO follow; `partial`: those that the retention has not deleted; `reset`: all"
                 " unacknowledged messages",
                 required=False,
@@ -310,7 +288,7 @@ FROM_SERVER: Final = (
             ),
             Field(
                 "scope",
-                _SCOPE,
+                SCOPE,
                 "the same as in PRESENCE",
                 required=False,
                 capability=Capability.PRESENCE_DELTA,
@@ -327,20 +305,20 @@ FROM_SERVER: Final = (
                 "users",
                 both(
                     "list of `{user_id, display_name, online}`",
-                    {"type": "array", "items": _object(*_PRESENCE_ENTRY)},
+                    {"type": "array", "items": object(*PRESENCE_ENTRY)},
                 ),
                 "all users in scope who are online; with `delta` the users who have changed, or those that the client asked about",
             ),
             Field(
                 "delta",
-                both("`true`", {"const": True}),
+                TRUE,
                 "`users` is not the full list, but only the users who have changed, or those that the client asked about",
                 required=False,
                 capability=Capability.PRESENCE_DELTA,
             ),
             Field(
                 "scope",
-                _SCOPE,
+                SCOPE,
                 "who is listed: all users (`everyone`), or the users with whom the user has a chat (`contacts`);"
                 " when the scope changes, the server sends a PRESENCE without `delta`",
                 required=False,
@@ -355,14 +333,14 @@ FROM_SERVER: Final = (
         " the user has shown that CHAT_OPENED has arrived: by a pong to a WebSocket ping that follows CHAT_OPENED, by MSG_ACK of a"
         " message that follows CHAT_OPENED, or by a request in that chat. A client must therefore accept duplicates.",
         (
-            Field("chat_id", _CHAT_ID, "the same for both users, and never changes"),
+            Field("chat_id", CHAT_ID, "the same for both users, and never changes"),
             Field(
                 "participants",
                 both(
                     "list of two user ids",
                     {
                         "type": "array",
-                        "items": _USER_ID.given,
+                        "items": USER_ID.given,
                         "minItems": 2,
                         "maxItems": 2,
                         "uniqueItems": True,
@@ -370,8 +348,8 @@ FROM_SERVER: Final = (
                 ),
                 "the two users of the chat",
             ),
-            Field("target_user_id", _USER_ID, "the other user"),
-            Field("target_display_name", _SHOWN_NAME, "the other user's name, as in PRESENCE"),
+            Field("target_user_id", USER_ID, "the other user"),
+            Field("target_display_name", SHOWN_NAME, "the other user's name, as in PRESENCE"),
         ),
     ),
     Message(
@@ -379,21 +357,8 @@ FROM_SERVER: Final = (
         "MSG is a message for this user, which the client answers with MSG_ACK; or, with `carbons`, a message that another device of"
         " this user has sent.",
         (
-            *_MSG_FIELDS,
-            Field(
-                "seq",
-                both("integer from 1", {"type": "integer", "minimum": 1}),
-                "position of the message in the user's mailbox; absent in carbons",
-                required=False,
-                capability=Capability.RESUME,
-            ),
-            Field(
-                "cursor",
-                _CURSOR,
-                "the cursor for `resume` once the client has stored this message; absent in carbons",
-                required=False,
-                capability=Capability.RESUME,
-            ),
+            *MSG_FIELDS,
+            *POSITION_FIELDS,
         ),
         schema={"dependentRequired": {"cursor": ["seq"], "seq": ["cursor"]}},
     ),
@@ -402,18 +367,18 @@ FROM_SERVER: Final = (
         "MSG_ACK says what became of a MSG. Without the capability `receipts`, the sender of a MSG receives one MSG_ACK, with the"
         " status `delivered` or `stored`. With `receipts`, the sender receives one MSG_ACK for each step: `accepted`, `delivered`, `read`.",
         (
-            Field("message_id", _MESSAGE_ID, "the MSG that the server answers"),
+            Field("message_id", MESSAGE_ID, "the MSG that the server answers"),
             Field(
                 "status",
-                _one_of(AckStatus.STORED, AckStatus.ACCEPTED, AckStatus.DELIVERED, AckStatus.READ),
+                one_of(AckStatus.STORED, AckStatus.ACCEPTED, AckStatus.DELIVERED, AckStatus.READ),
                 "`stored`: the message is on disk and waits for the recipient; `accepted`: the message is on disk; `delivered`: the"
                 " message is on disk, and a device of the recipient has acknowledged it (without `receipts`: the server has written it"
                 " to a connection of the recipient); `read`: the recipient has read the message",
             ),
-            Field("to", _USER_ID, "the recipient of the MSG", required=False, capability=Capability.RECEIPTS),
+            Field("to", USER_ID, "the recipient of the MSG", required=False, capability=Capability.RECEIPTS),
             Field(
                 "content",
-                _CONTENT,
+                CONTENT,
                 "the stored text, if it differs from the sent text; only in the first answer to a MSG, and in the answer to a duplicate"
                 " MSG",
                 required=False,
@@ -433,38 +398,72 @@ FROM_SERVER: Final = (
         MessageType.HISTORY,
         "HISTORY is one page of a chat, of at most 64 KiB.",
         (
-            Field("with", _USER_ID, "the other user"),
+            Field("with", USER_ID, "the other user"),
             Field(
                 "messages",
                 both(
                     "list of `data` of MSG",
-                    {"type": "array", "items": _object(*_MSG_FIELDS), "maxItems": HISTORY_MAX},
+                    {"type": "array", "items": object(*MSG_FIELDS, READ_FIELD), "maxItems": HISTORY_MAX},
                 ),
-                "the messages of both users, newest first; the order is the order of writing, independent of the timestamps",
+                "the messages of both users, newest first; the order is the order of writing, independent of the timestamps; with"
+                " `read: true` if the recipient has read the message",
             ),
             Field(
                 "next",
                 both(
                     "string, a cursor of HISTORY, or null",
-                    {"anyOf": [_HISTORY_CURSOR.given, {"type": "null"}]},
+                    {"anyOf": [HISTORY_CURSOR.given, {"type": "null"}]},
                 ),
                 "the value of `before` for the following page; null: this is the last page",
             ),
         ),
-        capability=Capability.HISTORY,
+        capabilities=(Capability.HISTORY,),
+    ),
+    Message(
+        MessageType.CHATS,
+        "CHATS is one page of the chats of the user, of at most 64 KiB, as the answer to CHATS; or, with `delta`, the chats that have"
+        " changed. The server sends a change to the other devices of the user, at most once a second for each chat. A change by HIDE,"
+        " MUTE, BLOCK and their opposites also goes to the device that asked for it, when the change is on disk. Users whom the user has"
+        " blocked are in the list even without a chat.",
+        (
+            Field(
+                "chats",
+                both(
+                    "list of `{" + ", ".join(field.name for field in CHAT_ENTRY) + "}`",
+                    {"type": "array", "items": object(*CHAT_ENTRY), "maxItems": CHATS_MAX},
+                ),
+                "the chats; `last` is `{"
+                + ", ".join(field.name for field in LAST_FIELDS)
+                + "}` with the first"
+                f" {LAST_CHARACTERS} characters of the text, or null",
+            ),
+            Field(
+                "delta",
+                TRUE,
+                "`chats` is not a page, but only the chats that have changed; there is no `next`",
+                required=False,
+            ),
+            Field(
+                "next",
+                both("string, a cursor of CHATS, or null", {"anyOf": [CHATS_CURSOR.given, {"type": "null"}]}),
+                "the value of `before` for the following page; null: this is the last page",
+                required=False,
+            ),
+        ),
+        capabilities=(Capability.CHATS,),
     ),
     Message(
         MessageType.TYPING,
         "TYPING says that another user is typing to this user, or has stopped.",
         (
-            Field("user_id", _USER_ID, "the other user"),
-            Field("is_typing", _BOOLEAN, "true: the other user is typing; false: the other user has stopped"),
+            Field("user_id", USER_ID, "the other user"),
+            Field("is_typing", BOOLEAN, "true: the other user is typing; false: the other user has stopped"),
         ),
     ),
     Message(
         MessageType.PONG,
         "PONG is the answer to PING.",
-        (Field("timestamp", _TIMESTAMP, "the time of the server's clock"),),
+        (Field("timestamp", TIMESTAMP, "the time of the server's clock"),),
     ),
     Message(
         MessageType.ERROR,
@@ -491,7 +490,7 @@ FROM_SERVER: Final = (
             Field("message", STRING, "a sentence for developers; the wording may change"),
             Field(
                 "details",
-                both("object", _object(*ERROR_DETAILS)),
+                both("object", object(*ERROR_DETAILS)),
                 "the cause of the error, for programs; any of the fields "
                 + ", ".join(f"`{field.name}`" for field in ERROR_DETAILS),
             ),

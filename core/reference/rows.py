@@ -32,8 +32,8 @@ class Message(NamedTuple):
     type: str
     about: str
     fields: tuple[Field, ...] = ()
-    #: What HELLO must have asked for.
-    capability: str | None = None
+    #: Of these HELLO must have asked for one.
+    capabilities: tuple[str, ...] = ()
     #: What else the schema of its `data` says.
     schema: Schema | None = None
 

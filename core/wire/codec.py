@@ -18,12 +18,15 @@ from_json = orjson.loads
 
 #: ``,"timestamp":"2024-01-01T12:00:00.000Z"}}``: the end of every MSG frame has this many bytes (D19).
 _MSG_TAIL: Final = len(b',"timestamp":"2024-01-01T12:00:00.000Z"}}')
-_TIMESTAMP_END: Final = len(b'"}}')
+#: Where the timestamp is in such a frame, for where a call of `msg_timestamp` would be 0.4 % of a message.
+TIMESTAMP_END: Final = -len(b'"}}')
+TIMESTAMP_START: Final = TIMESTAMP_END - 24
 #: What stands before the content, without the two user ids, and between the content and that, without the message id.
 _MSG_HEAD: Final = len(b'{"type":"MSG","data":{"from":"","to":"","content":')
 _MSG_ID: Final = len(b',"message_id":""')
 #: What stands before the `data` of a MSG.
 _MSG_DATA: Final = len(b'{"type":"MSG","data":')
+_READ: Final = b',"read":true'
 
 
 def decode(payload: bytes) -> tuple[str, dict[str, Any]]:
@@ -176,7 +179,7 @@ def msg_parts(frame: bytes, sender: str, recipient: str, message_id: str) -> tup
 
 def msg_timestamp(frame: bytes) -> bytes:
     """Return the timestamp of a MSG frame that `msg` has built."""
-    return frame[-_TIMESTAMP_END - 24 : -_TIMESTAMP_END]
+    return frame[TIMESTAMP_START:TIMESTAMP_END]
 
 
 def same_message(frame: bytes, other: bytes) -> bool:
@@ -184,10 +187,16 @@ def same_message(frame: bytes, other: bytes) -> bool:
     return frame[:-_MSG_TAIL] == other[:-_MSG_TAIL]
 
 
-def numbered(frame: bytes, seq: int, cursor: str) -> bytes:
-    """Return a MSG frame for a client that resumes: with its position in the mailbox (D13)."""
+def numbered(frame: bytes, seq: int, cursor: str, read: bool) -> bytes:
+    """Return a MSG frame for a client that resumes: with its position in the mailbox (D13), and whether it has been read (D31)."""
     start = 2 if frame[1] < 126 else 4
-    return text_frame(b'%b,"seq":%d,"cursor":"%b"}}' % (frame[start:-2], seq, cursor.encode()))
+    more = _READ if read else b""
+    return text_frame(b'%b,"seq":%d,"cursor":"%b"%b}}' % (frame[start:-2], seq, cursor.encode(), more))
+
+
+def marked_read(data: bytes) -> bytes:
+    """Return the `data` of a MSG, as JSON, of which HISTORY says that it has been read (D31)."""
+    return data[:-1] + _READ + b"}"
 
 
 def msg_data(frame: bytes) -> bytes:
@@ -218,6 +227,18 @@ def history(peer: str, messages: list[bytes], following: str | None) -> bytes:
         b'{"type":"HISTORY","data":{"with":"%b","messages":[%b],"next":%b}}'
         % (peer.encode(), b",".join(messages), orjson.dumps(following))
     )
+
+
+def chats(entries: list[bytes], following: str | None) -> bytes:
+    """Encode CHATS with a page of entries, each as JSON (D30)."""
+    return text_frame(
+        b'{"type":"CHATS","data":{"chats":[%b],"next":%b}}' % (b",".join(entries), orjson.dumps(following))
+    )
+
+
+def chats_delta(entries: list[bytes]) -> bytes:
+    """Encode CHATS with the entries, each as JSON, that have changed (D30)."""
+    return text_frame(b'{"type":"CHATS","data":{"chats":[%b],"delta":true}}' % b",".join(entries))
 
 
 def typing(user_id: str, is_typing: bool) -> bytes:

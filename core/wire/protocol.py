@@ -23,6 +23,12 @@ class MessageType:
     MSG_ACK: Final = "MSG_ACK"
     READ: Final = "READ"
     HISTORY: Final = "HISTORY"
+    CHATS: Final = "CHATS"
+    HIDE: Final = "HIDE"
+    MUTE: Final = "MUTE"
+    UNMUTE: Final = "UNMUTE"
+    BLOCK: Final = "BLOCK"
+    UNBLOCK: Final = "UNBLOCK"
     TYPING: Final = "TYPING"
     PING: Final = "PING"
     PONG: Final = "PONG"
@@ -88,6 +94,10 @@ class Capability:
     CARBONS: Final = "carbons"
     #: PRESENCE after the first lists what changed (D22), says who is listed, and may be asked for (D21).
     PRESENCE_DELTA: Final = "presence_delta"
+    #: CHATS is answered, and tells what changes in the list of chats (D30).
+    CHATS: Final = "chats"
+    #: BLOCK and UNBLOCK are obeyed (D32).
+    BLOCK: Final = "block"
 
 
 #: The capabilities that this server puts in force when a client asks for them; all others are ignored.
@@ -98,6 +108,8 @@ CAPABILITIES: Final = frozenset(
         Capability.HISTORY,
         Capability.CARBONS,
         Capability.PRESENCE_DELTA,
+        Capability.CHATS,
+        Capability.BLOCK,
     }
 )
 
@@ -186,6 +198,13 @@ CONFIRM_PING_INTERVAL: Final = 1.0
 HISTORY_DEFAULT: Final = 50
 HISTORY_MAX: Final = 100
 HISTORY_MAX_BYTES: Final = 64 * 1024
+#: The same for chats of one answer to CHATS; characters that it shows of a last message; and seconds between two CHATS that say of one
+#: chat that it has changed (D30).
+CHATS_DEFAULT: Final = 50
+CHATS_MAX: Final = 100
+CHATS_MAX_BYTES: Final = 64 * 1024
+LAST_CHARACTERS: Final = 200
+CHATS_INTERVAL: Final = 1.0
 #: Bytes of redelivered messages that may wait unsent on one connection (D13).
 REPLAY_WINDOW_BYTES: Final = 64 * 1024
 

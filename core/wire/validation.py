@@ -13,6 +13,8 @@ from core.wire.codec import json_type
 from core.wire.markup import space_out
 from core.wire.protocol import (
     CAPABILITIES,
+    CHATS_DEFAULT,
+    CHATS_MAX,
     CONTENT_MAX,
     HISTORY_DEFAULT,
     HISTORY_MAX,
@@ -30,7 +32,9 @@ _UUID4: Final = re.compile(
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 #: What identity providers and mail systems call people, such as auth0|5f7c8ec7c33c6c004bbafe82 and alice+work@example.com.
 _ANY_ID: Final = re.compile(r"(?=.*[A-Za-z0-9])[A-Za-z0-9._|@:+=-]{1,128}", re.ASCII)
-_HISTORY_CURSOR: Final = re.compile(r"([0-9]{1,15})\.([0-9]{1,15})", re.ASCII)
+_HISTORY_CURSOR: Final = re.compile(r"([0-9]{1,15})\.([0-9]{1,15})(?:\.([0-9]{1,15}))?", re.ASCII)
+#: The timestamp of a chat, which may be empty, and the user id of the peer.
+_CHATS_CURSOR: Final = re.compile(r"([0-9TZ:.-]{24}|)/([A-Za-z0-9._|@:+=-]{1,128})", re.ASCII)
 #: Visible ASCII without the five characters that HTML gives a meaning.
 _MESSAGE_ID: Final = re.compile(r"""[!#-%(-;=?-~]{1,64}""", re.ASCII)
 
@@ -147,21 +151,43 @@ def message_id(value: Any) -> str:
 
 def history_limit(value: Any) -> int:
     """Return how many messages HISTORY is to bring (D14)."""
+    return _limit(value, HISTORY_DEFAULT, HISTORY_MAX)
+
+
+def chats_limit(value: Any) -> int:
+    """Return how many chats CHATS is to bring (D30)."""
+    return _limit(value, CHATS_DEFAULT, CHATS_MAX)
+
+
+def _limit(value: Any, default: int, most: int) -> int:
     if value is None:
-        return HISTORY_DEFAULT
-    if type(value) is not int or not 1 <= value <= HISTORY_MAX:
-        raise _wrong("limit", f"a number from 1 to {HISTORY_MAX}", value)
+        return default
+    if type(value) is not int or not 1 <= value <= most:
+        raise _wrong("limit", f"a number from 1 to {most}", value)
     return value
 
 
-def history_cursor(value: Any) -> tuple[int, int] | None:
-    """Check a cursor of HISTORY and return its two positions: in the own mailbox, and in the peer's; None from the newest on."""
+def history_cursor(value: Any) -> tuple[int, int, int] | None:
+    """Check a cursor of HISTORY and return its positions: in the own mailbox, in the peer's, and among what is withheld from the peer.
+
+    None from the newest on. A cursor without the last one comes from a page where nothing was withheld: it is 1 then, before everything.
+    """
     if value is None:
         return None
     match = _HISTORY_CURSOR.fullmatch(value) if type(value) is str else None
     if match is None:
         raise _wrong("before", "the `next` of an earlier HISTORY", value)
-    return int(match[1]), int(match[2])
+    return int(match[1]), int(match[2]), int(match[3] or 1)
+
+
+def chats_cursor(value: Any) -> tuple[bytes, str] | None:
+    """Check a cursor of CHATS and return what it stands behind: the timestamp of a chat, and the peer; None from the first chat on."""
+    if value is None:
+        return None
+    match = _CHATS_CURSOR.fullmatch(value) if type(value) is str else None
+    if match is None:
+        raise _wrong("before", "the `next` of an earlier CHATS", value)
+    return match[1].encode(), match[2]
 
 
 def _resume_cursor(data: dict[str, Any], capabilities: list[str]) -> str | None:

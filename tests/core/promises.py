@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from itertools import combinations
+from typing import Any
 
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
@@ -22,6 +23,8 @@ class Promises(RuleBasedStateMachine):
     users: list[str]
     #: Messages a minute that each user may send; 0 for no limit.
     limit: int
+    #: worker -> how often it was killed.
+    epochs: Counter[int]
     #: user -> the name given last.
     names: dict[str, str]
     clients: list[Watchful]
@@ -106,6 +109,7 @@ class Promises(RuleBasedStateMachine):
             assert client.reading
             assert client.session.in_flight == 0
             assert client.histories_asked == 0
+            assert client.lists_asked == 0
             assert not client.session.page
             assert not any(client.typing_shown.values())
 
@@ -125,13 +129,23 @@ class Promises(RuleBasedStateMachine):
         for client in self.live():
             if client.greeted:
                 assert client.online == {
-                    user: self.world.shard_of(user).users[user].display_name for user in online
+                    user: self.world.shard_of(user).users[user].display_name
+                    for user in online
+                    if not self.are_apart(user, client.user_id)
                 }
         for user in online:
             assert (
                 self.world.store_of(user).records[user].user[0]
                 == self.world.shard_of(user).users[user].display_name
             )
+
+    def are_apart(self, one: str, other: str) -> bool:
+        """Whether one has blocked the other, as the shard of who has blocks has stored (D32)."""
+        for user, peer in ((one, other), (other, one)):
+            record = self.world.store_of(user).records.get(user)
+            if record is not None and peer in record.blocks and record.blocks[peer].by_user:
+                return True
+        return False
 
     def everybody_who_is_here_has_everything(self) -> None:
         """No device is behind; who resumed has, over all its connections, every message since the first of them (D13)."""
@@ -160,7 +174,8 @@ class Promises(RuleBasedStateMachine):
             came = [message["message_id"] for message in fresh.came]
             for saying in self.sayings.values():
                 if saying.recipient == user and saying.accepted and not saying.purged:
-                    assert saying.message_id in came or saying.acknowledged
+                    assert saying.message_id in came or saying.acknowledged or saying.withheld
+                    assert saying.message_id not in came or not saying.withheld
             assert len(came) == len(set(came))
             fresh.leave()
 
@@ -183,7 +198,51 @@ class Promises(RuleBasedStateMachine):
                 if before is None:
                     break
             for reader, writer in ((user, peer), (peer, user)):
-                stored = [row.message_id for row in self.sayings.rows(reader) if row.sender == writer]
+                rows = [row for row in self.sayings.rows(reader) if row.sender == writer]
+                if writer == user:
+                    rows += [row for row in self.sayings.withheld(reader) if row.sender == writer]
+                stored = [row.message_id for row in sorted(rows, key=lambda row: row.lamport)]
                 told = [message["message_id"] for message in shown if message["from"] == writer]
                 assert told == stored[::-1]
             fresh.leave()
+
+    def lists_are_those_of_the_stores(self) -> None:
+        """Page by page: each chat that is not hidden once, with its last message, and with how many are unread (D30, D31)."""
+        for user in self.users:
+            fresh = Watchful(self.world, user, self.sayings, {"chats"})
+            fresh.greet(self.names.get(user, "Somebody"), True)
+            fresh.take()
+            shown: list[dict[str, Any]] = []
+            before: str | None = None
+            while True:
+                fresh.lists_asked += 1
+                fresh.say("CHATS", before=before, limit=len(shown) % 3 + 1)
+                page = fresh.take("CHATS")[0]
+                shown += page["chats"]
+                before = page["next"]
+                if before is None:
+                    break
+            record = self.world.store_of(user).records[user]
+            blocked = {peer for peer, block in record.blocks.items() if block.by_user}
+            listed = {
+                peer for peer in record.chats if not self.world.shard_of(user).users[user].chats[peer].hidden
+            }
+            assert sorted(chat["user_id"] for chat in shown) == sorted(listed | (blocked - set(record.chats)))
+            for chat in shown:
+                self._is_as_stored(user, chat)
+            times = [chat["last"]["timestamp"] for chat in shown if chat["last"] is not None]
+            assert len(shown) > 3 or self.epochs or times == sorted(times, reverse=True)
+            fresh.leave()
+
+    def _is_as_stored(self, user: str, chat: dict[str, Any]) -> None:
+        """Whether an entry of a list is what the two mailboxes have."""
+        peer = chat["user_id"]
+        theirs = [row for row in self.sayings.rows(user) if row.sender == peer]
+        mine = [row for row in (*self.sayings.rows(peer), *self.sayings.withheld(peer)) if row.sender == user]
+        last = max((row.lamport for row in (*theirs, *mine)), default=None)
+        ids = [row.message_id for row in (*theirs, *mine) if row.lamport == last]
+        assert (chat["last"] is None) is (last is None)
+        assert chat["last"] is None or chat["last"]["message_id"] in ids
+        assert chat["unread"] == sum(row.seq > chat["read"] for row in theirs)
+        block = self.world.store_of(user).records[user].blocks.get(peer)
+        assert chat["blocked"] is (block is not None and block.by_user)

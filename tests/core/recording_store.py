@@ -8,17 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from core.chat.chat import Chat
+from core.chat.chat import UNCOUNTED, Block, Chat
 from core.chat.shard import Shard
-from core.chat.store import Done, Found
+from core.chat.store import Covered, Done, Found
 from core.chat.user import Message, User
+from core.wire import codec
 
 #: Messages that one `read` brings: so few that tests need several pages.
 PAGE = 7
 
 
+#: Messages that one `covered` gives.
+COVERED = 3
+
+
 class Row(NamedTuple):
-    """One stored message."""
+    """One stored message; one that is withheld has its Lamport count as its position."""
 
     seq: int
     sender: str
@@ -28,17 +33,32 @@ class Row(NamedTuple):
     lamport: int
 
 
+class ChatRow(NamedTuple):
+    """One stored chat."""
+
+    peer_name: str
+    confirmed: bool
+    written: bool
+    active_at: bytes
+    read_through: int
+    unread: int
+    hidden: bool
+    muted: bool
+    #: The head of the mailbox when this was stored: what came later is not counted.
+    summed_through: int
+
+
 class Record:
     """What is stored of one user."""
 
     def __init__(self) -> None:
         self.user: tuple[str, bool, str] = ("", False, "")
-        #: peer -> (peer's name, confirmed, written)
-        self.chats: dict[str, tuple[str, bool, bool]] = {}
+        self.chats: dict[str, ChatRow] = {}
         #: The objects that these were saved from: a second one for a chat would be a second row in a database.
         self.objects: dict[str, Chat] = {}
         self.rows: list[Row] = []
-        self.read: set[int] = set()
+        self.withheld: list[Row] = []
+        self.blocks: dict[str, Block] = {}
         self.acknowledged: tuple[int, frozenset[int]] = (0, frozenset())
         self.purged_through = 0
 
@@ -100,11 +120,16 @@ class RecordingStore:
     def save_acknowledged(self, user: User, done: Done | None = None) -> None:
         self._write("acknowledged", user, lambda: self._save_acknowledged(user), done)
 
-    def save_read(self, message: Message, done: Done) -> None:
-        def record() -> None:
-            self.records[message.user.user_id].read.add(message.seq)
+    def save_block(self, user: User, peer: str, done: Done) -> None:
+        block = (user.blocks or {}).get(peer)
 
-        self._write("read", message.user, record, done)
+        def record() -> None:
+            blocks = self._record(user).blocks
+            blocks.pop(peer, None)
+            if block is not None:
+                blocks[peer] = block
+
+        self._write("block", user, record, done)
 
     def forget(self, user_id: str) -> None:
         def record() -> None:
@@ -131,9 +156,11 @@ class RecordingStore:
 
     def find(self, user: User, sender: str | None, message_id: str, done: Found[list[Message]]) -> None:
         def find() -> list[Message]:
+            record = self._record(user)
+            withheld = [] if sender is None else record.withheld
             return [
-                self._message(user, row)
-                for row in self._record(user).rows
+                self._message(user, row, row in withheld)
+                for row in (*record.rows, *withheld)
                 if row.message_id == message_id and sender in (None, row.sender)
             ]
 
@@ -155,6 +182,37 @@ class RecordingStore:
         user.pins += 1
         self._read("senders", done, read, [], user)
 
+    def covered(self, user: User, chat: Chat, after: int, through: int, done: Found[Covered]) -> None:
+        head = user.mailbox.head
+
+        def read() -> Covered:
+            rows = [row for row in self._record(user).after(after) if row.sender == chat.peer]
+            messages = [(row.seq, row.message_id, row.receipts) for row in rows if row.seq <= through]
+            return Covered(messages[:COVERED], sum(through < row.seq <= head for row in rows))
+
+        user.pins += 1
+        self._read("covered", done, read, Covered([], 0), user)
+
+    def messages_at(self, user: User, positions: list[int], done: Found[list[Message]]) -> None:
+        def read() -> list[Message]:
+            return [self._message(user, row) for row in self._record(user).rows if row.seq in positions]
+
+        user.pins += 1
+        self._read("messages_at", done, read, [], user)
+
+    def lasts(self, sender: str, recipients: list[str], done: Found[dict[str, tuple[int, bytes]]]) -> None:
+        def read() -> dict[str, tuple[int, bytes]]:
+            found: dict[str, tuple[int, bytes]] = {}
+            for recipient in recipients:
+                record = self.records.get(recipient, Record())
+                rows = [row for row in (*record.rows, *record.withheld) if row.sender == sender]
+                if rows:
+                    last = max(rows, key=lambda row: row.lamport)
+                    found[recipient] = (last.lamport, last.frame)
+            return found
+
+        self._read("lasts", done, read, {})
+
     def history(
         self,
         user_id: str,
@@ -162,9 +220,12 @@ class RecordingStore:
         before: int | None,
         limit: int,
         done: Found[list[tuple[int, int, bytes]]],
+        *,
+        withheld: bool = False,
     ) -> None:
         def read() -> list[tuple[int, int, bytes]]:
-            rows = self.records[user_id].rows if user_id in self.records else []
+            record = self.records.get(user_id, Record())
+            rows = record.withheld if withheld else record.rows
             found = [
                 (row.seq, row.lamport, row.frame)
                 for row in reversed(rows)
@@ -263,10 +324,16 @@ class RecordingStore:
         for message in batch if failure is None else []:
             self._save_chat(message.user, message.chat)
             record = self._record(message.user)
-            for row in record.rows:
+            for row in (*record.rows, *record.withheld):
                 if (row.sender, row.message_id) == (message.sender, message.message_id):
-                    message.original = self._message(message.user, row)
-            if message.original is None:
+                    message.original = self._message(message.user, row, row in record.withheld)
+            if message.original is None and message.withheld:
+                row = Row(
+                    *(message.lamport, message.sender, message.message_id, message.frame),
+                    *(message.receipts, message.lamport),
+                )
+                record.withheld.append(row)
+            elif message.original is None:
                 seq = max(record.rows[-1].seq if record.rows else 0, record.purged_through) + 1
                 row = Row(
                     *(seq, message.sender, message.message_id, message.frame),
@@ -277,7 +344,7 @@ class RecordingStore:
         for message in batch:
             message.user.pins -= 1
         for message in batch if failure is None else []:
-            if message.original is None:
+            if message.original is None and not message.withheld:
                 assert self._row(message).message_id == message.message_id, "the positions agree"
 
     # -- Records --
@@ -304,8 +371,17 @@ class RecordingStore:
     def _save_chat(self, user: User, chat: Chat) -> None:
         chat.saved = True
         assert self._record(user).objects.setdefault(chat.peer, chat) is chat, "one object for one chat"
-        written = chat.written or chat.noting
-        self._record(user).chats[chat.peer] = (chat.peer_name, chat.confirmed, written)
+        self._record(user).chats[chat.peer] = ChatRow(
+            peer_name=chat.peer_name,
+            confirmed=chat.confirmed,
+            written=chat.written or chat.noting,
+            active_at=chat.last_at,
+            read_through=chat.read_through,
+            unread=chat.unread,
+            hidden=chat.hidden,
+            muted=chat.muted,
+            summed_through=user.mailbox.head,
+        )
 
     def _save_acknowledged(self, user: User) -> None:
         mailbox = user.mailbox
@@ -313,12 +389,9 @@ class RecordingStore:
         _, ahead = self._record(user).acknowledged
         ahead |= frozenset(mailbox.unsaved_ahead or ())
         mailbox.unsaved_ahead = None
-        chats = self._record(user).chats
-        for chat in user.unsaved_confirmed or ():
-            if chat.peer in chats:
-                name, _, written = chats[chat.peer]
-                chats[chat.peer] = (name, True, written)
-        user.unsaved_confirmed = None
+        for chat in user.unsaved_chats or ():
+            self._save_chat(user, chat)
+        user.unsaved_chats = None
         self._record(user).acknowledged = (through, frozenset(seq for seq in ahead if seq > through))
 
     def _load(self, user_id: str) -> User | None:
@@ -330,17 +403,34 @@ class RecordingStore:
         user = User(user_id, name, self._shard.settings, epoch)
         user.acknowledges = acknowledges
         record.objects.clear()
-        for peer, (peer_name, confirmed, written) in record.chats.items():
-            chat = user.chats[peer] = record.objects[peer] = Chat(peer, peer_name)
-            chat.confirmed, chat.written, chat.saved = confirmed, written, True
+        for peer in record.chats:
+            user.chats[peer] = record.objects[peer] = self._chat(record, peer)
+        user.blocks = dict(record.blocks) or None
         through, ahead = record.acknowledged
         head = max(record.rows[-1].seq if record.rows else 0, record.purged_through)
-        lamport = record.rows[-1].lamport if record.rows else 0
+        lamport = max((row.lamport for row in (*record.rows[-1:], *record.withheld[-1:])), default=0)
         user.mailbox.restore(head, lamport, record.purged_through, through, list(ahead))
         return user
 
-    def _message(self, user: User, row: Row) -> Message:
+    def _chat(self, record: Record, peer: str) -> Chat:
+        """Make a chat as its row says, corrected by what came after that was stored."""
+        row = record.chats[peer]
+        chat = Chat(peer, row.peer_name)
+        chat.confirmed, chat.written, chat.saved = row.confirmed, row.written, True
+        chat.read_through, chat.muted = row.read_through, row.muted
+        theirs = [message for message in record.rows if message.sender == peer]
+        since = [message for message in theirs if message.seq > row.summed_through]
+        chat.newest = theirs[-1].seq if theirs else 0
+        chat.active_at = max([row.active_at, *(codec.msg_timestamp(message.frame) for message in since)])
+        chat.hidden = row.hidden and not since
+        chat.unread = row.unread + sum(message.seq > row.read_through for message in since)
+        if chat.unread > 0 and record.purged_through > chat.read_through:
+            chat.unread += UNCOUNTED
+        return chat
+
+    def _message(self, user: User, row: Row, withheld: bool = False) -> Message:
         message = Message(user, user.chats[row.sender], row.message_id, row.frame)
-        message.seq, message.receipts = row.seq, row.receipts
-        message.read = row.seq in self._record(user).read
+        message.seq, message.receipts, message.lamport = row.seq, row.receipts, row.lamport
+        if withheld:
+            message.seq, message.withheld = 0, True
         return message

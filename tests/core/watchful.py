@@ -29,6 +29,8 @@ class Saying:
         self.read = False
         #: Whether its id was also used for another text: then an answer that comes late may be to that.
         self.contested = False
+        #: Whether it was kept from the recipient, who has blocked the sender (D32).
+        self.withheld = False
         #: Whether it was removed by retention: then the same id names a new message, and nothing is promised.
         self.purged = False
 
@@ -52,9 +54,17 @@ class Sayings(dict[str, Saying]):
 
     def is_stored(self, saying: Saying) -> bool:
         """Whether it survives whatever happens next (D20), or has had its time."""
-        return saying.purged or any(
-            row.message_id == saying.message_id for row in self.rows(saying.recipient)
+        saying.withheld = any(row.message_id == saying.message_id for row in self.withheld(saying.recipient))
+        return (
+            saying.purged
+            or saying.withheld
+            or any(row.message_id == saying.message_id for row in self.rows(saying.recipient))
         )
+
+    def withheld(self, user: str) -> list[Row]:
+        """What is stored and kept from a user, oldest first (D32)."""
+        record = self._world.store_of(user).records.get(user)
+        return [] if record is None else record.withheld
 
 
 class Watchful(Device):
@@ -82,6 +92,9 @@ class Watchful(Device):
         self.online: dict[str, str] = {}
         self.typing_shown: dict[str, bool] = {}
         self.histories_asked = 0
+        self.lists_asked = 0
+        #: peer -> the chat, as CHATS said last.
+        self.chats: dict[str, dict[str, Any]] = {}
         #: Messages sent that break a rule, which all must be answered; more than the limit of a minute would end the connection.
         self.broken = 0
         self.nonsense = 0
@@ -145,6 +158,7 @@ class Watchful(Device):
             self.carbons.append(saying.message_id)
             return
         assert data["to"] == self.user_id
+        assert not saying.withheld, "shown to one who has blocked the sender"
         self.came.append(data)
         assert ("seq" in data) is ("cursor" in data) is ("resume" in self.capabilities)
         if "seq" in data:
@@ -180,7 +194,11 @@ class Watchful(Device):
 
     def _on_error(self, data: dict[str, Any], message: dict[str, Any]) -> None:
         kind = data["details"].get("type")
-        assert kind in (None, "HELLO", "OPEN_CHAT", "MSG", "TYPING", "HISTORY", "PING", "NONSENSE")
+        lists = ("READ", "HIDE", "MUTE", "UNMUTE", "BLOCK", "UNBLOCK")
+        assert kind in (
+            *(None, "HELLO", "OPEN_CHAT", "MSG", "TYPING", "HISTORY", "PING", "NONSENSE", "CHATS"),
+            *lists,
+        )
         if kind in (None, "NONSENSE"):
             assert data["code"] == "VALIDATION"
             self.broken -= 1
@@ -189,6 +207,25 @@ class Watchful(Device):
         elif kind == "HISTORY":
             assert data["code"] in ("CHAT_NOT_OPENED", "MESSAGE_FAILED")
             self.histories_asked -= 1
+        elif kind == "CHATS":
+            assert data["code"] == "MESSAGE_FAILED"
+            self.lists_asked -= 1
+        elif kind in lists:
+            assert data["code"] in ("CHAT_NOT_OPENED", "MESSAGE_FAILED")
+
+    def _on_chats(self, data: dict[str, Any], message: dict[str, Any]) -> None:
+        assert "chats" in self.capabilities
+        assert ("delta" in data) is ("next" not in data)
+        self.lists_asked -= "next" in data
+        for chat in data["chats"]:
+            assert ("delta" in data) or "hidden" not in chat
+            last = chat["last"]
+            if last is not None:
+                saying = self.sayings[last["message_id"]]
+                assert self.sayings.is_stored(saying), "shown before it was durable"
+                assert {saying.sender, saying.recipient} == {self.user_id, chat["user_id"]}
+                assert not (saying.withheld and saying.recipient == self.user_id)
+            self.chats[chat["user_id"]] = chat
 
     def _on_history(self, data: dict[str, Any], message: dict[str, Any]) -> None:
         self.histories_asked -= 1

@@ -150,6 +150,14 @@ def converse(pair: Pair) -> None:
     for limit in (1, 100):
         ann.say("HISTORY", limit=limit, **{"with": pair.bob})
     ann.say("PRESENCE", user_ids=[pair.bob])
+    for limit in (1, 100):
+        ann.say("CHATS", limit=limit)
+    following = next(page["next"] for page in ann.take("CHATS") if page.get("next"))
+    ann.say("CHATS", before=following)
+    for kind in ("MUTE", "UNMUTE", "HIDE"):
+        ann.say(kind, user_id=pair.bob)
+    for kind in ("BLOCK", "UNBLOCK"):
+        ann.say(kind, user_id=pair.cat)
     plain.say("PING")
     cursor = bob.one("HELLO_ACK")["cursor"]
     bob.leave()
@@ -192,6 +200,10 @@ def be_refused(pair: Pair) -> None:
         device.honest = False  # type: ignore[attr-defined]
     ann.say("SING", song="Daisy Bell")
     ann.say("HISTORY", **{"with": pair.bob})
+    bob.hello("Bob Ray", capabilities=["block"])
+    bob.say("BLOCK", user_id=pair.ann)
+    bob.msg(pair.ann, "to one who is blocked")
+    bob.say("UNBLOCK", user_id=pair.ann)
     ann.say_bytes(b"this is not JSON")
     ann.say_bytes(b"[]")
     ann.say_bytes(b'{"type":7}')

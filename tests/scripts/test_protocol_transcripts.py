@@ -74,7 +74,7 @@ class Replay:
         """Make everything true that goes without saying."""
         words = self.transcript.begins
         if words:
-            capabilities = [name for name in ("receipts", "history") if name in words]
+            capabilities = [name for name in ("receipts", "history", "chats", "block") if name in words]
             for user in (ALICE, BOB):
                 self.come(user).hello({ALICE: "Alice", BOB: "Bobby"}[user], capabilities=capabilities)
         if "chatting" in words:

@@ -65,6 +65,10 @@ ATTACKS: Final[dict[str, dict[str, str]]] = {
         "forged names": "with `jwt` the name in a token holds, whatever HELLO says; a bad one is UNAUTHORIZED, never replaced by HELLO's",
         "another's mailbox": "with `jwt` nobody but the bearer of a user's token resumes, reads or acknowledges what is that user's",
         "message_id tricks": "an id counts between one sender and one recipient: nobody hides or acknowledges what others write",
+        "harassment": "a user blocks another: nothing of the blocked one reaches the user again, on any device, after UNBLOCK or a crash, "
+        "and the answers are those about somebody who is away",
+        "harassment by new ids": "a block is about a user id: who comes back under a new one is a stranger, with a stranger's share of the "
+        "mailbox, and can be blocked too; whom an id belongs to, only the issuer of tokens (`jwt`) can decide",
         "presence enumeration": "with `contacts`, presence tells nothing of people without a chat, nor does any answer tell who is online; "
         "OPEN_CHAT is limited, and its target is told",
     },

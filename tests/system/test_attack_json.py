@@ -12,7 +12,7 @@ from tests.protocol_schema import SCHEMA, is_message, strange
 from tests.system.harness import Server, user_on_worker
 from tests.system.raw_client import CONTINUATION, TEXT, RawClient, client_frame, message
 
-CAPABILITIES: Final = ["carbons", "history", "presence_delta", "receipts", "resume"]
+CAPABILITIES: Final = ["block", "carbons", "chats", "history", "presence_delta", "receipts", "resume"]
 #: What stands in a field instead of what belongs there, as JSON: no more than a connection may get wrong in a minute.
 VALUES: Final = (
     *("null", "true", "false", "0", "-1", "1.5", "1e30", "18446744073709551616", '""', '"x"'),
@@ -35,6 +35,8 @@ def right(user_id: str, peer: str) -> dict[str, dict[str, Any]]:
         "MSG_ACK": {"message_id": "m", "from": peer},
         "READ": {"message_id": "m", "from": peer},
         "HISTORY": {"with": peer, "before": None, "limit": 1},
+        "CHATS": {"before": None, "limit": 1},
+        **{kind: {"user_id": peer} for kind in ("HIDE", "MUTE", "UNMUTE", "BLOCK", "UNBLOCK")},
         "PRESENCE": {"user_ids": [peer]},
         "TYPING": {"is_typing": True, "to": peer},
         "PING": {},
@@ -79,7 +81,9 @@ def errors_of(client: RawClient) -> list[dict[str, Any]]:
         if kind != "ERROR" or data["code"] == "USER_NOT_FOUND":
             continue
         if data["code"] == "CHAT_NOT_OPENED":
-            return errors
+            if data["details"]["type"] == "TYPING":
+                return errors
+            continue
         errors.append(data)
 
 
@@ -280,15 +284,19 @@ def test_a_number_that_a_double_holds_is_a_number(server: Server) -> None:
     )
     peer = str(uuid4())
     for number in numbers:
-        with client_of(server) as client:
-            raw(client, f'{{"type":"PING","data":{{"x":{number}}},"y":{number}}}')
-            client.receive("PONG")
-            messages = right(client.user_id, peer)
-            for kind, field in FIELDS:
-                raw(client, with_value(kind, messages[kind], field, number))
-                invalid(client, type=kind, field=field)
-            client.say("PING")
-            client.receive("PONG")
+        for some in (
+            FIELDS[::2],
+            FIELDS[1::2],
+        ):  # more would be more than a connection may say wrong in a minute
+            with client_of(server) as client:
+                raw(client, f'{{"type":"PING","data":{{"x":{number}}},"y":{number}}}')
+                client.receive("PONG")
+                messages = right(client.user_id, peer)
+                for kind, field in some:
+                    raw(client, with_value(kind, messages[kind], field, number))
+                    invalid(client, type=kind, field=field)
+                client.say("PING")
+                client.receive("PONG")
 
 
 # -- Keys twice --

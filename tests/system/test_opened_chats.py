@@ -136,7 +136,10 @@ def test_d7_d13_thousands_are_paced_and_close_nothing(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         (number,) = connection.execute("SELECT number FROM users WHERE user_id = ?", (bob_id,)).fetchone()
         rows = [(index + 1, number, peer, "Some Stranger") for index, peer in enumerate(peers)]
-        connection.executemany("INSERT INTO chats VALUES (?, ?, ?, ?, 0, 0)", rows)
+        connection.executemany(
+            "INSERT INTO chats (number, user, peer, peer_name, confirmed, written) VALUES (?, ?, ?, ?, 0, 0)",
+            rows,
+        )
     with Server(tmp_path, workers=1) as server, RawClient.upgraded(server.port, bob_id) as bob:
         bob.socket.setsockopt(6, 10, 4096)  # TCP_WINDOW_CLAMP: little is under way that neither end has
         bob.send(bob.hello_bytes())

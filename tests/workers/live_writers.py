@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from core.chat.chat import Block
 from core.chat.store import nobody_waits
 from core.chat.user import User
 from core.placement import Placement
@@ -48,17 +49,30 @@ class Writers:
     def driver_of(self, user_id: str) -> StoreDriver:
         return self.drivers[self._placement.worker_of(user_id)]
 
+    def shown(self) -> dict[str, dict[str, tuple[Any, ...]]]:
+        """What their lists of chats show to all users with chats."""
+        return {
+            user_id: {
+                peer: (chat.active_at, chat.newest, chat.read_through, chat.unread)
+                for peer, chat in user.chats.items()
+            }
+            for user_id, user in self._users.items()
+            if user.chats
+        }
+
     # -- Calls --
 
     def write(self, calls: int) -> None:
         """Make some calls, about anybody; not all of them have been answered at the end."""
         choices: list[tuple[Callable[[], None], int]] = [
             (self.send, 30),
+            (self.send_withheld, 5),
             (self.send_again, 2),
             (self.acknowledge, 10),
             (self.mark_read, 4),
             (self.rename, 3),
             (self.confirm, 3),
+            (self.block, 3),
             (self.come, 2),
             (self.go, 2),
             (self.turn, 20),
@@ -67,11 +81,16 @@ class Writers:
         for call in self._random.choices(calls_, weights, k=calls):
             call()
 
-    def send(self) -> None:
+    def send(self, *, withheld: bool = False) -> None:
         user, sender = self._anybody(), self._random.choice(list(self._users))
         self._number += 1
-        self.driver_of(user.user_id).append(user, sender, f"new-{self._number}", content=f"№ {self._number}")
+        self.driver_of(user.user_id).append(
+            user, sender, f"new-{self._number}", content=f"№ {self._number}", withheld=withheld
+        )
         self.sent.append((user.user_id, sender, f"new-{self._number}"))
+
+    def send_withheld(self) -> None:
+        self.send(withheld=True)
 
     def send_again(self) -> None:
         """Send what is stored already, which goes into the database file at once."""
@@ -99,7 +118,18 @@ class Writers:
         driver = self.driver_of(user.user_id)
         found = driver.read(user, self._random.randint(0, max(0, user.mailbox.head - 1)))
         if found:
-            driver.store.save_read(found[0], nobody_waits)
+            driver.mark_read(user, found[0].sender, found[0].seq)
+
+    def block(self) -> None:
+        """Block somebody, or think better of it."""
+        user, peer = self._anybody(), self._random.choice(list(self._users))
+        blocks = user.blocks or {}
+        if peer in blocks:
+            del blocks[peer]
+        else:
+            blocks[peer] = Block(self._random.random() < 0.5, self._random.random() < 0.5, user.mailbox.head)
+        user.blocks = blocks or None
+        self.driver_of(user.user_id).store.save_block(user, peer, nobody_waits)
 
     def rename(self) -> None:
         user = self._anybody()
@@ -112,7 +142,7 @@ class Writers:
         chats = [chat for chat in user.chats.values() if chat.saved and not chat.confirmed]
         if chats:
             chats[0].confirmed = True
-            user.unsaved_confirmed = [*(user.unsaved_confirmed or []), chats[0]]
+            user.save_later(chats[:1])
             self.driver_of(user.user_id).store.save_acknowledged(user)
 
     def come(self) -> None:

@@ -55,7 +55,7 @@ def active(path: Path) -> Path:
 def user_record(user: int, name: str = "name") -> Record:
     """A record of the log about one user."""
     row = [user, f"user-{user}", 0, name, 0, "e", 0, 0, 0, 0]
-    return Record(0, b"", 1, codec.to_json([[row], [], [], [], [], []]))
+    return Record(0, b"", 1, codec.to_json([[row], [], [], [], [], [], [], []]))
 
 
 def users(path: Path) -> int:

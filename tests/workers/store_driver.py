@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import uvloop
 
 from core.chat.chat import Chat
-from core.chat.store import Listeners
+from core.chat.store import Covered, Listeners, nobody_waits
 from core.chat.user import Message, User
 from core.process.settings import Settings
 from core.wire import codec
@@ -137,11 +137,20 @@ class StoreDriver:
                 self.log.append((message.message_id, failure))
             elif message.original is not None:
                 self.log.append((message.message_id, "repeat"))
+            elif message.withheld:
+                self.log.append((message.message_id, "withheld"))
             else:
-                # What Mailbox.commit does, without its cache.
-                message.user.mailbox.head += 1
-                message.seq = message.user.mailbox.head
+                self._commit(message)
                 self.log.append((message.message_id, message.seq))
+
+    def _commit(self, message: Message) -> None:
+        """What Mailbox.commit does, without its cache, and the core with the time of a message."""
+        message.user.mailbox.head += 1
+        message.seq = message.user.mailbox.head
+        chat = message.chat
+        chat.newest = message.seq
+        chat.unread += 1
+        chat.active_at = max(chat.active_at, codec.msg_timestamp(message.frame))
 
     def _purged(self, purged: list[tuple[str, int]], now: float) -> None:
         self.purged += purged
@@ -171,6 +180,7 @@ class StoreDriver:
         content: str = "hello",
         *,
         sent_at: float | None = None,
+        withheld: bool = False,
     ) -> Message:
         """A message for `user`; the chat is opened if there is none."""
         chat = user.chats.get(sender)
@@ -181,23 +191,38 @@ class StoreDriver:
         message = Message(user, chat, message_id, frame)
         # As Mailbox.reserve does.
         user.mailbox.lamport = message.lamport = user.mailbox.lamport + 1
+        message.withheld = withheld
         return message
 
-    def append(self, user: User, sender: str, *message_ids: str, content: str = "hello") -> list[Message]:
+    def append(
+        self, user: User, sender: str, *message_ids: str, content: str = "hello", withheld: bool = False
+    ) -> list[Message]:
         """Several messages, given to the store."""
-        messages = [self.message(user, sender, message_id, content) for message_id in message_ids]
+        messages = [
+            self.message(user, sender, message_id, content, withheld=withheld) for message_id in message_ids
+        ]
         for message in messages:
             self.store.append(message)
         return messages
 
-    def ask(self, call: Callable[..., None], *arguments: Any) -> Any:
+    def mark_read(self, user: User, peer: str, through: int) -> None:
+        """READ, as the core does it: `through` is the position of a message of this peer."""
+        chat = user.chats[peer]
+        if through > chat.read_through:
+            before = chat.unread
+            beyond = self.covered(user, peer, through, through).beyond
+            # What has come since the call is not counted.
+            chat.read_through, chat.unread = through, beyond + chat.unread - before
+            self.store.save_chat(user, chat, nobody_waits)
+
+    def ask(self, call: Callable[..., None], *arguments: Any, **options: Any) -> Any:
         """What the store answers to a read."""
         answers: list[Any] = []
 
         def note(found: Any, failure: str | None, now: float) -> None:
             answers.append((found, failure))
 
-        call(*arguments, note)
+        call(*arguments, note, **options)
         assert not answers, "no callback comes from within a call"
         self.until(lambda: bool(answers))
         found, failure = answers[0]
@@ -226,6 +251,27 @@ class StoreDriver:
     def senders(self, user: User, after: int) -> list[tuple[int, Chat]]:
         found: list[tuple[int, Chat]] = self.ask(self.store.senders, user, after)
         return found
+
+    def covered(self, user: User, peer: str, after: int, through: int) -> Covered:
+        found: Covered = self.ask(self.store.covered, user, user.chats[peer], after, through)
+        return found
+
+    def messages_at(self, user: User, *positions: int) -> list[Message]:
+        """By position."""
+        found: list[Message] = self.ask(self.store.messages_at, user, list(positions))
+        return sorted(found, key=lambda message: message.seq)
+
+    def lasts(self, sender: str, *recipients: str) -> dict[str, tuple[int, bytes]]:
+        found: dict[str, tuple[int, bytes]] = self.ask(self.store.lasts, sender, list(recipients))
+        return found
+
+    def withheld(
+        self, user_id: str, peer: str, before: int | None = None, limit: int = 100
+    ) -> list[tuple[int, bytes]]:
+        """`Store.history` of what is withheld."""
+        found = self.ask(self.store.history, user_id, peer, before, limit, withheld=True)
+        assert all(position == lamport for position, lamport, _ in found)
+        return [(lamport, frame) for _, lamport, frame in found]
 
     def history(
         self, user_id: str, peer: str, before: int | None = None, limit: int = 100

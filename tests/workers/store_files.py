@@ -22,8 +22,18 @@ DAY_MS: Final = 86_400_000
 
 #: What is kept of a user; `left_at` is by the clock of the file, which changes with it.
 _USERS: Final = (
-    "SELECT number, user_id, slot, display_name, acknowledges, epoch, acknowledged_through, purged_through, seen_at"
-    " FROM users ORDER BY number"
+    "SELECT number, user_id, slot, display_name, acknowledges, epoch, acknowledged_through, purged_through, seen_at,"
+    " summed_through FROM users ORDER BY number"
+)
+#: What is kept of a chat, a block, and a message, withheld or not.
+_CHATS: Final = (
+    "SELECT peer, peer_name, confirmed, written, active_at, newest, read_through, unread, summed_through, hidden, muted"
+    " FROM chats WHERE user = ? ORDER BY number"
+)
+_BLOCKS: Final = "SELECT peer, by_user, by_peer, read_through FROM blocks WHERE user = ? ORDER BY peer"
+_MESSAGES: Final = (
+    "SELECT seq, peer, id_hash, message_id, content, sent_at, receipts, lamport FROM messages"
+    " LEFT JOIN chats ON chats.number = messages.chat WHERE mailbox = ? ORDER BY seq"
 )
 
 
@@ -32,12 +42,16 @@ class Content(NamedTuple):
 
     #: user id -> all columns but the number.
     users: dict[str, tuple[Any, ...]]
-    #: user id -> (peer, peer_name, confirmed, written), in the order in which they were opened.
+    #: user id -> rows of `_CHATS`, in the order in which they were opened.
     chats: dict[str, list[tuple[Any, ...]]]
-    #: user id -> (seq, sender or None, id_hash, message_id, content, sent_at, receipts, read, lamport), by position.
+    #: user id -> (seq, sender or None, id_hash, message_id, content, sent_at, receipts, lamport), by position.
     mailboxes: dict[str, list[tuple[Any, ...]]]
     #: user id -> positions.
     acknowledged: dict[str, list[int]]
+    #: user id -> rows of `_BLOCKS`.
+    blocks: dict[str, list[tuple[Any, ...]]]
+    #: user id -> what is withheld from that user, as in `mailboxes`, by Lamport count.
+    withheld: dict[str, list[tuple[Any, ...]]]
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -64,7 +78,7 @@ def fill(directory: Path, workers: int, users: int, messages: int, seed: int = 1
     number_of: dict[str, int] = {}
     chat_of: dict[tuple[str, str], int] = {}
     rows: list[dict[str, list[tuple[Any, ...]]]] = [
-        {"users": [], "chats": [], "messages": [], "acknowledged": []} for _ in range(workers)
+        {"users": [], "chats": [], "messages": [], "acknowledged": [], "blocks": []} for _ in range(workers)
     ]
     head: dict[str, int] = dict.fromkeys(ids, 0)
     purged = {user: generator.choice([0, 0, 3]) for user in ids}
@@ -80,19 +94,27 @@ def fill(directory: Path, workers: int, users: int, messages: int, seed: int = 1
         mine = rows[placement.worker_of(user)]["chats"]
         chat_of[user, peer] = len(mine) + 1
         flags = generator.random() < 0.5, len(mine) % 2
-        mine.append((len(mine) + 1, number_of[user], peer, f"Näme of {peer[:4]}", *flags))
+        seen = generator.random() < 0.1, generator.random() < 0.1
+        mine.append((len(mine) + 1, number_of[user], peer, f"Näme of {peer[:4]}", *flags, START, *seen))
+        if generator.random() < 0.2:
+            block = generator.random() < 0.5, generator.random() < 0.5, generator.randrange(9)
+            rows[placement.worker_of(user)]["blocks"].append((number_of[user], peer, *block))
     known = list(chat_of)
     for index in range(messages):
         user, peer = known[generator.randrange(len(known))]
-        head[user] = head[user] + 1 if head[user] else purged[user] + 1
         message_id = f"m-{index}"
+        if index >= messages // 3 and index % 11 == 0:
+            place = -number_of[user], index
+        else:
+            head[user] = head[user] + 1 if head[user] else purged[user] + 1
+            place = number_of[user], head[user]
         # Not quite in order, as when two workers send to one mailbox.
         sent_at = START + index * 2_592_000_000 // max(messages, 1) + generator.randrange(3)
         rows[placement.worker_of(user)]["messages"].append(
             (
-                *(number_of[user], head[user], chat_of[user, peer], id_hash(message_id), message_id),
+                *(*place, chat_of[user, peer], id_hash(message_id), message_id),
                 *(f"Hello {index} " + "x" * generator.randrange(80), sent_at),
-                *(generator.random() < 0.2, generator.random() < 0.2),
+                generator.random() < 0.2,
                 # The first ones are from before there were counts.
                 None if index < messages // 3 else index,
             )
@@ -107,22 +129,50 @@ def fill(directory: Path, workers: int, users: int, messages: int, seed: int = 1
                 if newest > through + 2:
                     rows[worker]["acknowledged"].append((number, through + 2))
                 connection.execute(
-                    "INSERT INTO users VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+                    "INSERT INTO users VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)",
                     (
                         *(number, user, slot_of(user), f"User {user[:4]}", generator.random() < 0.5),
                         *(f"{generator.getrandbits(48):012x}", through, purged[user], START + number),
+                        generator.randint(purged[user], newest),
                     ),
                 )
-            connection.executemany("INSERT INTO chats VALUES (?, ?, ?, ?, ?, ?)", rows[worker]["chats"])
             connection.executemany(
-                "INSERT INTO messages (mailbox, seq, chat, id_hash, message_id, content, sent_at, receipts, read, lamport)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO chats (number, user, peer, peer_name, confirmed, written, active_at, hidden, muted)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                rows[worker]["chats"],
+            )
+            connection.executemany(
+                "INSERT INTO messages (mailbox, seq, chat, id_hash, message_id, content, sent_at, receipts, lamport)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 rows[worker]["messages"],
             )
             connection.executemany("INSERT INTO acknowledged VALUES (?, ?)", rows[worker]["acknowledged"])
+            connection.executemany("INSERT INTO blocks VALUES (?, ?, ?, ?, ?)", rows[worker]["blocks"])
+            _sum(connection)
             _mark(connection)
             connection.execute("COMMIT")
     return ids
+
+
+def _sum(connection: sqlite3.Connection) -> None:
+    """What chats have of the messages up to `users.summed_through`; a third of them has been read up to some message."""
+    connection.execute(
+        "UPDATE chats SET summed_through = (SELECT summed_through FROM users WHERE users.number = user)"
+    )
+    connection.execute(
+        "UPDATE chats SET summed_through = summed_through + 1 WHERE number % 4 = 0"
+        " AND summed_through < (SELECT max(seq) FROM messages WHERE mailbox = user)"
+    )
+    connection.execute(
+        "UPDATE chats SET read_through = coalesce((SELECT seq FROM messages WHERE chat = chats.number AND mailbox > 0"
+        " ORDER BY seq LIMIT 1 OFFSET 3), 0) WHERE number % 3 = 0"
+    )
+    counted = "FROM messages WHERE chat = chats.number AND mailbox > 0 AND seq <= chats.summed_through"
+    connection.execute(
+        f"UPDATE chats SET newest = (SELECT coalesce(max(seq), 0) {counted}),"  # noqa: S608
+        f" active_at = (SELECT max(active_at, coalesce(max(sent_at), 0)) {counted}),"
+        f" unread = (SELECT count(*) {counted} AND seq > chats.read_through)"
+    )
 
 
 def _mark(connection: sqlite3.Connection) -> None:
@@ -137,23 +187,16 @@ def _mark(connection: sqlite3.Connection) -> None:
 
 def content(directory: Path) -> Content:
     """Everything in the files that hold."""
-    found = Content({}, {}, {}, {})
+    found = Content({}, {}, {}, {}, {}, {})
     for path in shards(directory):
         with closing(connect(path)) as connection:
             for number, user, *rest in connection.execute(_USERS):
                 assert user not in found.users, "a user is in two files"
                 found.users[user] = tuple(rest)
-                found.chats[user] = _rows(
-                    connection,
-                    "SELECT peer, peer_name, confirmed, written FROM chats WHERE user = ? ORDER BY number",
-                    number,
-                )
-                found.mailboxes[user] = _rows(
-                    connection,
-                    "SELECT seq, peer, id_hash, message_id, content, sent_at, receipts, read, lamport FROM messages"
-                    " LEFT JOIN chats ON chats.number = messages.chat WHERE mailbox = ? ORDER BY seq",
-                    number,
-                )
+                found.chats[user] = _rows(connection, _CHATS, number)
+                found.mailboxes[user] = _rows(connection, _MESSAGES, number)
+                found.withheld[user] = _rows(connection, _MESSAGES, -number)
+                found.blocks[user] = _rows(connection, _BLOCKS, number)
                 found.acknowledged[user] = [
                     seq
                     for (seq,) in _rows(

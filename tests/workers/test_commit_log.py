@@ -16,6 +16,7 @@ from workers.store import commit_log, sqlite
 from workers.store.commit_log import CommitLog
 from workers.store.database import upgrade
 from workers.store.log_record import decode
+from workers.store.migrations import REVISION
 from workers.store.segment import read_log, segment_paths
 from workers.store.storage import Storage
 
@@ -194,7 +195,7 @@ def test_files_from_before_have_no_log(path: Path) -> None:
     driver.settle()
     driver.crash()
     assert mailbox(path) == ["1"]
-    assert query(path, "SELECT version_num FROM alembic_version") == [("0005",)]
+    assert query(path, "SELECT version_num FROM alembic_version") == [(REVISION,)]
 
 
 def test_a_new_log_begins_with_any_number(tmp_path: Path) -> None:

@@ -343,20 +343,23 @@ def test_what_a_failed_commit_of_sqlite_has_of_somebody_new_goes(path: Path) -> 
     storage.log.append(user_record(7))
     storage.fold_all()
     ghosts = (
-        "INSERT INTO users SELECT 99, 'user-1', slot, 'ghost', 0, 'g', 0, 0, 0, 0 FROM users",
-        "INSERT INTO chats VALUES (97, 99, 'alice', 'ghost', 0, 1), (98, 7, 'alice', 'ghost', 0, 1)",
-        "INSERT INTO messages VALUES (1, 99, 1, 97, 1, 'ghost', 'x', 1, 0, 0, 1)",
+        "INSERT INTO users SELECT 99, 'user-1', slot, 'ghost', 0, 'g', 0, 0, 0, 0, 0 FROM users",
+        "INSERT INTO chats (number, user, peer, peer_name, confirmed)"
+        " VALUES (97, 99, 'alice', 'ghost', 0), (98, 7, 'alice', 'ghost', 0)",
+        "INSERT INTO messages VALUES (1, 99, 1, 97, 1, 'ghost', 'x', 1, 0, 1)",
+        "INSERT INTO messages VALUES (2, -99, 2, 97, 2, 'ghost', 'x', 1, 0, 2)",
+        "INSERT INTO messages VALUES (3, -7, 1, 98, 1, 'ghost', 'x', 1, 0, 1)",
+        "INSERT INTO blocks VALUES (99, 'alice', 1, 0, 0)",
         "INSERT INTO acknowledged VALUES (99, 2)",
     )
     for ghost in ghosts:
         query(path, ghost)
-    chat = [5, 7, "alice", "Alice", 0, 1]
+    chat = [5, 7, "alice", "Alice", 0, 1, 0, 0, 0, 0, 0, 0, 0]
     storage.log.append(user_record(1))
-    storage.log.append(Record(0, b"", 1, codec.to_json([[], [chat], [], [], [], []])))
+    storage.log.append(Record(0, b"", 1, codec.to_json([[], [chat], [], [], [], [], [], []])))
     storage.fold_all()
     assert query(path, "SELECT number, user_id FROM users") == [(1, "user-1"), (7, "user-7")]
     assert query(path, "SELECT number, peer_name FROM chats") == [(5, "Alice")]
-    assert query(path, "SELECT (SELECT count(*) FROM messages), (SELECT count(*) FROM acknowledged)") == [
-        (0, 0)
-    ]
+    for table in ("messages", "acknowledged", "blocks"):
+        assert query(path, f"SELECT count(*) FROM {table}") == [(0,)]  # noqa: S608
     storage.close()

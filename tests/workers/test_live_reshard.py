@@ -70,17 +70,21 @@ def test_nothing_that_is_written_meanwhile_is_lost(tmp_path: Path, old: int, new
                 writers.write(CALLS)
                 assert catching_up.result() > 0
             last = writers.looks(change_.place, at_rest=True)
-            expected = content(tmp_path)
+            expected, shown = content(tmp_path), writers.shown()
             change_.finish(last)
         assert layout_of(tmp_path) == Layout(2, new)
         assert content(tmp_path) == expected
         known = {
-            (user_id, row[1], row[3]) for user_id, mailbox in expected.mailboxes.items() for row in mailbox
+            (user_id, row[1], row[3])
+            for mailboxes in (expected.mailboxes, expected.withheld)
+            for user_id, mailbox in mailboxes.items()
+            for row in mailbox
         }
         assert known.issuperset(writers.sent)
     remove_others(tmp_path, Layout(2, new))
     is_sound(tmp_path)
     with Writers(tmp_path, seed=old) as writers:
+        assert writers.shown() == shown
         # Numbers, positions and repeats go on.
         writers.write(CALLS)
         for driver in writers.drivers:

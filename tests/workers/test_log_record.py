@@ -11,7 +11,7 @@ from workers.store.log_record import Record, decode, encode
 from workers.store.segment import Segment
 
 _rows = st.lists(st.binary(max_size=20).map(lambda data: b"[%d]" % len(data)), max_size=4)
-_changes = st.sampled_from([b"", b"[[[1]],[],[[1,2]],[],[3],[]]"])
+_changes = st.sampled_from([b"", b"[[[1]],[],[[1,2]],[],[],[],[[3]],[]]"])
 
 
 @given(st.lists(st.tuples(_rows, _changes), min_size=1, max_size=5), st.integers(1, 2**40), st.data())

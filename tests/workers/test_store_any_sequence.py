@@ -1,4 +1,4 @@
-"""Any sequence of calls leaves any store with what a simple model has (D7, D10, D12, D13, D14)."""
+"""Any sequence of calls leaves any store with what a simple model has (D7, D10, D12, D13, D14, D30, D31, D32)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from core.chat.chat import Block
 from core.chat.store import nobody_waits
 from core.chat.user import Message, User
+from core.wire import codec
 from tests.examples import examples
+from tests.workers.log_files import copied
 from tests.workers.store_driver import KINDS, Kind, StoreDriver
+from workers.store import writes
 
+#: In place of the store's own number, so that it is reached again and again.
+SUM_AFTER: Final = 5
 _USERS: Final = ("bob", "carol")
 _SENDERS: Final = ("alice", "dave", "erin")
 
@@ -26,12 +32,19 @@ _seq = st.integers(1, 12)
 _call = st.one_of(
     st.tuples(st.just("append"), _user, _sender, _message_id, _text),
     st.tuples(st.just("append"), _user, _sender, st.integers(0, 10**6).map(str), _text),
+    st.tuples(st.just("append_many"), _user, _sender, st.integers(1, 2 * SUM_AFTER)),
+    st.tuples(st.just("withhold"), _user, _sender, _message_id, _text),
+    st.tuples(st.just("withhold"), _user, _sender, st.integers(0, 10**6).map(str), _text),
     st.tuples(st.just("acknowledge"), _user, _seq),
     st.tuples(st.just("mark_read"), _user, _seq),
     st.tuples(st.just("rename"), _user, _text),
+    st.tuples(st.just("hide_or_mute"), _user, _sender, st.booleans(), st.booleans()),
+    st.tuples(st.just("block"), _user, _sender, st.booleans(), st.booleans(), st.integers(0, 9)),
+    st.tuples(st.just("block"), _user, _sender, st.just(False), st.just(False), st.just(0)),
     st.tuples(st.just("turn")),
     st.tuples(st.just("evict"), _user),
     st.tuples(st.just("reopen")),
+    st.tuples(st.just("kill")),
 )
 
 
@@ -42,27 +55,50 @@ class Model:
         self.kind: Kind = kind
         self.path = path
         self.driver = StoreDriver(kind, path)
-        #: user -> (sender, message_id, content), by position; acknowledged positions, positions that were read, the name.
+        #: user -> (sender, message_id, content), by position, and in the order of those that are withheld; acknowledged positions.
         self.mailboxes: dict[str, list[tuple[str, str, str]]] = {user_id: [] for user_id in _USERS}
+        self.withheld: dict[str, list[tuple[str, str, str]]] = {user_id: [] for user_id in _USERS}
         self.acknowledged: dict[str, set[int]] = {user_id: set() for user_id in _USERS}
-        self.marked: dict[str, set[int]] = {user_id: set() for user_id in _USERS}
+        #: (user, sender) -> up to where the user has read; whether the chat is hidden and muted; what was sent last.
+        self.read_through: dict[tuple[str, str], int] = {}
+        self.flags: dict[tuple[str, str], tuple[bool, bool]] = {}
+        self.blocks: dict[str, dict[str, Block]] = {user_id: {} for user_id in _USERS}
+        self.lasts: dict[tuple[str, str], str] = {}
+        self.lamports = dict.fromkeys(_USERS, 0)
+        #: How often it was killed, and how many ids were made here.
+        self.kills = 0
+        self.number = 0
         self.users: dict[str, User] = {}
         self.expected: list[Any] = []
         for user_id in _USERS:
             self.users[user_id] = self.driver.user(user_id)
             self.driver.store.save_user(self.users[user_id], nobody_waits)
 
-    def append(self, user_id: str, sender: str, message_id: str, content: str) -> None:
-        mailbox = self.mailboxes[user_id]
-        self.driver.append(self.users[user_id], sender, message_id, content=content)
+    def append(
+        self, user_id: str, sender: str, message_id: str, content: str, withheld: bool = False
+    ) -> None:
+        mailbox, aside = self.mailboxes[user_id], self.withheld[user_id]
+        (message,) = self.driver.append(
+            self.users[user_id], sender, message_id, content=content, withheld=withheld
+        )
         # As the core does, which recognises a repeat itself while the message is on its way.
-        if any(known[:2] == (sender, message_id) for known in mailbox):
+        if any(known[:2] == (sender, message_id) for known in mailbox + aside):
             self.expected.append((message_id, "repeat"))
         else:
-            mailbox.append((sender, message_id, content))
-            self.expected.append((message_id, len(mailbox)))
+            (aside if withheld else mailbox).append((sender, message_id, content))
+            self.expected.append((message_id, "withheld" if withheld else len(mailbox)))
+            self.lasts[user_id, sender] = message_id
+            self.lamports[user_id] = message.lamport
         if any(entry[0] == message_id for entry in self.expected[:-1]):
             self.driver.settle()
+
+    def append_many(self, user_id: str, sender: str, count: int) -> None:
+        for _ in range(count):
+            self.number += 1
+            self.append(user_id, sender, f"many-{self.number}", "x")
+
+    def withhold(self, user_id: str, sender: str, message_id: str, content: str) -> None:
+        self.append(user_id, sender, message_id, content, withheld=True)
 
     def acknowledge(self, user_id: str, seq: int) -> None:
         user = self.users[user_id]
@@ -74,8 +110,26 @@ class Model:
     def mark_read(self, user_id: str, seq: int) -> None:
         if seq <= self.users[user_id].mailbox.head:
             message: Message = self.driver.read(self.users[user_id], seq - 1)[0]
-            self.driver.store.save_read(message, nobody_waits)
-            self.marked[user_id].add(seq)
+            self.driver.mark_read(self.users[user_id], message.sender, seq)
+            before = self.read_through.get((user_id, message.sender), 0)
+            self.read_through[user_id, message.sender] = max(seq, before)
+
+    def hide_or_mute(self, user_id: str, sender: str, hidden: bool, muted: bool) -> None:
+        """Kept a second later, as chats are that may wait."""
+        user = self.users[user_id]
+        if sender in user.chats:
+            chat = user.chats[sender]
+            chat.hidden, chat.muted = self.flags[user_id, sender] = hidden, muted
+            user.save_later([chat])
+            self.driver.store.save_acknowledged(user)
+
+    def block(self, user_id: str, peer: str, by_user: bool, by_peer: bool, read_through: int) -> None:
+        blocks = self.blocks[user_id]
+        blocks.pop(peer, None)
+        if by_user or by_peer:
+            blocks[peer] = Block(by_user, by_peer, read_through)
+        self.users[user_id].blocks = dict(blocks) or None
+        self.driver.store.save_block(self.users[user_id], peer, nobody_waits)
 
     def rename(self, user_id: str, name: str) -> None:
         self.users[user_id].display_name = name
@@ -86,21 +140,56 @@ class Model:
 
     def evict(self, user_id: str) -> None:
         """The core forgets a user whom nothing pins, and asks for the user again."""
-        self.driver.settle()
-        self.driver.advance(1)
-        self.driver.until(lambda: self.users[user_id].pins == 0)
+        self.rest(user_id)
         name, epoch = self.users[user_id].display_name, self.users[user_id].mailbox.epoch
         self.users[user_id] = self.driver.loaded(user_id)
         assert (self.users[user_id].display_name, self.users[user_id].mailbox.epoch) == (name, epoch)
+        self.check_chats(user_id)
+
+    def rest(self, user_id: str) -> None:
+        """Nothing about this user is on its way any more, and nothing waits."""
+        self.driver.settle()
+        self.driver.advance(1)
+        self.driver.until(lambda: self.users[user_id].pins == 0)
 
     def reopen(self) -> None:
         if self.kind == "memory":
             return
         self.driver.close()
+        self.begin_again()
+
+    def kill(self) -> None:
+        """What is not closed has everything that was answered, and what it says of the chats is right."""
+        if self.kind == "memory":
+            return
+        for user_id in _USERS:
+            self.rest(user_id)
+        self.kills += 1
+        self.path = copied(self.path, f"killed-{self.kills}")
+        self.driver.close()
+        self.begin_again()
+
+    def begin_again(self) -> None:
         assert self.driver.log == self.expected
         self.driver, self.expected = StoreDriver(self.kind, self.path), []
         for user_id in _USERS:
             self.users[user_id] = self.driver.loaded(user_id)
+            self.check_chats(user_id)
+
+    def check_chats(self, user_id: str) -> None:
+        """A user who has just been loaded is as the model says."""
+        user = self.users[user_id]
+        assert (user.blocks or {}) == self.blocks[user_id]
+        # In memory also a repeat counts.
+        assert user.mailbox.lamport == self.lamports[user_id] or self.kind == "memory"
+        for sender, chat in user.chats.items():
+            sent = [seq for seq, known in enumerate(self.mailboxes[user_id], 1) if known[0] == sender]
+            read_through = self.read_through.get((user_id, sender), 0)
+            assert chat.read_through == read_through
+            assert chat.newest == max(sent, default=0)
+            assert chat.unread == sum(seq > read_through for seq in sent)
+            assert (chat.hidden, chat.muted) == self.flags.get((user_id, sender), (False, False))
+            assert bool(chat.active_at) == bool(sent)
 
     def check(self) -> None:
         driver = self.driver
@@ -110,28 +199,59 @@ class Model:
             self.evict(user_id)
             user, mailbox = self.users[user_id], self.mailboxes[user_id]
             assert user.mailbox.head == len(mailbox)
-            found = driver.read(user, 0)
+            found = list[Message]()
+            while window := driver.read(user, len(found)):
+                found += window
             assert [message.seq for message in found] == list(range(1, len(mailbox) + 1))
             assert [(message.sender, message.message_id) for message in found] == [
                 known[:2] for known in mailbox
             ]
-            assert {message.seq for message in found if message.read} == self.marked[user_id]
+            for message in found:
+                assert message.read == (message.seq <= self.read_through.get((user_id, message.sender), 0))
             frames = {message.seq: message.frame for message in found}
             for seq in range(1, len(mailbox) + 1):
                 assert user.mailbox.is_acknowledged(seq) == (seq in self.acknowledged[user_id])
             for sender in _SENDERS:
                 sent = [seq for seq, known in enumerate(mailbox, 1) if known[0] == sender]
-                assert driver.history(user_id, sender) == [(seq, frames[seq]) for seq in reversed(sent)]
-            for message_id in {known[1] for known in mailbox}:
+                assert driver.history(user_id, sender, limit=10**4) == [
+                    (seq, frames[seq]) for seq in reversed(sent)
+                ]
+                self.check_withheld(user_id, sender)
+                if sent:
+                    covered = driver.covered(user, sender, sent[0], max(sent[0], sent[-1] - 1))
+                    assert [seq for seq, _, _ in covered.messages] == sent[1:-1][:512]
+                    assert covered.beyond == (len(sent) > 1)
+            assert [message.frame for message in driver.messages_at(user, *frames)] == list(frames.values())
+            for message_id in {known[1] for known in mailbox if "many" not in known[1]}:
                 same = [seq for seq, known in enumerate(mailbox, 1) if known[1] == message_id]
                 assert [message.seq for message in driver.find(user, None, message_id)] == same
+
+    def check_withheld(self, user_id: str, sender: str) -> None:
+        aside = [known for known in self.withheld[user_id] if known[0] == sender]
+        found = self.driver.withheld(user_id, sender, limit=10**4)
+        assert len(found) == len(aside)
+        for (lamport, frame), (_, message_id, content) in zip(found, reversed(aside), strict=True):
+            assert codec.from_json(codec.msg_data(frame))["content"] == content
+            (message,) = self.driver.find(self.users[user_id], sender, message_id)
+            assert (message.withheld, message.seq, message.lamport, message.frame) == (
+                True,
+                0,
+                lamport,
+                frame,
+            )
+        last = self.driver.lasts(sender, user_id, "nobody")
+        expected = self.lasts.get((user_id, sender))
+        assert last.keys() == ({user_id} if expected is not None else set())
+        for _, frame in last.values():
+            assert codec.from_json(codec.msg_data(frame))["message_id"] == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(calls=st.lists(_call, max_size=40))
 def test_any_sequence_of_calls(kind: Kind, calls: list[tuple[Any, ...]]) -> None:
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writes, "SUM_AFTER", SUM_AFTER)
         model = Model(kind, Path(directory) / "shard.db")
         try:
             for name, *arguments in calls:

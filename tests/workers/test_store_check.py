@@ -85,11 +85,25 @@ LAST = f"(SELECT max(seq) FROM messages WHERE mailbox = {SOME_BOX})"  # noqa: S6
         (sql(f"UPDATE users SET acknowledged_through = 1000 WHERE number = {SOME_BOX}"), "positions up to 1000 are acknowledged"),  # noqa: S608
         (sql(f"INSERT INTO acknowledged VALUES ({SOME_BOX}, 1000)"), "position 1000 is acknowledged in the mailbox of user "),  # noqa: S608
         (sql("INSERT INTO acknowledged VALUES (77, 1)"), "1 acknowledged positions belong to mailbox 77, whose user does not exist"),
-        (sql("INSERT INTO chats VALUES (999, 77, 'x', 'X', 0, 0)"), "a chat with x belongs to user number 77, who does not exist"),
         (
-            sql("INSERT INTO messages SELECT 9999, 77, seq, 0, 1, '', '', 0, 0, 0, 1 FROM messages LIMIT 1"),
+            sql("INSERT INTO chats (number, user, peer, peer_name, confirmed) VALUES (999, 77, 'x', 'X', 0)"),
+            "a chat with x belongs to user number 77, who does not exist",
+        ),
+        (sql("INSERT INTO blocks VALUES (77, 'x', 1, 0, 0)"), "a block of x belongs to user number 77, who does not exist"),
+        (
+            sql("INSERT INTO messages SELECT 9999, 77, seq, 0, 1, '', '', 0, 0, 1 FROM messages LIMIT 1"),
             "1 messages are in mailbox 77, whose user does not exist",
         ),
+        (
+            sql("INSERT INTO messages SELECT 9999, -77, seq, 0, 1, '', '', 0, 0, 1 FROM messages LIMIT 1"),
+            "1 messages are in mailbox -77, whose user does not exist",
+        ),
+        (
+            sql("UPDATE messages SET chat = 999 WHERE mailbox = (SELECT min(mailbox) FROM messages)"),
+            "belongs to chat number 999, which is not a chat of that user",
+        ),
+        (sql(f"UPDATE users SET summed_through = 1000 WHERE number = {SOME_BOX}"), "messages up to 1000 are counted in the chats of user "),  # noqa: S608
+        (sql("UPDATE chats SET summed_through = 1000 WHERE number = 1"), "messages up to 1000 are counted in the chats of user "),
         (sql("UPDATE messages SET chat = 999 WHERE number = 1"), "belongs to chat number 999, which is not a chat of that user"),
         (
             sql("UPDATE messages SET chat = (SELECT number FROM chats WHERE user <> mailbox LIMIT 1), id_hash = 1 WHERE number = 1"),

@@ -103,7 +103,7 @@ class TestOrder:
         assert bob.pins == 0
 
     def test_a_user_is_pinned_while_anything_is_not_finished(self, driver: StoreDriver, bob: User) -> None:
-        (message,) = driver.append(bob, "alice", "1")
+        driver.append(bob, "alice", "1")
         driver.settle()
         assert bob.pins == 0
         store = driver.store
@@ -111,11 +111,13 @@ class TestOrder:
             lambda: store.save_user(bob, nobody_waits),
             lambda: store.save_chat(bob, bob.chats["alice"], nobody_waits),
             lambda: store.save_acknowledged(bob, nobody_waits),
-            lambda: store.save_read(message, nobody_waits),
+            lambda: store.save_block(bob, "alice", nobody_waits),
             lambda: store.append(driver.message(bob, "alice", "2")),
             lambda: store.find(bob, None, "1", lambda found, failure, now: None),
             lambda: store.read(bob, 0, lambda found, failure, now: None),
             lambda: store.senders(bob, 0, lambda found, failure, now: None),
+            lambda: store.covered(bob, bob.chats["alice"], 0, 1, lambda found, failure, now: None),
+            lambda: store.messages_at(bob, [1], lambda found, failure, now: None),
         ]
         for call in calls:
             call()
@@ -193,8 +195,10 @@ class TestUsers:
         loaded = driver.loaded("bob").chats["alice"]
         assert (loaded.peer_name, loaded.confirmed, loaded.written) == ("Alicia", True, True)
 
-    def test_confirmed_chats_are_saved_with_acknowledgements(self, driver: StoreDriver, bob: User) -> None:
-        """Many at once, within a second; no other chat, and nothing else of these."""
+    def test_chats_that_may_wait_are_saved_with_acknowledgements(
+        self, driver: StoreDriver, bob: User
+    ) -> None:
+        """Many at once, within a second."""
         peers = [f"peer-{number}" for number in range(1000)]
         for peer in peers:
             bob.chats[peer] = Chat(peer, peer)
@@ -202,10 +206,10 @@ class TestUsers:
         driver.settle()
         for peer in peers[::2]:
             bob.chats[peer].confirmed = True
-        bob.unsaved_confirmed = [bob.chats[peer] for peer in peers[::2]]
+        bob.save_later(bob.chats[peer] for peer in peers[::2])
         driver.store.save_acknowledged(bob)
         driver.later(1.5)
-        assert bob.unsaved_confirmed is None
+        assert bob.unsaved_chats is None
         assert bob.pins == 0
         loaded = driver.loaded("bob")
         assert [peer for peer, chat in loaded.chats.items() if chat.confirmed] == peers[::2]
@@ -301,10 +305,10 @@ class TestMessages:
         message.receipts = True
         driver.store.append(message)
         driver.settle()
-        driver.store.save_read(message, driver.done("read"))
+        driver.mark_read(bob, "alice", 1)
         (repeat,) = driver.append(bob, "alice", "1")
         driver.settle()
-        assert driver.log == [("1", 1), "read", ("1", "repeat")]
+        assert driver.log == [("1", 1), ("1", "repeat")]
         assert repeat.original is not None
         assert (repeat.original.receipts, repeat.original.read) == (True, True)
 

@@ -75,13 +75,6 @@ class TestReads:
         assert [message.sender for message in driver.find(bob, None, "only-mallory")] == ["mallory"]
         assert driver.find(bob, None, "nothing") == []
 
-    def test_find_sees_the_mark_that_it_was_read(self, driver: StoreDriver, bob: User) -> None:
-        _, second = driver.append(bob, "alice", "1", "2")
-        driver.settle()
-        driver.store.save_read(second, driver.done("read"))
-        assert [message.read for message in driver.read(bob, 0)] == [False, True]
-        assert driver.log[-1] == "read"
-
     def test_history_is_newest_first(self, driver: StoreDriver, bob: User) -> None:
         """D14"""
         messages = []

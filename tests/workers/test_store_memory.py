@@ -46,6 +46,29 @@ def test_what_waits_for_an_acknowledgement_is_kept(driver: StoreDriver) -> None:
     assert driver.read(bob, 0)[0].seq == 1
 
 
+def test_only_so_many_withheld_messages_are_kept(driver: StoreDriver) -> None:
+    bob = driver.user("bob")
+    for number in range(3 * ACKNOWLEDGED_KEPT):
+        driver.append(bob, "alice", f"{number}", withheld=True)
+    driver.settle()
+    kept = len(driver.withheld("bob", "alice", limit=10**4))
+    assert ACKNOWLEDGED_KEPT <= kept <= 1.5 * ACKNOWLEDGED_KEPT
+    assert driver.find(bob, "alice", "0") == []
+    assert len(driver.find(bob, "alice", f"{3 * ACKNOWLEDGED_KEPT - 1}")) == 1
+    assert driver.purged == []
+
+
+def test_what_is_removed_is_not_unread_any_more(driver: StoreDriver) -> None:
+    bob = driver.user("bob")
+    driver.append(bob, "alice", *(str(number) for number in range(1, 2001)))
+    driver.settle()
+    driver.mark_read(bob, "alice", 100)
+    bob.mailbox.acknowledge_through(1500)
+    driver.store.save_acknowledged(bob)
+    driver.settle()
+    assert bob.chats["alice"].unread == 2000 - bob.mailbox.purged_through
+
+
 def test_it_counts(driver: StoreDriver) -> None:
     driver.append(driver.user("bob"), "alice", "1", "2", "1")
     assert driver.store.stats()["store_waiting"] == 3

@@ -143,7 +143,7 @@ def test_an_export_leaves_out_what_goes_meanwhile(tmp_path: Path, monkeypatch: p
             file.execute(
                 "WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < 400)"
                 " INSERT OR IGNORE INTO messages"
-                " SELECT value, 999, 1000 + value, 0, value, 'other', 'not for you', 0, 0, 0, NULL FROM n"
+                " SELECT value, 999, 1000 + value, 0, value, 'other', 'not for you', 0, 0, NULL FROM n"
             )
             return True
 

@@ -69,7 +69,7 @@ class TestReopen:
         for seq in (1, 3, 5):
             bob.mailbox.acknowledge(seq)
         first.store.save_acknowledged(bob)
-        first.store.save_read(messages[1], nobody_waits)
+        first.mark_read(bob, "alice", 2)
         first.close()
 
         second = StoreDriver("sqlite", path)
@@ -81,7 +81,7 @@ class TestReopen:
         assert [seq for seq in range(1, 6) if loaded.mailbox.is_acknowledged(seq)] == [1, 3, 5]
         found = second.read(loaded, 0)
         assert [message.frame for message in found] == [message.frame for message in messages]
-        assert [message.read for message in found] == [False, True, False, False, False]
+        assert [message.read for message in found] == [True, True, False, False, False]
         # Numbers go on where they were.
         second.append(loaded, "dave", "1")
         second.append(second.user("erin"), "bob", "1")
@@ -377,7 +377,7 @@ class TestFailure:
         """A disk may say that it could not sync, and have the bytes all the same when the file is opened again."""
         driver.append(bob, "alice", "1")
         driver.fold()
-        ghost = "SELECT number + 1, mailbox, seq + 1, chat, id_hash + 1, 'ghost', content, sent_at, 0, 0, lamport FROM messages"
+        ghost = "SELECT number + 1, mailbox, seq + 1, chat, id_hash + 1, 'ghost', content, sent_at, 0, lamport FROM messages"
         query(driver.path, f"INSERT INTO messages {ghost}")
         query(driver.path, f"INSERT INTO messages {ghost} WHERE seq = 2")
         driver.append(bob, "alice", "2")
@@ -389,7 +389,7 @@ class TestFailure:
         self, driver: StoreDriver, bob: User
     ) -> None:
         """The same of a user; in a commit that does not go through the commit log."""
-        query(driver.path, "INSERT INTO users VALUES (99, 'bob', 0, 'ghost', 0, 'g', 0, 0, 0, 0)")
+        query(driver.path, "INSERT INTO users VALUES (99, 'bob', 0, 'ghost', 0, 'g', 0, 0, 0, 0, 0)")
         outcome: list[str | None] = []
         driver.store.forget("nobody")
         driver.store.save_user(bob, lambda failure, now: outcome.append(failure))

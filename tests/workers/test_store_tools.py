@@ -44,13 +44,19 @@ def exported(directory: Path, user: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
 
-def expected(everything: Content, user: str) -> set[tuple[str, str, str, int]]:
-    """(from, to, message_id, seq) of all that a user has sent and received."""
-    return {
+def expected(everything: Content, user: str) -> set[tuple[str, str, str, int | None]]:
+    """(from, to, message_id, seq) of all that a user has sent and received, and None for what was withheld from others."""
+    sent_and_received = {
         (row[1], owner, row[3], row[0])
         for owner, box in everything.mailboxes.items()
         for row in box
         if user in (owner, row[1])
+    }
+    return sent_and_received | {
+        (row[1], owner, row[3], None)
+        for owner, box in everything.withheld.items()
+        for row in box
+        if user == row[1]
     }
 
 
@@ -59,8 +65,12 @@ def test_an_export_has_everything_by_time(directory: Path, users: list[str]) -> 
     for user in users:
         lines = exported(directory, user)
         kinds = [line["type"] for line in lines]
-        chats = everything.chats[user]
-        assert kinds == ["user", *["chat"] * len(chats), *["message"] * (len(kinds) - 1 - len(chats))]
+        chats, blocked = (
+            everything.chats[user],
+            [peer for peer, by_user, *_ in everything.blocks[user] if by_user],
+        )
+        before = ["user", *["chat"] * len(chats), *["block"] * len(blocked)]
+        assert kinds == before + ["message"] * (len(kinds) - len(before))
         assert lines[0] == {
             "type": "user",
             "user_id": user,
@@ -68,27 +78,39 @@ def test_an_export_has_everything_by_time(directory: Path, users: list[str]) -> 
             "last_seen": lines[0]["last_seen"],
         }
         assert lines[0]["last_seen"].startswith("2026-01-01T00:00:00.")
-        for line, (peer, name, *_) in zip(lines[1:], chats, strict=False):
+        for line, (peer, name, *_, hidden, muted) in zip(lines[1:], chats, strict=False):
             assert line == {
                 "type": "chat",
                 "chat_id": chat_id(user, peer),
                 "with_user_id": peer,
                 "with_name": name,
+                "hidden": bool(hidden),
+                "muted": bool(muted),
             }
-        sent = lines[1 + len(chats) :]
-        assert {(line["from"], line["to"], line["message_id"], line["seq"]) for line in sent} == expected(
+        assert lines[1 + len(chats) : len(before)] == [
+            {"type": "block", "blocked_user_id": peer} for peer in blocked
+        ]
+        sent = lines[len(before) :]
+        assert {(line["from"], line["to"], line["message_id"], line.get("seq")) for line in sent} == expected(
             everything, user
         )
         assert len(sent) == len(expected(everything, user))
         moments = [line["timestamp"] for line in sent]
         assert moments == sorted(moments)
         for line in sent:
-            row = next(row for row in everything.mailboxes[line["to"]] if row[0] == line["seq"])
-            through = everything.users[line["to"]][4]
-            ahead = everything.acknowledged[line["to"]]
+            recipient = line["to"]
+            if "seq" not in line:
+                row = next(row for row in everything.withheld[recipient] if row[3] == line["message_id"])
+                assert line == {**line, "content": row[4], "withheld": True}
+                assert not line.keys() & {"read", "acknowledged"}
+                continue
+            row = next(row for row in everything.mailboxes[recipient] if row[0] == line["seq"])
+            through, ahead = everything.users[recipient][4], everything.acknowledged[recipient]
+            (read_through,) = [chat[6] for chat in everything.chats[recipient] if chat[0] == line["from"]]
             assert line["content"] == row[4]
-            assert line["read"] is bool(row[7])
+            assert line["read"] is (row[0] <= read_through)
             assert line["acknowledged"] is (row[0] <= through or row[0] in ahead)
+            assert "withheld" not in line
 
 
 def test_what_people_write_is_exported_as_it_is(directory: Path, users: list[str]) -> None:
@@ -141,13 +163,16 @@ def purged_content(everything: Content, user: str) -> Content:
     left = Content(
         *({name: value for name, value in part.items() if name != user} for part in everything)  # type: ignore[arg-type]
     )
-    for other, chats in left.chats.items():
-        left.chats[other] = [chat for chat in chats if chat[0] != user]
+    for part in (left.chats, left.blocks):
+        for other, rows in part.items():
+            part[other] = [row for row in rows if row[0] != user]
+    for other, box in left.withheld.items():
+        left.withheld[other] = [row for row in box if row[1] != user]
     for other, box in left.mailboxes.items():
         through = left.users[other][4]
         gone = [row[0] for row in box if row[1] == user]
         left.mailboxes[other] = [
-            (row[0], None, None, "", "", row[5], 0, 0, row[8]) if row[1] == user else row for row in box
+            (row[0], None, None, "", "", row[5], 0, row[7]) if row[1] == user else row for row in box
         ]
         ahead = {*left.acknowledged[other], *(seq for seq in gone if seq > through)}
         left.acknowledged[other] = sorted(ahead)

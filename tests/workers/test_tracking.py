@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from core.chat.chat import Block
+from core.chat.store import nobody_waits
 from tests.workers.live_writers import store_of
 from tests.workers.store_driver import DAY, StoreDriver
 from tests.workers.store_files import shards
@@ -83,6 +85,32 @@ def test_acknowledgements_that_may_wait_are_in_a_look_at_rest(driver: StoreDrive
     assert look(driver) == ([], [], [])
     driver.store.hurry(True)
     assert look(driver) == ([1], [], [])
+
+
+def test_a_block_notes_its_user_and_what_is_withheld_its_own_mailbox(driver: StoreDriver) -> None:
+    bob = driver.user("bob")
+    driver.append(bob, "alice", "1")
+    look(driver)
+    for blocks in ({"alice": Block(True, False, 1)}, {"alice": Block(True, True, 1)}, None):
+        bob.blocks = blocks
+        driver.store.save_block(bob, "alice", nobody_waits)
+        assert look(driver) == ([1], [], [])
+    driver.append(bob, "alice", "2", withheld=True)
+    assert look(driver) == ([], [], [[-1, 2]])
+    driver.mark_read(bob, "alice", 1)
+    assert look(driver) == ([], [1], [])
+
+
+def test_chats_that_may_wait_are_in_a_look_at_rest(driver: StoreDriver) -> None:
+    bob = driver.user("bob")
+    driver.append(bob, "alice", "1")
+    look(driver)
+    bob.chats["alice"].muted = True
+    bob.save_later(bob.chats.values())
+    driver.store.save_acknowledged(bob)
+    assert look(driver) == ([], [], [])
+    driver.store.hurry(True)
+    assert look(driver) == ([], [1], [])
 
 
 def test_a_look_that_cannot_be_written_loses_nothing(driver: StoreDriver, tmp_path: Path) -> None:

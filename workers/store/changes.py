@@ -24,7 +24,6 @@ from sqlalchemy import (
     func,
     or_,
     select,
-    update,
 )
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateTable
@@ -35,6 +34,7 @@ from workers.store.retention_clock import ClockState
 from workers.store.row_copies import (
     Map,
     copy_acknowledged,
+    copy_blocks,
     copy_chats,
     copy_messages,
     copy_users,
@@ -44,8 +44,9 @@ from workers.store.row_copies import (
     old_chats,
     old_messages,
     old_users,
+    renumbered,
 )
-from workers.store.schema import NO_CHAT, acknowledged, chats, messages, users
+from workers.store.schema import NO_CHAT, acknowledged, blocks, chats, messages, users
 from workers.store.statements import TRIM_MARKS
 
 _temporary: Final = MetaData(schema="temp")
@@ -61,7 +62,7 @@ class Changes:
 
     #: The name of the file, without its directory.
     file: str
-    #: Numbers of users, of whose rows or acknowledged positions some have changed, and of chats.
+    #: Numbers of users, of whose rows, acknowledged positions or blocks some have changed, and of chats.
     users: list[int]
     chats: list[int]
     #: [mailbox, seq].
@@ -128,7 +129,8 @@ def _removed_users(numbers: Map) -> Iterator[Executable]:
     """Remove those who are gone. Their chats are said too."""
     user = numbers.users
     gone = (user.c.old.in_(select(_users.c.number)), user.c.old.not_in(select(old_users.c.number)))
-    for column in (messages.c.mailbox, acknowledged.c.mailbox, users.c.number):
+    yield delete(messages).where(messages.c.mailbox.in_(select(-user.c.new).where(*gone)))
+    for column in (messages.c.mailbox, acknowledged.c.mailbox, blocks.c.user, users.c.number):
         yield delete(column.table).where(column.in_(select(user.c.new).where(*gone)))
     yield delete(user).where(*gone)
 
@@ -153,10 +155,11 @@ def _users_and_chats(numbers: Map, clock: ClockState) -> Iterator[Executable]:
         old_users.c.number.in_(select(_users.c.number)),
         old_users.c.number.not_in(select(user.c.old)),
     )
-    for column in (acknowledged.c.mailbox, users.c.number):
+    for column in (acknowledged.c.mailbox, blocks.c.user, users.c.number):
         yield delete(column.table).where(column.in_(select(user.c.new).where(said)))
     yield copy_users(numbers, clock, said)
     yield copy_acknowledged(numbers, said)
+    yield copy_blocks(numbers, said)
 
     said = chat.c.old.in_(select(_chats.c.number))
     yield number_chats(
@@ -169,7 +172,7 @@ def _users_and_chats(numbers: Map, clock: ClockState) -> Iterator[Executable]:
 
 
 def _messages_of(numbers: Map) -> Iterator[Executable]:
-    """Remove messages that are gone, which comes first, mark those that have been read, and append those that are new."""
+    """Remove messages that are gone, which comes first, and append those that are new."""
     message, chat = messages, numbers.chats
     is_other = or_(
         old_messages.c.number.is_(None),
@@ -178,8 +181,6 @@ def _messages_of(numbers: Map) -> Iterator[Executable]:
     )
     # A position whose commit has failed may have been given again.
     yield delete(message).where(message.c.number.in_(_said(numbers, message.c.number, is_other)))
-    read = _said(numbers, message.c.number, old_messages.c.read, message.c.read.is_(False))
-    yield update(message).where(message.c.number.in_(read)).values(read=True)
     is_new = (message.c.number.is_(None), old_messages.c.number.is_not(None))
     missing = _said(numbers, old_messages.c.number, *is_new)
     yield copy_messages(message, numbers, old_messages.c.number.in_(missing))
@@ -192,7 +193,7 @@ def _counts(numbers: Map) -> tuple[Executable, Executable]:
         select(func.count())
         .select_from(said)
         .join(old, (old.c.mailbox == said.c.mailbox) & (old.c.seq == said.c.seq))
-        .join(old_users, old_users.c.number == said.c.mailbox)
+        .join(old_users, old_users.c.number == func.abs(said.c.mailbox))
         .where(lives_here())
     )
     return expected, _said(numbers, func.count(), messages.c.number.is_not(None))
@@ -204,8 +205,12 @@ def _said(numbers: Map, column: ColumnElement[Any], *conditions: ColumnElement[b
     return (
         select(column)
         .select_from(said)
-        .join(user, user.c.old == said.c.mailbox)
-        .join(message, (message.c.mailbox == user.c.new) & (message.c.seq == said.c.seq), isouter=True)
+        .join(user, user.c.old == func.abs(said.c.mailbox))
+        .join(
+            message,
+            (message.c.mailbox == renumbered(said.c.mailbox, numbers)) & (message.c.seq == said.c.seq),
+            isouter=True,
+        )
         .join(old, (old.c.mailbox == said.c.mailbox) & (old.c.seq == said.c.seq), isouter=True)
         .join(chat, chat.c.old == old.c.chat, isouter=True)
         .where(*conditions)

@@ -24,6 +24,7 @@ from workers.store.migrations import REVISION
 from workers.store.schema import (
     NO_CHAT,
     acknowledged,
+    blocks,
     chats,
     clock,
     commit_log,
@@ -40,6 +41,8 @@ _SHOWN: Final = 10
 _BATCH: Final = 1000
 #: What is left of a message whose sender has been purged (``workers.store.purge``).
 _TOMBSTONE: Final = messages.c.chat == NO_CHAT
+#: The number of the user to whom a message was sent, withheld or not.
+_RECIPIENT: Final = func.abs(messages.c.mailbox)
 
 
 class _Numbers(NamedTuple):
@@ -192,9 +195,16 @@ def _shorten(connection: Connection, what: str, rows: Select[Any]) -> Iterator[s
 
 
 def _problems_of_positions() -> dict[str, Select[Any]]:
-    """List what is wrong with positions in mailboxes, and what is acknowledged of them: a row's name in a sentence -> such rows."""
+    """List what is wrong with positions in mailboxes, and with what is acknowledged and counted of them.
+
+    A row's name in a sentence -> such rows.
+    """
     last = select(func.max(messages.c.seq)).where(messages.c.mailbox == users.c.number).scalar_subquery()
     head = func.max(func.coalesce(last, 0), users.c.purged_through)
+    of_chats = (
+        select(func.max(chats.c.summed_through)).where(chats.c.user == users.c.number).scalar_subquery()
+    )
+    counted = func.max(users.c.summed_through, func.coalesce(of_chats, 0))
     kept = (
         select(
             users.c.user_id,
@@ -224,12 +234,16 @@ def _problems_of_positions() -> dict[str, Select[Any]]:
         )
         .join(acknowledged, acknowledged.c.mailbox == users.c.number)
         .where(acknowledged.c.seq > head),
+        "messages up to {through} are counted in the chats of user {user_id}, but the last position is {head}: new messages would not be"
+        " counted": select(users.c.user_id, counted.label("through"), head.label("head")).where(
+            counted > head
+        ),
     }
 
 
 def _problems_of_owners() -> dict[str, Select[Any]]:
     """List rows of a user or chat that is not there, or is purged."""
-    their_chat = and_(chats.c.number == messages.c.chat, chats.c.user == messages.c.mailbox)
+    their_chat = and_(chats.c.number == messages.c.chat, chats.c.user == _RECIPIENT)
     is_acknowledged = or_(
         messages.c.seq <= users.c.acknowledged_through,
         exists().where(acknowledged.c.mailbox == messages.c.mailbox, acknowledged.c.seq == messages.c.seq),
@@ -246,16 +260,21 @@ def _problems_of_owners() -> dict[str, Select[Any]]:
         )
         .join(users, users.c.number == chats.c.user, isouter=True)
         .where(users.c.number.is_(None)),
+        "a block of {peer} belongs to user number {user}, who does not exist": select(
+            blocks.c.peer, blocks.c.user
+        )
+        .join(users, users.c.number == blocks.c.user, isouter=True)
+        .where(users.c.number.is_(None)),
         "{count} messages are in mailbox {mailbox}, whose user does not exist": select(
             func.count().label("count"), messages.c.mailbox
         )
-        .join(users, users.c.number == messages.c.mailbox, isouter=True)
+        .join(users, users.c.number == _RECIPIENT, isouter=True)
         .where(users.c.number.is_(None))
         .group_by(messages.c.mailbox),
         "position {seq} in the mailbox of user {user_id} belongs to chat number {chat}, which is not a chat of that user": select(
             users.c.user_id, messages.c.seq, messages.c.chat
         )
-        .join(messages, messages.c.mailbox == users.c.number)
+        .join(messages, users.c.number == _RECIPIENT)
         .join(chats, their_chat, isouter=True)
         .where(chats.c.number.is_(None), ~_TOMBSTONE),
         "position {seq} in the mailbox of user {user_id} is from a purged user and still has content": select(

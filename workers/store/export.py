@@ -4,6 +4,9 @@ A conversation is in the mailboxes of both sides, so what the user has sent is i
 messages are read at once, in the order of time, and then the messages, batch by batch, each in a transaction of its own. So whoever reads
 the output may take any time: a file that is read for long beside a server could not begin its log again. What goes meanwhile is
 missing; nothing is there twice, or out of order.
+
+What the user sent is there also where it was withheld from its recipient (D32); what was withheld from the user is not, nor who has blocked
+the user: these belong to others.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from heapq import merge
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from sqlalchemy import ColumnElement, Connection, Row, exists, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, exists, func, or_, select
 
 from core.chat.chat import chat_id
 from core.placement import Placement
@@ -26,7 +29,7 @@ from core.wire.timestamps import format_timestamp
 from workers.store.catch_up import catch_up
 from workers.store.data_directory import existing_layout
 from workers.store.migrations import REVISION
-from workers.store.schema import acknowledged, chats, messages, users
+from workers.store.schema import acknowledged, blocks, chats, messages, users
 from workers.store.tools import Unreadable, connected, reason
 
 #: Messages of one file that are in memory at once.
@@ -36,7 +39,9 @@ _ACTIVE: Final = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u
 
 
 def export(directory: Path, user_id: str, out: TextIO) -> None:
-    """Write the user, the chats and the messages. Raises ConfigurationError for a user who is not there, or a file that can't be read.
+    """Write the user, the chats, who is blocked, and the messages.
+
+    Raises ConfigurationError for a user who is not there, or a file that can't be read.
 
     May run beside a server, and be read as slowly as one likes: what the server commits or deletes meanwhile may be missing, and nothing is
     there twice.
@@ -71,21 +76,16 @@ def export(directory: Path, user_id: str, out: TextIO) -> None:
                     chat_id=chat_id(name, chat.peer),
                     with_user_id=chat.peer,
                     with_name=chat.peer_name,
+                    hidden=chat.hidden,
+                    muted=chat.muted,
                 )
-            streams = [_messages(own, users.c.number == user.number)]
+            blocked = select(blocks.c.peer).where(blocks.c.user == user.number, blocks.c.by_user)
+            for peer in own.scalars(blocked.order_by(blocks.c.peer)).all():
+                _write(out, type="block", blocked_user_id=peer)
+            streams = [_messages(own, messages.c.mailbox == user.number)]
             streams += [_messages(file(worker), chats.c.peer == name) for worker in range(layout.workers)]
             for message in merge(*streams, key=lambda message: message.sent_at):
-                _write(
-                    out,
-                    type="message",
-                    **{"from": message.sender, "to": message.recipient},
-                    content=message.content,
-                    message_id=message.message_id,
-                    timestamp=_time(message.sent_at),
-                    seq=message.seq,
-                    acknowledged=bool(message.acknowledged),
-                    read=message.read,
-                )
+                _write(out, **_message_line(message))
     except Unreadable as error:
         raise ConfigurationError(
             f"the files in {directory} can't be read: {reason(error)}; run `python -m workers.store check {directory}` for details"
@@ -126,9 +126,10 @@ def _messages(connection: Connection, whose: ColumnElement[bool]) -> Iterator[Ro
             chats.c.peer.label("sender"),
             users.c.user_id.label("recipient"),
             or_(messages.c.seq <= users.c.acknowledged_through, ahead).label("acknowledged"),
+            (messages.c.seq <= chats.c.read_through).label("read"),
         )
         .join(chats, chats.c.number == messages.c.chat)
-        .join(users, users.c.number == messages.c.mailbox)
+        .join(users, users.c.number == func.abs(messages.c.mailbox))
         # Also of those whose numbers are known: the number of one that goes meanwhile may be given to another, of somebody else.
         .where(whose)
         .order_by(messages.c.sent_at, messages.c.number)
@@ -137,6 +138,25 @@ def _messages(connection: Connection, whose: ColumnElement[bool]) -> Iterator[Ro
     for start in range(0, len(numbers), _BATCH):
         batch = numbers[start : start + _BATCH].tolist()
         yield from connection.execute(rows.where(messages.c.number.in_(batch))).all()
+
+
+def _message_line(message: Row[Any]) -> dict[str, Any]:
+    line = {
+        "type": "message",
+        "from": message.sender,
+        "to": message.recipient,
+        "content": message.content,
+        "message_id": message.message_id,
+        "timestamp": _time(message.sent_at),
+    }
+    if message.mailbox < 0:
+        return {**line, "withheld": True}
+    return {
+        **line,
+        "seq": message.seq,
+        "acknowledged": bool(message.acknowledged),
+        "read": bool(message.read),
+    }
 
 
 def _time(epoch_ms: int) -> str:

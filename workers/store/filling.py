@@ -42,6 +42,7 @@ from workers.store.row_copies import (
     Map,
     attached,
     copy_acknowledged,
+    copy_blocks,
     copy_chats,
     copy_messages,
     copy_users,
@@ -154,11 +155,12 @@ class NewFile:
 
 
 def _copy_users(connection: Connection, numbers: Map, clock: ClockState) -> None:
-    """Copy all users of the attached file who go into the new one, with their chats and acknowledged positions."""
+    """Copy all users of the attached file who go into the new one, with all that they have but messages."""
     for table in (numbers.users, numbers.chats):
         connection.execute(CreateTable(table))
     for statement in (
         *(number_users(numbers), copy_users(numbers, clock), copy_acknowledged(numbers)),
+        copy_blocks(numbers),
         *(number_chats(numbers), copy_chats(numbers)),
     ):
         connection.execute(statement)

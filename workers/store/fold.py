@@ -5,18 +5,16 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from itertools import chain
-from operator import itemgetter
-from typing import Any, Final
+from typing import Final
 
 from core.wire import codec
 from workers.store import statements
 from workers.store.database import Database
 from workers.store.log_record import Changes, Record
+from workers.store.old_records import fold_old
 from workers.store.rows import Row
-from workers.store.upserts import save_chats, save_users
+from workers.store.upserts import save_blocks, save_chats, save_users
 
-#: Of a row of a message.
-_MAILBOX: Final = itemgetter(0)
 #: Rows that one statement inserts: during each statement the event loop can run, and between them it may have to wait.
 _MANY: Final = 256
 _INSERT, _VALUES, _ROW = statements.APPEND_ROW.partition(" VALUES ")
@@ -30,16 +28,22 @@ def fold(database: Database, records: Sequence[Record]) -> None:
         b"[%b]" % b",".join(record.messages for record in records if record.count)
     )
     # A mailbox at a time, each in its order: neighbours in the indexes are written together, and lie together for who reads them.
-    rows.sort(key=_MAILBOX)
+    # What is withheld from a user stays in the same order, by which the newest message of a chat is known.
+    rows.sort(key=_recipient)
     if changes:
         _write_users_and_chats(database, changes)
     if rows:
         _append(database, rows)
     if changes:
         _write_acknowledged(database, changes)
-        reads = [read for change in changes for read in change.reads]
-        if reads:
-            database.execute(statements.SAVE_READ, codec.to_json(reads))
+        _write_blocks_and_sums(database, changes)
+        fold_old(database, changes)
+
+
+def _recipient(row: Row) -> int:
+    """Return whose a message is, withheld or not."""
+    mailbox: int = row[0]
+    return abs(mailbox)
 
 
 def _append(database: Database, rows: list[Row]) -> None:
@@ -50,8 +54,12 @@ def _append(database: Database, rows: list[Row]) -> None:
         # and those of `rows` that have been written go with them.
         heads: dict[int, int] = {}
         for mailbox, seq, *_ in rows:
-            heads[mailbox] = min(heads.get(mailbox, seq), seq - 1)
+            if mailbox > 0:
+                heads[mailbox] = min(heads.get(mailbox, seq), seq - 1)
         database.execute(statements.DROP_BEYOND, codec.to_json(list(heads.items())))
+        # What was withheld has no positions that are given again.
+        for statement in (statements.DROP_AT, statements.DROP_PLACES):
+            database.execute(statement, codec.to_json(rows))
         database.execute(statements.TRIM_MARKS)
         _insert(database, rows)
 
@@ -69,17 +77,12 @@ def _write_users_and_chats(database: Database, changes: Sequence[Changes]) -> No
     users = [user for change in changes for user in change.users]
     if users:
         save_users(database, codec.to_json(users))
-    chats: dict[int, Any] = {}
-    confirmed: dict[int, None] = {}
-    for change in changes:
-        for chat in change.chats:
-            chats[chat[0]] = chat
-            confirmed.pop(chat[0], None)
-        confirmed.update(dict.fromkeys(change.confirmed))
-    if chats:
-        save_chats(database, codec.to_json(list(chats.values())))
-    if confirmed:
-        database.execute(statements.CONFIRM_CHATS, codec.to_json(list(confirmed)))
+    for is_old in (True, False):
+        chats = {
+            chat[0]: chat for change in changes if (change.blocks is None) is is_old for chat in change.chats
+        }
+        if chats:
+            save_chats(database, codec.to_json(list(chats.values())), is_old=is_old)
 
 
 def _write_acknowledged(database: Database, changes: Sequence[Changes]) -> None:
@@ -94,3 +97,15 @@ def _write_acknowledged(database: Database, changes: Sequence[Changes]) -> None:
         rows = codec.to_json(list(through.items()))
         database.execute(statements.SAVE_ACKNOWLEDGED, rows)
         database.execute(statements.FORGET_ACKNOWLEDGED, rows)
+
+
+def _write_blocks_and_sums(database: Database, changes: Sequence[Changes]) -> None:
+    """Write the last that is said of each pair of users, and of each user."""
+    blocks = {
+        (user, peer): [user, peer, *rest] for change in changes for user, peer, *rest in change.blocks or ()
+    }
+    if blocks:
+        save_blocks(database, list(blocks.values()))
+    summed = {user: through for change in changes for user, through in change.summed or ()}
+    if summed:
+        database.execute(statements.SAVE_SUMMED, codec.to_json(list(summed.items())))

@@ -27,17 +27,23 @@ _ID_HASH: Final = 3
 
 
 class Changes(NamedTuple):
-    """What a commit writes besides messages; the rows of users and chats are those of ``statements.SAVE_USERS`` and ``SAVE_CHATS``."""
+    """What a commit writes besides messages; the rows of users and chats are those of ``statements.SAVE_USERS`` and ``SAVE_CHATS``.
+
+    A record that the version before has left has neither `blocks` nor `summed` (``workers.store.old_records``).
+    """
 
     users: list[Any]
     chats: list[Any]
     #: [mailbox, acknowledged_through], and [mailbox, seq] of positions beyond.
     through: list[Any]
     ahead: list[Any]
-    #: Numbers of chats that were confirmed.
+    #: Only the version before wrote these: numbers of chats that were confirmed, and [mailbox, seq] of messages that were read.
     confirmed: list[Any]
-    #: [mailbox, seq] of messages that were read.
     reads: list[Any]
+    #: Rows of ``rows.block_row``.
+    blocks: list[Any] | None = None
+    #: [user, summed_through].
+    summed: list[Any] | None = None
 
 
 class Record:

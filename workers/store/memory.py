@@ -6,7 +6,7 @@ store on disk.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -14,18 +14,19 @@ from typing import Any, Final, TypeVar
 
 from core.chat.chat import Chat
 from core.chat.packed import Packed
-from core.chat.store import EXPIRED, Done, Found, Listeners
+from core.chat.store import EXPIRED, Covered, Done, Found, Listeners
 from core.chat.user import Message, User
 from core.process.settings import Settings
 from core.wire.protocol import FORGET_AFTER, REPLAY_WINDOW_BYTES
 
 T = TypeVar("T")
 
-#: Acknowledged messages that are kept for each mailbox, and how many go at once when there are more.
+#: Acknowledged messages that are kept for each mailbox, and withheld ones, and how many go at once when there are more.
 ACKNOWLEDGED_KEPT: Final = 1000
 _TRIM: Final = 250
-#: Messages of which one call gives the senders.
+#: Messages of which one call gives the senders, and which one call says are covered.
 _SENDERS_MAX: Final = 4096
+_COVERED_MAX: Final = 512
 #: Mailboxes looked through in one turn for what is past, and seconds between two such turns, and between two rounds.
 _SWEEP_RECORDS: Final = 100
 _SWEEP_INTERVAL: Final = 0.1
@@ -33,9 +34,9 @@ _SWEEP_ROUND: Final = 10.0
 
 
 class _Record:
-    """What is kept of one user who has had a chat: the user, as the core made it, and the messages in the mailbox."""
+    """What is kept of one user who has had a chat or a block: the user, as the core made it, and the messages in the mailbox."""
 
-    __slots__ = ("first", "ids", "messages", "stored_at", "user")
+    __slots__ = ("first", "ids", "messages", "stored_at", "user", "withheld", "withheld_at")
 
     def __init__(self, user: User) -> None:
         self.user = user
@@ -44,21 +45,53 @@ class _Record:
         self.messages: list[Message] = []
         self.stored_at: list[float] = []
         self.first = user.mailbox.head + 1
-        #: sender -> message_id -> the message.
+        #: The same of messages that are withheld from the user, in the order of their Lamport counts.
+        self.withheld: list[Message] = []
+        self.withheld_at: list[float] = []
+        #: sender -> message_id -> the message, withheld or not, oldest first.
         self.ids: dict[str, dict[str, Message]] = {}
 
     def find(self, sender: str, message_id: str) -> Message | None:
         """Return the message that this sender gave this id."""
         return self.ids.get(sender, {}).get(message_id)
 
+    def at(self, position: int) -> Message | None:
+        """Return the message at a position."""
+        index = position - self.first
+        return self.messages[index] if 0 <= index < len(self.messages) else None
+
+    def behind(self, position: int) -> int:
+        """Return the index of the first message behind a position."""
+        return max(0, position + 1 - self.first)
+
+    def end(self, kept: list[Message], before: int | None) -> int:
+        """Return the index behind the last message before a position, of all messages or of those withheld; of all without a position."""
+        if before is None:
+            return len(kept)
+        if kept is self.withheld:
+            return bisect_left(kept, before, key=_lamport)
+        return max(0, before - self.first)
+
     def drop(self, count: int) -> int:
         """Remove the oldest messages; the position of the last of them."""
         for message in self.messages[:count]:
             del self.ids[message.sender][message.message_id]
+            if not message.read and message.chat.unread > 0:
+                message.chat.unread -= 1
         del self.messages[:count], self.stored_at[:count]
         self.first += count
         self.user.mailbox.purge(self.first - 1)
         return self.first - 1
+
+    def drop_withheld(self, count: int) -> None:
+        """Remove the oldest of those that are withheld."""
+        for message in self.withheld[:count]:
+            del self.ids[message.sender][message.message_id]
+        del self.withheld[:count], self.withheld_at[:count]
+
+
+def _lamport(message: Message) -> int:
+    return message.lamport
 
 
 class MemoryStore:
@@ -142,14 +175,9 @@ class MemoryStore:
             user.pins += 1
             self._unsaved[user] = None
 
-    def save_read(self, message: Message, done: Done) -> None:
-        def save() -> None:
-            record = self._record(message.user)
-            stored = record.find(message.sender, message.message_id)
-            if stored is not None:
-                stored.read = True
-
-        self._write(message.user, save, done)
+    def save_block(self, user: User, peer: str, done: Done) -> None:
+        # The user remembers; but one who blocks, or is blocked, is nobody to be forgotten.
+        self._write(user, lambda: self._seen(user), done)
 
     def forget(self, user_id: str) -> None:
         self._waiting.append(lambda now: self._forget(user_id))
@@ -180,14 +208,21 @@ class MemoryStore:
             record = self._record(user)
             senders = user.chats if sender is None else (sender,)
             found = (record.find(peer, message_id) for peer in senders)
-            return sorted((message for message in found if message is not None), key=lambda found: found.seq)
+            return sorted(
+                (
+                    message
+                    for message in found
+                    if message is not None and (sender is not None or not message.withheld)
+                ),
+                key=lambda found: found.seq,
+            )
 
         self._read(user, find, done)
 
     def read(self, user: User, after: int, done: Found[list[Message]]) -> None:
         def read() -> list[Message]:
             record = self._record(user)
-            start = end = max(0, after + 1 - record.first)
+            start = end = record.behind(after)
             size = 0
             while end < len(record.messages) and size < REPLAY_WINDOW_BYTES:
                 size += len(record.messages[end].frame)
@@ -199,11 +234,47 @@ class MemoryStore:
     def senders(self, user: User, after: int, done: Found[list[tuple[int, Chat]]]) -> None:
         def read() -> list[tuple[int, Chat]]:
             record = self._record(user)
-            start = max(0, after + 1 - record.first)
+            start = record.behind(after)
             found = record.messages[start : start + _SENDERS_MAX]
             return [(message.seq, message.chat) for message in found]
 
         self._read(user, read, done)
+
+    def covered(self, user: User, chat: Chat, after: int, through: int, done: Found[Covered]) -> None:
+        head = user.mailbox.head
+
+        def read() -> Covered:
+            record = self._record(user)
+            behind = [message for message in record.messages[record.behind(after) :] if message.chat is chat]
+            covered = [
+                (message.seq, message.message_id, message.receipts)
+                for message in behind
+                if message.seq <= through
+            ]
+            beyond = sum(through < message.seq <= head for message in behind)
+            return Covered(covered[:_COVERED_MAX], beyond)
+
+        self._read(user, read, done)
+
+    def messages_at(self, user: User, positions: list[int], done: Found[list[Message]]) -> None:
+        def read() -> list[Message]:
+            found = map(self._record(user).at, positions)
+            return [message for message in found if message is not None]
+
+        self._read(user, read, done)
+
+    def lasts(self, sender: str, recipients: list[str], done: Found[dict[str, tuple[int, bytes]]]) -> None:
+        def answer(now: float) -> None:
+            found: dict[str, tuple[int, bytes]] = {}
+            for recipient in recipients:
+                record = self._records.get(recipient)
+                sent = record.ids.get(sender) if record is not None else None
+                if sent:
+                    message = sent[next(reversed(sent))]
+                    found[recipient] = (message.lamport, message.frame)
+            done(found, None, now)
+
+        self._waiting.append(answer)
 
     def history(
         self,
@@ -212,22 +283,24 @@ class MemoryStore:
         before: int | None,
         limit: int,
         done: Found[list[tuple[int, int, bytes]]],
+        *,
+        withheld: bool = False,
     ) -> None:
         def answer(now: float) -> None:
             found: list[tuple[int, int, bytes]] = []
             record = self._records.get(user_id)
             if record is not None:
-                end = len(record.messages) if before is None else max(0, before - record.first)
-                for message in reversed(record.messages[:end]):
+                kept = record.withheld if withheld else record.messages
+                for message in reversed(kept[: record.end(kept, before)]):
                     if len(found) == limit:
                         break
                     if message.sender == peer:
-                        found.append((message.seq, message.lamport, message.frame))
+                        found.append((message.seq or message.lamport, message.lamport, message.frame))
             done(found, None, now)
 
         self._waiting.append(answer)
 
-    def _read(self, user: User, read: Callable[[], list[T]], done: Found[list[T]]) -> None:
+    def _read(self, user: User, read: Callable[[], T], done: Found[T]) -> None:
         def answer(now: float) -> None:
             try:
                 done(read(), None, now)
@@ -280,12 +353,18 @@ class MemoryStore:
             if ids is None:
                 ids = record.ids[message.sender] = {}
             stored = ids.setdefault(message.message_id, message)
-            if stored is message:
+            if stored is not message:
+                message.original = stored
+                continue
+            self._messages += 1
+            if message.withheld:
+                record.withheld.append(message)
+                record.withheld_at.append(now)
+                if len(record.withheld) > ACKNOWLEDGED_KEPT + _TRIM:
+                    record.drop_withheld(_TRIM)
+            else:
                 record.messages.append(message)
                 record.stored_at.append(now)
-                self._messages += 1
-            else:
-                message.original = stored
         self._call_appended(messages, None, now)
 
     def _call_appended(self, messages: list[Message], failure: str | None, now: float) -> None:
@@ -305,7 +384,7 @@ class MemoryStore:
 
     def _seen(self, user: User) -> None:
         record = self._records.get(user.user_id)
-        if user.chats or (record is not None and record.messages):
+        if user.chats or user.blocks or (record is not None and record.messages):
             self._record(user)
             return
         self._records.pop(user.user_id, None)
@@ -324,7 +403,7 @@ class MemoryStore:
     def _acknowledged(self, user: User) -> None:
         record = self._record(user)
         user.mailbox.unsaved_ahead = None
-        user.unsaved_confirmed = None
+        user.unsaved_chats = None
         surplus = user.mailbox.acknowledged_through + 1 - record.first - ACKNOWLEDGED_KEPT
         if surplus > 0:
             self._listeners.purged([(user.user_id, record.drop(surplus + _TRIM))], self._now)
@@ -350,11 +429,11 @@ class MemoryStore:
             self._next_sweep = now + _SWEEP_ROUND
         for user_id in user_ids:
             record = self._records.get(user_id)
-            if (
-                record is not None
-                and self._retention
-                and (past := bisect_right(record.stored_at, now - self._retention))
-            ):
+            if record is None or not self._retention:
+                continue
+            record.drop_withheld(bisect_right(record.withheld_at, now - self._retention))
+            past = bisect_right(record.stored_at, now - self._retention)
+            if past:
                 purged.append((user_id, record.drop(past)))
         forgotten = now - FORGET_AFTER
         strangers = [user_id for user_id, (*_, seen_at) in chatless if seen_at < forgotten]

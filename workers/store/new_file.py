@@ -34,6 +34,7 @@ CREATE TABLE users (
     purged_through BIGINT NOT NULL,
     seen_at BIGINT NOT NULL,
     left_at BIGINT DEFAULT '0' NOT NULL,
+    summed_through BIGINT DEFAULT '0' NOT NULL,
     CONSTRAINT users_key PRIMARY KEY (number),
     CONSTRAINT users_by_user_id UNIQUE (user_id)
 );
@@ -44,6 +45,13 @@ CREATE TABLE chats (
     peer_name TEXT NOT NULL,
     confirmed BOOLEAN NOT NULL,
     written BOOLEAN DEFAULT '1' NOT NULL,
+    active_at BIGINT DEFAULT '0' NOT NULL,
+    newest BIGINT DEFAULT '0' NOT NULL,
+    read_through BIGINT DEFAULT '0' NOT NULL,
+    unread BIGINT DEFAULT '0' NOT NULL,
+    summed_through BIGINT DEFAULT '0' NOT NULL,
+    hidden BOOLEAN DEFAULT '0' NOT NULL,
+    muted BOOLEAN DEFAULT '0' NOT NULL,
     CONSTRAINT chats_key PRIMARY KEY (number),
     CONSTRAINT chats_user_in_users FOREIGN KEY(user) REFERENCES users (number) ON DELETE CASCADE,
     CONSTRAINT chats_by_user_peer UNIQUE (user, peer)
@@ -58,7 +66,6 @@ CREATE TABLE messages (
     content TEXT NOT NULL,
     sent_at BIGINT NOT NULL,
     receipts BOOLEAN NOT NULL,
-    read BOOLEAN NOT NULL,
     lamport BIGINT,
     CONSTRAINT messages_key PRIMARY KEY (number)
 );
@@ -91,6 +98,15 @@ CREATE TABLE commit_log (
     CONSTRAINT commit_log_key PRIMARY KEY (number)
 );
 INSERT INTO commit_log VALUES (1, 0, 0);
+CREATE TABLE blocks (
+    user BIGINT NOT NULL,
+    peer TEXT NOT NULL,
+    by_user BOOLEAN NOT NULL,
+    by_peer BOOLEAN NOT NULL,
+    read_through BIGINT NOT NULL,
+    CONSTRAINT blocks_key PRIMARY KEY (user, peer),
+    CONSTRAINT blocks_user_in_users FOREIGN KEY(user) REFERENCES users (number) ON DELETE CASCADE
+) WITHOUT ROWID;
 """
 
 

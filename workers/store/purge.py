@@ -3,7 +3,8 @@
 What the user sent is in the mailboxes of others, and their positions must not change: clients remember them (D13), and a position that
 comes again would be taken for one that is known. So such a message is replaced by a tombstone: a row that has its position and its time,
 which retention needs, and nothing else: no chat (`NO_CHAT`), so no sender, no id, no content. Who reads a mailbox leaves tombstones
-out, and they are acknowledged, so nobody waits for them. Retention removes them as it does all others.
+out, and they are acknowledged, so nobody waits for them. Retention removes them as it does all others. What is withheld from its recipient
+has no position, and is deleted.
 
 Each file that has lost something is written anew (VACUUM) and its log is emptied, or copies of deleted rows would stay between the
 others. The user's own record goes last: as long as it is there, a purge that was interrupted can be repeated.
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, func, insert, literal, select, update
 
@@ -22,9 +24,17 @@ from core.process.settings import ConfigurationError
 from workers.store.catch_up import replay
 from workers.store.data_directory import existing_layout, locked
 from workers.store.export import check_revision, reading
-from workers.store.schema import NO_CHAT, acknowledged, chats, messages, users
+from workers.store.schema import NO_CHAT, acknowledged, blocks, chats, messages, users
 from workers.store.statements import TRIM_MARKS
 from workers.store.tools import Unreadable, connected, reason
+
+
+class _Counts(NamedTuple):
+    """What others in a file had of a user: how many rows of each were purged."""
+
+    chats: int
+    messages: int
+    blocks: int
 
 
 def purge(directory: Path, user_id: str) -> str:
@@ -53,7 +63,7 @@ def purge(directory: Path, user_id: str) -> str:
                     with _transaction(connection):
                         counts = _purge_sent(connection, name)
                     _clean(connection, any(counts))
-                told, sent = told + counts[0], sent + counts[1]
+                told, sent = told + counts.chats, sent + counts.messages
             with _opened(paths[Placement(layout.workers).worker_of(name)]) as connection:
                 with _transaction(connection):
                     received = _purge_mailbox(connection, name)
@@ -73,7 +83,8 @@ def _is_known(path: Path, user_id: str) -> bool:
     with reading(path) as connection:
         found = select(users.c.number).where(users.c.user_id == user_id)
         traces = select(chats.c.number).where(chats.c.peer == user_id)
-        return connection.execute(found.union_all(traces).limit(1)).first() is not None
+        blocked = select(blocks.c.user).where(blocks.c.peer == user_id)
+        return connection.execute(found.union_all(traces, blocked).limit(1)).first() is not None
 
 
 @contextmanager
@@ -100,8 +111,8 @@ def _clean(connection: Connection, anew: bool) -> None:
     connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
 
 
-def _purge_sent(connection: Connection, user_id: str) -> tuple[int, int]:
-    """Purge what others in this file have of the user: how many chats, and messages."""
+def _purge_sent(connection: Connection, user_id: str) -> _Counts:
+    """Purge what others in this file have of the user."""
     theirs = select(chats.c.number).where(chats.c.peer == user_id)
     waiting = (
         select(messages.c.mailbox, messages.c.seq)
@@ -116,11 +127,14 @@ def _purge_sent(connection: Connection, user_id: str) -> tuple[int, int]:
         "message_id": "",
         "content": "",
         "receipts": False,
-        "read": False,
     }
-    sent = connection.execute(update(messages).where(messages.c.chat.in_(theirs)).values(tombstone)).rowcount
+    withheld = delete(messages).where(messages.c.chat.in_(theirs), messages.c.mailbox < 0)
+    sent = connection.execute(withheld).rowcount
+    connection.exec_driver_sql(TRIM_MARKS)
+    sent += connection.execute(update(messages).where(messages.c.chat.in_(theirs)).values(tombstone)).rowcount
     told = connection.execute(delete(chats).where(chats.c.peer == user_id)).rowcount
-    return told, sent
+    stood = connection.execute(delete(blocks).where(blocks.c.peer == user_id)).rowcount
+    return _Counts(told, sent, stood)
 
 
 def _purge_mailbox(connection: Connection, user_id: str) -> int:
@@ -130,6 +144,8 @@ def _purge_mailbox(connection: Connection, user_id: str) -> int:
         return 0
     own = literal(number)
     received = connection.execute(delete(messages).where(messages.c.mailbox == own)).rowcount
+    connection.execute(delete(messages).where(messages.c.mailbox == -own))
+    connection.execute(delete(blocks).where(blocks.c.user == own))
     connection.execute(delete(acknowledged).where(acknowledged.c.mailbox == own))
     connection.execute(delete(chats).where(chats.c.user == own))
     connection.exec_driver_sql(TRIM_MARKS)

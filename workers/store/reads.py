@@ -1,17 +1,20 @@
-"""What is asked of the database: gathered on the loop, read in the thread with one statement a kind, and made into objects on the loop."""
+"""What is asked of the database: gathered on the loop, read in the thread, and made into objects on the loop.
+
+What is asked often is read with one statement for all of a kind.
+"""
 
 from __future__ import annotations
 
 from typing import Any, Final, Generic, TypeVar
 
 from core.chat.chat import Chat
-from core.chat.store import Found
+from core.chat.store import Covered, Found
 from core.chat.user import Message, User
 from core.process.settings import Settings
 from core.wire import codec
 from workers.store import statements
 from workers.store.database import Database
-from workers.store.rows import Row, frame_of, id_hash, messages_of, user_of
+from workers.store.rows import Row, frame_of, id_hash, lamport_of, messages_of, user_of
 
 #: How much is read by one job, as the sum of `Question.weight`: half a MiB of messages, or 256 users.
 READS_WEIGHT: Final = 512
@@ -38,9 +41,18 @@ class Question(Generic[T]):
         self.answer: Any = None
 
     @property
+    def user_ids(self) -> set[str]:
+        """Whose mailboxes it is about: what is in the commit log about them must be folded first."""
+        return {self.user_id}
+
+    @property
     def weight(self) -> int:
         """What it costs to read and to call back, as many times as one committed message."""
         return 2
+
+    def read(self, database: Database) -> None:
+        """Answer it by itself, if not all of its kind are answered at once. Raises sqlite3.Error. In the thread."""
+        raise NotImplementedError
 
     def found(self, settings: Settings) -> T:
         """Make the answer into objects."""
@@ -88,10 +100,11 @@ class Find(Question["list[Message]"]):
 
     def found(self, settings: Settings) -> list[Message]:
         assert self.user is not None
-        # The same hash may be that of another id; and a commit that failed may have left rows all the same, beyond the head.
-        head = self.user.mailbox.head
-        rows = sorted(row for row in self.answer if row[2] == self.message_id and row[0] <= head)
-        return messages_of(rows, self.user)
+        # The same hash may be that of another id.
+        same = messages_of(sorted(row for row in self.answer if row[2] == self.message_id), self.user)
+        if self.sender is not None:
+            return [message for message in same if _is_committed(message)]
+        return [message for message in same if _is_committed(message) and not message.withheld]
 
     def nothing(self) -> list[Message]:
         return []
@@ -131,6 +144,11 @@ class Senders(Question["list[tuple[int, Chat]]"]):
     def weight(self) -> int:
         return 128
 
+    def read(self, database: Database) -> None:
+        assert self.user is not None
+        found = database.value(statements.SENDERS, self.user.key, self.position)
+        self.answer = codec.from_json(found)
+
     def found(self, settings: Settings) -> list[tuple[int, Chat]]:
         assert self.user is not None
         # A commit that failed may have left rows all the same, beyond the head.
@@ -142,10 +160,105 @@ class Senders(Question["list[tuple[int, Chat]]"]):
         return []
 
 
+class Cover(Question["Covered"]):
+    """What is read with a message of a chat, and how much is left."""
+
+    __slots__ = ("_chat", "_head", "_position", "_through")
+
+    def __init__(self, user: User, chat: Chat, position: int, through: int, done: Found[Covered]) -> None:
+        super().__init__(user.user_id, user, done)
+        self._chat = chat
+        self._position = position
+        #: Up to where there are messages for this question: rows beyond the head may be those of a commit that failed.
+        self._head = user.mailbox.head
+        self._through = min(through, self._head)
+
+    @property
+    def weight(self) -> int:
+        return 64
+
+    def read(self, database: Database) -> None:
+        self.answer = [], 0
+        conversation = database.value(statements.CONVERSATION, self.user_id, self._chat.peer)
+        if conversation is None:
+            return
+        mailbox, chat, count = codec.from_json(conversation)
+        covered, counted = statements.COVERED, statements.COUNT
+        if count <= statements.SMALL_CHAT and count < self._head - self._position:
+            covered, counted = statements.COVERED_OF_SMALL, statements.COUNT_OF_SMALL
+        found = database.value(covered, mailbox, chat, self._position, self._through)
+        beyond = database.value(counted, mailbox, chat, self._through, self._head)
+        self.answer = codec.from_json(found), beyond
+
+    def found(self, settings: Settings) -> Covered:
+        rows, beyond = self.answer
+        return Covered([(seq, message_id, bool(receipts)) for seq, message_id, receipts in rows], beyond)
+
+    def nothing(self) -> Covered:
+        return Covered([], 0)
+
+
+class MessagesAt(Question["list[Message]"]):
+    """Some messages of a mailbox."""
+
+    __slots__ = ("_positions",)
+
+    def __init__(self, user: User, positions: list[int], done: Found[list[Message]]) -> None:
+        super().__init__(user.user_id, user, done)
+        self._positions = positions
+
+    @property
+    def weight(self) -> int:
+        return 2 + len(self._positions) // 2
+
+    def read(self, database: Database) -> None:
+        assert self.user is not None
+        positions = codec.to_json(self._positions)
+        self.answer = codec.from_json(database.value(statements.MESSAGES_AT, self.user.key, positions))
+
+    def found(self, settings: Settings) -> list[Message]:
+        assert self.user is not None
+        return [message for message in messages_of(self.answer, self.user) if _is_committed(message)]
+
+    def nothing(self) -> list[Message]:
+        return []
+
+
+class Lasts(Question["dict[str, tuple[int, bytes]]"]):
+    """The newest messages from one user in the mailboxes of some."""
+
+    __slots__ = ("_recipients",)
+
+    def __init__(self, sender: str, recipients: list[str], done: Found[dict[str, tuple[int, bytes]]]) -> None:
+        super().__init__(sender, None, done)
+        self._recipients = recipients
+
+    @property
+    def user_ids(self) -> set[str]:
+        return set(self._recipients)
+
+    @property
+    def weight(self) -> int:
+        return 2 * len(self._recipients)
+
+    def read(self, database: Database) -> None:
+        recipients = codec.to_json(self._recipients)
+        self.answer = codec.from_json(database.value(statements.LASTS, recipients, self.user_id))
+
+    def found(self, settings: Settings) -> dict[str, tuple[int, bytes]]:
+        return {
+            recipient: (lamport_of(row), frame_of(row, self.user_id, recipient))
+            for recipient, *row in self.answer
+        }
+
+    def nothing(self) -> dict[str, tuple[int, bytes]]:
+        return {}
+
+
 class History(Question["list[tuple[int, int, bytes]]"]):
     """One side of a conversation."""
 
-    __slots__ = ("before", "limit", "peer")
+    __slots__ = ("_before", "_limit", "_peer", "_withheld")
 
     def __init__(
         self,
@@ -154,18 +267,31 @@ class History(Question["list[tuple[int, int, bytes]]"]):
         before: int | None,
         limit: int,
         done: Found[list[tuple[int, int, bytes]]],
+        *,
+        withheld: bool,
     ) -> None:
         super().__init__(user_id, None, done)
-        self.peer = peer
-        self.before = _END if before is None else before
-        self.limit = limit
+        self._peer = peer
+        self._before = _END if before is None else before
+        self._limit = limit
+        self._withheld = withheld
 
     @property
     def weight(self) -> int:
         return 32
 
+    def read(self, database: Database) -> None:
+        self.answer = []
+        conversation = database.value(statements.CONVERSATION, self.user_id, self._peer)
+        if conversation is None:
+            return
+        mailbox, chat, count = codec.from_json(conversation)
+        statement = statements.HISTORY_OF_SMALL if count <= statements.SMALL_CHAT else statements.HISTORY
+        mailbox = -mailbox if self._withheld else mailbox
+        self.answer = codec.from_json(database.value(statement, mailbox, chat, self._before, self._limit))
+
     def found(self, settings: Settings) -> list[tuple[int, int, bytes]]:
-        return [(row[0], row[7], frame_of(row, self.peer, self.user_id)) for row in self.answer]
+        return [(row[0], lamport_of(row), frame_of(row, self._peer, self.user_id)) for row in self.answer]
 
     def nothing(self) -> list[tuple[int, int, bytes]]:
         return []
@@ -175,21 +301,21 @@ class Reads:
     """The reads of one job, in the order of the calls. Made when the writes before them have been gathered."""
 
     __slots__ = (
-        *("_finds", "_histories", "_loads", "_places", "_reads", "_senders", "_windows"),
+        *("_finds", "_loads", "_others", "_places", "_reads", "_windows"),
         *("failure", "questions", "user_ids"),
     )
 
     def __init__(self, questions: list[Question[Any]]) -> None:
         self.questions = questions
         self.failure: str | None = None
-        self.user_ids = {question.user_id for question in questions}
+        self.user_ids = {user_id for question in questions for user_id in question.user_ids}
         self._loads = [question for question in questions if isinstance(question, Load)]
         self._finds = [question for question in questions if isinstance(question, Find)]
         self._places = [find.row() for find in self._finds]
         self._reads = [question for question in questions if isinstance(question, Read)]
         self._windows = [(read.user.key, read.position) for read in self._reads if read.user is not None]
-        self._senders = [question for question in questions if isinstance(question, Senders)]
-        self._histories = [question for question in questions if isinstance(question, History)]
+        #: Those that are answered one by one.
+        self._others = [question for question in questions if not isinstance(question, Load | Find | Read)]
 
     def read(self, database: Database) -> None:
         """Answer all. Raises sqlite3.Error. In the thread."""
@@ -207,27 +333,15 @@ class Reads:
             answers = _ask(database, statements.READ, self._windows)
             for read, answer in zip(self._reads, answers, strict=True):
                 read.answer = answer
-        for senders in self._senders:
-            assert senders.user is not None
-            found = database.value(statements.SENDERS, senders.user.key, senders.position)
-            senders.answer = codec.from_json(found)
-        for history in self._histories:
-            history.answer = self._page(database, history)
-
-    @staticmethod
-    def _page(database: Database, history: History) -> list[Row]:
-        conversation = database.value(statements.CONVERSATION, history.user_id, history.peer)
-        if conversation is None:
-            return []
-        mailbox, chat, count = codec.from_json(conversation)
-        if count <= statements.SMALL_CHAT:
-            found = database.value(statements.HISTORY_OF_SMALL, chat, history.before, history.limit)
-        else:
-            found = database.value(statements.HISTORY, mailbox, chat, history.before, history.limit)
-        rows: list[Row] = codec.from_json(found)
-        return rows
+        for question in self._others:
+            question.read(database)
 
 
 def _ask(database: Database, statement: str, given: list[Any]) -> list[Row]:
     rows: list[Row] = codec.from_json(database.value(statement, codec.to_json(given)))
     return rows
+
+
+def _is_committed(message: Message) -> bool:
+    """Return whether it is: a commit that failed may have left rows all the same, beyond the head. What is withheld has no position."""
+    return message.seq <= message.user.mailbox.head

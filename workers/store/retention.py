@@ -86,7 +86,7 @@ class Bite(Job):
         self.more = False
 
     def run(self, storage: Storage) -> None:
-        # Nothing need be folded: what is in the commit log is younger than all of them, and acknowledges more of them at most.
+        # Nothing need be folded to find them: what is in the commit log is younger than all, and acknowledges more of them at most.
         storage.complete_fold()
         database = storage.database
         past, waited = codec.from_json(database.value(statements.PAST, self._passed, self._ran))
@@ -96,7 +96,10 @@ class Bite(Job):
         gone = codec.from_json(database.value(statements.BITTEN, self._after, last, waited))
         if gone:
             rows = codec.to_json(gone)
+            # But a row of a chat that is in the log counts them as unread.
+            storage.fold_all()
             with database.transaction():
+                database.execute(statements.COUNT_OUT, rows)
                 database.execute(statements.RAISE_PURGED, rows)
                 database.execute(statements.FORGET_ACKNOWLEDGED, rows)
                 self.gone = database.execute(statements.DELETE_THROUGH, rows).rowcount

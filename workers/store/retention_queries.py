@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Integer, bindparam, delete, func, literal_column, select, update
+from sqlalchemy import Integer, and_, bindparam, delete, func, literal_column, select, update
 
 from workers.store.json_sql import field_of, gathered, given_rows, json_array, number, text_of
-from workers.store.schema import chats, clock, marks, messages, users
+from workers.store.schema import blocks, chats, clock, marks, messages, users
 
 #: Rows of messages that one bite of retention takes.
 BITE_ROWS: Final = 200
@@ -89,8 +89,35 @@ def _bitten() -> str:
 
 
 #: (after, last, waited); gives [mailbox, through, user_id or null] for everybody of whose messages between the first two numbers some go:
-#: those that are acknowledged, and all up to the third number.
+#: those that are acknowledged, and all up to the third number. What is withheld has a mailbox without a user, and goes by its age alone.
 BITTEN: Final = _bitten()
+
+
+def _count_out() -> str:
+    given = given_rows()
+    known = chats.alias("known")
+    of_user = (messages.c.mailbox == field_of(given, 0)) & (messages.c.seq <= field_of(given, 1))
+    through = func.max(users.c.summed_through, known.c.summed_through)
+    # Only those are in the number: unread, and not among what is counted when the user is loaded.
+    counted = and_(
+        known.c.number == messages.c.chat, messages.c.seq > known.c.read_through, messages.c.seq <= through
+    )
+    gone = (
+        select(known.c.number, func.count().label("count"))
+        .select_from(
+            given.join(messages, of_user)
+            .join(users, users.c.number == messages.c.mailbox)
+            .join(known, counted)
+        )
+        .group_by(known.c.number)
+        .subquery("gone")
+    )
+    statement = (
+        update(chats)
+        .values(unread=chats.c.unread - gone.c.count)
+        .where(chats.c.number == gone.c.number, chats.c.unread > number(0))
+    )
+    return text_of(statement, "rows")
 
 
 def _raise_purged() -> str:
@@ -109,7 +136,8 @@ def _delete_through() -> str:
     return text_of(delete(messages).where(messages.c.number.in_(through)), "rows")
 
 
-#: Rows that start with [mailbox, through].
+#: Rows that start with [mailbox, through]; the first one comes before the messages are deleted, and takes them out of what is unread.
+COUNT_OUT: Final = _count_out()
 RAISE_PURGED: Final = _raise_purged()
 DELETE_THROUGH: Final = _delete_through()
 
@@ -135,10 +163,11 @@ def _strangers() -> str:
         .subquery("some")
     )
     has_chat = select(chats.c.number).where(chats.c.user == some.c.number).exists()
-    lonely = (some.c.left_at < bindparam("until", type_=Integer)) & ~has_chat
+    has_block = select(blocks.c.user).where(blocks.c.user == some.c.number).exists()
+    lonely = (some.c.left_at < bindparam("until", type_=Integer)) & ~has_chat & ~has_block
     stranger = func.iif(lonely, some.c.user_id, literal_column("NULL"))
     return text_of(select(json_array(func.max(some.c.number), gathered(stranger))), "until", "after")
 
 
-#: (until, after); gives [the last number looked at or null, user ids without chats who were not here since then, and nulls].
+#: (until, after); gives [the last number looked at or null, user ids without chats and blocks who were not here since then, and nulls].
 STRANGERS: Final = _strangers()

@@ -29,10 +29,10 @@ from sqlalchemy import (
 from workers.store.data_directory import Mode, file_uri
 from workers.store.old_files import TABLES
 from workers.store.retention_clock import ClockState
-from workers.store.schema import NO_CHAT, acknowledged, chats, messages, users
+from workers.store.schema import NO_CHAT, acknowledged, blocks, chats, messages, users
 
 _OLD: Final = MetaData(schema="old")
-old_users, old_chats, old_messages, old_acknowledged = (
+old_users, old_chats, old_messages, old_acknowledged, old_blocks = (
     table.to_metadata(_OLD, schema="old") for table in TABLES
 )
 
@@ -102,6 +102,18 @@ def copy_acknowledged(numbers: Map, *conditions: ColumnElement[bool]) -> Insert:
     )
 
 
+def copy_blocks(numbers: Map, *conditions: ColumnElement[bool]) -> Insert:
+    """Copy what stands between users who have new numbers and others."""
+    user = numbers.users
+    return _copy(
+        blocks,
+        {"user": user.c.new},
+        old_blocks.join(user, user.c.old == old_blocks.c.user),
+        user.c.new,
+        *conditions,
+    )
+
+
 def copy_chats(numbers: Map, *conditions: ColumnElement[bool]) -> Insert:
     """Copy chats that have new numbers."""
     user, chat = numbers.users, numbers.chats
@@ -125,14 +137,14 @@ def copy_messages(
     changed: dict[str, ColumnElement[Any] | None] = {
         # Without their own numbers: they get the next ones.
         "number": None,
-        "mailbox": user.c.new,
+        "mailbox": renumbered(message.c.mailbox, numbers),
         "chat": func.coalesce(chat.c.new, NO_CHAT),
         **(added or {}),
     }
     return _copy(
         table,
         changed,
-        message.join(user, user.c.old == message.c.mailbox).join(
+        message.join(user, user.c.old == func.abs(message.c.mailbox)).join(
             chat, chat.c.old == message.c.chat, isouter=True
         ),
         message.c.number,
@@ -140,6 +152,11 @@ def copy_messages(
         condition,
         or_(chat.c.new.is_not(None), message.c.chat == NO_CHAT),
     )
+
+
+def renumbered(mailbox: ColumnElement[int], numbers: Map) -> ColumnElement[int]:
+    """Return the new number of a mailbox, whose user has been joined; that of what is withheld is below 0 again."""
+    return func.iif(mailbox < 0, -numbers.users.c.new, numbers.users.c.new)
 
 
 def _copy(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Any
 
-from core.chat.chat import Chat
+from core.chat.chat import Block, Chat
 from core.chat.user import Message, User
 from core.placement import slot_of
 from core.process.settings import Settings
@@ -55,22 +55,46 @@ def user_row(user: User, seen_at: int, left_at: int) -> bytes:
 
 
 def chat_row(user: User, chat: Chat) -> bytes:
-    """Return a chat for ``statements.SAVE_CHATS``."""
+    """Return a chat for ``statements.SAVE_CHATS``, which counts all messages that are committed at this moment."""
     written = chat.written or chat.noting
-    return codec.to_json([chat.key, user.key, chat.peer, chat.peer_name, int(chat.confirmed), int(written)])
+    active_at = parse_timestamp(chat.last_at) if chat.last_at else 0
+    return codec.to_json(
+        [
+            *(chat.key, user.key, chat.peer, chat.peer_name, int(chat.confirmed), int(written)),
+            *(active_at, chat.newest, chat.read_through, chat.unread, user.mailbox.head),
+            *(int(chat.hidden), int(chat.muted)),
+        ]
+    )
+
+
+def block_row(user: User, peer: str) -> Row:
+    """Return what stands between a user and a peer for ``workers.store.upserts.save_blocks``."""
+    block = user.blocks.get(peer) if user.blocks is not None else None
+    if block is None:
+        return [user.key, peer]
+    return [user.key, peer, int(block.by_user), int(block.by_peer), block.read_through]
 
 
 def frame_of(row: Row, sender: str, recipient: str) -> bytes:
-    """Return the MSG frame of [seq, chat, message_id, content, sent_at, receipts, read], byte for byte as it was when it came."""
+    """Return the MSG frame of [seq, chat, message_id, content, sent_at, receipts, mailbox, lamport], byte for byte as it was when it
+    came.
+    """
     return codec.msg(sender, recipient, codec.to_json(row[3]), row[2], format_timestamp(row[4]))
 
 
+def lamport_of(row: Row) -> int:
+    """Return the Lamport count of the message of such a row."""
+    lamport: int = row[7]
+    return lamport
+
+
 def message_of(row: Row, user: User, chat: Chat) -> Message:
-    """Return the message of such a row, in the mailbox of `user`."""
-    message = Message(user, chat, row[2], frame_of(row, chat.peer, user.user_id))
-    message.seq = row[0]
-    message.receipts = bool(row[5])
-    message.read = bool(row[6])
+    """Return the message of such a row, which is in the mailbox of `user` or withheld from it."""
+    seq, _, message_id, _, _, receipts, mailbox, lamport = row
+    message = Message(user, chat, message_id, frame_of(row, chat.peer, user.user_id), bool(receipts), lamport)
+    message.withheld = mailbox < 0
+    if not message.withheld:
+        message.seq = seq
     return message
 
 
@@ -90,16 +114,39 @@ def user_of(row: Row, settings: Settings) -> User:
         epoch,
         acknowledged,
         purged,
+        summed,
         newest,
         lamport,
         chats,
+        came,
         ahead,
+        blocks,
     ) = row
     user = User(user_id, display_name, settings, epoch)
-    user.key, user.saved, user.durable = number, True, True
+    user.key, user.saved, user.durable, user.summed_through = number, True, True, summed
     user.acknowledges = bool(acknowledges)
-    for key, peer, peer_name, confirmed, written in chats:
-        chat = user.chats[peer] = Chat(peer, peer_name)
-        chat.key, chat.saved, chat.confirmed, chat.written = key, True, bool(confirmed), bool(written)
+    sums = {key: sum_ for key, *sum_ in came}
+    for key, peer, *fields in chats:
+        user.chats[peer] = _chat_of(key, peer, fields, sums.get(key))
+    for peer, by_user, by_peer, read_through in blocks:
+        user.blocks = user.blocks or {}
+        user.blocks[peer] = Block(bool(by_user), bool(by_peer), read_through)
     user.mailbox.restore(max(newest, purged), lamport, purged, acknowledged, ahead)
     return user
+
+
+def _chat_of(key: int, peer: str, fields: list[Any], came: list[int] | None) -> Chat:
+    """Return the chat of a row, with `came`: [newest, active_at, unread] of the messages that the row does not count.
+
+    These show a hidden chat again.
+    """
+    peer_name, confirmed, written, active_at, newest, read_through, unread, hidden, muted = fields
+    chat = Chat(peer, peer_name)
+    chat.key, chat.saved, chat.confirmed, chat.written = key, True, bool(confirmed), bool(written)
+    chat.hidden, chat.muted, chat.read_through = bool(hidden), bool(muted), read_through
+    if came is not None:
+        newest, active_at, unread = came[0], max(active_at, came[1]), unread + came[2]
+        chat.hidden = False
+    chat.newest, chat.unread = newest, unread
+    chat.active_at = format_timestamp(active_at) if active_at else b""
+    return chat

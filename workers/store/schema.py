@@ -1,8 +1,14 @@
 """The tables of one shard's database. To change one: change it here, and add a migration in ``workers/store/migrations``.
 
 A message is one row, in the recipient's mailbox; a conversation is what two users have in each other's mailboxes. Rows of messages are
-only ever appended (but for `read`), so they lie in the order in which they came, which is also the order in which retention removes
+only ever appended, so they lie in the order in which they came, which is also the order in which retention removes
 them. Numbers are given by the one process that has the file open, so nothing has to be asked before a row can be written.
+
+A message that is withheld from its recipient (D32) is a row like all others, but in a mailbox of its own, whose number is that of the
+recipient with a minus: so no statement that reads a mailbox finds it.
+
+What a list of chats shows of a chat (D30) is a sum over messages. It is stored in the row of the chat as of some position, and what came
+behind that is added when a user is loaded: so a message does not have to write the row of its chat.
 """
 
 from __future__ import annotations
@@ -57,6 +63,8 @@ users: Final = Table(
     Column("seen_at", BigInteger, nullable=False),
     #: The same by ``workers.store.retention_clock``: what a user without chats is forgotten by (D23).
     Column("left_at", BigInteger, nullable=False, server_default="0"),
+    #: All messages up to this position are counted in the rows of the user's chats.
+    Column("summed_through", BigInteger, nullable=False, server_default="0"),
 )
 
 chats: Final = Table(
@@ -69,6 +77,17 @@ chats: Final = Table(
     #: Whether a device of the user has shown that it knows of the chat (D7), and whether the user has ever written in it (D20).
     Column("confirmed", Boolean, nullable=False),
     Column("written", Boolean, nullable=False, server_default="1"),
+    #: When there was a message of either side last, in milliseconds since 1970 (D30); 0 if it is not known.
+    Column("active_at", BigInteger, nullable=False, server_default="0"),
+    #: Position of the peer's newest message, and up to where the user has read (D31).
+    Column("newest", BigInteger, nullable=False, server_default="0"),
+    Column("read_through", BigInteger, nullable=False, server_default="0"),
+    #: How many messages of the peer are behind that and have not been removed; below 0 when it is not known.
+    Column("unread", BigInteger, nullable=False, server_default="0"),
+    #: `active_at`, `newest` and `unread` count the messages of the mailbox up to this position; see also `users.summed_through`.
+    Column("summed_through", BigInteger, nullable=False, server_default="0"),
+    Column("hidden", Boolean, nullable=False, server_default="0"),
+    Column("muted", Boolean, nullable=False, server_default="0"),
     UniqueConstraint("user", "peer"),
 )
 
@@ -76,9 +95,9 @@ messages: Final = Table(
     "messages",
     metadata,
     Column("number", _Number, primary_key=True),
-    #: The recipient's row in `users`.
+    #: The recipient's row in `users`; below 0 of a message that is withheld from the recipient.
     Column("mailbox", BigInteger, nullable=False),
-    #: Position in the mailbox: 1, 2, 3 ...
+    #: Position in the mailbox: 1, 2, 3 ...; of a message that is withheld its Lamport count.
     Column("seq", BigInteger, nullable=False),
     #: The recipient's record of the chat, which knows the sender.
     Column("chat", BigInteger, nullable=False),
@@ -88,9 +107,8 @@ messages: Final = Table(
     Column("content", Text, nullable=False),
     #: Milliseconds since 1970.
     Column("sent_at", BigInteger, nullable=False),
-    #: Whether the sender wants receipts, and whether the recipient has read it (D11).
+    #: Whether the sender wants receipts (D11).
     Column("receipts", Boolean, nullable=False),
-    Column("read", Boolean, nullable=False),
     #: The place of the message between those of the other direction (``core.chat.mailbox``); NULL in rows from before there were counts.
     Column("lamport", BigInteger),
 )
@@ -135,5 +153,23 @@ acknowledged: Final = Table(
     metadata,
     Column("mailbox", BigInteger, primary_key=True, autoincrement=False),
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)
+
+#: What stands between a user and a peer (D32): whether either has blocked the other, and how far the user had read before blocking.
+blocks: Final = Table(
+    "blocks",
+    metadata,
+    Column(
+        "user",
+        BigInteger,
+        ForeignKey(users.c.number, ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("peer", Text, primary_key=True),
+    Column("by_user", Boolean, nullable=False),
+    Column("by_peer", Boolean, nullable=False),
+    Column("read_through", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )

@@ -24,30 +24,20 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
-from core.chat.chat import Chat
-from core.chat.store import Done, Found, Listeners
+from core.chat.store import Listeners
 from core.chat.user import Message, User
 from core.events import fields
 from core.measures import SECONDS, SIZES, Histogram
 from core.process.settings import Settings
+from workers.store.calls import ACKNOWLEDGED_DELAY, Calls
 from workers.store.commit_log import FOLD_ROWS
 from workers.store.jobs import DatabaseThread, Fold, Job, Visit
-from workers.store.reads import READS_WEIGHT, Find, History, Load, Question, Read, Senders
+from workers.store.reads import READS_WEIGHT, Question
 from workers.store.results import Commit, Entry, Expired, Results
 from workers.store.retention import Bite, KeepTime, Probe, Sweep, Upkeep
 from workers.store.storage import Storage, open_shard
 from workers.store.tracking import Tracking
-from workers.store.writes import (
-    After,
-    Batch,
-    Forget,
-    Numbers,
-    SaveAcknowledged,
-    SaveChat,
-    SaveRead,
-    SaveUser,
-    Write,
-)
+from workers.store.writes import After, Batch, Forget, Numbers, SaveAcknowledged, Write
 
 _log = logging.getLogger("fastchat.store")
 
@@ -64,13 +54,12 @@ _SLACK: Final = 0.0005
 SWITCH_INTERVAL: Final = 0.0001
 #: Writes in one transaction. With 512 a worker is a fortieth cheaper under full load, and its longest turn takes 10 ms, not 6.
 BATCH_MAX: Final = 256
-#: Seconds that acknowledgements may wait to be collected, and users whose acknowledgements go with one commit. What is over the limit
-#: goes with the next one, a few milliseconds later.
-ACKNOWLEDGED_DELAY: Final = 0.8
+#: Users whose acknowledgements, and chats that may wait, go with one commit. What is over the limit goes with the next one, a few
+#: milliseconds later.
 ACKNOWLEDGED_MAX: Final = 256
 
 
-class SqliteStore:
+class SqliteStore(Calls):
     """Implements ``core.chat.store.Store`` and ``workers.store.shard_store.ShardStore``. `listen` and `start` come first."""
 
     def __init__(
@@ -82,6 +71,7 @@ class SqliteStore:
         time_of_day: Callable[[], float] = time.time,
     ) -> None:
         """`schedule` makes sure that `flush` is called in this loop turn; `time_of_day` is in seconds since 1970."""
+        super().__init__()
         self._path = path
         self._settings = settings
         self._loop = loop
@@ -99,18 +89,11 @@ class SqliteStore:
         #: For copying everything to other files meanwhile.
         self.tracking: Tracking
         # -- Waiting --
-        self._waiting: deque[Message | Write] = deque()
-        self._questions: deque[Question[Any]] = deque()
         self._visits: deque[Visit] = deque()
-        #: How many writes have been called, and gathered: what a read must not overtake.
-        self._called = 0
+        #: How many of the writes that have been called are gathered: what a read must not overtake.
         self._gathered = 0
-        #: Users with acknowledgements to be saved -> when, soonest first.
-        self._unsaved: dict[User, float] = {}
-        #: Whether they are to be saved at once.
+        #: Whether what may wait is to be saved at once.
         self._hurries = False
-        #: When `flush` was called last.
-        self._now = 0.0
         #: Whether the thread has its last job.
         self._closing = False
         # -- On its way --
@@ -171,71 +154,6 @@ class SqliteStore:
             "store_failing": int(self.failure is not None),
             "store_log_bytes": self._thread.log.bytes,
         }
-
-    # -- Calls: see core.chat.store.Store --
-
-    def save_user(self, user: User, done: Done) -> None:
-        self._write(SaveUser(user, done))
-
-    def save_chat(self, user: User, chat: Chat, done: Done) -> None:
-        self._write(SaveChat(user, chat, done))
-
-    def append(self, message: Message) -> None:
-        message.user.pins += 1
-        self._called += 1
-        self._waiting.append(message)
-
-    def after_writes(self, done: Done) -> None:
-        self._write(After(None, done))
-
-    def save_acknowledged(self, user: User, done: Done | None = None) -> None:
-        if done is not None:
-            self._write(SaveAcknowledged(user, done))
-            if self._unsaved.pop(user, None) is not None:
-                user.pins -= 1
-        elif user not in self._unsaved:
-            user.pins += 1
-            self._unsaved[user] = self._now + ACKNOWLEDGED_DELAY
-
-    def save_read(self, message: Message, done: Done) -> None:
-        self._write(SaveRead(message, done))
-
-    def forget(self, user_id: str) -> None:
-        self._write(Forget(user_id))
-
-    def load(self, user_id: str, done: Found[User | None]) -> None:
-        self._ask(Load(user_id, done))
-
-    def find(self, user: User, sender: str | None, message_id: str, done: Found[list[Message]]) -> None:
-        self._ask(Find(user, sender, message_id, done))
-
-    def read(self, user: User, after: int, done: Found[list[Message]]) -> None:
-        self._ask(Read(user, after, done))
-
-    def senders(self, user: User, after: int, done: Found[list[tuple[int, Chat]]]) -> None:
-        self._ask(Senders(user, after, done))
-
-    def history(
-        self,
-        user_id: str,
-        peer: str,
-        before: int | None,
-        limit: int,
-        done: Found[list[tuple[int, int, bytes]]],
-    ) -> None:
-        self._ask(History(user_id, peer, before, limit, done))
-
-    def _write(self, write: Write) -> None:
-        if write.user is not None:
-            write.user.pins += 1
-        self._called += 1
-        self._waiting.append(write)
-
-    def _ask(self, question: Question[Any]) -> None:
-        if question.user is not None:
-            question.user.pins += 1
-        question.after = self._called
-        self._questions.append(question)
 
     def _visit(self, visit: Visit) -> None:
         visit.after = self._called

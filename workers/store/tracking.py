@@ -39,6 +39,7 @@ _MESSAGE: Final = (
 _NOTES: Final = {
     "users": (_USER.format("new.number"), _USER.format("old.number")),
     "acknowledged": (_USER.format("new.mailbox"), _USER.format("old.mailbox")),
+    "blocks": (_USER.format("new.user"), _USER.format("old.user")),
     "chats": (_CHAT.format("new.number"), _CHAT.format("old.number")),
     "messages": (_MESSAGE.format("new"), _MESSAGE.format("old")),
 }
@@ -78,8 +79,8 @@ class Tracking:
     def look(self, path: Path, done: Done) -> None:
         """Write to `path` what has changed since the last look, also by all writes that were called before.
 
-        Acknowledgements that may wait are among them while the store hurries (``workers.store.shard_store.ShardStore.hurry``). When this
-        fails nothing is forgotten, so it may be called again; but when the storage has failed, all looks fail.
+        Acknowledgements and chats that may wait are among them while the store hurries (``workers.store.shard_store.ShardStore.hurry``).
+        When this fails nothing is forgotten, so it may be called again; but when the storage has failed, all looks fail.
         """
         self._visit(Look(path, done))
 

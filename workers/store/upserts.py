@@ -1,4 +1,4 @@
-"""Users and chats into their tables, for what writes them at once and for what folds them.
+"""Users, chats and blocks into their tables, for what writes them at once and for what folds them.
 
 A commit of which the disk said that it failed may be in the file when that is opened again. If it had somebody new, who has been given
 another number since, two rows are to have one name: the one of that commit goes, with what belongs to it, since nobody was told of it.
@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from typing import Final
 
+from core.wire import codec
 from workers.store import statements
 from workers.store.database import Database
+from workers.store.rows import Row
+
+#: Fields of a row that says that there is no block (any more): user and peer.
+_NO_BLOCK: Final = 2
 
 
 def save_users(database: Database, rows: bytes) -> None:
@@ -18,9 +24,20 @@ def save_users(database: Database, rows: bytes) -> None:
     _save(database, statements.SAVE_USERS, rows, statements.DROP_OTHER_USERS)
 
 
-def save_chats(database: Database, rows: bytes) -> None:
-    """Write rows of chats, whose users are there, in the same way."""
-    _save(database, statements.SAVE_CHATS, rows, statements.DROP_OTHER_CHATS)
+def save_chats(database: Database, rows: bytes, *, is_old: bool = False) -> None:
+    """Write rows of chats, whose users are there, in the same way. Rows that are old leave alone what they don't say."""
+    statement = statements.SAVE_OLD_CHATS if is_old else statements.SAVE_CHATS
+    _save(database, statement, rows, statements.DROP_OTHER_CHATS)
+
+
+def save_blocks(database: Database, rows: Sequence[Row]) -> None:
+    """Write rows of ``rows.block_row``, of which no two are about the same two users, in the same way; or delete those blocks."""
+    gone = [row for row in rows if len(row) == _NO_BLOCK]
+    if gone:
+        database.execute(statements.DROP_BLOCKS, codec.to_json(gone))
+    if len(gone) < len(rows):
+        there = [row for row in rows if len(row) > _NO_BLOCK]
+        database.execute(statements.SAVE_BLOCKS, codec.to_json(there))
 
 
 def _save(database: Database, statement: str, rows: bytes, drop_others: Sequence[str]) -> None:

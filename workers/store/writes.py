@@ -7,7 +7,7 @@ must all have been called, and have committed their messages, before the next is
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
+from typing import Any, Final
 
 from core.chat.chat import Chat
 from core.chat.store import Done
@@ -16,8 +16,12 @@ from core.wire import codec
 from workers.store import statements
 from workers.store.database import Database
 from workers.store.log_record import Record
-from workers.store.rows import Row, chat_row, id_hash, joined, message_of, message_row, user_row
-from workers.store.upserts import save_chats, save_users
+from workers.store.rows import Row, block_row, chat_row, id_hash, joined, message_of, message_row, user_row
+from workers.store.upserts import save_blocks, save_chats, save_users
+
+#: Messages of a mailbox after which the rows of its chats are saved, if nothing has saved them before. When a user is loaded, this many
+#: messages are counted at most, and those of one batch.
+SUM_AFTER: Final = 256
 
 
 class Numbers:
@@ -77,7 +81,7 @@ class SaveChat(Write):
 
 
 class SaveAcknowledged(Write):
-    """What a mailbox has as acknowledged, with somebody waiting."""
+    """What a mailbox has as acknowledged, and chats that could wait, with somebody waiting."""
 
     __slots__ = ()
 
@@ -86,17 +90,18 @@ class SaveAcknowledged(Write):
         batch.save_acknowledged(self.user)
 
 
-class SaveRead(Write):
-    """The mark that a message has been read."""
+class SaveBlock(Write):
+    """What stands between a user and a peer, with the user if need be."""
 
-    __slots__ = ("message",)
+    __slots__ = ("peer",)
 
-    def __init__(self, message: Message, done: Done) -> None:
-        super().__init__(message.user, done)
-        self.message = message
+    def __init__(self, user: User, peer: str, done: Done) -> None:
+        super().__init__(user, done)
+        self.peer = peer
 
     def join(self, batch: Batch) -> None:
-        batch.save_read(self.message)
+        assert self.user is not None
+        batch.save_block(self.user, self.peer)
 
 
 class Forget(Write):
@@ -116,20 +121,21 @@ class Batch:
     """The writes of one transaction."""
 
     __slots__ = (
-        "_confirmed",
+        "_blocks",
         "_heads",
         "_left_at",
         "_numbers",
         "_repeats",
         "_rows",
         "_seen_at",
+        "_summed",
         "_taken",
+        "_taken_chats",
         "_through",
         "chats",
         "forgotten",
         "messages",
         "places",
-        "reads",
         "user_ids",
         "users",
     )
@@ -149,13 +155,15 @@ class Batch:
         self._heads: dict[int, int] = {}
         self.users: dict[User, bytes] = {}
         self.chats: dict[Chat, bytes] = {}
-        #: [mailbox, seq] of messages that have been read.
-        self.reads: list[list[int]] = []
+        #: (user's number, peer) -> what stands between the two.
+        self._blocks: dict[tuple[int, str], Row] = {}
+        #: Users whose messages are counted in the rows of their chats -> up to where they were before this batch.
+        self._summed: dict[User, int] = {}
         #: A user's number -> everything up to there is acknowledged; and the positions beyond that were taken from each mailbox.
         self._through: dict[int, int] = {}
         self._taken: list[tuple[User, list[int]]] = []
-        #: The same of chats that were confirmed.
-        self._confirmed: list[tuple[User, list[Chat]]] = []
+        #: Chats that were taken from each user.
+        self._taken_chats: list[tuple[User, dict[Chat, None]]] = []
         self.forgotten: list[str] = []
         #: Found while writing: (a message that was there, its row or the message of this batch that has the place).
         self._repeats: list[tuple[Message, Row | Message]] = []
@@ -166,23 +174,32 @@ class Batch:
     @property
     def has_others(self) -> bool:
         """Whether there is anything but messages."""
-        return bool(self.users or self.chats or self._through or self.reads or self.forgotten)
+        return not self._has_no_changes or bool(self.forgotten)
 
     @property
     def only_forgets(self) -> bool:
         """Whether there is nothing that a `Forget` would have to come behind."""
-        return not (self.messages or self.users or self.chats or self._through or self.reads)
+        return not self.messages and self._has_no_changes
+
+    @property
+    def _has_no_changes(self) -> bool:
+        return not (self.users or self.chats or self._through or self._blocks or self._summed)
 
     # -- On the loop, before --
 
     def add(self, message: Message) -> None:
-        """Give a message the next position, and gather it."""
+        """Give a message the next position, and gather it. One that is withheld gets none."""
         user = message.user
         if not message.chat.saved:
             self.save_chat(user, message.chat)
-        mailbox = user.key
-        seq = self._heads.get(mailbox)
-        seq = self._heads[mailbox] = (user.mailbox.head if seq is None else seq) + 1
+        if message.withheld:
+            mailbox, seq = -user.key, message.lamport
+        else:
+            mailbox = user.key
+            known = self._heads.get(mailbox)
+            seq = self._heads[mailbox] = (user.mailbox.head if known is None else known) + 1
+            if seq >= user.summed_through + SUM_AFTER:
+                self._sum(user)
         hashed = id_hash(message.message_id)
         self.messages.append(message)
         self.places.append((message.chat.key, hashed))
@@ -207,13 +224,26 @@ class Batch:
         self.chats[chat] = chat_row(user, chat)
         self.user_ids.add(user.user_id)
 
-    def save_read(self, message: Message) -> None:
-        """Gather that a message has been read."""
-        self.reads.append([message.user.key, message.seq])
-        self.user_ids.add(message.user.user_id)
+    def save_block(self, user: User, peer: str) -> None:
+        """Gather what stands between two users now."""
+        if not user.saved and user not in self.users:
+            self.save_user(user)
+        self._blocks[user.key, peer] = block_row(user, peer)
+        self.user_ids.add(user.user_id)
+
+    def _sum(self, user: User) -> None:
+        """Gather all chats whose rows do not count everything that is committed."""
+        through = user.mailbox.head
+        if through == user.summed_through:
+            return
+        for chat in user.chats.values():
+            if chat.newest > user.summed_through:
+                self.save_chat(user, chat)
+        self._summed.setdefault(user, user.summed_through)
+        user.summed_through = through
 
     def save_acknowledged(self, user: User) -> None:
-        """Gather what a user has acknowledged until now."""
+        """Gather what a user has acknowledged until now, and the chats that could wait until then."""
         if not user.saved and user not in self.users:
             self.save_user(user)
         self.user_ids.add(user.user_id)
@@ -222,9 +252,11 @@ class Batch:
         if mailbox.unsaved_ahead:
             self._taken.append((user, mailbox.unsaved_ahead))
             mailbox.unsaved_ahead = None
-        if user.unsaved_confirmed:
-            self._confirmed.append((user, user.unsaved_confirmed))
-            user.unsaved_confirmed = None
+        if user.unsaved_chats:
+            for chat in user.unsaved_chats:
+                self.save_chat(user, chat)
+            self._taken_chats.append((user, user.unsaved_chats))
+            user.unsaved_chats = None
 
     # -- In the thread --
 
@@ -241,8 +273,10 @@ class Batch:
             rest: tuple[list[Any], ...] = (
                 list(self._through.items()),
                 self._ahead(),
-                self._confirmed_chats(),
-                self.reads,
+                [],
+                [],
+                list(self._blocks.values()),
+                self._summed_through(),
             )
             # In the order of the fields of `Changes`.
             changes = joined([joined(users), joined(chats), *map(codec.to_json, rest)])
@@ -266,9 +300,6 @@ class Batch:
             save_users(database, joined(list(self.users.values())))
         if self.chats:
             save_chats(database, joined(list(self.chats.values())))
-        # Before the messages, among which may be a repeat of one of these.
-        if self.reads:
-            database.execute(statements.SAVE_READ, codec.to_json(self.reads))
         if self.messages:
             try:
                 database.execute(statements.APPEND, joined(self._rows))
@@ -276,42 +307,49 @@ class Batch:
                 self._append_without_repeats(database)
         if self._through:
             self._write_acknowledged(database)
+        if self._blocks:
+            save_blocks(database, list(self._blocks.values()))
+        if self._summed:
+            database.execute(statements.SAVE_SUMMED, codec.to_json(self._summed_through()))
 
     def _write_acknowledged(self, database: Database) -> None:
         rows = codec.to_json(list(self._through.items()))
-        ahead, confirmed = self._ahead(), self._confirmed_chats()
+        ahead = self._ahead()
         database.execute(statements.SAVE_ACKNOWLEDGED, rows)
         if ahead:
             database.execute(statements.SAVE_AHEAD, codec.to_json(ahead))
         database.execute(statements.FORGET_ACKNOWLEDGED, rows)
-        if confirmed:
-            database.execute(statements.CONFIRM_CHATS, codec.to_json(confirmed))
 
     def _ahead(self) -> list[tuple[int, int]]:
         return [(user.key, seq) for user, positions in self._taken for seq in positions]
 
-    def _confirmed_chats(self) -> list[int]:
-        return [chat.key for _, chats in self._confirmed for chat in chats]
+    def _summed_through(self) -> list[tuple[int, int]]:
+        return [(user.key, user.summed_through) for user in self._summed]
 
     def _append_without_repeats(self, database: Database) -> None:
         """Take out messages that are stored already (D10), and close the gaps in the positions.
 
         A commit of which the disk said that it failed may come back when the log is read again. Its rows are beyond the heads, and go.
+        What it withheld may stay: it is stored after all, unless its place is needed.
         """
         heads = {message.user.key: message.user.mailbox.head for message in self.messages}
+        withheld = [(-message.user.key, message.lamport) for message in self.messages if message.withheld]
         database.execute(statements.DROP_BEYOND, codec.to_json(list(heads.items())))
+        database.execute(statements.DROP_AT, codec.to_json(withheld))
         database.execute(statements.TRIM_MARKS)
         found = codec.from_json(database.value(statements.FIND, codec.to_json(self.places)))
         taken: dict[tuple[int, int], Row | Message] = {self.places[index]: row for index, *row in found}
         self._rows, self._repeats = [], []
         for message, place in zip(self.messages, self.places, strict=True):
             stored = taken.setdefault(place, message)
-            if stored is message:
-                mailbox = message.user.key
+            mailbox = message.user.key
+            if stored is not message:
+                self._repeats.append((message, stored))
+            elif message.withheld:
+                self._rows.append(message_row(message, place[1], -mailbox, message.lamport))
+            else:
                 heads[mailbox] += 1
                 self._rows.append(message_row(message, place[1], mailbox, heads[mailbox]))
-            else:
-                self._repeats.append((message, stored))
         if self._rows:
             database.execute(statements.APPEND, joined(self._rows))
 
@@ -339,5 +377,7 @@ class Batch:
         """Give back what was taken."""
         for user, taken in reversed(self._taken):
             user.mailbox.unsaved_ahead = taken + (user.mailbox.unsaved_ahead or [])
-        for user, chats in reversed(self._confirmed):
-            user.unsaved_confirmed = chats + (user.unsaved_confirmed or [])
+        for user, chats in reversed(self._taken_chats):
+            user.unsaved_chats = {**chats, **(user.unsaved_chats or {})}
+        for user, through in self._summed.items():
+            user.summed_through = through

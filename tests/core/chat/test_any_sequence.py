@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -55,6 +56,7 @@ class ChatMachine(Promises):
             open_chats_per_minute=0,
             history_per_minute=0,
             presence_per_minute=0,
+            lists_per_minute=0,
         )
         rng = random.Random(seed)
         self.users = [self.world.user_on(rng.randrange(workers)) for _ in range(4)]
@@ -245,9 +247,45 @@ class ChatMachine(Promises):
         client = readers[pick % len(readers)]
         for index in which if client.came else []:
             message = client.came[index % len(client.came)]
-            saying = self.sayings[message["message_id"]]
-            saying.acknowledged = saying.read = True
+            for covered in self.covered(client.user_id, message):
+                covered.acknowledged = covered.read = True
             client.say("READ", False, message_id=message["message_id"], **{"from": message["from"]})
+        self.finish(now)
+
+    def covered(self, user: str, message: dict[str, Any]) -> list[Saying]:
+        """What READ of a message says of: it and all earlier ones of its sender (D31)."""
+        theirs = [
+            self.sayings[row.message_id] for row in self.sayings.rows(user) if row.sender == message["from"]
+        ]
+        named = self.sayings[message["message_id"]]
+        return [*theirs[: theirs.index(named)], named] if named in theirs else [named]
+
+    @precondition(lambda self: self.live_with("chats"))
+    @rule(pick=_PICK, limit=st.integers(1, 100), now=_NOW)
+    def ask_for_chats(self, pick: int, limit: int, now: bool) -> None:
+        """The first of them (D30)."""
+        askers = self.live_with("chats")
+        client = askers[pick % len(askers)]
+        client.lists_asked += 1
+        client.say("CHATS", False, limit=limit)
+        self.finish(now)
+
+    @precondition(lambda self: self.live_with("chats"))
+    @rule(pick=_PICK, peer=_PICK, kind=st.sampled_from(["HIDE", "MUTE", "UNMUTE"]), now=_NOW)
+    def change_list(self, pick: int, peer: int, kind: str, now: bool) -> None:
+        """A chat with anybody else (D30)."""
+        self.say_about(self.live_with("chats"), pick, peer, kind, now)
+
+    @precondition(lambda self: self.live_with("block"))
+    @rule(pick=_PICK, peer=_PICK, kind=st.sampled_from(["BLOCK", "UNBLOCK"]), now=_NOW)
+    def block(self, pick: int, peer: int, kind: str, now: bool) -> None:
+        """Anybody else, chat or not (D32)."""
+        self.say_about(self.live_with("block"), pick, peer, kind, now)
+
+    def say_about(self, clients: list[Watchful], pick: int, peer: int, kind: str, now: bool) -> None:
+        client = clients[pick % len(clients)]
+        others = [user for user in self.users if user != client.user_id]
+        client.say(kind, False, user_id=others[peer % 3])
         self.finish(now)
 
     @precondition(lambda self: self.live_with("history"))
@@ -420,6 +458,7 @@ class ChatMachine(Promises):
             self.everybody_who_is_here_has_everything()
             self.nothing_accepted_is_lost()
             self.history_has_everything()
+            self.lists_are_those_of_the_stores()
         finally:
             mailbox.CACHE_MAX = _CACHE_MAX  # type: ignore[misc]
 
@@ -432,6 +471,11 @@ class ChatMachine(Promises):
         for client in self.live():
             client.drain()
         self.world.pass_time(2 * CONFIRM_TIMEOUT + TYPING_EXPIRY + PRESENCE_GRACE, step=0.5)
+        self.look()
+        # Should a shard not have heard of a block, it does at the next HELLO of either of the two.
+        for user in self.users:
+            self.world.device(user).hello(self.names.get(user, "Somebody")).leave()
+        self.world.pass_time(PRESENCE_GRACE + 2.0)
         self.look()
 
 

@@ -26,6 +26,7 @@ _LIMITS: Final[dict[str, Any]] = {
     "hellos_per_minute": 10,
     "history_per_minute": 2,
     "presence_per_minute": 3,
+    "lists_per_minute": 4,
 }
 _USERS: Final = 4
 
@@ -112,10 +113,10 @@ class Conversation:
         client = Client(self.world, user, capabilities)
         earlier = [one.cursor for one in self.clients if one.user_id == user and one.cursor is not None]
         self.clients.append(client)
-        if step.number & 32:
+        if step.number & 128:
             return  # HELLO comes later
         data: dict[str, Any] = {"capabilities": capabilities}
-        if earlier and step.number & 64:
+        if earlier and step.number & 256:
             data["resume"] = {"cursor": earlier[-1]}
         client.hello(f"Name {step.who % _USERS}", **data)
 
@@ -174,6 +175,17 @@ class Conversation:
         client.say(
             "HISTORY", step.settle, **{"with": self.peer(client, step.number)}, limit=1 + step.number % 9
         )
+
+    def ask_chats(self, client: Client, step: Step) -> None:
+        self.world.settle()
+        if client.open:
+            client.say("CHATS", limit=1 + step.number % 9)
+
+    def change_list(self, client: Client, step: Step) -> None:
+        self.world.settle()
+        kinds = ("HIDE", "MUTE", "UNMUTE", "BLOCK", "BLOCK", "UNBLOCK")
+        if client.open:
+            client.say(kinds[step.number % 6], user_id=self.peer(client, step.number // 6))
 
     def ask_presence(self, client: Client, step: Step) -> None:
         client.say("PRESENCE", step.settle, user_ids=self.users)
@@ -267,6 +279,8 @@ _STEPS = st.builds(
             "hello",
             "ask_history",
             "ask_presence",
+            "ask_chats",
+            "change_list",
             "say_ping",
             "nonsense",
             "slow",
@@ -276,12 +290,12 @@ _STEPS = st.builds(
         ]
     ),
     st.integers(0, 11),
-    st.integers(0, 127),
+    st.integers(0, 511),
     st.booleans(),
 )
 #: Three users are here, and have chats that they know of.
 _BEGIN: Final = [
-    Step("come", 0, 31),
+    Step("come", 0, 127),
     Step("come", 1, 0),
     Step("come", 2, 4),
     *(Step("open_chat", who, peer) for who, peer in ((0, 0), (1, 1), (2, 0))),

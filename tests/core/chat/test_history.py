@@ -398,7 +398,7 @@ def test_history_needs_the_capability(pair: Pair) -> None:
         ("before", ""),
         ("before", 7),
         ("before", "7"),
-        ("before", "1.2.3"),
+        ("before", "1.2.3.4"),
         ("before", "-1.2"),
         ("before", "1.2 "),
         ("before", "\u0661.\u0662"),

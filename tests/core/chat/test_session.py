@@ -246,7 +246,7 @@ def test_d24_every_error_says_what_to_do() -> None:
     details = device.error()["details"]
     assert details["type"] == "x" * 64, "what came is not echoed in full"
     assert details["expected"] == sorted(
-        kind for kind, command in COMMANDS.items() if command.capability is None
+        kind for kind, command in COMMANDS.items() if not command.capabilities
     )
 
 

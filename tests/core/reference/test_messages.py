@@ -36,8 +36,8 @@ def test_no_row_is_there_twice(messages: tuple[Message, ...]) -> None:
 
 def test_clients_may_say_what_the_command_table_takes() -> None:
     """With the same capabilities; and the field that says whom a command is about is one of its fields."""
-    assert {message.type: message.capability for message in FROM_CLIENT} == {
-        kind: command.capability for kind, command in COMMANDS.items()
+    assert {message.type: message.capabilities for message in FROM_CLIENT} == {
+        kind: command.capabilities for kind, command in COMMANDS.items()
     }
     for message in FROM_CLIENT:
         about = COMMANDS[message.type].about
