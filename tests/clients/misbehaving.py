@@ -86,12 +86,16 @@ MakeSubject = Callable[[VirtualLoop, Network, Data], Subject]
 def scenarios(client: str) -> list[Scenario]:
     """The scenarios for `client`, with ids for names."""
     content = json.loads(SCENARIOS.read_text())
-    named = {f"@{name}": user_id for name, user_id in content["users"].items()}
     return [
-        _substitute(scenario, named)
-        for scenario in content["scenarios"]
-        if client in scenario.get("only", [client])
+        substituted(scenario) for scenario in content["scenarios"] if client in scenario.get("only", [client])
     ]
+
+
+def substituted(scenario: Scenario) -> Scenario:
+    """The scenario with ids for names."""
+    users = json.loads(SCENARIOS.read_text())["users"]
+    made: Scenario = _substitute(scenario, {f"@{name}": user_id for name, user_id in users.items()})
+    return made
 
 
 def play(scenario: Scenario, make_subject: MakeSubject) -> None:

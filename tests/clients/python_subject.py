@@ -8,6 +8,8 @@ from typing import Any
 
 from fastchat_client import (
     Chat,
+    ChatEntry,
+    ChatPage,
     Closed,
     ConnectionEnded,
     Connector,
@@ -91,7 +93,7 @@ class PythonSubject:
         self._unfinished: list[tuple[str, asyncio.Future[None]]] = []
         self._closes: list[asyncio.Future[None]] = []
         self._payloads: list[object] = []
-        for event in ("state", "presence", "chat", "message", "typing", "receipt", "error"):
+        for event in ("state", "presence", "chat", "chats", "message", "typing", "receipt", "error"):
             self._listen(event)
 
     def _listen(self, event: str) -> None:
@@ -124,6 +126,12 @@ class PythonSubject:
             "openChat": client.open_chat,
             "send": client.send,
             "history": client.history,
+            "listChats": client.list_chats,
+            "hide": client.hide,
+            "mute": client.mute,
+            "unmute": client.unmute,
+            "block": client.block,
+            "unblock": client.unblock,
             "typing": client.typing,
             "markRead": client.mark_read,
             "askPresence": client.ask_presence,
@@ -149,6 +157,8 @@ class PythonSubject:
             "cursor": client.cursor,
             "presence": dict(client.presence),
             "presenceScope": client.presence_scope,
+            "chatList": [self.plain(entry) for entry in client.chat_list],
+            "listed": [entry.user_id for entry in client.chat_list],
         }
 
     def look_at_sent(self, sent: Any) -> Data:
@@ -196,8 +206,15 @@ class PythonSubject:
                         "timestamp": value.timestamp,
                         "seq": value.seq,
                         "own": value.own or None,
+                        "read": value.read or None,
                     }
                 )
+            case ChatEntry():
+                return _plain_entry(value)
+            case ChatPage():
+                return {"chats": [_plain_entry(entry) for entry in value.chats], "next": value.next}
+            case list():
+                return [self.plain(entry) for entry in value]
             case History():
                 return {"messages": [self.plain(message) for message in value.messages], "next": value.next}
             case Typing():
@@ -232,6 +249,32 @@ class PythonSubject:
 
     def close_at(self, event: str) -> None:
         self._closing.add(event)
+
+
+def _plain_entry(entry: ChatEntry) -> Data:
+    last = entry.last
+    return _without_none(
+        {
+            "userId": entry.user_id,
+            "displayName": entry.display_name,
+            "chatId": entry.chat_id,
+            "unread": entry.unread,
+            "read": entry.read,
+            "online": entry.online,
+            "blocked": entry.blocked,
+            "muted": entry.muted,
+            "hidden": entry.hidden or None,
+        }
+    ) | {
+        "last": None
+        if last is None
+        else {
+            "from": last.sender,
+            "content": last.content,
+            "timestamp": last.timestamp,
+            "messageId": last.message_id,
+        }
+    }
 
 
 def _without_none(data: Data) -> Data:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fastchat_client import FastChat, FastChatError, Message
+from fastchat_client import ChatEntry, FastChat, FastChatError, Message
 from tests.clients.misbehaving import CAPABILITIES
 from tests.clients.network import Data, Network, VirtualLoop
 from tests.clients.python_subject import URL, MemoryTransport
@@ -35,14 +35,14 @@ class Stage:
         self.loop.settle()
         return task
 
-    def greet(self) -> None:
+    def greet(self, capabilities: list[str] = CAPABILITIES) -> None:
         """Accept the attempt that waits, and HELLO."""
         self.network.links[-1].accepted.set_result(None)
         self.say(
             "HELLO_ACK",
             user_id=ME,
             status="connected",
-            capabilities=CAPABILITIES,
+            capabilities=capabilities,
             cursor="e.0",
             resumed="full",
         )
@@ -294,6 +294,37 @@ def test_the_iterator_ends_with_the_client(online: Stage) -> None:
     assert online.begin(read()).result() == []
 
 
+# -- The list of chats --
+
+
+def test_all_chats_are_asked_for_as_they_are_needed(online: Stage) -> None:
+    """A page at a time; and the list that is kept is complete then."""
+    online.begin(online.client.close())
+    online = Stage(online.loop)
+    online.begin(online.client.connect())
+    online.greet([*CAPABILITIES, "chats", "block"])
+    came: list[ChatEntry] = []
+
+    async def read() -> None:
+        async for entry in online.client.all_chats(limit=1):
+            came.append(entry)
+
+    task = online.begin(read())
+    online.say("CHATS", chats=[listed(BOB)], next="c1")
+    assert [entry.user_id for entry in came] == [BOB]
+    online.say("CHATS", chats=[listed(ME)], next=None)
+    assert task.done()
+    assert tuple(came) == online.client.chat_list
+    asked = [frame.data for frame in online.network.links[-1].frames if frame.type == "CHATS"]
+    assert asked == [{"limit": 1}, {"before": "c1", "limit": 1}]
+
+
+def listed(user_id: str) -> Data:
+    """A chat without messages as CHATS has it."""
+    entry: Data = {"user_id": user_id, "display_name": "Bobby", "chat_id": "c", "last": None, "unread": 0}
+    return entry | {"read": 0, "online": False, "blocked": False, "muted": False}
+
+
 # -- Calls at unusual times --
 
 
@@ -322,6 +353,12 @@ def test_after_it_was_closed(online: Stage) -> None:
         online.client.connect(),
         online.client.open_chat(BOB, "Bobby"),
         online.client.history(BOB),
+        online.client.list_chats(),
+        online.client.hide(BOB),
+        online.client.mute(BOB),
+        online.client.unmute(BOB),
+        online.client.block(BOB),
+        online.client.unblock(BOB),
         sent.read(),
     ):
         error = online.begin(work).exception()

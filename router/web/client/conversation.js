@@ -7,6 +7,7 @@
  */
 
 import { Inbox } from "./inbox.js";
+import { Lists } from "./lists.js";
 import { Outbox } from "./outbox.js";
 import { People } from "./people.js";
 import { Repeater } from "./repeater.js";
@@ -43,7 +44,10 @@ export class Conversation {
     this.inbox = new Inbox(
       userId,
       cursor,
-      (item) => events.show(item),
+      (item) => {
+        this.lists.arrived(item.message);
+        events.show(item);
+      },
       (message) => this.#acknowledge(message),
     );
     this.#requests = new Requests(link, timers, random, {
@@ -52,9 +56,11 @@ export class Conversation {
       changed: (outgoing, status, error) => this.#outbox.change(outgoing, status, error),
       failed: (outgoing, error) => this.#outbox.fail(outgoing, error),
     });
+    this.lists = new Lists(link, timers, this.#requests, this.#repeater, this.#emit);
     this.#outbox = new Outbox(link, timers, this.#requests, {
       changed: (sent) => this.#emit("receipt", sent),
       begun: (to) => this.people.typing.messageSent(to),
+      accepted: (sent) => this.lists.wrote(sent, this.inbox.userId),
     });
   }
 
@@ -69,7 +75,8 @@ export class Conversation {
 
   /** The client is online: say first what was lost with the last connection, and ask what was missed. After this, `pump`. */
   begin() {
-    this.#repeater.begin();
+    const reads = this.#repeater.begin();
+    if (this.lists.isThere) this.lists.begin(reads);
     if (this.#link.capabilities.has("receipts")) this.#outbox.askAgain();
   }
 
@@ -81,6 +88,7 @@ export class Conversation {
   /** The connection is lost, and whether there `isNext` one to come. @param {boolean} isNext */
   lost(isNext) {
     this.#repeater.lost();
+    this.lists.lost();
     this.people.typing.startOver();
     this.#requests.lost(isNext);
     this.people.lost();
@@ -105,19 +113,22 @@ export class Conversation {
 
   /** A message from the server, of any type but HELLO_ACK and ERROR. Throws PROTOCOL. @param {string} type @param {Data} data */
   receive(type, data) {
-    if (type === "PRESENCE") this.people.present(data);
+    if (type === "PRESENCE") this.#presenceCame(data);
     else if (type === "CHAT_OPENED") this.#chatOpened(data);
     else if (type === "MSG") this.#message(data);
     else if (type === "MSG_ACK") this.#acknowledged(data);
     else if (type === "HISTORY") this.#historyCame(data);
+    else if (type === "CHATS") this.lists.came(data);
     else if (type === "TYPING") this.people.typist(data);
-    else if (type === "PONG") this.#repeater.ponged();
+    else if (type === "PONG") this.#pongCame(data);
     // Anything else is what a newer server says.
   }
 
   /** An ERROR that is not about HELLO. @param {FastChatError} error */
   refused(error) {
-    if (error.details.type === "TYPING" && error.code === "RATE_LIMITED") this.people.typing.limited(error);
+    const limited = error.code === "RATE_LIMITED" ? error.details.type : "";
+    if (limited === "TYPING") this.people.typing.limited(error);
+    else if (limited === "READ" && this.lists.isThere) this.lists.limited(error);
     else if (!this.#requests.refused(error)) this.#emit("error", error);
   }
 
@@ -150,10 +161,24 @@ export class Conversation {
 
   /** @param {string} messageId @param {string} from */
   markRead(messageId, from) {
-    this.#repeater.say("READ", { message_id: messageId, from });
+    const read = { message_id: messageId, from };
+    if (this.lists.isThere) this.lists.markRead(read);
+    else this.#repeater.say("READ", read);
   }
 
   // -- What comes --
+
+  /** @param {Data} data */
+  #presenceCame(data) {
+    const changed = this.people.present(data);
+    this.lists.presence(this.people.presence, changed);
+  }
+
+  /** @param {Data} data */
+  #pongCame(data) {
+    this.#repeater.ponged();
+    this.lists.ponged(data);
+  }
 
   /** @param {Data} data */
   #message(data) {
@@ -179,7 +204,7 @@ export class Conversation {
     const userId = field(data, "target_user_id", "string");
     const chat = { chatId: field(data, "chat_id", "string"), userId, displayName: field(data, "target_display_name", "string") };
     this.chats.set(userId, chat);
-    this.#requests.answered("OPEN_CHAT", userId, chat);
+    if (this.#requests.answered("OPEN_CHAT", userId, chat)) this.lists.opened(userId);
     this.#emit("chat", chat);
   }
 
@@ -187,7 +212,8 @@ export class Conversation {
   #historyCame(data) {
     const peer = field(data, "with", "string");
     const messages = list(data, "messages").map((message) => readMessage(message, this.inbox.userId));
-    this.#requests.answered("HISTORY", peer, { messages, next: data.next ?? null });
+    const asked = this.#requests.answered("HISTORY", peer, { messages, next: data.next ?? null });
+    if (asked && asked.data.before === undefined) this.lists.paged(peer, messages);
   }
 
   // -- Inside --

@@ -95,6 +95,47 @@ export interface Message {
   seq?: number;
   /** Sent by another device of this user; or, in a history, by this user. */
   own?: true;
+  /** The recipient has read it: in `own` messages of a history the other person, in all others this user, on whatever device. */
+  read?: true;
+}
+
+/** The last message of a chat, as a list of chats shows it. */
+export interface LastMessage {
+  from: string;
+  /** The first 200 characters. */
+  content: string;
+  /** Of a message that this client has sent it is an estimate, until the server tells of the chat again. */
+  timestamp: string;
+  messageId: string;
+}
+
+/** A chat in the list of chats; the server keeps it, so it is the same on all devices of the user. */
+export interface ChatEntry {
+  /** The other person. */
+  userId: string;
+  displayName: string;
+  chatId: string;
+  last: LastMessage | null;
+  /** How many messages of the other person this user has not read. */
+  unread: number;
+  /** The position up to which this user has read. */
+  read: number;
+  /** Whether the other person is online. */
+  online: boolean;
+  /** Whether this user has blocked the other person. */
+  blocked: boolean;
+  /** Whether this user has muted the chat. */
+  muted: boolean;
+  /** In a change: the chat has left the list, until somebody writes in it. */
+  hidden?: true;
+}
+
+/** A page of the list of chats. */
+export interface ChatPage {
+  /** The last one that was written in first. */
+  chats: ChatEntry[];
+  /** The `before` of the page that follows; null when there is none. */
+  next: string | null;
 }
 
 /** A page of what was written with somebody. */
@@ -127,6 +168,8 @@ export interface Events {
   presence: Presence;
   /** A chat was opened, by this user or by the other. */
   chat: Chat;
+  /** Chats that have changed, on whatever device; those that left the list are `hidden`. See `chatList`. */
+  chats: ChatEntry[];
   /**
    * Shown once, one after the other. When all listeners are done, promises included, it is acknowledged, `cursor` moves behind it, and the next
    * one is shown. If one fails, that is an `error` event, it is not acknowledged, and so it comes again with the next connection; `cursor`
@@ -208,7 +251,12 @@ export class FastChat {
   readonly presenceScope: Scope | null;
   /** Chats that were opened since this object was made, by user id. */
   readonly chats: ReadonlyMap<string, Chat>;
-  /** What the server granted of receipts, resume, history, carbons and presence_delta. */
+  /**
+   * The list of chats, the last one that was written in first: as far as `listChats` has asked for it, and always as it is now. Chats in
+   * which something happens are in it wherever they stood before. Empty before the first `listChats`.
+   */
+  readonly chatList: readonly ChatEntry[];
+  /** What the server granted of receipts, resume, history, carbons, presence_delta, chats and block. */
   readonly capabilities: ReadonlySet<string>;
 
   /**
@@ -250,6 +298,38 @@ export class FastChat {
   /** What was written with somebody, `limit` (1 to 100, else 50) messages at a time. */
   history(userId: string, page?: { before?: string | null; limit?: number }): Promise<History>;
 
+  /**
+   * The list of chats, `limit` (1 to 100, else 50) at a time. From the first call on the client keeps `chatList`, and asks for as much of it
+   * again after each reconnection. Rejects with UNSUPPORTED when the server keeps no list.
+   */
+  listChats(page?: { before?: string | null; limit?: number }): Promise<ChatPage>;
+
+  /** The whole list of chats, asked for in pages of `limit` chats as they are needed. */
+  allChats(page?: { limit?: number }): AsyncGenerator<ChatEntry, void, undefined>;
+
+  /**
+   * Take a chat out of the list until somebody writes in it. Like the four that follow this resolves, with the chat as it is then, when it is
+   * done on all devices of the user. Rejects with what the server says against it, with MESSAGE_FAILED when it has not confirmed it in
+   * time (it may have been done), and with UNSUPPORTED when it can't do this. What is not confirmed on one connection is said again on
+   * the next one.
+   */
+  hide(userId: string): Promise<ChatEntry>;
+
+  /** Mute a chat: the server marks it in the list, and the programs of the user are to keep quiet about it. */
+  mute(userId: string): Promise<ChatEntry>;
+
+  /** End `mute`. */
+  unmute(userId: string): Promise<ChatEntry>;
+
+  /**
+   * Block a user, with whom there need not be a chat: until `unblock` neither hears of the other, who is not told of it. Messages to a user
+   * whom one has blocked fail with CHAT_NOT_OPENED and `details.blocked`.
+   */
+  block(userId: string): Promise<ChatEntry>;
+
+  /** End `block`. What the other one wrote meanwhile does not come any more. */
+  unblock(userId: string): Promise<ChatEntry>;
+
   /** Tell somebody whether one is typing. Call it at every key: it says no more than the limits allow. */
   typing(userId: string, isTyping: boolean): void;
 
@@ -259,6 +339,10 @@ export class FastChat {
    */
   askPresence(userIds: Iterable<string>): void;
 
-  /** Tell the sender that a message has been read. */
+  /**
+   * Mark a message, and all before it, as read, on all devices; the sender is told if the server knows receipts. Call it for every message:
+   * the server is told at most once a second of each sender, and again after a reconnection if it may not have heard of it. Servers without
+   * the capability `chats` take it for this one message.
+   */
   markRead(messageId: string, from: string): void;
 }

@@ -87,6 +87,11 @@ export class FastChat {
     return this.#conversation.chats;
   }
 
+  /** The list of chats, as far as it was asked for, and as it is now. */
+  get chatList() {
+    return this.#conversation.lists.kept.ordered;
+  }
+
   get capabilities() {
     return this.#machine.capabilities;
   }
@@ -162,6 +167,50 @@ export class FastChat {
   }
 
   /**
+   * The list of chats, the last one that was written in first; from the first call on the client keeps `chatList`.
+   * @param {{before?: string | null, limit?: number}} [page]
+   */
+  listChats(page = {}) {
+    return this.#conversation.lists.page(page);
+  }
+
+  /** The whole list of chats, asked for in pages as they are needed. @param {{limit?: number}} [page] */
+  async *allChats({ limit } = {}) {
+    /** @type {string | null} */
+    let before = null;
+    do {
+      const page = await this.listChats({ before, limit });
+      yield* page.chats;
+      before = page.next;
+    } while (before !== null);
+  }
+
+  /** Take a chat out of the list until somebody writes in it. @param {string} userId */
+  hide(userId) {
+    return this.#conversation.lists.command("HIDE", userId);
+  }
+
+  /** @param {string} userId */
+  mute(userId) {
+    return this.#conversation.lists.command("MUTE", userId);
+  }
+
+  /** @param {string} userId */
+  unmute(userId) {
+    return this.#conversation.lists.command("UNMUTE", userId);
+  }
+
+  /** Block somebody: until `unblock` neither hears of the other. @param {string} userId */
+  block(userId) {
+    return this.#conversation.lists.command("BLOCK", userId);
+  }
+
+  /** @param {string} userId */
+  unblock(userId) {
+    return this.#conversation.lists.command("UNBLOCK", userId);
+  }
+
+  /**
    * Tell somebody whether one is typing. Call it as often as you like, at every key: it says no more than the limits allow.
    * @param {string} userId
    * @param {boolean} isTyping
@@ -179,7 +228,7 @@ export class FastChat {
   }
 
   /**
-   * Tell the sender that a message has been read.
+   * Mark a message and all before it as read, on all devices, and tell the sender so.
    * @param {string} messageId
    * @param {string} from
    */

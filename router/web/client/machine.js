@@ -12,9 +12,8 @@
 
 import { Backoff } from "./backoff.js";
 import { Conversation } from "./conversation.js";
-import { Heartbeat } from "./heartbeat.js";
 import { deferred, FastChatError } from "./models.js";
-import { SECOND } from "./timers.js";
+import { Heartbeat, SECOND } from "./timers.js";
 import { Tokens } from "./tokens.js";
 import { ABNORMAL, CAPABILITIES, decode, FINAL, Link, POLICY, readError, retryAfter, TOKEN_EXPIRED } from "./wire.js";
 
@@ -101,6 +100,7 @@ export class Machine {
 
   /** End it for good. */
   close() {
+    this.conversation.lists.finish();
     this.#end(1000, "closed by this client");
   }
 

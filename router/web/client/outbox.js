@@ -38,7 +38,8 @@ export class Outbox {
    * @param {import("./wire.js").Link} link
    * @param {import("./timers.js").Timers} timers
    * @param {import("./requests.js").Requests} requests
-   * @param {{changed: (sent: Sent) => void, begun: (to: string) => void}} port is told of each change of a message, and of each new one
+   * @param {{changed: (sent: Sent) => void, begun: (to: string) => void, accepted: (sent: Sent) => void}} port is told of each change of a message,
+   *   of each new one, and of each that the server has
    */
   constructor(link, timers, requests, port) {
     this.#link = link;
@@ -115,7 +116,10 @@ export class Outbox {
     const isOther = typeof content === "string" && content !== sent.content;
     if (isOther) sent.content = content;
     if (isFurther) {
-      if (RANK[sent.status] === 0) this.#forgetOldest();
+      if (RANK[sent.status] === 0) {
+        this.#forgetOldest();
+        this.#port.accepted(sent);
+      }
       Object.assign(sent, { status, error: null });
       for (const { resolve } of [accepted, delivered, read].slice(0, RANK[status])) resolve(sent);
       if (status === "read") this.#outgoing.delete(keyOf(sent.messageId, sent.to));

@@ -55,7 +55,7 @@ export class People {
       this.#link.write("PRESENCE", { user_ids: wanted.slice(from, from + ASKED_FOR_MAX) });
   }
 
-  /** PRESENCE came: everybody, or in a delta the users who came or went. Throws PROTOCOL. @param {Data} data */
+  /** PRESENCE came: everybody, or in a delta the users who came or went, who are returned. Throws PROTOCOL. @param {Data} data */
   present(data) {
     const users = list(data, "users").map((user) => ({ ...user, id: field(user, "user_id", "string") }));
     if (data.delta !== true) this.presence.clear();
@@ -65,6 +65,7 @@ export class People {
       else this.presence.set(id, String(name ?? id));
     }
     this.#emit("presence", this.presence);
+    return data.delta === true ? users.map(({ id }) => id) : undefined;
   }
 
   /** TYPING came. Throws PROTOCOL. @param {Data} data */

@@ -34,15 +34,31 @@ export class Repeater {
    */
   say(type, data) {
     const link = this.#link;
-    if (type === "READ" && link.isOnline && !link.capabilities.has("receipts")) return;
-    this.#unconfirmed.push({ type, data, after: this.#pings });
-    if (this.#unconfirmed.length > REMEMBERED_MAX) this.#unconfirmed.shift();
+    const isCumulative = type === "READ" && link.isOnline && link.capabilities.has("chats");
+    if (type === "READ" && link.isOnline && !isCumulative && !link.capabilities.has("receipts")) return;
+    // It covers the earlier ones.
+    if (isCumulative) this.#unconfirmed = this.#unconfirmed.filter((said) => said.type !== "READ" || said.data.from !== data.from);
+    this.keep(type, data);
     if (link.isOnline) link.write(type, data);
   }
 
-  /** There is a new connection: say again what the server may not have. */
+  /** Say something on the next connection. @param {string} type @param {import("./wire.js").Data} data */
+  keep(type, data) {
+    this.#unconfirmed.push({ type, data, after: this.#pings });
+    if (this.#unconfirmed.length > REMEMBERED_MAX) this.#unconfirmed.shift();
+  }
+
+  /** The READs that are not confirmed. @returns {any[]} */
+  reads() {
+    return this.#unconfirmed.filter(({ type }) => type === "READ").map(({ data }) => data);
+  }
+
+  /** There is a new connection: say again what the server may not have, but for READs that are cumulative, which are returned. @returns {any[]} */
   begin() {
-    for (const { type, data } of this.#unconfirmed.splice(0)) this.say(type, data);
+    const isCumulative = this.#link.capabilities.has("chats");
+    const reads = isCumulative ? this.reads() : [];
+    for (const { type, data } of this.#unconfirmed.splice(0)) if (type !== "READ" || !isCumulative) this.say(type, data);
+    return reads;
   }
 
   /** The connection is lost. */

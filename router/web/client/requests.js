@@ -1,15 +1,16 @@
 // @ts-check
 /**
- * Requests that wait for the server's answer: MSG, OPEN_CHAT and HISTORY.
+ * Requests that wait for the server's answer: MSG, OPEN_CHAT, HISTORY, CHATS, and HIDE, MUTE, BLOCK with their opposites.
  *
- * They wait in *lanes*, one for the messages to each person and one for each of the other two. Only the first of a lane is on its way at a
+ * They wait in *lanes*, one for the messages to each person, one for each of the next three, and one for all that change the list of chats: the
+ * answer to these is what the list shows, and what came out of two at once could not be told apart. Only the first of a lane is on its way at a
  * time, so order survives every failure, and an ERROR that does not say what it is about can be assigned.
  */
 
 import { again } from "./backoff.js";
 import { deferred, FastChatError } from "./models.js";
 import { SECOND } from "./timers.js";
-import { canonical, retryAfter, same } from "./wire.js";
+import { COMMANDS, canonical, NEEDED, retryAfter, same } from "./wire.js";
 
 /** @typedef {import("./wire.js").Data} Data */
 /** @typedef {import("./outbox.js").Outgoing} Outgoing */
@@ -22,15 +23,11 @@ import { canonical, retryAfter, same } from "./wire.js";
  * @property {boolean} asks whether that is repeated only to learn its state
  * @property {number} tries how often it has failed
  * @property {boolean} reopened whether the chat has been opened again for it
+ * @property {boolean} isOwn whether the client asks for itself
  * @property {import("./models.js").Deferred} answer
  */
-/**
- * @typedef {object} Lane
- * @property {Request[]} queue
- * @property {boolean} busy whether the first one is on its way
- * @property {boolean} held whether it may not be sent yet
- * @property {import("./timers.js").Timer | null} timer
- */
+/** @typedef {import("./timers.js").Timer} Timer */
+/** A lane: `busy` if the first one is on its way, `held` if it may not be sent yet. @typedef {{queue: Request[], busy: boolean, held: boolean, timer: Timer | null}} Lane */
 /**
  * What requests need of the conversation.
  * @typedef {object} Port
@@ -39,6 +36,10 @@ import { canonical, retryAfter, same } from "./wire.js";
  * @property {(outgoing: Outgoing, status: "queued" | "sent", error: FastChatError | null) => void} changed
  * @property {(outgoing: Outgoing, error: FastChatError) => void} failed
  */
+/** @typedef {"HIDE" | "MUTE" | "UNMUTE" | "BLOCK" | "UNBLOCK"} Command */
+
+/** The lane of all commands. */
+const COMMAND = "command";
 
 /** The server answers within 5 s, if only with MESSAGE_FAILED; so after this the answer is lost. */
 const ANSWER_TIMEOUT = 15 * SECOND;
@@ -57,9 +58,8 @@ export class Requests {
   #port;
   /** Name -> lane. @type {Map<string, Lane>} */
   #lanes = new Map();
-  /** The timer while RATE_LIMITED holds all messages. @type {import("./timers.js").Timer | null} */
+  /** The timer while RATE_LIMITED holds all messages. @type {Timer | null} */
   #limited = null;
-
   /**
    * @param {import("./wire.js").Link} link
    * @param {import("./timers.js").Timers} timers
@@ -73,15 +73,15 @@ export class Requests {
     this.#port = port;
   }
 
-  /** Ask for something; what is returned is the answer. @param {"OPEN_CHAT" | "HISTORY"} kind @param {Data} data @returns {Promise<any>} */
-  ask(kind, data) {
-    return this.#add(kind, kind, data);
+  /** Ask for something, `isOwn` if for the client itself. @param {"OPEN_CHAT" | "HISTORY" | "CHATS" | Command} kind @param {Data} data @returns {Promise<any>} */
+  ask(kind, data, isOwn = false) {
+    return this.#add(kind in COMMANDS ? COMMAND : kind, { kind, data, isOwn });
   }
 
   /** Send a message, `asks` only to learn its state. @param {Outgoing} outgoing @param {boolean} [asks] */
   send(outgoing, asks = false) {
     const { to, original: content, messageId } = outgoing.sent;
-    void this.#add(laneOf(to), "MSG", { to, content, message_id: messageId }, outgoing, asks);
+    void this.#add(laneOf(to), { kind: "MSG", data: { to, content, message_id: messageId }, outgoing, asks });
   }
 
   /** Whether a message waits in its lane. @param {Outgoing} outgoing */
@@ -96,8 +96,9 @@ export class Requests {
       const request = lane.queue[0];
       if (!request) this.#lanes.delete(name);
       if (!request || lane.busy || lane.held) continue;
-      if (request.kind === "HISTORY" && !this.#link.capabilities.has("history")) {
-        this.#failed(lane, new FastChatError("UNSUPPORTED", "this server has no history"));
+      const [needed, problem] = NEEDED[request.kind] ?? [[], ""];
+      if (needed.some((capability) => !this.#link.capabilities.has(capability))) {
+        this.#failed(lane, new FastChatError("UNSUPPORTED", problem));
         continue;
       }
       if (request.kind === "MSG" && (this.#limited !== null || this.#inFlight() >= IN_FLIGHT_MAX)) continue;
@@ -128,10 +129,39 @@ export class Requests {
     this.#lanes.clear();
   }
 
-  /** OPEN_CHAT or HISTORY about somebody was answered. @param {"OPEN_CHAT" | "HISTORY"} kind @param {string} peer @param {unknown} value */
+  /** OPEN_CHAT or HISTORY about somebody was answered: what was asked, if it was. @param {"OPEN_CHAT" | "HISTORY"} kind @param {string} peer @param {unknown} value */
   answered(kind, peer, value) {
-    const lane = this.#lanes.get(kind);
-    if (lane?.busy && same(peerOf(lane.queue[0]), peer)) this.#done(lane, value);
+    const request = this.current(kind);
+    if (!request || !same(peerOf(request), peer)) return undefined;
+    this.done(kind, value);
+    return request;
+  }
+
+  /** What is on its way in a lane. @param {string} name */
+  current(name) {
+    const lane = this.#lanes.get(name);
+    return lane?.busy ? lane.queue[0] : undefined;
+  }
+
+  /** What is on its way in a lane has its answer. @param {string} name @param {unknown} value */
+  done(name, value) {
+    const lane = this.#lanes.get(name);
+    if (lane) this.#done(lane, value);
+  }
+
+  /** A chat has changed: this may be what a command was for. @param {import("./fastchat.d.ts").ChatEntry} entry */
+  shown(entry) {
+    const command = this.current(COMMAND);
+    if (command && same(peerOf(command), entry.userId) && COMMANDS[command.kind](entry)) this.done(COMMAND, entry);
+  }
+
+  /** Give up what the client asks for itself in a lane. @param {string} name */
+  forgetOwn(name) {
+    const lane = this.#lanes.get(name);
+    if (!lane) return;
+    if (lane.queue[0]?.isOwn) this.#idle(lane);
+    for (const { answer, isOwn } of lane.queue) if (isOwn) answer.reject(new FastChatError("MESSAGE_FAILED", "the connection is lost"));
+    lane.queue = lane.queue.filter(({ isOwn }) => !isOwn);
   }
 
   /** The server has a message; `isOver` if nothing about it can change any more. @param {Outgoing} outgoing @param {boolean} isOver */
@@ -155,18 +185,10 @@ export class Requests {
     return true;
   }
 
-  /**
-   * Put a request into a lane.
-   * @param {string} name
-   * @param {string} kind
-   * @param {Data} data
-   * @param {Outgoing} [outgoing]
-   * @param {boolean} [asks]
-   * @returns {Promise<any>}
-   */
-  #add(name, kind, data, outgoing, asks = false) {
+  /** Put a request into a lane. @param {string} name @param {Pick<Request, "kind" | "data"> & Partial<Request>} made @returns {Promise<any>} */
+  #add(name, { kind, data, outgoing, asks = false, isOwn = false }) {
     /** @type {Request} */
-    const request = { kind, data, outgoing, asks, tries: 0, reopened: false, answer: deferred() };
+    const request = { kind, data, outgoing, asks, isOwn, tries: 0, reopened: false, answer: deferred() };
     const { closed } = this.#link;
     if (closed) {
       this.#refuse(request, new FastChatError("CLOSED", closed.reason));
@@ -201,7 +223,7 @@ export class Requests {
     const request = lane.queue[0];
     this.#idle(lane);
     const wait = this.#waitAfter(request, error);
-    const peer = request.kind === "OPEN_CHAT" ? null : peerOf(request);
+    const peer = ["MSG", "HISTORY"].includes(request.kind) && error.details.blocked !== true ? peerOf(request) : null;
     const chat = peer ? this.#port.chatWith(peer) : undefined;
     if (request.asks) {
       lane.queue.shift();
@@ -220,10 +242,11 @@ export class Requests {
 
   /** After how long to send a request again that has failed; null for never. @param {Request} request @param {FastChatError} error */
   #waitAfter(request, error) {
+    if (request.kind in COMMANDS) return null;
     if (error.code === "RATE_LIMITED") return retryAfter(error);
     if (error.code !== "MESSAGE_FAILED") return null;
     request.tries += 1;
-    const isLast = request.kind === "HISTORY" && request.tries >= HISTORY_TRIES;
+    const isLast = ["HISTORY", "CHATS"].includes(request.kind) && request.tries >= HISTORY_TRIES;
     return isLast ? null : again(this.#random, request.tries - 1);
   }
 
@@ -272,4 +295,4 @@ export class Requests {
 }
 
 /** Whom a request is about. @param {Request} request @returns {string} */
-const peerOf = ({ data }) => data.to ?? data.with ?? data.target_user_id;
+const peerOf = ({ data }) => data.to ?? data.with ?? data.target_user_id ?? data.user_id;

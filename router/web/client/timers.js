@@ -1,5 +1,5 @@
 // @ts-check
-/** The clock and the timers of a client. Times are in milliseconds. */
+/** The clock and the timers of a client, and its heartbeat. Times are in milliseconds. */
 
 /** @typedef {import("./fastchat.d.ts").Clock} Clock */
 /** @typedef {{id: unknown}} Timer */
@@ -7,6 +7,10 @@
 export const SECOND = 1000;
 /** What is left of a deadline for a client that stood still until the deadline was over. */
 const LAST_LOOK = 1 * SECOND;
+
+/** PING at even distances, and how long nothing may come after one. */
+const PING_INTERVAL = 15 * SECOND;
+const PONG_TIMEOUT = 5 * SECOND;
 
 /** Milliseconds since 1970 as Date.now() had them when the program began; but this clock is never put back or forward. */
 export const now = () => performance.timeOrigin + performance.now();
@@ -59,5 +63,56 @@ export class Timers {
   /** Forget a timer. @param {Timer | null} [timer] */
   stop(timer) {
     this.#clock.clearTimeout(timer?.id);
+  }
+}
+
+/** The heartbeat of the connections of one client. */
+export class Heartbeat {
+  #timers;
+  #ping;
+  #silent;
+  /** Frames received. */
+  #heard = 0;
+  /** @type {Timer | null} */
+  #pingTimer = null;
+  /** @type {Timer | null} */
+  #pongTimer = null;
+
+  /**
+   * @param {Timers} timers
+   * @param {() => void} ping says PING
+   * @param {(problem: string) => void} silent is called when nothing has come after a PING
+   */
+  constructor(timers, ping, silent) {
+    this.#timers = timers;
+    this.#ping = ping;
+    this.#silent = silent;
+  }
+
+  /** The client is online. */
+  begin() {
+    this.#pingTimer = this.#timers.after(PING_INTERVAL, () => this.beat());
+  }
+
+  /** Anything came. */
+  heard() {
+    this.#heard += 1;
+  }
+
+  /** Say PING now; the next one follows after the interval. */
+  beat() {
+    const heard = this.#heard;
+    this.#ping();
+    this.stop();
+    this.#pongTimer = this.#timers.deadline(PONG_TIMEOUT, () => {
+      if (this.#heard === heard) this.#silent(`no answer to PING within ${PONG_TIMEOUT / SECOND} s`);
+    });
+    this.begin();
+  }
+
+  /** The connection is over. */
+  stop() {
+    this.#timers.stop(this.#pingTimer);
+    this.#timers.stop(this.#pongTimer);
   }
 }

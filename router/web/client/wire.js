@@ -6,7 +6,7 @@ import { SECOND } from "./timers.js";
 
 /** @typedef {Record<string, any>} Data */
 
-export const CAPABILITIES = ["receipts", "resume", "history", "carbons", "presence_delta"];
+export const CAPABILITIES = ["receipts", "resume", "history", "carbons", "presence_delta", "chats", "block"];
 /** Whose presence the server may tell. */
 const SCOPES = ["everyone", "contacts"];
 /** Close codes that the client treats in a way of their own: no close code, the token has run out, restart, overload, a device that slept. */
@@ -21,6 +21,27 @@ export const FINAL = [1002, 1003, 1007, 1008, 1009, 4001, 4003, 4004];
 export const TOKEN_EXPIRED = "token expired";
 /** How far a message has come; from 1 on the server has it. @type {Record<string, number>} */
 export const RANK = { failed: 0, queued: 0, sent: 0, stored: 1, accepted: 1, delivered: 2, read: 3 };
+
+const NO_LIST = "this server keeps no list of chats";
+const NO_BLOCKS = "this server can't block users";
+/** The capabilities that a request needs, and what is said without them. @type {Record<string, [string[], string]>} */
+export const NEEDED = {
+  HISTORY: [["history"], "this server has no history"],
+  CHATS: [["chats"], NO_LIST],
+  HIDE: [["chats"], NO_LIST],
+  MUTE: [["chats"], NO_LIST],
+  UNMUTE: [["chats"], NO_LIST],
+  BLOCK: [["chats", "block"], NO_BLOCKS],
+  UNBLOCK: [["chats", "block"], NO_BLOCKS],
+};
+/** What changes the list of chats, and how a chat shows that it is done. @type {Record<string, (entry: import("./fastchat.d.ts").ChatEntry) => boolean>} */
+export const COMMANDS = {
+  HIDE: ({ hidden }) => hidden === true,
+  MUTE: ({ muted }) => muted,
+  UNMUTE: ({ muted }) => !muted,
+  BLOCK: ({ blocked }) => blocked,
+  UNBLOCK: ({ blocked }) => !blocked,
+};
 
 const FRAME_MAX_BYTES = 16 * 1024;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
@@ -80,8 +101,17 @@ export function readMessage(data, userId) {
   };
   if (Number.isSafeInteger(data.seq)) message.seq = data.seq;
   if (message.from === userId) message.own = true;
+  if (data.read === true) message.read = true;
   return message;
 }
+
+/** The last message of a chat, as a list of chats shows it. Throws PROTOCOL. @param {Data} data @returns {import("./fastchat.d.ts").LastMessage} */
+export const readLast = (data) => ({
+  from: field(data, "from", "string"),
+  content: field(data, "content", "string"),
+  timestamp: field(data, "timestamp", "string"),
+  messageId: field(data, "message_id", "string"),
+});
 
 /** An ERROR. Throws PROTOCOL. @param {Data} data */
 export const readError = (data) => new FastChatError(field(data, "code", "string"), String(data.message), data.details ?? {});

@@ -25,7 +25,7 @@ const given = JSON.parse(options);
 const chat = new FastChat({ ...given, token: given.token?.ask ? ask : given.token, WebSocket });
 
 const tell = (event) => (value) => print({ event, value });
-for (const event of ["state", "chat", "message", "typing"]) chat.on(event, tell(event));
+for (const event of ["state", "chat", "chats", "message", "typing"]) chat.on(event, tell(event));
 chat.on("presence", (online) => tell("presence")(Object.fromEntries(online)));
 chat.on("receipt", ({ messageId, status, error }) => tell("receipt")({ messageId, status, error: error?.code ?? null }));
 chat.on("error", ({ code, message }) => tell("error")({ code, message }));

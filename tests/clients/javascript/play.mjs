@@ -17,6 +17,7 @@ const NOTED = {
   state: (event) => event,
   presence: (users) => ({ users: Object.fromEntries(users), scope: users.scope }),
   chat: (event) => event,
+  chats: (entries) => entries,
   message: (event) => event,
   typing: (event) => event,
   receipt: ({ messageId, status, content }) => ({ messageId, status, content }),
@@ -279,6 +280,9 @@ class Player {
       } else if (name === "presence") {
         const came = Object.fromEntries(this.chat.presence);
         if (!contains(came, wanted) || !contains(wanted, came)) throw new Failed(`presence is ${show(came)}`);
+      } else if (name === "listed") {
+        const came = this.chat.chatList.map(({ userId }) => userId);
+        if (!contains(came, wanted)) throw new Failed(`the list is ${show(came)}`);
       } else if (!contains(this.chat[name], wanted)) throw new Failed(`${name} is ${show(this.chat[name])}`);
     }
   }

@@ -2,10 +2,13 @@
 
 import type {
   Chat,
+  ChatEntry,
+  ChatPage,
   Clock,
   Closed,
   Events,
   History,
+  LastMessage,
   Message,
   Options,
   Presence,
@@ -33,12 +36,13 @@ chat.on("state", ({ state, retryAt, closed, lost, resumed }: StateChange) => {
 });
 chat.on("presence", (online: Presence) => console.log(online.get("id")?.toUpperCase(), online.scope satisfies Scope | null));
 chat.on("chat", (opened: Chat) => console.log(opened.chatId, opened.userId, opened.displayName));
+chat.on("chats", (changed: ChatEntry[]) => console.log(changed.map(({ userId, hidden }) => hidden ?? userId)));
 chat.on("typing", ({ userId, isTyping }) => console.log(userId, isTyping satisfies boolean));
 chat.on("receipt", (sent: Sent) => console.log(sent.status satisfies Status, sent.error?.code, sent.content === sent.original));
 chat.on("error", (error: FastChatError) => console.log(error.code, error.message, error.details.field));
 // @ts-expect-error there is no such event
 chat.on("massage", () => {});
-const names: (keyof Events)[] = ["state", "presence", "chat", "message", "typing", "receipt", "error"];
+const names: (keyof Events)[] = ["state", "presence", "chat", "chats", "message", "typing", "receipt", "error"];
 
 async function use(): Promise<void> {
   await chat.connect();
@@ -49,6 +53,17 @@ async function use(): Promise<void> {
   await Promise.all([same.delivered, sent.read]);
   const page: History = await chat.history("id", { before: null, limit: 50 });
   await chat.history("id", { before: page.next });
+  const first: ChatPage = await chat.listChats({ limit: 20 });
+  await chat.listChats({ before: first.next });
+  for await (const { displayName, last, unread, read, online, blocked, muted } of chat.allChats({ limit: 100 })) {
+    const words: LastMessage | null = last;
+    console.log(displayName, words?.content, words?.timestamp, unread + read, online || blocked || muted);
+  }
+  const muted: ChatEntry = await chat.mute("id");
+  await Promise.all([chat.unmute(muted.userId), chat.hide("id"), chat.block("id"), chat.unblock("id")]);
+  console.log(chat.chatList.length, page.messages.filter(({ read }) => read).length);
+  // @ts-expect-error it is for reading
+  chat.chatList.push(muted);
   chat.typing("id", true);
   chat.askPresence(["id"]);
   const state: State = chat.state;

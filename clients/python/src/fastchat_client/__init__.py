@@ -9,9 +9,12 @@ from fastchat_client._transport import ConnectionEnded, Connector, Transport
 from fastchat_client.client import FastChat
 from fastchat_client.models import (
     Chat,
+    ChatEntry,
+    ChatPage,
     Closed,
     FastChatError,
     History,
+    LastMessage,
     Message,
     Presence,
     Scope,
@@ -24,12 +27,15 @@ from fastchat_client.models import (
 
 __all__ = [
     "Chat",
+    "ChatEntry",
+    "ChatPage",
     "Closed",
     "ConnectionEnded",
     "Connector",
     "FastChat",
     "FastChatError",
     "History",
+    "LastMessage",
     "Listener",
     "Message",
     "Presence",

@@ -56,7 +56,7 @@ PROTOCOL: Final = "PROTOCOL"
 TIMEOUT: Final = "TIMEOUT"
 TOKEN: Final = "TOKEN"  # noqa: S105 - the name of an error
 
-CAPABILITIES: Final = ("receipts", "resume", "history", "carbons", "presence_delta")
+CAPABILITIES: Final = ("receipts", "resume", "history", "carbons", "presence_delta", "chats", "block")
 
 #: The reason of a close with 1008 when a token has run out, and why one is refused in whose place a newer one may be accepted.
 TOKEN_EXPIRED: Final = "token expired"  # noqa: S105 - a sentence of the server's

@@ -15,15 +15,23 @@ from fastchat_client._codes import (
     FORGOTTEN,
     MESSAGE_FAILED,
     RATE_LIMITED,
-    UNSUPPORTED,
     VALIDATION,
 )
 from fastchat_client._inbox import Inbox
+from fastchat_client._lists import Lists
 from fastchat_client._outbox import Outbox
 from fastchat_client._people import People
 from fastchat_client._receipts import Accepted
 from fastchat_client._repeater import Repeater
-from fastchat_client._requests import HISTORY_TRIES, Done, Request, RequestLine
+from fastchat_client._requests import (
+    COMMANDS,
+    HISTORY_TRIES,
+    PAGES,
+    Done,
+    Request,
+    RequestLine,
+    unsupported,
+)
 from fastchat_client._wire import Data, canonical, encode
 from fastchat_client.models import RANK, Chat, FastChatError, History, Message, Sent, Status
 
@@ -59,14 +67,23 @@ class Conversation:
         self._accepted = Accepted()
         self._openings = RequestLine(self._write_request)
         self._histories = RequestLine(self._write_request)
-        self._lines: dict[str | None, RequestLine] = {"OPEN_CHAT": self._openings, "HISTORY": self._histories}
         self._repeater = Repeater()
+        self.lists = Lists(self._repeater, self._write_request, self._say, emit)
+        #: Type of a request -> its line; and each line once.
+        self._lines: dict[str | None, RequestLine] = {
+            "OPEN_CHAT": self._openings,
+            "HISTORY": self._histories,
+            "CHATS": self.lists.pages,
+            **dict.fromkeys(COMMANDS, self.lists.commands),
+        }
+        self._all_lines = list(dict.fromkeys(self._lines.values()))
         self._handlers: dict[str, Callable[[Data, float], None]] = {
-            "PRESENCE": self.people.on_presence,
+            "PRESENCE": self._on_presence,
             "CHAT_OPENED": self._on_chat_opened,
             "MSG": self._on_message,
             "MSG_ACK": self._on_ack,
             "HISTORY": self._on_history,
+            "CHATS": self.lists.on_chats,
             "TYPING": self.people.on_typing,
             "PONG": self._on_pong,
             "ERROR": self._on_error,
@@ -86,12 +103,16 @@ class Conversation:
     def begin(self, again: bool, now: float) -> None:
         """Say what was lost with the last connection, then what waits; and `again`, ask what has become of what is not read yet."""
         self.online = True
-        for kind, said in self._repeater.start_over():
-            if kind != "READ" or "receipts" in self.capabilities:
+        reads: list[Data] = []
+        for kind, said in self._repeater.start_over("chats" in self.capabilities):
+            if kind == "READ" and "chats" in self.capabilities:
+                reads.append(said)
+            elif kind != "READ" or "receipts" in self.capabilities:
                 self._say(kind, said)
-        if "history" not in self.capabilities:
-            while self._histories.waiting:
-                self._histories.finish(None, _no_history())
+        for line in self._all_lines:
+            line.drop(self.capabilities)
+        if "chats" in self.capabilities:
+            self.lists.begin(reads, now)
         self.pump(now)
         if again and "receipts" in self.capabilities:
             for sent in self._accepted.latest(now):
@@ -103,8 +124,14 @@ class Conversation:
         self._outbox.start_over()
         self._openings.start_over()
         self._histories.start_over()
+        self.lists.lost()
         self._accepted.asked.clear()
         self.people.lost()
+
+    def finish(self, now: float) -> None:
+        """Say what has been put off: the connection is about to be closed."""
+        if self.online:
+            self.lists.reading.finish(now)
 
     def end(self, error: FastChatError) -> None:
         """Tell whatever waits that the client is closed for good."""
@@ -113,7 +140,7 @@ class Conversation:
             self._changed(sent)
         for sent in self._accepted.take_all():
             sent.end(error)
-        for line in self._lines.values():
+        for line in self._all_lines:
             while line.waiting:
                 line.finish(None, error)
 
@@ -130,7 +157,7 @@ class Conversation:
             return
         for sent in self._outbox.overdue(ANSWER_TIMEOUT, now):
             self._refused_message(sent, _no_answer(), now)
-        for line in self._lines.values():
+        for line in self._all_lines:
             if line.overdue(ANSWER_TIMEOUT, now):
                 self._refused_request(line, _no_answer(), now)
         self.pump(now)
@@ -139,16 +166,18 @@ class Conversation:
         """Say what may be said now."""
         if not self.online:
             return
-        for line in self._lines.values():
+        for line in self._all_lines:
             line.pump(now)
+        self.lists.reading.pump(now)
         self._outbox.pump(now)
 
     def deadlines(self, now: float) -> Iterator[float]:
         """List the times from now on at which `tick` has something to do."""
         if self.online:
             yield from self._outbox.deadlines(ANSWER_TIMEOUT, now)
-            yield from self._openings.deadlines(ANSWER_TIMEOUT, now)
-            yield from self._histories.deadlines(ANSWER_TIMEOUT, now)
+            for line in self._all_lines:
+                yield from line.deadlines(ANSWER_TIMEOUT, now)
+            yield from self.lists.deadlines(now)
 
     def pinged(self) -> None:
         """Note that a PING goes out."""
@@ -194,15 +223,20 @@ class Conversation:
 
     def history(self, user_id: str, before: str | None, limit: int | None, done: Done, now: float) -> None:
         """Ask for what was written with a user; `done` gets a History."""
-        if self.online and "history" not in self.capabilities:
-            done(None, _no_history())
-            return
         data: Data = {"with": user_id}
         if before is not None:
             data["before"] = before
         if limit is not None:
             data["limit"] = limit
         self._request(self._histories, Request("HISTORY", user_id, data, done), now)
+
+    def list_chats(self, before: str | None, limit: int | None, done: Done, now: float) -> None:
+        """Ask for a page of the list of chats; `done` gets a ChatPage."""
+        self._request(self.lists.pages, self.lists.page(before, limit, done), now)
+
+    def command(self, kind: str, user_id: str, done: Done, now: float) -> None:
+        """Say HIDE, MUTE, UNMUTE, BLOCK or UNBLOCK; `done` gets the ChatEntry that shows it."""
+        self._request(self.lists.commands, Request(kind, user_id, {"user_id": user_id}, done), now)
 
     def typing(self, user_id: str, is_typing: bool, now: float) -> None:
         """Say that the user is typing, or has stopped; as often as the limits allow."""
@@ -219,11 +253,13 @@ class Conversation:
             for text in texts:
                 self._write(text)
 
-    def mark_read(self, message_id: str, sender: str) -> None:
-        """Say that the user has read a message."""
+    def mark_read(self, message_id: str, sender: str, now: float) -> None:
+        """Say that the user has read a message; and all before it, if the server takes it so."""
         data = {"message_id": message_id, "from": sender}
         text = encode("READ", data)
-        if not self.online or "receipts" in self.capabilities:
+        if self.online and "chats" in self.capabilities:
+            self.lists.mark_read(data, now)
+        elif not self.online or "receipts" in self.capabilities:
             self._repeater.add("READ", data)
             if self.online:
                 self._write(text)
@@ -235,6 +271,10 @@ class Conversation:
 
     # -- What comes --
 
+    def _on_presence(self, data: Data, now: float) -> None:
+        changed = self.people.on_presence(data)
+        self.lists.presence(self.people.presence, changed)
+
     def _on_chat_opened(self, data: Data, now: float) -> None:
         fields = [_wire.text(data, name) for name in ("chat_id", "target_user_id", "target_display_name")]
         chat = Chat(*fields)
@@ -242,6 +282,7 @@ class Conversation:
         self._emit("chat", chat)
         current = self._openings.current
         if current is not None and current.peer == canonical(chat.user_id):
+            self.lists.opened(chat.user_id)
             self._openings.finish(chat)
 
     def _on_message(self, data: Data, now: float) -> None:
@@ -250,6 +291,7 @@ class Conversation:
             # Sent by this client, on a connection that is gone: so the server has it.
             self._got_further(message.message_id, "accepted", message.to, now, message.content)
         if is_news:
+            self.lists.arrived(message)
             self._emit("message", message)
         elif acknowledge:
             self._acknowledge(message)
@@ -279,6 +321,8 @@ class Conversation:
         is_other = content is not None and content != sent.content
         if content is not None:
             sent.content = content
+        if RANK[sent.status] < RANK["accepted"]:
+            self.lists.wrote(sent, self.inbox.user_id, now)
         if is_further:
             sent.change(status)
         if is_further or is_other:
@@ -291,10 +335,13 @@ class Conversation:
         messages = [self.inbox.message(message) for message in _wire.objects(data, "messages")]
         current = self._histories.current
         if current is not None and current.peer == canonical(peer):
-            self._histories.finish(History(messages, following))
+            history = History(messages, following)
+            self.lists.paged(peer, current.payload.get("before"), history)
+            self._histories.finish(history)
 
     def _on_pong(self, data: Data, now: float) -> None:
         self._repeater.ponged()
+        self.lists.on_pong(data, now)
 
     def _on_error(self, data: Data, now: float) -> None:
         """Find the request that an ERROR belongs to: it names a message, or a type, or there is only one that it can mean."""
@@ -304,13 +351,15 @@ class Conversation:
         line: RequestLine | None = None
         if kind in self._lines:
             line = self._lines[kind]
+            if line.current is not None and line.current.kind != kind:
+                line = None
         elif kind in (None, "MSG") and isinstance(message_id, str):
             sent = self._outbox.find(message_id)
             if sent is None and message_id in self._accepted.asked:
                 return  # it was only asked how far it is
         elif kind in (None, "MSG"):
             messages = self._outbox.in_flight
-            lines = [line for line in self._lines.values() if kind is None and line.in_flight]
+            lines = [line for line in self._all_lines if kind is None and line.in_flight]
             if len(messages) + len(lines) == 1:
                 sent = messages[0] if messages else None
                 line = lines[0] if lines else None
@@ -320,6 +369,8 @@ class Conversation:
             self._refused_request(line, error, now)
         elif kind == "TYPING" and error.code == RATE_LIMITED:
             self.people.typing.limited(self._retry_after(error), now)
+        elif kind == "READ" and error.code == RATE_LIMITED and "chats" in self.capabilities:
+            self.lists.limited(now + self._retry_after(error))
         else:
             self._emit("error", error)
 
@@ -331,11 +382,7 @@ class Conversation:
         elif error.code == MESSAGE_FAILED:
             wait = _backoff.again(self._random, self._outbox.tries(sent))
             self._outbox.again(sent, error, now + wait)
-        elif (
-            error.code == CHAT_NOT_OPENED
-            and canonical(sent.to) in self.chats
-            and not self._outbox.was_held(sent)
-        ):
+        elif self._is_forgotten(canonical(sent.to), error) and not self._outbox.was_held(sent):
             self._outbox.hold(sent, error)
 
             def opened(chat: Chat | None, failure: FastChatError | None) -> None:
@@ -357,15 +404,17 @@ class Conversation:
 
     def _refused_request(self, line: RequestLine, error: FastChatError, now: float) -> None:
         request = line.waiting[0]
-        if error.code == RATE_LIMITED:
+        if request.kind in COMMANDS:
+            line.finish(None, error)
+        elif error.code == RATE_LIMITED:
             line.again(now + self._retry_after(error))
         elif error.code == MESSAGE_FAILED:
             request.tries += 1
-            if request.kind == "HISTORY" and request.tries >= HISTORY_TRIES:
+            if request.kind in PAGES and request.tries >= HISTORY_TRIES:
                 line.finish(None, error)
             else:
                 line.again(now + _backoff.again(self._random, request.tries - 1))
-        elif error.code == CHAT_NOT_OPENED and request.peer in self.chats and not request.opened:
+        elif self._is_forgotten(request.peer, error) and not request.opened:
             request.opened = True
             line.hold()
 
@@ -378,6 +427,11 @@ class Conversation:
             self._reopen(request.peer, opened, now)
         else:
             line.finish(None, error)
+
+    def _is_forgotten(self, peer: str, error: FastChatError) -> bool:
+        """Return whether the server has forgotten a chat; to open it again would not help where the user has blocked the other one."""
+        is_blocked = error.details.get("blocked") is True
+        return error.code == CHAT_NOT_OPENED and peer in self.chats and not is_blocked
 
     def _reopen(self, user_id: str, done: Done, now: float) -> None:
         """Open again a chat that was open, and that the server has forgotten."""
@@ -392,6 +446,9 @@ class Conversation:
     def _request(self, line: RequestLine, request: Request, now: float) -> None:
         try:
             encode(request.kind, request.payload)
+            problem = unsupported(request.kind, self.capabilities) if self.online else None
+            if problem is not None:
+                raise problem
         except FastChatError as error:
             request.done[0](None, error)
             return
@@ -423,7 +480,3 @@ class Conversation:
 
 def _no_answer() -> FastChatError:
     return FastChatError(MESSAGE_FAILED, f"no answer within {ANSWER_TIMEOUT:.0f} seconds")
-
-
-def _no_history() -> FastChatError:
-    return FastChatError(UNSUPPORTED, "this server keeps no history")

@@ -18,7 +18,7 @@ from fastchat_client.models import FastChatError, Message
 #: What is called with the payload of an event. If it returns an awaitable, the listener is done when that is.
 Listener = Callable[[Any], object]
 
-EVENTS: Final = frozenset({"state", "presence", "chat", "message", "typing", "receipt", "error"})
+EVENTS: Final = frozenset({"state", "presence", "chat", "chats", "message", "typing", "receipt", "error"})
 
 
 class NotShown(Exception):

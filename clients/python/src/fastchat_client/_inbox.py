@@ -79,6 +79,7 @@ class Inbox:
             timestamp=_wire.text(data, "timestamp"),
             seq=_wire.number_or_none(data, "seq"),
             own=data["from"] == self.user_id,
+            read=data.get("read") is True,
             cursor=_wire.text_or_none(data, "cursor"),
         )
 

@@ -237,9 +237,10 @@ class Machine:
         if self.state == "waiting":
             self._attempt(now)
 
-    def close(self) -> None:
+    def close(self, now: float) -> None:
         """End it for good."""
         if self.state != "closed":
+            self.conversation.finish(now)
             self._outside.close(CloseCode.NORMAL, "")
             self._forget_connection()
             self._end(Closed(CloseCode.NORMAL, "closed by the client"))

@@ -25,8 +25,8 @@ class People:
         """Take HELLO_ACK."""
         self.presence.scope = _scope(data)
 
-    def on_presence(self, data: _wire.Data, now: float) -> None:
-        """Take PRESENCE: everybody, or in a delta those who came or went. Raises FastChatError(PROTOCOL)."""
+    def on_presence(self, data: _wire.Data) -> list[str] | None:
+        """Take PRESENCE: everybody, or in a delta those who came or went, who are returned. Raises FastChatError(PROTOCOL)."""
         users = [
             (_wire.text(user, "user_id"), _wire.text(user, "display_name"), _wire.flag(user, "online"))
             for user in _wire.objects(data, "users")
@@ -42,6 +42,7 @@ class People:
         told = Presence(self.presence)
         told.scope = self.presence.scope
         self._emit("presence", told)
+        return [user_id for user_id, _, _ in users] if data.get("delta") else None
 
     def on_typing(self, data: _wire.Data, now: float) -> None:
         """Take TYPING: somebody is typing, or has stopped. Raises FastChatError(PROTOCOL)."""

@@ -23,6 +23,15 @@ class Repeater:
         """Repeat this until it is confirmed: it is being said, or waits for a connection."""
         self._said[kind, data["message_id"], data["from"]] = (kind, data), self._pings
 
+    def add_alone(self, data: dict[str, Any]) -> None:
+        """Repeat this READ, and no earlier one of the same sender: it covers them."""
+        self._said = {key: value for key, value in self._said.items() if key[::2] != ("READ", data["from"])}
+        self.add("READ", data)
+
+    def reads(self) -> list[dict[str, Any]]:
+        """Return the READs that are not confirmed."""
+        return [data for (kind, data), _ in self._said.values() if kind == "READ"]
+
     def pinged(self) -> None:
         """Note that a PING goes out."""
         self._pings += 1
@@ -33,9 +42,11 @@ class Repeater:
         for key in [key for key, (_, pings) in self._said.items() if pings < self._pongs]:
             del self._said[key]
 
-    def start_over(self) -> list[_Said]:
-        """Return what to say first on a new connection."""
+    def start_over(self, gives_reads: bool = False) -> list[_Said]:
+        """Return what to say first on a new connection; with `gives_reads`, who calls this adds the READs again when they are said."""
         self._pings = self._pongs = 0
         again = [said for said, _ in self._said.values()]
-        self._said = {key: (said, 0) for key, (said, _) in self._said.items()}
+        self._said = {
+            key: (said, 0) for key, (said, _) in self._said.items() if not gives_reads or said[0] != "READ"
+        }
         return again

@@ -1,16 +1,40 @@
-"""OPEN_CHAT and HISTORY: requests that wait for an answer, one of each kind on its way at a time, since an ERROR does not name the peer."""
+"""Requests that wait for an answer, one of each line on its way at a time, since an ERROR does not name the peer.
+
+OPEN_CHAT, HISTORY and CHATS have a line each. HIDE, MUTE, BLOCK and their opposites share one: the answer is what the list of chats shows,
+and what came out of two at once could not be told apart.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+from fastchat_client._codes import UNSUPPORTED
 from fastchat_client._wire import canonical
 from fastchat_client.models import FastChatError
 
-#: A HISTORY that was not confirmed so often has failed; somebody is looking at an empty screen.
+#: A HISTORY (or CHATS) that was not confirmed so often has failed; somebody is looking at an empty screen.
 HISTORY_TRIES: Final = 5
+PAGES: Final = frozenset({"HISTORY", "CHATS"})
+#: Types that change the list of chats -> the field of an entry and the value that shows it is done.
+COMMANDS: Final[Mapping[str, tuple[str, bool]]] = {
+    "HIDE": ("hidden", True),
+    "MUTE": ("muted", True),
+    "UNMUTE": ("muted", False),
+    "BLOCK": ("blocked", True),
+    "UNBLOCK": ("blocked", False),
+}
+#: What a server can do that answers a type, and what is said of one that can't.
+NEEDED: Final[Mapping[str, tuple[frozenset[str], str]]] = {
+    "HISTORY": (frozenset({"history"}), "this server keeps no history"),
+    "CHATS": (frozenset({"chats"}), "this server keeps no list of chats"),
+    "HIDE": (frozenset({"chats"}), "this server keeps no list of chats"),
+    "MUTE": (frozenset({"chats"}), "this server keeps no list of chats"),
+    "UNMUTE": (frozenset({"chats"}), "this server keeps no list of chats"),
+    "BLOCK": (frozenset({"chats", "block"}), "this server can't block users"),
+    "UNBLOCK": (frozenset({"chats", "block"}), "this server can't block users"),
+}
 
 #: What to call with the answer, or with why there is none.
 Done = Callable[[Any, FastChatError | None], None]
@@ -31,6 +55,12 @@ class Request:
         self.tries = 0
         #: Whether the chat has been opened again for it.
         self.opened = False
+
+
+def unsupported(kind: str, capabilities: frozenset[str]) -> FastChatError | None:
+    """Return why a server with these capabilities does not answer this type, None if it does."""
+    needed, problem = NEEDED.get(kind, (frozenset(), ""))
+    return None if needed <= capabilities else FastChatError(UNSUPPORTED, problem)
 
 
 class RequestLine:
@@ -68,6 +98,27 @@ class RequestLine:
         self.blocked_until = 0.0
         for done in request.done:
             done(result, error)
+
+    def drop(self, capabilities: frozenset[str]) -> None:
+        """End those that a server with these capabilities does not answer. None may be on its way."""
+        kept: deque[Request] = deque()
+        dropped: list[tuple[Request, FastChatError]] = []
+        for request in self.waiting:
+            problem = unsupported(request.kind, capabilities)
+            if problem is None:
+                kept.append(request)
+            else:
+                dropped.append((request, problem))
+        self.waiting = kept
+        for request, problem in dropped:
+            for done in request.done:
+                done(None, problem)
+
+    def forget(self, peers: set[str]) -> None:
+        """Forget those about these peers, of which nobody has to be told."""
+        if self.current is not None and self.current.peer in peers:
+            self.in_flight = False
+        self.waiting = deque(request for request in self.waiting if request.peer not in peers)
 
     def again(self, at: float) -> None:
         """Send the first again at a time."""

@@ -69,11 +69,27 @@ def number_or_none(data: Mapping[str, Any], name: str) -> int | None:
     raise _wrong(name, "a whole number", value)
 
 
+def number(data: Mapping[str, Any], name: str) -> int:
+    """Take a whole number."""
+    value = number_or_none(data, name)
+    if value is None:
+        raise _wrong(name, "a whole number", value)
+    return value
+
+
 def flag(data: Mapping[str, Any], name: str) -> bool:
     """Take a boolean."""
     value = data.get(name)
     if not isinstance(value, bool):
         raise _wrong(name, "a boolean", value)
+    return value
+
+
+def member(data: Mapping[str, Any], name: str) -> Data:
+    """Take an object."""
+    value = data.get(name)
+    if not isinstance(value, dict):
+        raise _wrong(name, "an object", value)
     return value
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random as _random
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 from uuid import uuid4
@@ -16,7 +16,18 @@ from fastchat_client._requests import Done
 from fastchat_client._runner import Runner
 from fastchat_client._tokens import Token, split
 from fastchat_client._transport import Connector, connect_websocket
-from fastchat_client.models import Chat, Closed, FastChatError, History, Message, Scope, Sent, State
+from fastchat_client.models import (
+    Chat,
+    ChatEntry,
+    ChatPage,
+    Closed,
+    FastChatError,
+    History,
+    Message,
+    Scope,
+    Sent,
+    State,
+)
 
 
 class FastChat:
@@ -100,7 +111,7 @@ class FastChat:
 
     async def close(self) -> None:
         """End it for good, and wait until the connection is closed. What the server does not have yet fails with CLOSED."""
-        self._machine.close()
+        self._machine.close(self._runner.now())
         self._runner.settle()
         await self._runner.finished()
 
@@ -140,7 +151,7 @@ class FastChat:
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """What the server granted of receipts, resume, history, carbons and presence_delta."""
+        """What the server granted of receipts, resume, history, carbons, presence_delta, chats and block."""
         return self._conversation.capabilities
 
     @property
@@ -163,6 +174,14 @@ class FastChat:
     def chats(self) -> Mapping[str, Chat]:
         """The chats that were opened since this object was made, by either side: user id of the other person -> chat. A live view."""
         return MappingProxyType(self._conversation.chats)
+
+    @property
+    def chat_list(self) -> Sequence[ChatEntry]:
+        """The list of chats, the last one that was written in first: as far as `list_chats` has asked for it, and always as it is now.
+
+        Chats in which something happens are in it wherever they stood before. Empty before the first `list_chats`.
+        """
+        return tuple(self._conversation.lists.kept.ordered)
 
     # -- Talking --
 
@@ -201,14 +220,71 @@ class FastChat:
         history: History = await self._answer(ask)
         return history
 
+    async def list_chats(self, *, before: str | None = None, limit: int | None = None) -> ChatPage:
+        """Ask for the list of chats, the last one that was written in first: at most `limit` (50). `before` is the `next` of the last page.
+
+        From the first call on the client keeps `chat_list`, and asks for as much of it again after each reconnection. Raises FastChatError,
+        UNSUPPORTED when the server keeps no list.
+        """
+
+        def ask(done: Done) -> None:
+            self._conversation.list_chats(before, limit, done, self._runner.now())
+
+        page: ChatPage = await self._answer(ask)
+        return page
+
+    async def all_chats(self, *, limit: int | None = None) -> AsyncIterator[ChatEntry]:
+        """Iterate over the whole list of chats; it is asked for in pages of at most `limit` chats (50), as they are needed."""
+        before: str | None = None
+        while True:
+            page = await self.list_chats(before=before, limit=limit)
+            for entry in page.chats:
+                yield entry
+            before = page.next
+            if before is None:
+                return
+
+    async def hide(self, user_id: str) -> ChatEntry:
+        """Take a chat out of the list until somebody writes in it. It is done when this returns, on all devices of the user.
+
+        This and the four that follow return the chat as it is then. Raises FastChatError: what the server says against it, MESSAGE_FAILED
+        when it has not confirmed it in time (it may have been done), UNSUPPORTED when it can't do this. What is not confirmed on one
+        connection is said again on the next one.
+        """
+        return await self._command("HIDE", user_id)
+
+    async def mute(self, user_id: str) -> ChatEntry:
+        """Mute a chat: the server marks it in the list, and the programs of the user are to keep quiet about it."""
+        return await self._command("MUTE", user_id)
+
+    async def unmute(self, user_id: str) -> ChatEntry:
+        """End `mute`."""
+        return await self._command("UNMUTE", user_id)
+
+    async def block(self, user_id: str) -> ChatEntry:
+        """Block a user, with whom there need not be a chat: until `unblock` neither hears of the other, who is not told of it.
+
+        Messages to a user whom one has blocked fail with CHAT_NOT_OPENED, and ``details["blocked"]``.
+        """
+        return await self._command("BLOCK", user_id)
+
+    async def unblock(self, user_id: str) -> ChatEntry:
+        """End `block`. What the other one wrote meanwhile does not come any more."""
+        return await self._command("UNBLOCK", user_id)
+
     def typing(self, user_id: str, is_typing: bool) -> None:
         """Tell a user that this one is typing, or has stopped. Call it at every key: it is told as often as the server's limits allow."""
         self._conversation.typing(user_id, is_typing, self._runner.now())
 
     def mark_read(self, message_id: str, sender: str) -> None:
-        """Mark a message from `sender` as read; the sender is told if the server knows receipts."""
+        """Mark a message from `sender`, and all before it, as read, on all devices; the sender is told if the server knows receipts.
+
+        Call it for every message: the server is told at most once a second of each sender, and again after a reconnection if it may not
+        have heard of it. Servers without the capability `chats` take it for this one message.
+        """
         if self.closed is None:
-            self._conversation.mark_read(message_id, sender)
+            self._conversation.mark_read(message_id, sender, self._runner.now())
+            self._runner.settle()
 
     def ask_presence(self, user_ids: Iterable[str]) -> None:
         """Ask who of these people, with whom there is a chat, is online; the answer is an event `presence`.
@@ -227,6 +303,7 @@ class FastChat:
         | `state`    | StateChange                                                         |
         | `presence` | Presence: dict of user id -> display name of who is online, `scope` |
         | `chat`     | Chat: it is open, whoever opened it                                 |
+        | `chats`    | list of ChatEntry: chats that have changed; see `chat_list`         |
         | `message`  | Message                                                             |
         | `typing`   | Typing                                                              |
         | `receipt`  | Sent, which has changed                                             |
@@ -268,6 +345,13 @@ class FastChat:
                     entry[1].set_exception(NotShown())
 
     # -- Inside --
+
+    async def _command(self, kind: str, user_id: str) -> ChatEntry:
+        def ask(done: Done) -> None:
+            self._conversation.command(kind, user_id, done, self._runner.now())
+
+        entry: ChatEntry = await self._answer(ask)
+        return entry
 
     async def _answer(self, ask: Callable[[Done], None]) -> Any:
         """Wait for the answer to a request that tells `done`."""

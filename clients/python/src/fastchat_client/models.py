@@ -94,6 +94,8 @@ class Message:
     #: Position in the mailbox of this user; None when the server does not number them, and in `own` messages.
     seq: int | None = None
     own: bool = False
+    #: The recipient has read it: in `own` messages of a history the other person, in all others this user, on whatever device.
+    read: bool = False
     #: Where to go on after this message.
     cursor: str | None = field(default=None, repr=False, compare=False)
 
@@ -122,6 +124,46 @@ class History:
     """A page of what two people wrote to each other, newest first. `next` is the `before` of the following page, None at the end."""
 
     messages: list[Message]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LastMessage:
+    """The last message of a chat, as a list of chats shows it: at most the first 200 characters of `content`."""
+
+    sender: str
+    content: str
+    #: Of a message that this client has sent it is an estimate, until the server tells of the chat again.
+    timestamp: str
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatEntry:
+    """A chat in the list of chats; the server keeps it, so it is the same on all devices of the user."""
+
+    #: The other person.
+    user_id: str
+    display_name: str
+    chat_id: str
+    last: LastMessage | None
+    #: Messages of the other person that this user has not read, and the position up to which the user has read.
+    unread: int
+    read: int
+    #: Whether the other person is online.
+    online: bool
+    #: Whether this user has blocked the other person, or muted the chat.
+    blocked: bool
+    muted: bool
+    #: In a change: the chat has left the list, until somebody writes in it.
+    hidden: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPage:
+    """A page of the list of chats, newest first. `next` is the `before` of the following page, None at the end."""
+
+    chats: list[ChatEntry]
     next: str | None
 
 
