@@ -47,6 +47,7 @@ class StaticFile:
         self._body = smaller if self._is_gzipped else body
         self._headers = {"Cache-Control": cache_control, "Vary": "Accept-Encoding"}
         self._content_type = _CONTENT_TYPES[path.suffix]
+        self.is_page = path.suffix == ".html"
 
     def answer(self, request: web.Request, headers: Mapping[str, str]) -> web.Response:
         """Make the answer with the file, or 304 to a client that has it, with `headers` besides the file's own."""

@@ -46,9 +46,15 @@ def content_security_policy(host: str) -> str:
 
 
 def _serve_file(file: StaticFile) -> Handler:
-    """Make a handler that answers with `file`, or with 304 to a client that has it."""
+    """Make a handler that answers with `file`, or with 304 to a client that has it.
+
+    What a page may do is said with the page. Scripts and styles are under its policy, and get that of all other answers, which lets them do
+    nothing by themselves: 300 bytes more for each of the 40 files would be a tenth of all that the page loads.
+    """
 
     async def serve(request: web.Request) -> web.Response:
+        if not file.is_page:
+            return file.answer(request, {})
         policy = content_security_policy(request.headers.get("Host", ""))
         return file.answer(request, {"Content-Security-Policy": policy, "Permissions-Policy": PERMISSIONS})
 

@@ -1,6 +1,7 @@
 // @ts-check
 /** The page: asks who one is, then brings together the messenger, the list of people, the conversation and the connection bar. */
 
+import { ChatMenu } from "./chat_menu.js";
 import { Composer } from "./composer.js";
 import { ConnectionBar } from "./connection_bar.js";
 import { Conversation } from "./conversation.js";
@@ -8,9 +9,8 @@ import { announce, avatar, button, byId, nameOf } from "./dom.js";
 import { askName, setUpIdentity } from "./identity.js";
 import { Messenger } from "./messenger.js";
 import { PeopleList } from "./people.js";
-import { Person } from "./storage.js";
+import { Person, takeToken } from "./storage.js";
 import { userIn } from "./text.js";
-import { takeToken } from "./token.js";
 
 /** @typedef {import("./chats.js").Chat} Chat */
 
@@ -36,9 +36,12 @@ const messenger = new Messenger(person, url, {
   corrected: (item) => announce(`${item.note} ${item.content}`),
 });
 const connection = new ConnectionBar(() => messenger.tryNow(), useToken);
-const people = new PeopleList(schedule);
+const people = new PeopleList(schedule, (chat) => void menu.change("unblock", chat));
+const menu = new ChatMenu(messenger, () => {
+  location.hash = "";
+});
 const conversation = new Conversation({
-  older: (chat) => messenger.loadOlder(chat),
+  older: (chat) => messenger.pages.loadOlder(chat),
   seen: (chat, item) => messenger.seen(chat, item),
   retry: (chat, item) => messenger.retry(chat, item),
   remove(chat, item) {
@@ -88,6 +91,7 @@ function draw() {
   isScheduled = false;
   const { chats, isOnline } = messenger;
   people.render(chats, current?.id ?? null, isOnline);
+  menu.render(current);
   showName();
   const own = byId("me-state");
   own.textContent = isOnline ? "Online" : messenger.client.state === "closed" ? "Disconnected" : "Connecting…";
@@ -98,7 +102,7 @@ function draw() {
 
 /** @param {Chat} chat */
 function drawChat(chat) {
-  const isHere = messenger.isOnline && messenger.chats.online.has(chat.id);
+  const isHere = messenger.isOnline && messenger.chats.isOnline(chat);
   const heading = byId("peer-name");
   if (heading.textContent !== chat.name) {
     heading.replaceChildren(nameOf(chat.name));
@@ -111,13 +115,14 @@ function drawChat(chat) {
   conversation.setTop(topOf(chat), chat.problem ? [button("Try again", () => tryAgain(chat), "inline")] : []);
   if (chat.problem || !messenger.isOnline) return;
   if (chat.isLoaded) conversation.askForOlder();
-  else void messenger.load(chat);
+  else void messenger.pages.load(chat);
 }
 
 /** @param {Chat} chat @returns {string} what stands above the oldest message */
 function topOf(chat) {
   if (chat.problem) return chat.problem;
   if (chat.thread.next === null && !chat.isLoading) {
+    if (chat.isBlocked && !chat.thread.items.length) return "";
     return chat.thread.items.length ? "This is where your chat begins." : `Say hello to ${chat.name}.`;
   }
   return chat.isLoading && messenger.isOnline ? "Loading messages…" : "";

@@ -1,16 +1,22 @@
 // @ts-check
-/** All chats of the person: names, last words, what is unread; and who is online. Knows nothing of the document. */
+/**
+ * All chats of the person: names, last words, what is unread; and who is online. Knows nothing of the document.
+ *
+ * A server that keeps the list of chats is right about all of it (`isListed`). With an older one it is what this browser has seen.
+ */
 
 import { Thread } from "./thread.js";
 
 /** @typedef {import("./thread.js").Message} Message */
+/** @typedef {import("./client/fastchat.d.ts").ChatEntry} ChatEntry */
+/** @typedef {{content: string, at: number, own: boolean}} Words */
 /**
  * What is kept of a chat in the browser.
  * @typedef {object} ChatRecord
  * @property {string} id the other person's user id
  * @property {string} name
  * @property {boolean} opened whether the server has said that the chat is open
- * @property {{content: string, at: number, own: boolean} | null} last
+ * @property {Words | null} last
  * @property {{id: string, seq: number}[]} unread the messages that have not been seen: their ids, and positions among the messages to us
  * @property {number} readSeq position of the latest message that has been seen
  */
@@ -24,9 +30,12 @@ const PROBLEMS = new Map([
 const UNREAD_MAX = 999;
 
 export class Chat {
-  /** @param {ChatRecord} record @param {string} me */
-  constructor(record, me) {
+  /** @param {ChatRecord} record @param {string} me @param {{isListed: boolean}} mode whether the server keeps the list */
+  constructor(record, me, mode) {
     this.record = record;
+    this.mode = mode;
+    /** What the server's list has; null if it has nothing. @type {ChatEntry | null} */
+    this.entry = null;
     this.id = record.id;
     this.thread = new Thread(me);
     this.isTyping = false;
@@ -38,23 +47,45 @@ export class Chat {
 
   /** @returns {string} */
   get name() {
-    return this.record.name;
+    return this.entry?.displayName ?? this.record.name;
+  }
+
+  /** @returns {boolean} whether the person has blocked the other side */
+  get isBlocked() {
+    return this.entry?.blocked ?? false;
+  }
+
+  /** @returns {boolean} */
+  get isMuted() {
+    return this.entry?.muted ?? false;
   }
 
   /** @returns {number} how many messages have not been seen */
   get unread() {
-    return this.record.unread.length;
+    return this.mode.isListed ? (this.entry?.unread ?? 0) : this.record.unread.length;
+  }
+
+  /** @returns {Words | null} the last words: those of the server's list, or those that are here and newer */
+  get last() {
+    const { entry } = this;
+    if (!this.mode.isListed) return this.record.last;
+    const item = this.thread.items.at(-1);
+    const listed = entry?.last
+      ? { content: entry.last.content, at: Date.parse(entry.last.timestamp), own: entry.last.from !== this.id }
+      : null;
+    const isHere = item && (!listed || item.order === Infinity || item.messageId === entry?.last?.messageId || item.at > listed.at);
+    return isHere ? { content: item.content, at: item.at, own: item.own } : listed;
   }
 
   /** @returns {boolean} whether there is something to come back to */
   get hasWords() {
-    return this.record.last !== null;
+    return this.last !== null;
   }
 
   /** Its messages could not be had. @param {any} error */
   failed({ code, message }) {
     if (code === "CLOSED") return; // they are asked for again when there is another connection
-    if (code === "UNSUPPORTED") {
+    if (code === "UNSUPPORTED" || this.isBlocked) {
       this.isLoaded = true;
       this.thread.next = null;
     } else this.problem = PROBLEMS.get(code) ?? `This did not work: ${message}.`;
@@ -85,6 +116,7 @@ export class Chat {
 
   /** @returns {import("./thread.js").Item[]} the messages that are here and have not been seen, on any tab */
   get unreadItems() {
+    if (this.mode.isListed) return this.thread.items.filter(({ unseen }) => unseen);
     const unread = new Set(this.record.unread.map(({ id }) => id));
     return this.thread.items.filter((item) => !item.own && unread.has(item.messageId));
   }
@@ -94,13 +126,16 @@ export class Chats {
   /** @param {string} me @param {ChatRecord[]} records */
   constructor(me, records) {
     this.me = me;
+    this.mode = { isListed: false };
+    /** The server's list, the last one that was written in first. @type {Chat[]} */
+    this.listed = [];
     /** @type {Map<string, Chat>} */
     this.byId = new Map();
     for (const record of records) {
       const { id, name, opened = true, last = null, unread = [], readSeq = 0 } = record;
       // Earlier versions kept their times.
       const known = unread.filter((entry) => typeof entry?.id === "string");
-      this.byId.set(id, new Chat({ id, name, opened, last, unread: known, readSeq }, me));
+      this.byId.set(id, new Chat({ id, name, opened, last, unread: known, readSeq }, me, this.mode));
     }
     /** user id -> name of everybody who is online but us; everybody in `scope`. @type {Map<string, string>} */
     this.online = new Map();
@@ -113,7 +148,7 @@ export class Chats {
     let chat = this.byId.get(id);
     if (!chat) {
       const record = { id, name: name || this.online.get(id) || "Unknown", opened: false, last: null, unread: [], readSeq: 0 };
-      chat = new Chat(record, this.me);
+      chat = new Chat(record, this.me, this.mode);
       this.byId.set(id, chat);
     } else if (name) {
       chat.record.name = name;
@@ -133,7 +168,32 @@ export class Chats {
 
   /** @param {Chat} chat @returns {boolean} whether the server tells us if the other side is online */
   isKnown(chat) {
-    return this.scope === "everyone" || chat.record.opened;
+    return (this.scope === "everyone" || chat.record.opened || chat.entry !== null) && !chat.isBlocked;
+  }
+
+  /** @param {Chat} chat @returns {boolean} */
+  isOnline(chat) {
+    return chat.entry?.online ?? this.online.has(chat.id);
+  }
+
+  /** The server keeps the list of chats, or does not. @param {boolean} isListed */
+  listen(isListed) {
+    this.mode.isListed = isListed;
+    if (!isListed) this.setList([]);
+  }
+
+  /** The server's list as it is now. @param {readonly ChatEntry[]} entries */
+  setList(entries) {
+    const left = new Set(this.listed);
+    this.listed = entries.map((entry) => {
+      const chat = this.with(entry.userId, entry.displayName);
+      // Another device has read.
+      if (chat.entry && entry.unread < chat.entry.unread) chat.thread.sawAllBut(entry.unread);
+      chat.entry = entry;
+      left.delete(chat);
+      return chat;
+    });
+    for (const chat of left) chat.entry = null;
   }
 
   /**
@@ -147,6 +207,11 @@ export class Chats {
     const known = chat.thread.byKey.has(chat.thread.keyOf(message));
     const item = chat.thread.arrive(message);
     chat.record.opened = true;
+    if (this.mode.isListed) {
+      const isNew = !own && !known && !message.read;
+      item.unseen ||= isNew;
+      return { chat, item, isNew };
+    }
     chat.saw();
     const { messageId, seq } = item;
     // Who answers has read, on whichever device.
@@ -169,10 +234,10 @@ export class Chats {
     }
   }
 
-  /** @returns {number} messages that have not been seen, in all chats */
+  /** @returns {number} messages that have not been seen, in all chats that are not muted */
   get unread() {
     let sum = 0;
-    for (const chat of this.byId.values()) sum += chat.unread;
+    for (const chat of this.byId.values()) if (!chat.isMuted) sum += chat.unread;
     return sum;
   }
 
@@ -185,19 +250,27 @@ export class Chats {
    * What the list of people shows.
    * @param {string} search part of a name; empty for all
    * @param {string | null} current the chat that is open, which is never left out
-   * @returns {{chats: Chat[], others: {id: string, name: string}[]}} chats with the latest words first; everybody else by name
+   * @returns {{chats: Chat[], others: {id: string, name: string}[], blocked: Chat[]}} chats with the latest words first; everybody else by name
    */
   list(search, current) {
     const wanted = search.trim().toLocaleLowerCase();
     /** @param {string} name */
     const matches = (name) => name.toLocaleLowerCase().includes(wanted);
-    const chats = [...this.byId.values()]
-      .filter((chat) => (chat.hasWords || chat.id === current) && matches(chat.name))
-      .sort((a, b) => (b.record.last?.at ?? Infinity) - (a.record.last?.at ?? Infinity) || 0);
+    const { isListed } = this.mode;
+    const byTime = (/** @type {Chat} */ a, /** @type {Chat} */ b) => (b.last?.at ?? Infinity) - (a.last?.at ?? Infinity) || 0;
+    let chats = [...this.byId.values()].filter((chat) => chat.hasWords || chat.id === current).sort(byTime);
+    // What is not in the server's list has been opened or written just now.
+    if (isListed) chats = [...chats.filter(({ entry, id, thread }) => !entry && (id === current || thread.waits)), ...this.listed];
+    const shown = new Set(chats.map(({ id }) => id));
     const others = [...this.online]
       .map(([id, name]) => ({ id, name }))
-      .filter(({ id, name }) => !(this.byId.get(id)?.hasWords || id === current) && matches(name))
+      .filter(({ id, name }) => !shown.has(id) && matches(name))
       .sort((a, b) => a.name.localeCompare(b.name) || (a.id < b.id ? -1 : 1));
-    return { chats, others };
+    const wantedChats = chats.filter(({ name }) => matches(name));
+    return {
+      chats: wantedChats.filter(({ isBlocked }) => !isBlocked),
+      others,
+      blocked: wantedChats.filter(({ isBlocked }) => isBlocked),
+    };
   }
 }

@@ -3,7 +3,7 @@
 
 import { announce, byId } from "./dom.js";
 import { now } from "./fastchat.js";
-import { tokenIn } from "./token.js";
+import { tokenIn } from "./storage.js";
 
 /** Milliseconds for which a connection may be away without a word. */
 const CALM = 900;

@@ -1,11 +1,12 @@
 // @ts-check
 /**
- * Between the connection and the chats: what comes from the server goes into the chats, what is written goes out, and both are kept in the
- * browser. Knows nothing of the document; `changed` is called whenever something may look different.
+ * Between the connection and the chats: what comes from the server goes into the chats, and what is written goes out. The browser keeps what
+ * the server does not have; from a server that keeps no list of chats, the chats too. Knows nothing of the document; `changed` is called whenever something may look different.
  */
 
 import { Chats } from "./chats.js";
 import { FastChat, newId, now } from "./fastchat.js";
+import { Pages } from "./pages.js";
 import { nameForHello } from "./text.js";
 
 /** @typedef {import("./chats.js").Chat} Chat */
@@ -21,10 +22,6 @@ import { nameForHello } from "./text.js";
  * @property {(item: Item) => void} corrected the server has changed what we wrote; `item.note` says how
  */
 
-/** Messages of a page of history. */
-const PAGE = 40;
-/** Latest own messages whose state is asked of the server when a chat is opened. */
-const ASKED = 10;
 /** Milliseconds after which changes are kept. */
 const SAVE_DELAY = 250;
 
@@ -36,13 +33,17 @@ export class Messenger {
     this.events = events;
     const { cursor, chats } = person.loadChats();
     this.chats = new Chats(person.userId, chats);
+    this.pages = new Pages(this);
     this.client = this.newClient(cursor ?? null);
     /** Own messages that this client tells the state of. @type {Set<string>} */
     this.followed = new Set();
     /** @type {number | undefined} */
     this.saveTimer = undefined;
     person.tabs?.addEventListener("message", ({ data }) => this.otherTab(data));
-    addEventListener("pagehide", () => this.save());
+    addEventListener("pagehide", ({ persisted }) => {
+      this.save();
+      if (!persisted) this.client.close(); // which says first what it has put off, such as what was read just now
+    });
   }
 
   get isOnline() {
@@ -111,10 +112,11 @@ export class Messenger {
       this.chats.with(userId, displayName).record.opened = true;
       this.keep();
     });
+    on("chats", () => this.chats.setList(client.chatList));
     on("message", (message) => {
       const { chat, item, isNew } = this.chats.arrive(message);
       this.keep();
-      if (isNew) this.events.news(chat, item);
+      if (isNew && !chat.isMuted) this.events.news(chat, item);
       // The receipts of what another device has sent come here too, for messages that this client follows.
       if (item.isVague && !this.followed.has(item.messageId)) this.transmit(chat, item.messageId, item.content);
     });
@@ -136,6 +138,7 @@ export class Messenger {
     // What happened meanwhile, such as what another device has sent, is in the history.
     if (this.isOnline) for (const chat of this.chats.byId.values()) chat.isLoaded = false;
     if (state.resumed === "reset") this.chats.startOver();
+    if (this.isOnline) this.pages.listen();
     this.events.state(state);
   }
 
@@ -207,6 +210,11 @@ export class Messenger {
   seen(chat, item) {
     item.unseen = false;
     this.client.markRead(item.messageId, chat.id);
+    if (this.chats.mode.isListed) {
+      for (const earlier of chat.thread.items) if (earlier.order < item.order) earlier.unseen = false;
+      this.events.changed();
+      return;
+    }
     const { messageId, seq } = item;
     if (!chat.sawMessage(messageId, seq)) return;
     this.person.tabs?.postMessage({ read: chat.id, messageId, seq });
@@ -229,57 +237,6 @@ export class Messenger {
     this.events.changed();
   }
 
-  /**
-   * Make sure that the newest messages of a chat are here; opens it if need be. Done when the server answers, which may be after a reconnection.
-   * @param {Chat} chat
-   */
-  async load(chat) {
-    if (!chat.isLoading && !chat.isLoaded) await this.loadPage(chat, null);
-  }
-
-  /** Load the messages before the oldest that is here. @param {Chat} chat */
-  async loadOlder(chat) {
-    const before = chat.thread.next;
-    if (!chat.isLoading && chat.isLoaded && before && !chat.problem) await this.loadPage(chat, before);
-  }
-
-  /** @param {Chat} chat @param {string | null} before where the page begins; null: at the newest message */
-  async loadPage(chat, before) {
-    const { client } = this;
-    chat.isLoading = true;
-    this.events.changed();
-    try {
-      if (before === null) await this.open(chat, client);
-      const { messages, next } = await client.history(chat.id, { before, limit: PAGE });
-      if (client !== this.client) return;
-      chat.thread.merge(messages, next, before === null);
-      chat.isLoaded = true;
-      this.merged(chat);
-    } catch (error) {
-      if (client === this.client) chat.failed(error);
-    }
-    if (client === this.client) chat.isLoading = false;
-    this.events.changed();
-  }
-
-  /** Make sure that a chat is open. @param {Chat} chat @param {FastChat} client */
-  async open(chat, client) {
-    const isKnown = this.chats.isKnown(chat);
-    await client.openChat(chat.id, chat.name);
-    // Else it would be told within a second, and only of who is online.
-    if (!isKnown) client.askPresence([chat.id]);
-  }
-
-  /** A page is here. @param {Chat} chat */
-  merged(chat) {
-    for (const item of chat.unreadItems) item.unseen = true;
-    chat.saw();
-    // History does not say what has become of a message; sending it again, as the same, does.
-    const own = chat.thread.items.filter((item) => item.own && item.order !== Infinity).slice(-ASKED);
-    for (const item of own) if (item.isVague && !this.followed.has(item.messageId)) this.transmit(chat, item.messageId, item.content);
-    this.keep();
-  }
-
   // -- Keeping --
 
   keep() {
@@ -290,6 +247,7 @@ export class Messenger {
     clearTimeout(this.saveTimer);
     this.saveTimer = undefined;
     if (!this.person.userId) return; // forgotten
-    this.person.saveChats(this.client.cursor ?? undefined, this.chats.records());
+    if (this.chats.mode.isListed) this.person.dropChats();
+    else this.person.saveChats(this.client.cursor ?? undefined, this.chats.records());
   }
 }

@@ -1,7 +1,7 @@
 // @ts-check
 /** The list of chats and of people who are online. Each entry is a link to its chat, so a click with Ctrl opens it in a tab of its own. */
 
-import { avatar, byId, make, nameOf, quiet, setChildren } from "./dom.js";
+import { avatar, button, byId, icon, make, nameOf, quiet, setChildren } from "./dom.js";
 import { fragmentOf, shortWhen } from "./text.js";
 
 /** @typedef {import("./chats.js").Chats} Chats */
@@ -13,14 +13,18 @@ const SEARCH_FROM = 8;
 const ONLY_CONTACTS = "Other people are not listed.";
 
 export class PeopleList {
-  /** @param {() => void} changed called when the search changes what is to be shown */
-  constructor(changed) {
+  /**
+   * @param {() => void} changed called when the search changes what is to be shown
+   * @param {(chat: Chat) => void} unblock
+   */
+  constructor(changed, unblock) {
+    this.unblock = unblock;
     this.list = byId("people");
     this.nobody = byId("nobody");
     this.search = /** @type {HTMLInputElement} */ (byId("search"));
     /** @type {Map<string, {element: HTMLLIElement, signature: string}>} */
     this.entries = new Map();
-    this.headings = { chats: heading("Chats"), others: heading("Online now"), before: heading("Were online") };
+    this.headings = { chats: heading("Chats"), others: heading("Online now"), before: heading("Were online"), blocked: heading("Blocked") };
     this.search.addEventListener("input", changed);
     this.list.addEventListener("keydown", (event) => this.move(event));
     this.search.addEventListener("keydown", (event) => {
@@ -35,14 +39,16 @@ export class PeopleList {
    */
   render(chats, current, isConnected) {
     const searching = this.search.value.trim() !== "";
-    const { chats: mine, others } = chats.list(this.search.value, current);
-    const all = searching || mine.length + others.length >= SEARCH_FROM;
+    const { chats: mine, others, blocked } = chats.list(this.search.value, current);
+    const all = searching || mine.length + others.length + blocked.length >= SEARCH_FROM;
     byId("search-field").hidden = !all;
     const wanted = [];
     if (mine.length) wanted.push(this.headings.chats);
-    for (const chat of mine) wanted.push(this.chat(chat, chats.online.has(chat.id) && isConnected, chat.id === current));
+    for (const chat of mine) wanted.push(this.chat(chat, chats.isOnline(chat) && isConnected, chat.id === current));
     if (others.length) wanted.push(isConnected ? this.headings.others : this.headings.before);
     for (const { id, name } of others) wanted.push(this.person(id, name, isConnected));
+    if (blocked.length) wanted.push(this.headings.blocked);
+    for (const chat of blocked) wanted.push(this.blocked(chat, chat.id === current));
     const focused = this.links().indexOf(/** @type {HTMLAnchorElement} */ (document.activeElement));
     setChildren(this.list, wanted);
     // Whoever has the focus may leave; it goes to the entry that takes the place.
@@ -83,10 +89,10 @@ export class PeopleList {
 
   /** @param {Chat} chat @param {boolean} isOnline @param {boolean} isCurrent @returns {HTMLLIElement} */
   chat(chat, isOnline, isCurrent) {
-    const { last, unread } = chat.record;
+    const { last, unread, isMuted } = chat;
     const when = last ? shortWhen(last.at, Date.now()) : "";
     const words = chat.isTyping ? "typing…" : (last?.content ?? "No messages yet");
-    const signature = JSON.stringify([chat.name, isOnline, isCurrent, when, words, last?.own, unread.length, chat.isTyping]);
+    const signature = JSON.stringify([chat.name, isOnline, isCurrent, when, words, last?.own, unread, isMuted, chat.isTyping]);
     return this.entry(chat.id, signature, (link) => {
       if (isCurrent) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
@@ -95,14 +101,29 @@ export class PeopleList {
       if (last?.own && !chat.isTyping) preview.append("You: ");
       preview.append(words);
       const second = make("span", "row", preview);
-      if (unread.length) {
-        const badge = make("span", "badge", unread.length > 99 ? "99+" : String(unread.length));
-        badge.append(quiet(` ${unread.length === 1 ? "message" : "messages"} not read`));
+      if (unread) {
+        const badge = make("span", isMuted ? "badge still" : "badge", unread > 99 ? "99+" : String(unread));
+        badge.append(quiet(` ${unread === 1 ? "message" : "messages"} not read`));
         second.append(badge);
       }
-      const first = make("span", "row", nameOf(chat.name), make("span", "when", when));
+      const mark = isMuted ? [icon("muted"), quiet("Muted")] : [];
+      const first = make("span", "row", nameOf(chat.name), ...mark, make("span", "when", when));
       link.replaceChildren(disc(chat.id, chat.name, isOnline), make("span", "lines", first, second));
     });
+  }
+
+  /** Somebody who is blocked, with the button that ends it. @param {Chat} chat @param {boolean} isCurrent @returns {HTMLLIElement} */
+  blocked(chat, isCurrent) {
+    const element = this.entry(chat.id, `blocked ${chat.name} ${isCurrent}`, (link) => {
+      if (isCurrent) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+      link.replaceChildren(disc(chat.id, chat.name, false), make("span", "lines", make("span", "row", nameOf(chat.name))));
+      const act = button("Unblock", () => this.unblock(chat), "inline");
+      act.append(quiet(` ${chat.name}`));
+      link.after(act);
+    });
+    element.className = "blocked";
+    return element;
   }
 
   /** @param {string} id @param {string} name @param {boolean} isOnline @returns {HTMLLIElement} */
@@ -124,7 +145,11 @@ export class PeopleList {
     }
     if (entry.signature !== signature) {
       entry.signature = signature;
-      fill(/** @type {HTMLAnchorElement} */ (entry.element.firstChild));
+      const link = /** @type {HTMLAnchorElement} */ (entry.element.firstChild);
+      entry.element.className = "";
+      // It stays where it is, since it may just be clicked.
+      while (link.nextSibling) link.nextSibling.remove();
+      fill(link);
     }
     return entry.element;
   }

@@ -1,6 +1,7 @@
 // @ts-check
 /**
- * What a person keeps in this browser: who they are, their chats, drafts, and messages that the server does not have yet.
+ * What a person keeps in this browser: who they are, drafts, and messages that the server does not have yet; and the chats, if the server does
+ * not keep the list of them.
  *
  * All tabs with the same person share it, and are devices of one user. `/?person=NAME` is another person of this browser; `/?person=new`
  * is one of the tab's own, who is gone when the tab is closed. Where the browser keeps nothing, everything lasts as long as the page.
@@ -11,7 +12,6 @@
 
 import { newId } from "./fastchat.js";
 import { isUserId, problemOfName } from "./text.js";
-import { claimsOf, tokenIn } from "./token.js";
 
 /** @typedef {import("./chats.js").ChatRecord} ChatRecord */
 /** `number` says in which order they were written, whatever the clock did. */
@@ -144,6 +144,11 @@ export class Person {
     this.write("chats", { userId: this.userId, cursor, chats });
   }
 
+  /** The server keeps the list of chats. */
+  dropChats() {
+    this.storage.removeItem(`${this.prefix}chats`);
+  }
+
   // -- Messages that the server has not confirmed; one entry each, so that tabs don't overwrite each other's --
 
   /** @returns {Unsent[]} in the order in which they were written */
@@ -213,4 +218,39 @@ function put(storage, key, value) {
   } catch {
     // The storage is full. The chat goes on; what could not be kept is asked of the server again after a reload.
   }
+}
+
+// -- Tokens: the server alone checks them, the page only looks whose one is. They come in the fragment of a link, which no browser sends --
+
+/** A JSON Web Token: header, claims, signature. The link that it came in may stand before it. */
+const JWT = /^(?:\S*#token=)?([\w-]+\.([\w-]+)\.[\w-]+)$/;
+const TOKEN_MAX = 8192;
+const UUID = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/i;
+
+/** @param {string} token @returns {{userId: string, name: string}} whose it is, and what they are called; both empty if it does not say */
+export function claimsOf(token) {
+  try {
+    const encoded = JWT.exec(token)?.[2] ?? "";
+    const bytes = atob(encoded.replaceAll("-", "+").replaceAll("_", "/"));
+    const { sub, name } = JSON.parse(new TextDecoder().decode(Uint8Array.from(bytes, (byte) => byte.charCodeAt(0))));
+    // As the server writes it.
+    const userId = !isUserId(sub) ? "" : UUID.test(sub) ? sub.toLowerCase() : sub;
+    return { userId, name: typeof name === "string" && !problemOfName(name, 1) ? name : "" };
+  } catch {
+    return { userId: "", name: "" };
+  }
+}
+
+/** @param {string} text @returns {string} the token that it is, or the link to it; empty if it is neither */
+export function tokenIn(text) {
+  const token = JWT.exec(text.trim())?.[1] ?? "";
+  return token.length <= TOKEN_MAX && claimsOf(token).userId ? token : "";
+}
+
+/** Take the token out of the address bar and out of the history of the tab. @returns {string} it; empty if there is none */
+export function takeToken() {
+  const { hash, pathname, search } = location;
+  if (!hash.startsWith("#token=")) return "";
+  history.replaceState(null, "", pathname + search);
+  return tokenIn(hash);
 }

@@ -25,7 +25,7 @@
  * @property {boolean} isVague the server has it, but what became of it is not known
  * @property {boolean} unseen it came for us, and has not been seen
  */
-/** @typedef {{from: string, to: string, content: string, messageId: string, timestamp: string, seq?: number}} Message */
+/** @typedef {{from: string, to: string, content: string, messageId: string, timestamp: string, seq?: number, read?: true}} Message */
 
 /** How far an own message has come; it never goes back once the server has it. @type {Record<string, number>} */
 const PROGRESS = { failed: 0, queued: 0, sent: 0, stored: 1, accepted: 1, delivered: 2, read: 3 };
@@ -169,6 +169,11 @@ export class Thread {
     return `${message.from}|${message.messageId}`;
   }
 
+  /** @returns {boolean} whether something was written here that the server does not have */
+  get waits() {
+    return this.items.at(-1)?.order === Infinity;
+  }
+
   /** @returns {number} the order of the last message that the server has */
   latest() {
     return this.items.findLast((item) => item.order !== Infinity)?.order ?? 0;
@@ -188,9 +193,22 @@ export class Thread {
     item.seq ||= message.seq ?? 0;
     item.content = message.content;
     if (item.own && PROGRESS[item.status] < PROGRESS.accepted) item.status = "accepted";
+    if (message.read) this.wasRead(item);
     item.problem = "";
     this.sort();
     return item;
+  }
+
+  /** The recipient has read it, says the server. @param {Item} item */
+  wasRead(item) {
+    item.unseen = item.isVague = false;
+    if (item.own) item.status = "read";
+  }
+
+  /** Of the other side's messages only so many at the end have not been seen. @param {number} count */
+  sawAllBut(count) {
+    const theirs = this.items.filter(({ own }) => !own);
+    for (const item of theirs.slice(0, theirs.length - count)) item.unseen = false;
   }
 
   /** @param {Message} message @param {number} at @param {number} order @returns {Item} */
@@ -213,6 +231,7 @@ export class Thread {
       isVague: own && order !== Infinity,
       unseen: false,
     };
+    if (message.read) this.wasRead(item);
     this.byKey.set(item.key, item);
     this.items.push(item);
     return item;

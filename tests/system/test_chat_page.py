@@ -182,6 +182,12 @@ def test_history_comes_on_scrolling_back(browser: Browser, server: Server) -> No
         tab.page.reload()
         tab.wait_online()
         tab.open_chat("Chronicler")
+        # Reading begins at the first one; here it ends at the last.
+        expect(tab.page.locator(".new + .message .text")).to_have_text(texts[0])
+        tab.page.locator("#jump").click()
+        tab.wait_unread("Chronicler", 0)
+        tab.page.reload()
+        tab.wait_online()
         expect(tab.message(texts[-1])).to_be_visible()
         tab.page.wait_for_function("document.querySelectorAll('.message').length >= 40")
         # How far the message that is at the top moves when older ones are put above it.
