@@ -51,6 +51,15 @@ class Capacity:
             return Outcome.STRANGERS_SHARE_FULL
         return None
 
+    def refusal_of_withheld(self, user: User, sender: str) -> Outcome | None:
+        """Return why a message of somebody whom `user` has blocked is not taken; None if it is. It is withheld from the user (D32).
+
+        The sender's share fills as if the user were away: nothing that is withheld is ever acknowledged.
+        """
+        block = user.blocks.get(sender) if user.blocks is not None else None
+        full = block is not None and block.withheld >= self._of_sender
+        return Outcome.SENDERS_SHARE_FULL if full else None
+
     def wait(self, user: User, known: Done) -> None:
         """Call `known` when the store has answered, or could not; behind those who wait already."""
         line = self.counting.get(user)

@@ -26,8 +26,10 @@ class Block(NamedTuple):
     #: Whether the user has blocked the peer, and the peer the user.
     by_user: bool
     by_peer: bool
-    #: How far the user had read when blocking: the peer learns of nothing beyond.
+    #: How far the user had read then: the peer learns of nothing beyond.
     read_through: int
+    #: How many messages of the peer have been withheld since the user has blocked the peer.
+    withheld: int = 0
 
 
 class Chat:

@@ -81,7 +81,7 @@ class ChatLists:
     ) -> None:
         """Handle CHATS: answer with the chats behind `before`, the timestamp and the peer of the last one on the page before."""
         count_list(session, user, MessageType.CHATS, self._limit, now)
-        listed = [chat for chat in user.chats.values() if chat.saved and not chat.hidden]
+        listed = [chat for chat in user.chats.values() if chat.saved and not _is_hidden(user, chat)]
         blocked = [peer for peer in user.blocks or () if user.is_blocked(peer)]
         listed += [self._stranger(peer) for peer in blocked if not user.has_chat(peer)]
         if before is not None:
@@ -153,6 +153,11 @@ class ChatLists:
             user.save_later(written)
             self._store.save_acknowledged(user)
 
+    def sent_last(self, user: User, chat: Chat) -> None:
+        """Note that a message of `user`, whose last device has gone, was stored after that."""
+        user.save_later((chat,))
+        self._store.save_acknowledged(user)
+
     def tick(self, now: float) -> None:
         """Tell of changes that are due."""
         due: dict[str, dict[str, _Change]] = {}
@@ -196,7 +201,7 @@ class ChatLists:
 
     def _stranger(self, peer: str) -> Chat:
         """Return what stands in the list for somebody who is blocked, and with whom there is no chat."""
-        return Chat(peer, self._presence.name_of(peer) or peer[:NAME_MAX])
+        return Chat(peer, peer[:NAME_MAX])
 
     def _answer(
         self,
@@ -226,7 +231,7 @@ class ChatLists:
                 last = _data(chat.last)
             elif last is not None:
                 _noticed(user, chat, last["timestamp"].encode())
-            if chat.hidden:
+            if _is_hidden(user, chat):
                 continue  # meanwhile
             entry = self._entry(user, chat, last)
             room -= len(entry) + 1
@@ -351,7 +356,7 @@ class ChatLists:
             "blocked": user.is_blocked(chat.peer),
             "muted": chat.muted,
         }
-        if chat.hidden or not (chat.saved or user.is_blocked(chat.peer)):
+        if _is_hidden(user, chat) or not (chat.saved or user.is_blocked(chat.peer)):
             entry["hidden"] = True
         return codec.to_json(entry)
 
@@ -359,6 +364,11 @@ class ChatLists:
 def _order(chat: Chat) -> tuple[bytes, str]:
     """Return what a list is ordered by, highest first."""
     return chat.last_at, chat.peer
+
+
+def _is_hidden(user: User, chat: Chat) -> bool:
+    """Return whether a list leaves the chat out: who is blocked is always listed, so as to be found."""
+    return chat.hidden and not user.is_blocked(chat.peer)
 
 
 def _cursor(chat: Chat) -> str:

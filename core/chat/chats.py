@@ -84,7 +84,10 @@ class Chats:
             return
         opener, _, name = asked.texts
         chat = user.chats.get(opener) or self.add(user, opener, name)
-        chat.peer_name = name
+        if not user.is_apart(opener):
+            chat.peer_name = name
+        elif not chat.saved:
+            chat.active_at = b""
         self._store.save_chat(user, chat, partial(self._accepted, asked, user, chat))
 
     def _settled(self, request: Request, outcome: int, name: str, now: float) -> None:
@@ -92,7 +95,8 @@ class Chats:
         user = request.user
         if outcome == Outcome.OPENED:
             chat = user.chats.get(request.peer) or self.add(user, request.peer, name)
-            chat.peer_name = name
+            if not user.is_apart(request.peer):
+                chat.peer_name = name
             self._store.save_chat(user, chat, partial(self._opened, request, chat))
         else:
             self._exchange.refuse(request, outcome, now)
@@ -136,6 +140,8 @@ class Chats:
     def send_new_name(self, user: User, now: float) -> None:
         """Send the new name of `user` to everybody who has a chat with `user`, and keeps it."""
         for peer in user.chats:
+            if user.is_apart(peer):
+                continue
             self._exchange.notify(peer, RecordKind.RENAMED, 0, (user.user_id, peer, user.stored_name), now)
 
     def _renamed(self, texts: tuple[str, ...], flags: int, now: float) -> None:
@@ -145,7 +151,7 @@ class Chats:
 
     def _rename(self, user_id: str, name: str, user: User | None, failure: str | None, now: float) -> None:
         chat = user.chats.get(user_id) if user is not None else None
-        if user is not None and chat is not None:
+        if user is not None and chat is not None and not user.is_apart(user_id):
             chat.peer_name = name
             self._store.save_chat(user, chat, partial(self._renamed_there, user, user_id))
 
@@ -158,7 +164,8 @@ class Chats:
         # One that could not be saved stays a record that is not open: it has its place in the store already.
         if failure is None:
             self._presence.chat_opened(user, chat.peer)
-            self._lists.changed(user, chat.peer, now)
+            if not user.is_blocked(chat.peer):
+                self._lists.changed(user, chat.peer, now)
         outcome = Outcome.OPENED if failure is None else Outcome.FAILED
         self._exchange.reply(asked, outcome, user.stored_name, now)
 

@@ -161,7 +161,7 @@ class Hellos:
         if first:
             self._delivery.announce_missed(user, session)
             if user.blocks is not None:
-                self._blocks.compare(user, now)
+                self._blocks.compare(user)
         self._delivery.pump(user, session, now)
         session.continue_later(EVERYTHING)
 

@@ -170,7 +170,7 @@ class Histories:
         read_through = 0
         if user is not None and asker in user.chats:
             read_through = user.chats[asker].read_through
-            if user.blocks is not None and asker in user.blocks and user.blocks[asker].by_user:
+            if user.blocks is not None and asker in user.blocks:
                 read_through = min(read_through, user.blocks[asker].read_through)
         answer = _Answer(asked, read_through, failure)
         then = partial(self._theirs, answer)

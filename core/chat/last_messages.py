@@ -40,9 +40,9 @@ class _Search:
         self.found: dict[str, tuple[int, dict[str, Any]]] = {}
 
     def add(self, peer: str, lamport: int, data: dict[str, Any]) -> None:
-        """Take a message; the later one of two stays. Of two that crossed either is the last, so it is the user's own."""
+        """Take a message; the later one of two stays. Two that crossed stand in the order in which HISTORY has them."""
         known = self.found.get(peer)
-        if known is None or lamport >= known[0]:
+        if known is None or (lamport, data["from"]) > (known[0], known[1]["from"]):
             self.found[peer] = (lamport, data)
 
 

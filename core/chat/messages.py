@@ -29,7 +29,7 @@ from core.chat.ports import Chance, Clock
 from core.chat.session import Session
 from core.chat.stalls import later
 from core.chat.statuses import PLAIN_STATUS, RECEIPT_STATUS, stored_text
-from core.chat.store import Store
+from core.chat.store import Store, nobody_waits
 from core.chat.user import Message, User
 from core.events import fields
 from core.measures import BUS, LOCAL, SECONDS, Histogram
@@ -259,7 +259,9 @@ class Messages:
             refusal = Outcome.FAILED
         elif flags & MessageFlag.ONLY_IF_REPEAT:
             refusal = Outcome.RATE_LIMITED
-        elif not withheld and (mailbox.waiting >= capacity.free_below or capacity.counting):
+        elif withheld:
+            refusal = capacity.refusal_of_withheld(user, sender)
+        elif mailbox.waiting >= capacity.free_below or capacity.counting:
             service = bool(flags & MessageFlag.SERVICE)
             if capacity.must_wait(user, service):
                 capacity.wait(user, partial(self._accept, record, user))
@@ -275,6 +277,9 @@ class Messages:
             message.withheld = withheld
             mailbox.reserve(message)
             self._store.append(message)
+            if withheld:
+                user.count_withheld(sender, 1)
+                self._store.save_block(user, sender, nobody_waits)
             return
         # Nothing new is taken, but it may be the repeat of a message that only the store knows.
         self._store.find(user, sender, message_id, partial(self._answer_old, record, refusal))
@@ -430,6 +435,8 @@ class Messages:
                 self._lists.sent(user, chat, sent.frame, session, now)
             if len(user.sessions) > 1 or session.closed:
                 self._send_carbons(user, session, sent.frame)
+                if not user.sessions:
+                    self._lists.sent_last(user, chat)
         self._decided(session, user)
 
     def _decided(self, session: Session, user: User) -> None:
@@ -452,6 +459,8 @@ class Messages:
             outcome = Outcome.REPEAT_READ
         elif user.mailbox.is_acknowledged(message.seq):
             outcome = Outcome.REPEAT_ACKNOWLEDGED
+        elif user.is_apart(message.sender):
+            outcome = Outcome.REPEAT_STORED
         elif any(session.cursor >= message.seq for session in user.sessions):
             outcome = Outcome.REPEAT_DELIVERED
         else:

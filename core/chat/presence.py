@@ -138,7 +138,7 @@ class Presence:
     def parted(self, user: User, peer: str) -> None:
         """Note that `user` and a peer do not see each other any more, or do again (D32)."""
         name = self._online.get(peer)
-        if name is not None and user.user_id in self._local:
+        if name is not None and user.user_id in self._local and (self._everyone or user.has_chat(peer)):
             for session in user.sessions:
                 self._mark_session(session, peer, name)
 

@@ -92,8 +92,10 @@ class Receipts:
             self._again.append((now + _AGAIN, recipient, messages))
             self._owed.update((recipient, *message) for message in messages)
             return
+        user = self._users.known.get(recipient)
         for sender, message_id in messages:
-            self._notify(sender, recipient, message_id, ReceiptFlag.DELIVERED, now)
+            if user is None or not user.is_apart(sender):
+                self._notify(sender, recipient, message_id, ReceiptFlag.DELIVERED, now)
 
     def tick(self, now: float) -> None:
         """Try again to save what could not be saved. Who is no longer in memory will acknowledge again."""

@@ -219,6 +219,7 @@ class Shard:
         self.receipts.tick(now)
         self.presence.tick(now)
         self.lists.tick(now)
+        self.blocks.tick(now)
         self.users.idle.tick(now)
 
     # -- From the sessions: see core.chat.session.Host --

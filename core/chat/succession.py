@@ -317,6 +317,9 @@ def _put_together(
     if record.get("present", False):
         shard.presence.restore_user(user, due, now)
     user.devices_changed()
+    shard.blocks.compare(user)
+    if sessions and not user.here_since:
+        user.here_since = shard.expiries.clock.timestamp()  # the version before did not say
     for peer, (next_at, pending, cause) in record.get("lists", {}).items():
         shard.lists.restore(user, peer, next_at, pending, None if cause is None else sessions[cause])
     for session in sessions:

@@ -182,6 +182,7 @@ LIMITS: Final = (
         _a_minute("lists_per_minute"),
         "RATE_LIMITED",
     ),
+    Limit("users whom a user may block", f"{protocol.BLOCKS_MAX}", "VALIDATION"),
     Limit(
         "PING of a connection",
         f"{protocol.PING_PER_SECOND:g} a second, {protocol.PING_BURST} at once",

@@ -205,6 +205,8 @@ CHATS_MAX: Final = 100
 CHATS_MAX_BYTES: Final = 64 * 1024
 LAST_CHARACTERS: Final = 200
 CHATS_INTERVAL: Final = 1.0
+#: Users whom one user may block (D32).
+BLOCKS_MAX: Final = 1000
 #: Bytes of redelivered messages that may wait unsent on one connection (D13).
 REPLAY_WINDOW_BYTES: Final = 64 * 1024
 

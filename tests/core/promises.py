@@ -224,10 +224,9 @@ class Promises(RuleBasedStateMachine):
                     break
             record = self.world.store_of(user).records[user]
             blocked = {peer for peer, block in record.blocks.items() if block.by_user}
-            listed = {
-                peer for peer in record.chats if not self.world.shard_of(user).users[user].chats[peer].hidden
-            }
-            assert sorted(chat["user_id"] for chat in shown) == sorted(listed | (blocked - set(record.chats)))
+            chats = self.world.shard_of(user).users[user].chats
+            listed = {peer for peer in record.chats if not chats[peer].hidden}
+            assert sorted(chat["user_id"] for chat in shown) == sorted(listed | blocked)
             for chat in shown:
                 self._is_as_stored(user, chat)
             times = [chat["last"]["timestamp"] for chat in shown if chat["last"] is not None]

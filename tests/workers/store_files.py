@@ -30,7 +30,9 @@ _CHATS: Final = (
     "SELECT peer, peer_name, confirmed, written, active_at, newest, read_through, unread, summed_through, hidden, muted"
     " FROM chats WHERE user = ? ORDER BY number"
 )
-_BLOCKS: Final = "SELECT peer, by_user, by_peer, read_through FROM blocks WHERE user = ? ORDER BY peer"
+_BLOCKS: Final = (
+    "SELECT peer, by_user, by_peer, read_through, withheld FROM blocks WHERE user = ? ORDER BY peer"
+)
 _MESSAGES: Final = (
     "SELECT seq, peer, id_hash, message_id, content, sent_at, receipts, lamport FROM messages"
     " LEFT JOIN chats ON chats.number = messages.chat WHERE mailbox = ? ORDER BY seq"
@@ -98,7 +100,7 @@ def fill(directory: Path, workers: int, users: int, messages: int, seed: int = 1
         mine.append((len(mine) + 1, number_of[user], peer, f"Näme of {peer[:4]}", *flags, START, *seen))
         if generator.random() < 0.2:
             block = generator.random() < 0.5, generator.random() < 0.5, generator.randrange(9)
-            rows[placement.worker_of(user)]["blocks"].append((number_of[user], peer, *block))
+            rows[placement.worker_of(user)]["blocks"].append((number_of[user], peer, *block, len(peer)))
     known = list(chat_of)
     for index in range(messages):
         user, peer = known[generator.randrange(len(known))]
@@ -147,7 +149,7 @@ def fill(directory: Path, workers: int, users: int, messages: int, seed: int = 1
                 rows[worker]["messages"],
             )
             connection.executemany("INSERT INTO acknowledged VALUES (?, ?)", rows[worker]["acknowledged"])
-            connection.executemany("INSERT INTO blocks VALUES (?, ?, ?, ?, ?)", rows[worker]["blocks"])
+            connection.executemany("INSERT INTO blocks VALUES (?, ?, ?, ?, ?, ?)", rows[worker]["blocks"])
             _sum(connection)
             _mark(connection)
             connection.execute("COMMIT")

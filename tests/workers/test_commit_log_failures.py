@@ -349,7 +349,7 @@ def test_what_a_failed_commit_of_sqlite_has_of_somebody_new_goes(path: Path) -> 
         "INSERT INTO messages VALUES (1, 99, 1, 97, 1, 'ghost', 'x', 1, 0, 1)",
         "INSERT INTO messages VALUES (2, -99, 2, 97, 2, 'ghost', 'x', 1, 0, 2)",
         "INSERT INTO messages VALUES (3, -7, 1, 98, 1, 'ghost', 'x', 1, 0, 1)",
-        "INSERT INTO blocks VALUES (99, 'alice', 1, 0, 0)",
+        "INSERT INTO blocks VALUES (99, 'alice', 1, 0, 0, 0)",
         "INSERT INTO acknowledged VALUES (99, 2)",
     )
     for ghost in ghosts:

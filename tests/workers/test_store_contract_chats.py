@@ -8,6 +8,7 @@ from core.chat.chat import Block, Chat
 from core.chat.store import nobody_waits
 from core.chat.user import User
 from tests.workers.store_driver import DAY, Make, StoreDriver
+from workers.store.statements import SMALL_CHAT
 from workers.store.writes import SUM_AFTER
 
 
@@ -385,3 +386,12 @@ class TestLasts:
         driver.store.save_chat(bob, bob.chats.setdefault("alice", Chat("alice", "Alice")), nobody_waits)
         assert driver.lasts("alice", "bob") == {}
         assert driver.lasts("alice") == {}
+
+    @pytest.mark.parametrize("withheld", [True, False])
+    def test_the_newest_of_a_large_chat(self, driver: StoreDriver, bob: User, withheld: bool) -> None:
+        """In SQLite it is not looked for among all of them."""
+        for number in range(SMALL_CHAT + 10):
+            driver.append(bob, "alice", f"{number}", withheld=number == 7)
+        (newest,) = driver.append(bob, "alice", "newest", withheld=withheld)
+        driver.append(bob, "carol", "carol's")
+        assert driver.lasts("alice", "bob")["bob"][1] == newest.frame

@@ -104,6 +104,7 @@ CREATE TABLE blocks (
     by_user BOOLEAN NOT NULL,
     by_peer BOOLEAN NOT NULL,
     read_through BIGINT NOT NULL,
+    withheld BIGINT NOT NULL,
     CONSTRAINT blocks_key PRIMARY KEY (user, peer),
     CONSTRAINT blocks_user_in_users FOREIGN KEY(user) REFERENCES users (number) ON DELETE CASCADE
 ) WITHOUT ROWID;

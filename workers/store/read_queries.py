@@ -144,7 +144,7 @@ MESSAGES_AT: Final = _messages_at()
 def _lasts() -> str:
     given = given_rows()
     theirs = (chats.c.user == users.c.number) & (chats.c.peer == bindparam("sender"))
-    # The index of chats has the number too, so that only the newest message is looked at.
+    # The index of chats has the number too, so that of all others nothing but their places in it is looked at.
     newest = select(func.max(messages.c.number)).where(messages.c.chat == chats.c.number).correlate(chats)
     found = select(gathered(json_array(users.c.user_id, *_MESSAGE))).select_from(
         given.join(users, users.c.user_id == given.c.value)
@@ -273,7 +273,7 @@ def _load() -> str:
         select(*fields).where(chats.c.user == users.c.number).order_by(chats.c.number).correlate(users)
     ).subquery("opened")
     ahead = select(gathered(acknowledged.c.seq)).where(acknowledged.c.mailbox == users.c.number)
-    block = json_array(blocks.c.peer, blocks.c.by_user, blocks.c.by_peer, blocks.c.read_through)
+    block = json_array(*tuple(blocks.c)[1:])
     stood = select(gathered(block)).where(blocks.c.user == users.c.number)
     user = json_array(
         *(users.c.number, users.c.user_id, users.c.display_name, users.c.acknowledges, users.c.epoch),
@@ -290,7 +290,7 @@ def _load() -> str:
 #: User ids; gives, of those that there are: [number, user_id, display_name, acknowledges, epoch, acknowledged_through,
 #: purged_through, summed_through, newest seq or 0, highest Lamport count or 0, chats as [number, peer, peer_name, confirmed, written,
 #: active_at, newest, read_through, unread, hidden, muted], [chat, newest, active_at, unread] of messages that these do not count, positions
-#: acknowledged beyond, blocks as [peer, by_user, by_peer, read_through]].
+#: acknowledged beyond, blocks as [peer, by_user, by_peer, read_through, withheld]].
 LOAD: Final = _load()
 #: The highest number of a user, and of a chat.
 HIGHEST_USER: Final = text_of(select(func.max(users.c.number)))

@@ -242,8 +242,23 @@ class Lasts(Question["dict[str, tuple[int, bytes]]"]):
         return 2 * len(self._recipients)
 
     def read(self, database: Database) -> None:
-        recipients = codec.to_json(self._recipients)
-        self.answer = codec.from_json(database.value(statements.LASTS, recipients, self.user_id))
+        small: list[str] = []
+        self.answer = []
+        for recipient in self._recipients:
+            conversation = database.value(statements.CONVERSATION, recipient, self.user_id)
+            if conversation is None:
+                continue
+            mailbox, chat, count = codec.from_json(conversation)
+            if count <= statements.SMALL_CHAT:
+                small.append(recipient)
+                continue
+            newest: list[Row] = []
+            for whose in (mailbox, -mailbox):
+                newest += codec.from_json(database.value(statements.HISTORY, whose, chat, _END, 1))
+            self.answer.append([recipient, *max(newest, key=lamport_of)])
+        if small:
+            found = database.value(statements.LASTS, codec.to_json(small), self.user_id)
+            self.answer += codec.from_json(found)
 
     def found(self, settings: Settings) -> dict[str, tuple[int, bytes]]:
         return {

@@ -72,7 +72,7 @@ def block_row(user: User, peer: str) -> Row:
     block = user.blocks.get(peer) if user.blocks is not None else None
     if block is None:
         return [user.key, peer]
-    return [user.key, peer, int(block.by_user), int(block.by_peer), block.read_through]
+    return [user.key, peer, int(block.by_user), int(block.by_peer), block.read_through, block.withheld]
 
 
 def frame_of(row: Row, sender: str, recipient: str) -> bytes:
@@ -128,9 +128,9 @@ def user_of(row: Row, settings: Settings) -> User:
     sums = {key: sum_ for key, *sum_ in came}
     for key, peer, *fields in chats:
         user.chats[peer] = _chat_of(key, peer, fields, sums.get(key))
-    for peer, by_user, by_peer, read_through in blocks:
+    for peer, by_user, by_peer, *counts in blocks:
         user.blocks = user.blocks or {}
-        user.blocks[peer] = Block(bool(by_user), bool(by_peer), read_through)
+        user.blocks[peer] = Block(bool(by_user), bool(by_peer), *counts)
     user.mailbox.restore(max(newest, purged), lamport, purged, acknowledged, ahead)
     return user
 

@@ -171,5 +171,7 @@ blocks: Final = Table(
     Column("by_user", Boolean, nullable=False),
     Column("by_peer", Boolean, nullable=False),
     Column("read_through", BigInteger, nullable=False),
+    #: How many messages of the peer have been withheld.
+    Column("withheld", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )

@@ -26,9 +26,9 @@ FROM json_each(CAST(? AS TEXT)) AS given
 WHERE 1 = 1 ON CONFLICT (number) DO UPDATE SET peer_name = excluded.peer_name, confirmed = excluded.confirmed, written = excluded.written, active_at = excluded.active_at, newest = excluded.newest, read_through = excluded.read_through, unread = excluded.unread, summed_through = excluded.summed_through, hidden = excluded.hidden, muted = excluded.muted"""
 
 SAVE_BLOCKS: Final = """\
-INSERT INTO blocks (user, peer, by_user, by_peer, read_through) SELECT json_extract(given.value, '$[0]') AS json_extract_1, json_extract(given.value, '$[1]') AS json_extract_2, json_extract(given.value, '$[2]') AS json_extract_3, json_extract(given.value, '$[3]') AS json_extract_4, json_extract(given.value, '$[4]') AS json_extract_5
+INSERT INTO blocks (user, peer, by_user, by_peer, read_through, withheld) SELECT json_extract(given.value, '$[0]') AS json_extract_1, json_extract(given.value, '$[1]') AS json_extract_2, json_extract(given.value, '$[2]') AS json_extract_3, json_extract(given.value, '$[3]') AS json_extract_4, json_extract(given.value, '$[4]') AS json_extract_5, json_extract(given.value, '$[5]') AS json_extract_6
 FROM json_each(CAST(? AS TEXT)) AS given
-WHERE 1 = 1 ON CONFLICT (user, peer) DO UPDATE SET by_user = excluded.by_user, by_peer = excluded.by_peer, read_through = excluded.read_through"""
+WHERE 1 = 1 ON CONFLICT (user, peer) DO UPDATE SET by_user = excluded.by_user, by_peer = excluded.by_peer, read_through = excluded.read_through, withheld = excluded.withheld"""
 
 DROP_BLOCKS: Final = """\
 DELETE FROM blocks WHERE (blocks.user, blocks.peer) IN (SELECT json_extract(given.value, '$[0]') AS json_extract_1, json_extract(given.value, '$[1]') AS json_extract_2
@@ -249,7 +249,7 @@ FROM (SELECT chats.number AS number, max(messages.seq) AS newest, max(messages.s
 FROM messages JOIN chats ON chats.number = messages.chat AND chats.summed_through < messages.seq
 WHERE messages.mailbox = users.number AND messages.seq > users.summed_through GROUP BY chats.number) AS sums)), json((SELECT json_group_array(acknowledged.seq) AS json_group_array_4
 FROM acknowledged
-WHERE acknowledged.mailbox = users.number)), json((SELECT json_group_array(json_array(blocks.peer, blocks.by_user, blocks.by_peer, blocks.read_through)) AS json_group_array_5
+WHERE acknowledged.mailbox = users.number)), json((SELECT json_group_array(json_array(blocks.peer, blocks.by_user, blocks.by_peer, blocks.read_through, blocks.withheld)) AS json_group_array_5
 FROM blocks
 WHERE blocks.user = users.number)))) AS json_group_array_1
 FROM users

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
-from core.wire.protocol import PRESENCE_INTERVAL, TYPING_EXPIRY
+import pytest
+
+from core.wire.protocol import BLOCKS_MAX, PRESENCE_INTERVAL, TYPING_EXPIRY
 from tests.core.chat.test_chat_lists import changes, listed
 from tests.core.pair import Pair
 from tests.core.world import Device
@@ -271,3 +274,135 @@ def test_d32_withheld_messages_have_pages(pair: Pair) -> None:
         if before is None:
             break
     assert shown == expected[::-1]
+
+
+def seen(device: Device) -> set[str]:
+    """Who is online, as the last full PRESENCE says."""
+    pages = [page for page in device.take("PRESENCE") if "delta" not in page]
+    return {user["user_id"] for user in pages[-1]["users"]}
+
+
+@pytest.mark.parametrize("how", ["killed", "full", "never seen"])
+def test_d32_a_block_that_was_lost_is_told_again_while_both_are_here(how: str) -> None:
+    """The blocker says nothing more, and the other one does not have to come twice."""
+    pair = Pair(True)
+    if how == "never seen":
+        bob = pair.come(pair.bob, "block")
+        bob.say("BLOCK", user_id=pair.ann)
+        ann = pair.come(pair.ann)
+    else:
+        ann, bob = pair.chatting("block")
+        if how == "killed":
+            pair.world.kill(0, lost=True)
+        else:
+            pair.world.refusing.add(0)
+        bob.say("BLOCK", user_id=pair.ann)
+        if how == "killed":
+            pair.world.boot(0)
+            ann = pair.come(pair.ann)
+        pair.world.refusing.clear()
+    pair.world.pass_time(5)
+    assert pair.bob not in seen(pair.come(pair.ann))
+    ann.take()
+    bob.say("UNBLOCK", user_id=pair.ann)
+    pair.world.pass_time(5)
+    assert pair.bob in seen(ann)
+
+
+def test_d32_strangers_learn_nothing_by_a_block(far: bool) -> None:
+    """Neither that they were blocked, nor who is online, nor the names of those who are."""
+    pair = Pair(far, presence="contacts")
+    ann, bob = pair.come(pair.ann, "presence_delta"), pair.come(pair.bob, "presence_delta", "block", "chats")
+    pair.world.pass_time(2)
+    for device in (ann, bob):
+        device.take()
+    for kind in ("BLOCK", "UNBLOCK", "BLOCK"):
+        bob.say(kind, user_id=pair.ann)
+        pair.world.pass_time(2)
+        for device in (ann, bob):
+            assert device.take("PRESENCE") == []
+    assert listed(bob)[0]["display_name"] == pair.ann
+
+
+def test_d32_a_repeat_does_not_tell_whether_the_blocker_is_here(pair: Pair) -> None:
+    ann, bob = pair.chatting("block")
+    bob.say("MSG_ACK", message_id="nothing")
+    ann.msg(pair.bob, "before", "1")
+    bob.say("BLOCK", user_id=pair.ann)
+    ann.take()
+    ann.msg(pair.bob, "before", "1")
+    bob.leave()
+    ann.msg(pair.bob, "before", "1")
+    assert [status for _, status in ann.statuses()] == ["stored", "stored"]
+
+
+def test_d32_the_share_of_a_sender_fills_as_if_the_blocker_were_away(far: bool) -> None:
+    pair = Pair(far, mailbox_max=50, messages_per_minute=0)
+    ann, bob = pair.chatting("block")
+    bob.say("BLOCK", user_id=pair.ann)
+    for number in range(8):
+        ann.msg(pair.bob, f"{number}", f"{number}")
+        if number == 3:
+            pair.world.restart(1 if far else 0)
+            ann = pair.come(pair.ann)
+    errors = ann.take("ERROR")
+    assert [error["details"]["share"] for error in errors] == ["sender"] * 3
+    ann.msg(pair.bob, "2", "2")
+    assert ann.statuses()[-1] == ("2", "stored"), "a repeat is answered"
+
+
+def test_d32_names_do_not_pass_and_are_those_of_today_afterwards(pair: Pair) -> None:
+    ann, bob = pair.chatting("block", "chats")
+    bob.say("BLOCK", user_id=pair.ann)
+    pair.world.pass_time(3)
+    for device in (ann, bob):
+        device.take()
+    ann.hello("Rude words", capabilities=["chats"])
+    bob.hello("Bobby", capabilities=["chats", "block"])
+    ann.open_chat(pair.bob)
+    pair.world.pass_time(3)
+    assert changes(ann) == changes(bob) == []
+    assert (listed(ann)[0]["display_name"], listed(bob)[0]["display_name"]) == ("Bob Ray", "Ann Lee")
+    bob.say("UNBLOCK", user_id=pair.ann)
+    assert (listed(ann)[0]["display_name"], listed(bob)[0]["display_name"]) == ("Bobby", "Rude words")
+
+
+def test_d32_who_blocks_does_not_see_either_what_the_other_reads(pair: Pair) -> None:
+    ann, bob = pair.chatting(*_ALL)
+    bob.msg(pair.ann, "read before", "1")
+    bob.msg(pair.ann, "read since", "2")
+    ann.say("READ", message_id="1", **{"from": pair.bob})
+    bob.say("BLOCK", user_id=pair.ann)
+    ann.say("READ", message_id="2", **{"from": pair.bob})
+    bob.say("HISTORY", **{"with": pair.ann})
+    assert [message.get("read") for message in bob.one("HISTORY")["messages"]] == [None, True]
+
+
+def test_d32_a_chat_in_line_to_be_told_of_is_not(pair: Pair) -> None:
+    ann, bob = pair.come(pair.ann), pair.come(pair.bob, "block")
+    bob.waiting = 128 * 1024
+    ann.open_chat(pair.bob)
+    bob.say("BLOCK", user_id=pair.ann)
+    bob.drain()
+    assert "CHAT_OPENED" not in bob.kinds()
+
+
+def test_d32_who_is_blocked_is_listed_also_when_hidden(pair: Pair) -> None:
+    _, bob = pair.chatting("block", "chats")
+    bob.say("HIDE", user_id=pair.ann)
+    assert listed(bob) == []
+    bob.say("BLOCK", user_id=pair.ann)
+    assert [chat["blocked"] for chat in listed(bob)] == [True]
+    bob.say("UNBLOCK", user_id=pair.ann)
+    assert listed(bob) == []
+
+
+def test_d32_so_many_can_be_blocked(far: bool) -> None:
+    pair = Pair(far, lists_per_minute=0)
+    bob = pair.come(pair.bob, "block")
+    for _ in range(BLOCKS_MAX):
+        bob.say("BLOCK", False, user_id=str(uuid4()))
+    pair.world.settle()
+    bob.say("BLOCK", user_id=pair.ann)
+    error = bob.error()
+    assert (error["code"], error["details"]["limit"]) == ("VALIDATION", BLOCKS_MAX)

@@ -120,6 +120,43 @@ def test_d30_others_are_told_at_most_once_a_second_for_each_chat(pair: Pair) -> 
     assert [chat["unread"] for chat in changes(bob)][-1] == 5
 
 
+def test_d30_a_change_shows_the_last_message_and_not_one_that_was_seen_before(pair: Pair) -> None:
+    """What came while no device showed the list, and what the retention has removed."""
+    ann, bob = pair.chatting("chats")
+    ann.msg(pair.bob, "one", "1")
+    pair.world.pass_time(2)
+    bob.leave()
+    plain = pair.come(pair.bob)
+    ann.msg(pair.bob, "two", "2")
+    first, second = pair.come(pair.bob, "chats"), pair.come(pair.bob, "chats")
+    first.say("MUTE", user_id=pair.ann)
+    pair.world.pass_time(2)
+    assert changes(second)[-1]["last"]["message_id"] == "2"
+    purged = pair.world.store_of(pair.bob).purge(pair.bob, 2)
+    pair.world.shard_of(pair.bob).users.purged(purged, pair.world.now)
+    first.say("UNMUTE", user_id=pair.ann)
+    pair.world.pass_time(2)
+    assert changes(second)[-1]["last"] is None
+    plain.leave()
+
+
+def test_d30_what_was_sent_as_the_last_thing_counts_for_the_order(pair: Pair) -> None:
+    """The device is gone before the store has the message."""
+    ann, _, cat = pair.online(pair.ann, pair.bob, pair.cat)
+    for peer in (pair.bob, pair.cat):
+        ann.open_chat(peer)
+    later(pair, 5)
+    cat.msg(pair.ann, "from Cat", "1")
+    later(pair, 5)
+    pair.world.store_of(pair.bob).slow = True
+    ann.msg(pair.bob, "to Bob", "2", settle=False)
+    ann.leave()
+    pair.world.store_of(pair.bob).slow = False
+    pair.world.settle()
+    record = pair.world.store_of(pair.ann).records[pair.ann]
+    assert record.chats[pair.bob].active_at > record.chats[pair.cat].active_at
+
+
 def test_d30_a_plain_device_is_told_nothing(pair: Pair) -> None:
     ann, bob = pair.chatting()
     bob.msg(pair.ann, "Hi.", "1")

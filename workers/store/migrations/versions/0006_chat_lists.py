@@ -32,6 +32,7 @@ def upgrade() -> None:
         sa.Column("by_user", sa.Boolean, nullable=False),
         sa.Column("by_peer", sa.Boolean, nullable=False),
         sa.Column("read_through", sa.BigInteger, nullable=False),
+        sa.Column("withheld", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("user", "peer", name=op.f("blocks_key")),
         sa.ForeignKeyConstraint(
             ["user"], ["users.number"], name=op.f("blocks_user_in_users"), ondelete="CASCADE"
