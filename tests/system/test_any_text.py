@@ -297,7 +297,7 @@ def test_history_cursors(directory: Path) -> None:
             "1.",
             ".1",
             "-1.1",
-            "1.1.1",
+            "1.1.1.1",
             "1e0.1",
             "\u0661.\u0661",
             "9" * 16 + ".1",
