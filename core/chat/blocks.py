@@ -7,13 +7,12 @@ kept it; and what it has kept is asked about in the same way. That begins anew w
 
 from __future__ import annotations
 
-from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from core.chat.chat import Block
 from core.chat.chat_lists import count_list
-from core.chat.envelope import RecordKind
+from core.chat.envelope import BlockFlag, RecordKind
 from core.chat.exchange import Exchange
 from core.chat.store import Store, nobody_waits
 from core.wire.protocol import BLOCKS_MAX, ErrorCode, MessageType, Refusal
@@ -27,17 +26,6 @@ if TYPE_CHECKING:
     from core.chat.user import User
     from core.chat.users import Users
     from core.process.settings import Settings
-
-
-class BlockFlag(IntEnum):
-    """`flags` of a BLOCK record."""
-
-    UNBLOCKED = 0
-    BLOCKED = 1
-    #: Say which of the two it is.
-    ASKED = 2
-    #: What was told last is kept.
-    KEPT = 3
 
 
 #: Seconds between two times that somebody is told the same, and how many are told in one tick.
@@ -85,7 +73,6 @@ class Blocks:
         if peer == user.user_id:
             raise Refusal(ErrorCode.VALIDATION, "nobody can block oneself", field="user_id")
         count_list(session, user, kind, self._limit, now)
-        before = user.blocks.get(peer) if user.blocks is not None else None
         if user.is_blocked(peer) == blocked:
             self._lists.changed(user, peer, now)
             return
@@ -96,7 +83,8 @@ class Blocks:
                 field="user_id",
                 limit=BLOCKS_MAX,
             )
-        _put(user, peer, _changed(user, peer, by_user=blocked))
+        before = user.between(peer)
+        user.set_block(peer, before._replace(by_user=blocked, withheld=0))
         session.asked()
         self._store.save_block(user, peer, partial(self._saved, session, user, peer, kind, before))
 
@@ -106,7 +94,7 @@ class Blocks:
         user: User,
         peer: str,
         kind: str,
-        before: Block | None,
+        before: Block,
         failure: str | None,
         now: float,
     ) -> None:
@@ -114,7 +102,8 @@ class Blocks:
         blocked = kind == MessageType.BLOCK
         if failure is not None:
             if user.is_blocked(peer) == blocked:
-                _put(user, peer, before or _NOTHING)
+                # What the peer has done meanwhile holds.
+                user.set_block(peer, before._replace(by_peer=user.between(peer).by_peer))
             problem = Refusal(ErrorCode.MESSAGE_FAILED, "not stored; try again", field="user_id")
             session.refuse_later(problem, kind, None, now)
             return
@@ -165,10 +154,9 @@ class Blocks:
             return
         if self._untold.get((user.user_id, sender)) == BlockFlag.ASKED:
             del self._untold[user.user_id, sender]
-        blocked_by_peer = flag == BlockFlag.BLOCKED
-        block = _changed(user, sender, by_peer=blocked_by_peer)
-        if block != (user.blocks or {}).get(sender, _NOTHING):
-            _put(user, sender, block)
+        block, by_peer = user.between(sender), flag == BlockFlag.BLOCKED
+        if block.by_peer != by_peer:
+            user.set_block(sender, block._replace(by_peer=by_peer))
             self._store.save_block(user, sender, nobody_waits)
             self._parted(user, sender, now)
         self._store.after_writes(partial(self._kept, user.user_id, sender))
@@ -190,37 +178,9 @@ class Blocks:
             texts = (user.user_id, peer, user.stored_name)
             self._exchange.notify(peer, RecordKind.RENAMED, 0, texts, now)
             return
-        self._typing.end(peer, user)
+        self._typing.end(user, peer)
         chat = user.chats.get(peer)
         if chat is not None and user.is_blocked(peer):
             for session in user.sessions:
                 if session.announcements is not None:
                     session.announcements.pending.pop(chat, None)
-
-
-#: What stands between two of whom neither has blocked the other.
-_NOTHING: Final = Block(False, False, 0)
-
-
-def _changed(user: User, peer: str, *, by_user: bool | None = None, by_peer: bool | None = None) -> Block:
-    """Return what stands between the two when one of them has blocked the other, or no longer has."""
-    block = (user.blocks or {}).get(peer)
-    if block is None:
-        chat = user.chats.get(peer)
-        block = Block(False, False, chat.read_through if chat is not None else 0)
-    if by_user is not None:
-        block = block._replace(by_user=by_user, withheld=0)
-    if by_peer is not None:
-        block = block._replace(by_peer=by_peer)
-    return block if block.by_user or block.by_peer else _NOTHING
-
-
-def _put(user: User, peer: str, block: Block) -> None:
-    """Set what stands between the two; nothing, if neither has blocked the other."""
-    if block.by_user or block.by_peer:
-        if user.blocks is None:
-            user.blocks = {}
-        user.blocks[peer] = block
-    elif user.blocks is not None:
-        user.blocks.pop(peer, None)
-        user.blocks = user.blocks or None

@@ -56,8 +56,7 @@ class Capacity:
 
         The sender's share fills as if the user were away: nothing that is withheld is ever acknowledged.
         """
-        block = user.blocks.get(sender) if user.blocks is not None else None
-        full = block is not None and block.withheld >= self._of_sender
+        full = user.between(sender).withheld >= self._of_sender
         return Outcome.SENDERS_SHARE_FULL if full else None
 
     def wait(self, user: User, known: Done) -> None:

@@ -6,6 +6,7 @@ the retention. A change, which mostly is a message that has just gone by, is tol
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from heapq import nlargest
 from typing import TYPE_CHECKING, Any, Final
@@ -140,8 +141,7 @@ class ChatLists:
         if chat.hidden:
             self._show_again(user, chat)
         if user.lists:
-            user.save_later((chat,))
-            self._store.save_acknowledged(user)
+            self._save_soon(user, (chat,))
             chat.last = frame
             self.changed(user, chat.peer, now, session)
 
@@ -150,13 +150,11 @@ class ChatLists:
         written = [chat for chat in user.written_in() if chat.saved]
         user.here_since = b""
         if written:
-            user.save_later(written)
-            self._store.save_acknowledged(user)
+            self._save_soon(user, written)
 
     def sent_last(self, user: User, chat: Chat) -> None:
         """Note that a message of `user`, whose last device has gone, was stored after that."""
-        user.save_later((chat,))
-        self._store.save_acknowledged(user)
+        self._save_soon(user, (chat,))
 
     def tick(self, now: float) -> None:
         """Tell of changes that are due."""
@@ -196,7 +194,10 @@ class ChatLists:
 
     def _show_again(self, user: User, chat: Chat) -> None:
         chat.hidden = False
-        user.save_later((chat,))
+        self._save_soon(user, (chat,))
+
+    def _save_soon(self, user: User, chats: Iterable[Chat]) -> None:
+        user.save_later(chats)
         self._store.save_acknowledged(user)
 
     def _stranger(self, peer: str) -> Chat:
@@ -230,7 +231,7 @@ class ChatLists:
             if chat.last is not None and chat.last is not known[chat.peer]:
                 last = _data(chat.last)
             elif last is not None:
-                _noticed(user, chat, last["timestamp"].encode())
+                self._noticed(user, chat, last["timestamp"].encode())
             if _is_hidden(user, chat):
                 continue  # meanwhile
             entry = self._entry(user, chat, last)
@@ -242,6 +243,13 @@ class ChatLists:
             end = cursor
         entries.sort(reverse=True)
         session.connection.send(codec.chats([entry for _, entry in entries], following))
+
+    def _noticed(self, user: User, chat: Chat, timestamp: bytes) -> None:
+        """Note a message that was found: what memory knew of the order may have died with a process."""
+        if timestamp > chat.last_at:
+            chat.active_at = timestamp
+            if chat.saved:
+                self._save_soon(user, (chat,))
 
     def _hidden(
         self, session: Session, user: User, chat: Chat, was: bool, failure: str | None, now: float
@@ -378,11 +386,3 @@ def _cursor(chat: Chat) -> str:
 def _data(frame: bytes) -> dict[str, Any]:
     data: dict[str, Any] = codec.from_json(codec.msg_data(frame))
     return data
-
-
-def _noticed(user: User, chat: Chat, timestamp: bytes) -> None:
-    """Note a message that was found: what memory knew of the order may have died with a process."""
-    if timestamp > chat.last_at:
-        chat.active_at = timestamp
-        if chat.saved:
-            user.save_later((chat,))

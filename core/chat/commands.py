@@ -5,6 +5,7 @@ To add a command: a MessageType, a method of `Commands` here, and a row in `Comm
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from core.chat.ratelimit import ping_limited
@@ -41,8 +42,9 @@ if TYPE_CHECKING:
     from core.process.settings import Settings
 
 
-#: What the commands about lists of chats need.
+#: What the commands about lists of chats need, and those about blocks.
 _LISTS: Final = (Capability.CHATS,)
+_BLOCK: Final = (Capability.BLOCK,)
 
 
 class Commands:
@@ -115,10 +117,10 @@ class Commands:
             MessageType.HISTORY: Command(self._history, about="with", capabilities=(Capability.HISTORY,)),
             MessageType.CHATS: Command(self._list, capabilities=_LISTS),
             MessageType.HIDE: Command(self._hide, about="user_id", capabilities=_LISTS),
-            MessageType.MUTE: Command(self._mute, about="user_id", capabilities=_LISTS),
-            MessageType.UNMUTE: Command(self._unmute, about="user_id", capabilities=_LISTS),
-            MessageType.BLOCK: Command(self._block, about="user_id", capabilities=(Capability.BLOCK,)),
-            MessageType.UNBLOCK: Command(self._unblock, about="user_id", capabilities=(Capability.BLOCK,)),
+            MessageType.MUTE: Command(partial(self._mute, True), about="user_id", capabilities=_LISTS),
+            MessageType.UNMUTE: Command(partial(self._mute, False), about="user_id", capabilities=_LISTS),
+            MessageType.BLOCK: Command(partial(self._block, True), about="user_id", capabilities=_BLOCK),
+            MessageType.UNBLOCK: Command(partial(self._block, False), about="user_id", capabilities=_BLOCK),
             MessageType.PRESENCE: Command(self._ask_presence, capabilities=(Capability.PRESENCE_DELTA,)),
             MessageType.TYPING: Command(self._typing, about="to"),
             MessageType.PING: Command(self._ping, needs_hello=False, urgent=True),
@@ -199,21 +201,13 @@ class Commands:
     def _hide(self, session: Session, data: dict[str, Any], now: float) -> None:
         self._lists.hide(session, session.greeted, self._user_id(data.get("user_id"), "user_id"), now)
 
-    def _mute(self, session: Session, data: dict[str, Any], now: float) -> None:
+    def _mute(self, muted: bool, session: Session, data: dict[str, Any], now: float) -> None:
         peer = self._user_id(data.get("user_id"), "user_id")
-        self._lists.mute(session, session.greeted, peer, True, now)
+        self._lists.mute(session, session.greeted, peer, muted, now)
 
-    def _unmute(self, session: Session, data: dict[str, Any], now: float) -> None:
+    def _block(self, blocked: bool, session: Session, data: dict[str, Any], now: float) -> None:
         peer = self._user_id(data.get("user_id"), "user_id")
-        self._lists.mute(session, session.greeted, peer, False, now)
-
-    def _block(self, session: Session, data: dict[str, Any], now: float) -> None:
-        peer = self._user_id(data.get("user_id"), "user_id")
-        self._blocks.set(session, session.greeted, peer, True, now)
-
-    def _unblock(self, session: Session, data: dict[str, Any], now: float) -> None:
-        peer = self._user_id(data.get("user_id"), "user_id")
-        self._blocks.set(session, session.greeted, peer, False, now)
+        self._blocks.set(session, session.greeted, peer, blocked, now)
 
     def _ask_presence(self, session: Session, data: dict[str, Any], now: float) -> None:
         if session.closed:

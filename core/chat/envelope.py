@@ -14,7 +14,7 @@ anything.
 | RECEIPT | recipient's -> sender's | sender, recipient, message_id | `flags`: 1 delivered, 2 read (D11) |
 | HISTORY | asker's -> peer's | asker, peer, positions, limit | what did the asker write to the peer? 0: up to now (D14, D32) |
 | HISTORY_PAGE | back to where the ticket came from | JSON | positions, Lamport counts, messages; `flags` is 1 when they can't be read |
-| BLOCK | user's -> peer's | user, peer | `flags`: 1 the user has blocked the peer, 0 has not, 2 say which (D32) |
+| BLOCK | user's -> peer's | user, peer | `flags`: 1 the user has blocked the peer, 0 has not, 2 say which, 3 what you said is kept (D32) |
 | LASTS | user's -> peers' | user, JSON | what did the user write last to each of these? (D30) |
 | LASTS_PAGE | back to where the ticket came from | JSON | peer -> Lamport count and message; `flags` is 1 when they can't be read |
 | RENAMED | user's -> peer's | user, peer, new name | keep the name for this chat |
@@ -118,6 +118,17 @@ class ReceiptFlag(IntEnum):
 
     DELIVERED = 1
     READ = 2
+
+
+class BlockFlag(IntEnum):
+    """`flags` of a BLOCK record."""
+
+    UNBLOCKED = 0
+    BLOCKED = 1
+    #: Say which of the two it is.
+    ASKED = 2
+    #: What was told last is kept.
+    KEPT = 3
 
 
 class RecordHead(NamedTuple):

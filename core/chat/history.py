@@ -1,16 +1,16 @@
 """HISTORY: what two users have written to each other, newest first, a page at a time (D14).
 
 A conversation is in two mailboxes: what the peer wrote is in that of the asker, and what the asker wrote is in the peer's, on another shard
-perhaps. So two pages are read, one here and one there, and merged by their Lamport counts (see ``core.chat.mailbox``), not by their
-timestamps: clocks are put back, and then what is new would stand below what is old. The cursor to the following page is a position in each
-of the two mailboxes; nothing that is written meanwhile moves what it stands for.
+perhaps, or withheld from the peer (D32). So a page of each is read, one here and the others there, and they are merged by their Lamport
+counts (see ``core.chat.mailbox``), not by their timestamps: clocks are put back, and then what is new would stand below what is old. The
+cursor to the following page is a position in each of them; nothing that is written meanwhile moves what it stands for.
 """
 
 from __future__ import annotations
 
 from functools import partial
 from heapq import merge
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from core.chat.envelope import Outcome, Record, RecordKind
 from core.chat.exchange import Exchange, Request
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 #: (position, Lamport count, `data` of the MSG as JSON), newest first.
 Page = list[tuple[int, int, bytes]]
 
-#: `flags` of a HISTORY record whose sender takes two pages; the version before took one.
+#: `flags` of a HISTORY record whose sender takes what is withheld too; the version before took one page.
 _WITHHELD: Final = 1
 #: More than the frame around the messages needs.
 _AROUND_BYTES: Final = 256
 
 
 class _Asked:
-    """A HISTORY of which at most one of the two pages is here."""
+    """A HISTORY of which the page from here is missing, or those from the peer's shard."""
 
     __slots__ = ("limit", "mine", "theirs", "withheld")
 
@@ -48,7 +48,7 @@ class _Asked:
 
 
 class _Answer:
-    """What is found of both pages for a shard that asks."""
+    """What is found here for a shard that asks."""
 
     __slots__ = ("asked", "failure", "read_through", "theirs")
 
@@ -125,9 +125,9 @@ class Histories:
             self._exchange.settle(record.ticket, Outcome.FAILED, "", now)
             return
         pages = codec.from_json(record.body)
-        theirs, withheld = pages.values() if type(pages) is dict else (pages, [])
-        asked.theirs = [(seq, lamport, codec.to_json(data)) for seq, lamport, data in theirs]
-        asked.withheld = [(seq, lamport, codec.to_json(data)) for seq, lamport, data in withheld]
+        if type(pages) is not dict:
+            pages = {"theirs": pages, "withheld": []}  # from a version that withholds nothing
+        asked.theirs, asked.withheld = _decoded(pages["theirs"]), _decoded(pages["withheld"])
         self._finish(record.ticket, asked)
 
     def _mine(self, ticket: int, found: Page, failure: str | None, now: float) -> None:
@@ -147,11 +147,7 @@ class Histories:
             return
         if not request.session.closed:
             user, peer = request.user, request.peer
-            read_through = user.chats[peer].read_through if peer in user.chats else 0
-            mine = [
-                (seq, lamport, codec.marked_read(data) if seq <= read_through else data)
-                for seq, lamport, data in asked.mine
-            ]
+            mine = _marked(asked.mine, user.chats[peer].read_through if peer in user.chats else 0)
             messages, following = _merge([mine, asked.theirs, asked.withheld], asked.limit)
             request.session.connection.send(codec.history(peer, messages, following))
         request.session.decided()
@@ -169,9 +165,7 @@ class Histories:
         before = int(position) or (None if user is None else user.mailbox.head + 1)
         read_through = 0
         if user is not None and asker in user.chats:
-            read_through = user.chats[asker].read_through
-            if user.blocks is not None and asker in user.blocks:
-                read_through = min(read_through, user.blocks[asker].read_through)
+            read_through = min(user.chats[asker].read_through, user.between(asker).read_through)
         answer = _Answer(asked, read_through, failure)
         then = partial(self._theirs, answer)
         self._store.history(user_id, asker, before, int(limit), then)
@@ -181,24 +175,34 @@ class Histories:
 
     def _theirs(self, answer: _Answer, found: Page, failure: str | None, now: float) -> None:
         answer.failure = answer.failure or failure
-        page = [
-            (seq, lamport, codec.marked_read(data) if seq <= answer.read_through else data)
-            for seq, lamport, data in _page(found)
-        ]
-        answer.theirs = _encoded(page)
+        answer.theirs = _encoded(_marked(_page(found), answer.read_through))
         if not answer.asked.flags & _WITHHELD:
-            self._exchange.answer(
-                answer.asked, RecordKind.HISTORY_PAGE, int(failure is not None), answer.theirs, now
-            )
+            self._reply(answer, answer.theirs, now)
 
     def _withheld(self, answer: _Answer, found: Page, failure: str | None, now: float) -> None:
-        failed = int(answer.failure is not None or failure is not None)
-        body = b'{"theirs":%b,"withheld":%b}' % (answer.theirs, _encoded(_page(found)))
-        self._exchange.answer(answer.asked, RecordKind.HISTORY_PAGE, failed, body, now)
+        answer.failure = answer.failure or failure
+        self._reply(answer, b'{"theirs":%b,"withheld":%b}' % (answer.theirs, _encoded(_page(found))), now)
+
+    def _reply(self, answer: _Answer, pages: bytes, now: float) -> None:
+        failed = int(answer.failure is not None)
+        self._exchange.answer(answer.asked, RecordKind.HISTORY_PAGE, failed, pages, now)
 
 
 def _encoded(page: Page) -> bytes:
     return b"[%b]" % b",".join(b"[%d,%d,%b]" % entry for entry in page)
+
+
+def _decoded(page: list[tuple[int, int, Any]]) -> Page:
+    """Undo `_encoded`, of which the whole has been decoded."""
+    return [(seq, lamport, codec.to_json(data)) for seq, lamport, data in page]
+
+
+def _marked(page: Page, read_through: int) -> Page:
+    """Return the page with those messages marked as read that are, up to this position."""
+    return [
+        (seq, lamport, codec.marked_read(data) if seq <= read_through else data)
+        for seq, lamport, data in page
+    ]
 
 
 def _page(found: Page) -> Page:

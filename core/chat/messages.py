@@ -148,7 +148,10 @@ class Messages:
         self, session: Session, user: User, chat: Chat, content: bytes, message_id: str, now: float
     ) -> bool:
         """Send a valid MSG with nothing in its way; `content` is a JSON string. False, and nothing has happened, when something is."""
-        if not (chat.saved and chat.written and chat.confirmed) or user.blocks is not None:
+        if not (chat.saved and chat.written and chat.confirmed):
+            return False
+        # `User.is_apart`, without the call.
+        if user.blocks is not None and chat.peer in user.blocks:
             return False
         # `User.messages_of`, without the call.
         sent = user.service.messages if session.service else user.messages
@@ -190,7 +193,7 @@ class Messages:
             or not chat.saved
             or mailbox.waiting >= capacity.free_below
             or capacity.counting
-            or peer.blocks is not None
+            or (peer.blocks is not None and sender in peer.blocks)
             or mailbox.find(sender, message_id) is not None
         ):
             return False
@@ -278,8 +281,7 @@ class Messages:
             mailbox.reserve(message)
             self._store.append(message)
             if withheld:
-                user.count_withheld(sender, 1)
-                self._store.save_block(user, sender, nobody_waits)
+                self._count_withheld(user, sender, 1)
             return
         # Nothing new is taken, but it may be the repeat of a message that only the store knows.
         self._store.find(user, sender, message_id, partial(self._answer_old, record, refusal))
@@ -303,10 +305,10 @@ class Messages:
             here = None
         waiting, message.waiting = message.waiting, []
         if failure is not None:
-            user.mailbox.withdraw(message)
+            self._withdraw(message)
             outcome = repeat = Outcome.FAILED
         elif message.original is not None:
-            user.mailbox.withdraw(message)
+            self._withdraw(message)
             for record in waiting:
                 self._answer_repeat(record, message.original, now)
             return
@@ -319,7 +321,7 @@ class Messages:
             chat.heard_at = message.frame[TIMESTAMP_START:TIMESTAMP_END]
             if user.lists or chat.hidden:
                 self._lists.received(user, message, now)
-            self._typing.message_came(user, message.sender)
+            self._typing.end(user, message.sender)
             if user.sessions and self._show(user, message, now):
                 outcome, repeat = Outcome.DELIVERED, Outcome.REPEAT_DELIVERED
                 is_local = here is not None or waiting[0].worker == self._index
@@ -343,6 +345,18 @@ class Messages:
         flags = MessageFlag.CHAT_OPEN | (MessageFlag.RECEIPTS if message.receipts else 0)
         record = new_record((self._index, 0, flags, request.ticket, message.deadline, texts, message.frame))
         message.waiting.insert(0, record)
+
+    def _withdraw(self, message: Message) -> None:
+        """Forget a message that could not be stored, or was before."""
+        message.user.mailbox.withdraw(message)
+        if message.withheld:
+            self._count_withheld(message.user, message.sender, -1)
+
+    def _count_withheld(self, user: User, sender: str, messages: int) -> None:
+        """Count what fills the sender's share of a mailbox whose owner has blocked the sender (D32)."""
+        block = user.between(sender)
+        user.set_block(sender, block._replace(withheld=max(0, block.withheld + messages)))
+        self._store.save_block(user, sender, nobody_waits)
 
     @property
     def open(self) -> int:

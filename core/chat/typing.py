@@ -105,14 +105,9 @@ class TypingIndicators:
             return
         self._show(sender, recipient, flag == TypingFlag.TYPING)
 
-    def message_came(self, user: User, sender: str) -> None:
-        """Note that a message from `sender` is about to be shown to `user`: whoever sends is not typing any more."""
+    def end(self, user: User, sender: str) -> None:
+        """Show `user` no more that `sender` is typing: whoever sends a message is not any more, nor is anybody who is blocked."""
         if self._until and self._until.pop((sender, user.user_id), None) is not None:
-            self._show(sender, user.user_id, False)
-
-    def end(self, sender: str, user: User) -> None:
-        """Show no more that `sender` is typing: one of the two has blocked the other (D32)."""
-        if self._until.pop((sender, user.user_id), None) is not None:
             self._show(sender, user.user_id, False)
 
     def stood_still(self, seconds: float, now: float) -> None:

@@ -207,11 +207,23 @@ class User:
         block = self.blocks.get(peer) if self.blocks is not None else None
         return block is not None and block.by_user
 
-    def count_withheld(self, peer: str, messages: int) -> None:
-        """Count messages that were withheld since this user has blocked the peer."""
+    def between(self, peer: str) -> Block:
+        """Return what stands between this user and the peer; if neither has blocked the other, what one who does begins with."""
         block = self.blocks.get(peer) if self.blocks is not None else None
-        if block is not None and self.blocks is not None:
-            self.blocks[peer] = block._replace(withheld=max(0, block.withheld + messages))
+        if block is None:
+            chat = self.chats.get(peer)
+            block = Block(False, False, chat.read_through if chat is not None else 0)
+        return block
+
+    def set_block(self, peer: str, block: Block) -> None:
+        """Set what stands between this user and the peer; nothing, if neither has blocked the other."""
+        if block.by_user or block.by_peer:
+            if self.blocks is None:
+                self.blocks = {}
+            self.blocks[peer] = block
+        elif self.blocks is not None:
+            self.blocks.pop(peer, None)
+            self.blocks = self.blocks or None
 
     def is_apart(self, peer: str) -> bool:
         """Return whether one of the two has blocked the other: then neither sees what the other does (D32)."""

@@ -29,6 +29,7 @@ _PLAIN_TEXT: Final = r"^[^<\u0000-\u0008\u000b-\u001f]*" + _END
 _PLAIN_NAME: Final = r"^(?! )[ -;=-~]*(?<! )" + _END
 
 BOOLEAN: Final = both("boolean", {"type": "boolean"})
+COUNT: Final = both("integer", {"type": "integer", "minimum": 0})
 USER_ID: Final = FieldType(
     "UUID v4",
     {"type": "string", "pattern": f"^{_UUID4_ANY_CASE}{_END}"},
@@ -84,7 +85,7 @@ def one_of(*values: str) -> FieldType:
     return both(" or ".join(f"`{value}`" for value in values), {"enum": list(values)})
 
 
-def object(*fields: Field) -> Schema:
+def object_of(*fields: Field) -> Schema:
     """Return the schema of an object as the server gives it."""
     return {
         "type": "object",
@@ -127,23 +128,15 @@ LAST_FIELDS: Final = (
 )
 CHAT_ENTRY: Final = (
     Field("user_id", USER_ID, "the other user"),
-    Field(
-        "display_name",
-        both("string", {"type": "string", "minLength": 1, "maxLength": NAME_MAX}),
-        "the name of the other user",
-    ),
+    Field("display_name", SHOWN_NAME, "the name of the other user"),
     Field("chat_id", CHAT_ID, "the id of the chat"),
     Field(
         "last",
-        both("message or null", {"anyOf": [object(*LAST_FIELDS), {"type": "null"}]}),
+        both("message or null", {"anyOf": [object_of(*LAST_FIELDS), {"type": "null"}]}),
         "the last message",
     ),
-    Field(
-        "unread", both("integer", {"type": "integer", "minimum": 0}), "messages that the user has not read"
-    ),
-    Field(
-        "read", both("integer", {"type": "integer", "minimum": 0}), "position up to which the user has read"
-    ),
+    Field("unread", COUNT, "messages that the user has not read"),
+    Field("read", COUNT, "position up to which the user has read"),
     Field("online", BOOLEAN, "whether the other user is online"),
     Field("blocked", BOOLEAN, "whether the user has blocked the other user"),
     Field("muted", BOOLEAN, "whether the user has muted the chat"),

@@ -34,7 +34,7 @@ from core.reference.field_types import (
     TIMESTAMP,
     TRUE,
     USER_ID,
-    object,
+    object_of,
     one_of,
 )
 from core.reference.rows import STRING, Field, FieldType, Message, both
@@ -305,7 +305,7 @@ FROM_SERVER: Final = (
                 "users",
                 both(
                     "list of `{user_id, display_name, online}`",
-                    {"type": "array", "items": object(*PRESENCE_ENTRY)},
+                    {"type": "array", "items": object_of(*PRESENCE_ENTRY)},
                 ),
                 "all users in scope who are online; with `delta` the users who have changed, or those that the client asked about",
             ),
@@ -403,7 +403,7 @@ FROM_SERVER: Final = (
                 "messages",
                 both(
                     "list of `data` of MSG",
-                    {"type": "array", "items": object(*MSG_FIELDS, READ_FIELD), "maxItems": HISTORY_MAX},
+                    {"type": "array", "items": object_of(*MSG_FIELDS, READ_FIELD), "maxItems": HISTORY_MAX},
                 ),
                 "the messages of both users, newest first; the order is the order of writing, independent of the timestamps; with"
                 " `read: true` if the recipient has read the message",
@@ -430,7 +430,7 @@ FROM_SERVER: Final = (
                 "chats",
                 both(
                     "list of `{" + ", ".join(field.name for field in CHAT_ENTRY) + "}`",
-                    {"type": "array", "items": object(*CHAT_ENTRY), "maxItems": CHATS_MAX},
+                    {"type": "array", "items": object_of(*CHAT_ENTRY), "maxItems": CHATS_MAX},
                 ),
                 "the chats; `last` is `{"
                 + ", ".join(field.name for field in LAST_FIELDS)
@@ -490,7 +490,7 @@ FROM_SERVER: Final = (
             Field("message", STRING, "a sentence for developers; the wording may change"),
             Field(
                 "details",
-                both("object", object(*ERROR_DETAILS)),
+                both("object", object_of(*ERROR_DETAILS)),
                 "the cause of the error, for programs; any of the fields "
                 + ", ".join(f"`{field.name}`" for field in ERROR_DETAILS),
             ),

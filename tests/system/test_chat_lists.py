@@ -48,6 +48,16 @@ async def told(client: ChatClient, peer: str, **fields: Any) -> None:
     await client.receive("CHATS", where=has_it)
 
 
+async def wrote(peer: ChatClient, ann: ChatClient, contents: list[str]) -> None:
+    """Have a peer come, open a chat, write, and go; the messages are named by their order: 0, 1 ..."""
+    async with peer:
+        await peer.hello()
+        await peer.open_chat(ann)
+        for number, content in enumerate(contents):
+            await peer.message(ann, content, message_id=f"{number}")
+        await ann.receive("CHAT_OPENED", target_user_id=peer.user_id)
+
+
 @run_async
 async def test_d30_a_second_browser_has_the_same_list(server: Server) -> None:
     """A user with 30 chats, some written in and some read, on a device that has never been here: page by page, the newest first."""
@@ -56,14 +66,9 @@ async def test_d30_a_second_browser_has_the_same_list(server: Server) -> None:
     async with ann:
         await ann.hello(capabilities=ALL)
         for number, peer in enumerate(peers):
-            async with peer:
-                await peer.hello()
-                await peer.open_chat(ann)
-                for _ in range(number % 4):
-                    await peer.message(ann, "x" * 300)
-                await ann.receive("CHAT_OPENED", target_user_id=peer.user_id)
-                if number % 3 == 0:
-                    await ann.message(peer, f"to {number}")
+            await wrote(peer, ann, ["x" * 300] * (number % 4))
+            if number % 3 == 0:
+                await ann.message(peer, f"to {number}")
         first = await listed(ann, 7)
     second = ChatClient(server.url, ann.user_id, "Ann")
     async with second:
@@ -113,14 +118,9 @@ async def test_d30_the_list_outlives_every_process(start_server: StartServer, ho
     async with ann:
         await ann.hello(capabilities=ALL)
         for number, peer in enumerate(peers):
-            async with peer:
-                await peer.hello()
-                await peer.open_chat(ann)
-                for message in range(number):
-                    await peer.message(ann, f"{message}", message_id=f"{number}-{message}")
-                await ann.receive("CHAT_OPENED", target_user_id=peer.user_id)
-                await ann.message(peer, "answer", message_id=f"answer-{number}")
-        await ann.send("READ", message_id="8-3", **{"from": peers[8].user_id})
+            await wrote(peer, ann, [f"{message}" for message in range(number)])
+            await ann.message(peer, "answer", message_id=f"answer-{number}")
+        await ann.send("READ", message_id="3", **{"from": peers[8].user_id})
         for kind, number in (("HIDE", 3), ("MUTE", 4), ("BLOCK", 5)):
             await ann.send(kind, user_id=peers[number].user_id)
         await told(ann, peers[5].user_id, blocked=True)

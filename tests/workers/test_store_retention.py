@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from alembic import command
@@ -15,14 +14,9 @@ from alembic.config import Config
 from sqlalchemy import create_engine
 
 from core.chat.store import nobody_waits
+from tests.workers.log_files import query
 from tests.workers.store_driver import DAY, NOON, StoreDriver
 from workers.store import database
-
-
-def query(path: Path, sql: str) -> list[Any]:
-    """What another connection reads."""
-    with closing(sqlite3.connect(path)) as connection:
-        return connection.execute(sql).fetchall()
 
 
 class Lives:

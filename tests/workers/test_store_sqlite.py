@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 import signal
 import sqlite3
 import subprocess
@@ -11,7 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from core.chat.chat import Chat
 from core.chat.store import nobody_waits
 from core.chat.user import User
 from core.placement import slot_of
+from tests.workers.log_files import files_end_at, query
 from tests.workers.process import PROJECT
 from tests.workers.store_driver import DAY, NOON, StoreDriver
 from workers.store import reads, rows, statements, writes
@@ -34,28 +34,6 @@ def driver(path: Path) -> Iterator[StoreDriver]:
     driver = StoreDriver("sqlite", path)
     yield driver
     driver.close()
-
-
-@pytest.fixture
-def bob(driver: StoreDriver) -> User:
-    return driver.user("bob")
-
-
-def query(path: Path, sql: str) -> list[Any]:
-    """What another program would see in the file."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        return connection.execute(sql).fetchall()
-
-
-@contextmanager
-def files_end_at(size: int) -> Iterator[None]:
-    """No file of this process can grow beyond so many bytes: as good as a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 class TestReopen:

@@ -10,9 +10,8 @@ import pytest
 from core.chat.chat import UNCOUNTED, Block, Chat
 from core.chat.store import nobody_waits
 from core.chat.user import User
-from tests.workers.log_files import copied, query
+from tests.workers.log_files import copied, files_end_at, query
 from tests.workers.store_driver import DAY, StoreDriver
-from tests.workers.test_store_sqlite import files_end_at
 from workers.store import writes
 from workers.store.log_record import Record
 from workers.store.retention import Bite
@@ -27,11 +26,6 @@ def driver(path: Path) -> Iterator[StoreDriver]:
     driver = StoreDriver("sqlite", path)
     yield driver
     driver.close()
-
-
-@pytest.fixture
-def bob(driver: StoreDriver) -> User:
-    return driver.user("bob")
 
 
 def test_only_so_many_messages_are_counted_when_a_user_is_loaded(

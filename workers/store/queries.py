@@ -85,7 +85,7 @@ SAVE_USERS: Final = _upsert(
 )
 #: Rows of [number, user, peer, peer_name, confirmed, written, active_at, newest, read_through, unread, summed_through, hidden, muted].
 SAVE_CHATS: Final = _upsert(tuple(chats.c), (chats.c.number,), tuple(chats.c)[3:])
-#: Rows of [user, peer, by_user, by_peer, read_through].
+#: Rows of [user, peer, by_user, by_peer, read_through, withheld].
 SAVE_BLOCKS: Final = _upsert(tuple(blocks.c), (blocks.c.user, blocks.c.peer), tuple(blocks.c)[2:])
 
 

@@ -351,6 +351,25 @@ def test_d32_the_share_of_a_sender_fills_as_if_the_blocker_were_away(far: bool) 
     assert ann.statuses()[-1] == ("2", "stored"), "a repeat is answered"
 
 
+def test_d32_repeats_and_failures_do_not_fill_the_share(far: bool) -> None:
+    pair = Pair(far, mailbox_max=50, messages_per_minute=0)
+    ann, bob = pair.chatting("block")
+    bob.say("BLOCK", user_id=pair.ann)
+    for _ in range(9):
+        ann.msg(pair.bob, "0", "0")
+    store = pair.world.store_of(pair.bob)
+    store.failure = "the disk is full"
+    for number in range(9):
+        ann.msg(pair.bob, f"{number}", f"{number}")
+    store.failure = None
+    assert ann.errors() == ["MESSAGE_FAILED"] * 9
+    assert [status for _, status in ann.statuses()] == ["stored"] * 9
+    for number in range(1, 8):
+        ann.msg(pair.bob, f"{number}", f"{number}")
+    assert ann.statuses() == [(f"{number}", "stored") for number in range(1, 5)]
+    assert [error["details"]["share"] for error in ann.take("ERROR")] == ["sender"] * 3
+
+
 def test_d32_names_do_not_pass_and_are_those_of_today_afterwards(pair: Pair) -> None:
     ann, bob = pair.chatting("block", "chats")
     bob.say("BLOCK", user_id=pair.ann)

@@ -113,9 +113,8 @@ class ChatList:
             known = self._chats.get(canonical(entry.user_id))
             rank = _own_rank(entry)
             if known is not None and _has_same_last(known.entry, entry):
-                rank = (
-                    known.rank
-                )  # of a message of this client it is an estimate, and others are compared with it
+                # Of a message of this client it is an estimate, and others are compared with it.
+                rank = known.rank
             elif known is not None:
                 rank = max(known.rank, rank)
             elif entry.last is None and not entry.blocked:
