@@ -42,7 +42,6 @@ class Chat:
         "heard_at",
         "hidden",
         "key",
-        "last",
         "muted",
         "newest",
         "noting",
@@ -77,8 +76,6 @@ class Chat:
         self.unread = 0
         self.hidden = False
         self.muted = False
-        #: The last MSG of either side, where it is known without the store.
-        self.last: bytes | None = None
         # -- The store's notes --
         #: Its number for this record, 0 until it has given one; and whether the record has ever been committed.
         self.key = 0

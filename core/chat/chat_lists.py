@@ -1,18 +1,20 @@
 """The list of a user's chats, the same on every device: CHATS, HIDE, MUTE, and what changes in the list (D30).
 
 A page is as the stores have it at the time (``core.chat.last_messages``), so it is right whatever was lost with a process, or removed by
-the retention. A change, which mostly is a message that has just gone by, is told from memory.
+the retention. So is a change, unless it is a message that has just gone by, which is told from memory. What changes while the stores are
+asked is told behind their answer, which may be from before.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 from heapq import nlargest
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from core.chat.chat import Chat, chat_id
-from core.chat.last_messages import LastMessages
+from core.chat.last_messages import Found, LastMessages
 from core.chat.ratelimit import rate_limited
 from core.chat.store import Store
 from core.wire import codec
@@ -40,14 +42,25 @@ _AROUND_BYTES: Final = 256
 class _Change:
     """One chat of one user that has changed within the last second."""
 
-    __slots__ = ("cause", "due", "pending")
+    __slots__ = ("cause", "due", "last", "pending")
 
-    def __init__(self, due: float, cause: Device | None) -> None:
+    def __init__(self, due: float) -> None:
         #: When the devices may be told next, and whether there is something to tell.
         self.due = due
-        self.pending = True
+        self.pending = False
         #: The device that knows already, since all of it was its own doing.
-        self.cause = cause
+        self.cause: Device | None = None
+        #: `data` of the newest MSG, as JSON, if there was one.
+        self.last: bytes | None = None
+
+    def add(self, cause: Device | None, last: bytes | None) -> None:
+        """Add something to tell."""
+        if not self.pending:
+            self.pending, self.cause = True, cause
+        elif self.cause is not cause:
+            self.cause = None
+        if last is not None:
+            self.last = last
 
 
 def count_list(session: Session, user: User, kind: str, limit: int, now: float) -> None:
@@ -59,10 +72,19 @@ def count_list(session: Session, user: User, kind: str, limit: int, now: float) 
     window.count(now)
 
 
+class ExportedChange(NamedTuple):
+    """A `_Change` for a successor: see there."""
+
+    due: float
+    pending: bool
+    cause: Device | None
+    last: str | None
+
+
 class ChatLists:
     """The lists of the users of one shard."""
 
-    __slots__ = ("_changes", "_lasts", "_limit", "_presence", "_store", "_users")
+    __slots__ = ("_changes", "_lasts", "_limit", "_presence", "_searches", "_store", "_users")
 
     def __init__(
         self, settings: Settings, users: Users, store: Store, lasts: LastMessages, presence: Presence
@@ -74,6 +96,8 @@ class ChatLists:
         self._presence = presence
         #: (user, peer) -> what has changed of their chat.
         self._changes: dict[tuple[str, str], _Change] = {}
+        #: user -> how often the stores are being asked.
+        self._searches = Counter[str]()
 
     # -- What clients ask for --
 
@@ -93,9 +117,7 @@ class ChatLists:
         session.asked()
         # The cursors are those of now: what is found may tell that a chat belongs further up.
         cursors = [_cursor(chat) for chat in page]
-        known = {chat.peer: chat.last for chat in page}
-        answer = partial(self._answer, session, user, page, cursors, following, known)
-        self._lasts.find(session, user, page, answer, now)
+        self._find(session, user, page, partial(self._answer, session, user, page, cursors, following), now)
 
     def hide(self, session: Session, user: User, peer: str, now: float) -> None:
         """Handle HIDE: the chat is not listed until the next message."""
@@ -114,27 +136,31 @@ class ChatLists:
 
     # -- What changes --
 
-    def changed(self, user: User, peer: str, now: float, cause: Device | None = None) -> None:
-        """Note that the chat of `user` with `peer` has changed, by the doing of the device `cause`, which needs not to be told."""
+    def changed(
+        self, user: User, peer: str, now: float, cause: Device | None = None, last: bytes | None = None
+    ) -> None:
+        """Note that the chat of `user` with `peer` has changed, by the MSG frame `last` or in some other way.
+
+        It was the doing of the device `cause`, which needs not to be told, unless it may be told something from before meanwhile.
+        """
         if not user.lists:
             return
+        if cause is not None and user.user_id in self._searches:
+            cause = None
         key = user.user_id, peer
         change = self._changes.get(key)
-        if change is None:
-            self._changes[key] = _Change(now, cause)
-        elif not change.pending:
-            change.pending, change.cause = True, cause
-        elif change.cause is not cause:
-            change.cause = None
+        if change is None or not change.pending:
+            if not any(session.lists and session is not cause for session in user.sessions):
+                return
+            change = self._changes.setdefault(key, _Change(now))
+        change.add(cause, None if last is None else codec.msg_data(last))
 
     def received(self, user: User, message: Message, now: float) -> None:
         """Note that a message came to `user`, who shows a list of chats, or has hidden this one."""
         chat = message.chat
         if chat.hidden:
             self._show_again(user, chat)
-        if user.lists:
-            chat.last = message.frame
-            self.changed(user, chat.peer, now)
+        self.changed(user, chat.peer, now, last=message.frame)
 
     def sent(self, user: User, chat: Chat, frame: bytes, session: Session, now: float) -> None:
         """Note the same of a message that was sent. The store has no other note of it here, so the chat is saved, soon."""
@@ -142,8 +168,7 @@ class ChatLists:
             self._show_again(user, chat)
         if user.lists:
             self._save_soon(user, (chat,))
-            chat.last = frame
-            self.changed(user, chat.peer, now, session)
+            self.changed(user, chat.peer, now, session, frame)
 
     def note_written(self, user: User) -> None:
         """Save when `user`, whose last device has gone, has written in which chats."""
@@ -160,7 +185,7 @@ class ChatLists:
         """Tell of changes that are due."""
         due: dict[str, dict[str, _Change]] = {}
         for key, change in self._changes.items():
-            if change.due <= now:
+            if change.due <= now and key[0] not in self._searches:
                 due.setdefault(key[0], {})[key[1]] = change
         for user_id, changes in due.items():
             user = self._users.known.get(user_id)
@@ -172,17 +197,21 @@ class ChatLists:
 
     # -- For a successor --
 
-    def export(self) -> dict[str, dict[str, tuple[float, bool, Device | None]]]:
-        """Return user -> peer -> (when devices may be told next, whether there is something to tell, whose doing it was)."""
-        changes: dict[str, dict[str, tuple[float, bool, Device | None]]] = {}
+    def export(self) -> dict[str, dict[str, ExportedChange]]:
+        """Return user -> peer -> what has changed of their chat."""
+        changes: dict[str, dict[str, ExportedChange]] = {}
         for (user_id, peer), change in self._changes.items():
-            changes.setdefault(user_id, {})[peer] = change.due, change.pending, change.cause
+            last = None if change.last is None else change.last.decode()
+            changes.setdefault(user_id, {})[peer] = ExportedChange(
+                change.due, change.pending, change.cause, last
+            )
         return changes
 
-    def restore(self, user: User, peer: str, due: float, pending: bool, cause: Device | None) -> None:
+    def restore(self, user: User, peer: str, exported: ExportedChange) -> None:
         """Take over what `export` has returned for a chat."""
-        change = self._changes[user.user_id, peer] = _Change(due, cause)
-        change.pending = pending
+        change = self._changes[user.user_id, peer] = _Change(exported.due)
+        if exported.pending:
+            change.add(exported.cause, None if exported.last is None else exported.last.encode())
 
     # -- Inside --
 
@@ -204,6 +233,18 @@ class ChatLists:
         """Return what stands in the list for somebody who is blocked, and with whom there is no chat."""
         return Chat(peer, peer[:NAME_MAX])
 
+    def _find(self, session: Session, user: User, chats: list[Chat], then: Found, now: float) -> None:
+        self._searches[user.user_id] += 1
+        self._lasts.find(session, user, chats, partial(self._found, user, then), now)
+
+    def _found(
+        self, user: User, then: Found, found: dict[str, dict[str, Any]], complete: bool, now: float
+    ) -> None:
+        self._searches[user.user_id] -= 1
+        if not self._searches[user.user_id]:
+            del self._searches[user.user_id]
+        then(found, complete, now)
+
     def _answer(
         self,
         session: Session,
@@ -211,12 +252,11 @@ class ChatLists:
         page: list[Chat],
         cursors: list[str],
         following: str | None,
-        known: dict[str, bytes | None],
         found: dict[str, dict[str, Any]],
         complete: bool,
         now: float,
     ) -> None:
-        """Answer CHATS. `known` are the last messages that memory knew when the stores were asked."""
+        """Answer CHATS with what the stores have."""
         session.decided()
         if session.closed:
             return
@@ -228,9 +268,7 @@ class ChatLists:
         room, end = CHATS_MAX_BYTES - _AROUND_BYTES, following
         for chat, cursor in zip(page, cursors, strict=True):
             last = found.get(chat.peer)
-            if chat.last is not None and chat.last is not known[chat.peer]:
-                last = _data(chat.last)
-            elif last is not None:
+            if last is not None:
                 self._noticed(user, chat, last["timestamp"].encode())
             if _is_hidden(user, chat):
                 continue  # meanwhile
@@ -284,37 +322,31 @@ class ChatLists:
 
     def _tell_pending(self, user: User, changes: dict[str, _Change], now: float) -> None:
         causes: dict[str, Device | None] = {}
+        lasts: dict[str, bytes] = {}
         for peer, change in changes.items():
             if change.pending:
-                change.pending, change.due = False, now + CHATS_INTERVAL
                 causes[peer] = change.cause
+                if change.last is not None:
+                    lasts[peer] = change.last
+                change.pending, change.last, change.due = False, None, now + CHATS_INTERVAL
         if not causes:
             return
         chats = [user.chats.get(peer) or self._stranger(peer) for peer in causes]
-        unknown = [chat for chat in chats if chat.last is None or chat.unread < 0]
+        tell = partial(self._tell, user, chats, causes, lasts)
+        unknown = [chat for chat in chats if chat.peer not in lasts or chat.unread < 0]
         if unknown:
             session: Any = user.sessions[0]  # a Session: the only kind of device that there is
-            tell = partial(self._tell, user, chats, causes)
-            self._lasts.find(session, user, unknown, tell, now)
+            self._find(session, user, unknown, tell, now)
         else:
             # What is being saved is told when it is durable.
-            self._store.after_writes(partial(self._tell_known, user, chats, causes))
-
-    def _tell_known(
-        self,
-        user: User,
-        chats: list[Chat],
-        causes: dict[str, Device | None],
-        failure: str | None,
-        now: float,
-    ) -> None:
-        self._tell(user, chats, causes, {}, True, now)
+            self._store.after_writes(lambda failure, now: tell({}, True, now))
 
     def _tell(
         self,
         user: User,
         chats: list[Chat],
         causes: dict[str, Device | None],
+        lasts: dict[str, bytes],
         found: dict[str, dict[str, Any]],
         complete: bool,
         now: float,
@@ -326,7 +358,7 @@ class ChatLists:
             return
         entries: dict[str, bytes] = {}
         for chat in chats:
-            last = found.get(chat.peer) if chat.last is None else _data(chat.last)
+            last = codec.from_json(lasts[chat.peer]) if chat.peer in lasts else found.get(chat.peer)
             entries[chat.peer] = self._entry(user, chat, last)
         for session in user.sessions:
             if not session.lists:
@@ -381,8 +413,3 @@ def _is_hidden(user: User, chat: Chat) -> bool:
 
 def _cursor(chat: Chat) -> str:
     return f"{chat.last_at.decode()}/{chat.peer}"
-
-
-def _data(frame: bytes) -> dict[str, Any]:
-    data: dict[str, Any] = codec.from_json(codec.msg_data(frame))
-    return data

@@ -188,9 +188,13 @@ class Delivery:
 
     def arrived(self, user: User, session: Device, message: Message) -> None:
         """Note that this device of `user` has this message, and what was written to it before."""
-        if session.announcements is not None:
-            self._confirm(user, session, session.announcements.before(message.seq))
+        self.has_read(user, session, message.seq)
         self._receipts.acknowledged(user, message)
+
+    def has_read(self, user: User, session: Device, position: int) -> None:
+        """Note that this device has what was written to it before the message at a position, if that was."""
+        if session.announcements is not None and position <= session.cursor:
+            self._confirm(user, session, session.announcements.before(position))
 
     def pong(self, session: Device, payload: bytes, now: float) -> None:
         """Take a pong: if it answers the confirming ping, everything written before that ping has arrived."""

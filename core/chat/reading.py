@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from core.chat.chat import Chat
     from core.chat.chat_lists import ChatLists
     from core.chat.chats import Chats
+    from core.chat.delivery import Delivery
     from core.chat.receipts import Receipts
     from core.chat.session import Session
     from core.chat.user import Message, User
@@ -28,15 +29,22 @@ if TYPE_CHECKING:
 class Reading:
     """What the users of one shard have read."""
 
-    __slots__ = ("_chats", "_limit", "_lists", "_receipts", "_store")
+    __slots__ = ("_chats", "_delivery", "_limit", "_lists", "_receipts", "_store")
 
     def __init__(
-        self, settings: Settings, store: Store, chats: Chats, receipts: Receipts, lists: ChatLists
+        self,
+        settings: Settings,
+        store: Store,
+        chats: Chats,
+        receipts: Receipts,
+        delivery: Delivery,
+        lists: ChatLists,
     ) -> None:
         self._limit = settings.lists_per_minute
         self._store = store
         self._chats = chats
         self._receipts = receipts
+        self._delivery = delivery
         self._lists = lists
 
     def read(self, session: Session, user: User, message_id: str, sender: str, now: float) -> None:
@@ -71,6 +79,7 @@ class Reading:
 
     def _read(self, session: Session, user: User, chat: Chat, through: int, now: float) -> None:
         """Find what is covered, which is nothing if that has been read before."""
+        self._delivery.has_read(user, session, through)
         if through <= chat.read_through:
             session.decided()
             return

@@ -113,7 +113,7 @@ class Shard:
             chats,
             self.messages,
             delivery,
-            Reading(settings, store, chats, self.receipts, lists),
+            Reading(settings, store, chats, self.receipts, delivery, lists),
             lists,
             blocks,
             self.histories,

@@ -25,6 +25,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, Final
 
+from core.chat.chat_lists import ExportedChange
 from core.chat.command_queue import EVERYTHING
 from core.chat.pace import SHARED_RATE
 from core.chat.presence_records import merged, own_part
@@ -230,7 +231,7 @@ def _of_sessions(
             "user": user_id,
             "counted": counted.get(user_id, []),
             "scope": shard.presence.scope,
-            "lists": _lists(changed.get(user_id, {}), devices),
+            **_lists(changed.get(user_id, {}), devices),
             "sessions": [_session(shard, session, notes) for session in devices],
         }
         yield record, devices
@@ -248,14 +249,17 @@ def _session(shard: Shard, session: Session, notes: dict[Device, dict[str, Any]]
     }
 
 
-def _lists(
-    changed: dict[str, tuple[float, bool, Device | None]], devices: list[Session]
-) -> dict[str, list[Any]]:
-    """Return which chats have changed, with the number of the device whose doing it was, if it is still there."""
-    numbers: dict[Device, int] = {device: number for number, device in enumerate(devices)}
+def _lists(changed: dict[str, ExportedChange], devices: list[Session]) -> dict[str, dict[str, Any]]:
+    """Return which chats have changed, with the number of the device whose doing it was, if it is still there.
+
+    The messages stand apart, where a version that knows nothing of them does not look.
+    """
+    numbers: dict[Device | None, int] = {device: number for number, device in enumerate(devices)}
     return {
-        peer: [due, pending, numbers.get(cause) if cause is not None else None]
-        for peer, (due, pending, cause) in changed.items()
+        "lists": {
+            peer: [change.due, change.pending, numbers.get(change.cause)] for peer, change in changed.items()
+        },
+        "lists_last": {peer: change.last for peer, change in changed.items() if change.last is not None},
     }
 
 
@@ -320,8 +324,10 @@ def _put_together(
     shard.blocks.compare(user)
     if sessions and not user.here_since:
         user.here_since = shard.expiries.clock.timestamp()  # the version before did not say
+    lasts = record.get("lists_last", {})
     for peer, (next_at, pending, cause) in record.get("lists", {}).items():
-        shard.lists.restore(user, peer, next_at, pending, None if cause is None else sessions[cause])
+        device = None if cause is None else sessions[cause]
+        shard.lists.restore(user, peer, ExportedChange(next_at, pending, device, lasts.get(peer)))
     for session in sessions:
         if session.closed:
             shard.detach(session, now)

@@ -185,22 +185,13 @@ class User:
     def purge(self, through: int) -> None:
         """Note that everything in the mailbox up to this position is gone. How much of it was unread is not known."""
         self.mailbox.purge(through)
-        self._forget_last()
         for chat in self.chats.values():
             if chat.unread > 0 and chat.read_through < through:
                 chat.unread = 0 if chat.newest <= through else chat.unread + UNCOUNTED
 
     def devices_changed(self) -> None:
         """Note that `sessions`, or the capabilities of one of them, are others now."""
-        lists = any(session.lists for session in self.sessions)
-        if lists and not self.lists:
-            self._forget_last()
-        self.lists = lists
-
-    def _forget_last(self) -> None:
-        """Forget which messages were the last ones: messages have come since that were not noted, or have been removed."""
-        for chat in self.chats.values():
-            chat.last = None
+        self.lists = any(session.lists for session in self.sessions)
 
     def is_blocked(self, peer: str) -> bool:
         """Return whether this user has blocked the peer (D32)."""
