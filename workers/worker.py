@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from core.auth.tokens import load_verifier
-from core.chat.operator import answer
 from core.chat.shard import Shard
 from core.chat.stalls import Stalls
 from core.events import fields
@@ -294,7 +293,7 @@ class Worker:
 
     def _answer_operator(self, message: dict[str, Any]) -> None:
         tell = partial(self._answer, message["id"])
-        answer(self.shard.users, message["what"], message["user"], tell, time.monotonic())
+        self.shard.operator.answer(message["what"], message, tell, time.monotonic())
         self.turn.schedule()
 
     def _load_keys(self) -> None:

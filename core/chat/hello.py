@@ -16,7 +16,18 @@ from core.chat.session import Session
 from core.chat.store import Done
 from core.chat.user import User
 from core.wire import codec
-from core.wire.protocol import DEVICE_SILENT, DEVICES_MAX, HELLO_DEADLINE, Capability, CloseCode, Resumed
+from core.wire.protocol import (
+    BAN_REASON,
+    DEVICE_SILENT,
+    DEVICES_MAX,
+    HELLO_DEADLINE,
+    Capability,
+    CloseCode,
+    ErrorCode,
+    MessageType,
+    Refusal,
+    Resumed,
+)
 from core.wire.validation import Hello
 
 if TYPE_CHECKING:
@@ -83,6 +94,9 @@ class Hellos:
             user = User(hello.user_id, hello.display_name, self._settings, self._chance.epoch())
             user.durable = False
             self._users.idle.enter(user)
+        if user.banned:
+            self._refuse_banned(session, user, now)
+            return
         wait = user.hellos.retry_after(now)
         if wait:
             # Who waits as long as it is told to must not be closed meanwhile for not saying HELLO.
@@ -125,6 +139,9 @@ class Hellos:
         user.durable = user.display_name == hello.display_name
         if renamed:
             self._chats.send_new_name(user, now)
+        if user.banned:
+            self._refuse_banned(session, user, now)  # meanwhile
+            return
         if session.closed:
             # Too late to greet, but what the client sent is still done, if it was the client who left.
             session.user = user
@@ -169,6 +186,14 @@ class Hellos:
         """Note that the store has failed, and without it nobody can be greeted."""
         if not session.closed:
             session.close(CloseCode.TRY_AGAIN_LATER, reason, now)
+
+    def _refuse_banned(self, session: Session, user: User, now: float) -> None:
+        """Tell a client whose user is banned (D36), and close its connection."""
+        refusal = Refusal(ErrorCode.UNAUTHORIZED, "this user is banned", field="user_id", reason="banned")
+        session.refuse_later(refusal, MessageType.HELLO, None, now)
+        if not session.closed:
+            session.close(CloseCode.BANNED, BAN_REASON, now)
+        self._users.idle.note(user, now)
 
     def _replace_device(self, user: User, now: float) -> bool:
         """Close the device that has been silent longest, if that is long enough; whether there was one (D4)."""

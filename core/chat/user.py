@@ -92,6 +92,7 @@ class User:
         "_service",
         "_settings",
         "acknowledges",
+        "banned",
         "blocks",
         "chats",
         "display_name",
@@ -99,6 +100,7 @@ class User:
         "hellos",
         "here_since",
         "in_flight",
+        "kept",
         "key",
         "last_close",
         "lists",
@@ -126,6 +128,9 @@ class User:
         self.stored_name = display_name
         #: Whether this user has ever sent MSG_ACK, and so acknowledges explicitly (D12).
         self.acknowledges = False
+        #: Whether an operator has made this user, who is never forgotten then; and whether one has banned the user (D36).
+        self.kept = False
+        self.banned = False
         #: peer -> the chat, in the order in which they were opened.
         self.chats: dict[str, Chat] = {}
         #: Those that have changed in what may be stored a second later; None if there are none.
@@ -300,6 +305,11 @@ class User:
         due = record.get("receipts_due")
         if due:
             self.mailbox.receipts_due = {seq: (sender, message_id) for seq, sender, message_id in due}
+
+    @property
+    def is_stranger(self) -> bool:
+        """Whether nothing would be missed if this user were forgotten (D23)."""
+        return not (self.sessions or self.chats or self.blocks or self.kept or self.banned or self.busy)
 
     @property
     def busy(self) -> bool:

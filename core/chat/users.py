@@ -77,7 +77,7 @@ class Users:
             user = self.known.get(user_id)
             if user is None and user_id not in self._loading:
                 self._store.forget(user_id)
-            elif user is not None and not (user.sessions or user.chats or user.blocks or user.busy):
+            elif user is not None and user.is_stranger:
                 self.known.pop(user_id).mailbox.let_go()
                 self._store.forget(user_id)
 

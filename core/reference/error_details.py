@@ -8,7 +8,7 @@ from core.auth.tokens import EXPIRES, REASONS
 from core.reference.rows import STRING, Field, both
 
 #: Why a token is refused, that its time is nearly over, or why a message was not stored.
-_ERROR_REASONS: Final = (*REASONS, EXPIRES, "mailbox_full")
+_ERROR_REASONS: Final = (*REASONS, EXPIRES, "banned", "mailbox_full")
 #: Which part of a mailbox is full.
 _SHARES: Final = ("mailbox", "sender", "strangers")
 
@@ -67,8 +67,8 @@ ERROR_DETAILS: Final = (
         both(
             "one of " + ", ".join(f"`{reason}`" for reason in _ERROR_REASONS), {"enum": list(_ERROR_REASONS)}
         ),
-        "why the server refuses a token; `expires`: the token is valid and expires soon; `mailbox_full`: the server has not stored"
-        " the message",
+        "why the server refuses a token; `expires`: the token is valid and expires soon; `banned`: an operator has banned the user;"
+        " `mailbox_full`: the server has not stored the message",
         required=False,
     ),
     Field(

@@ -61,6 +61,11 @@ class CloseCode(IntEnum):
     TRY_AGAIN_LATER = 1013
     REPLACED = 4001
     NO_SIGN_OF_LIFE = 4002
+    BANNED = 4003
+
+
+#: What a client reads whose user is banned.
+BAN_REASON: Final = "banned"
 
 
 def reconnect_in(reason: str, seconds: float) -> str:

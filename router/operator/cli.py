@@ -163,6 +163,37 @@ def _kick(user: UserId, admin: Admin = None, run_dir: RunDir = None) -> None:
     raise typer.Exit(0 if closed else EXIT_NOT_SO)
 
 
+@app.command("ban")
+def _ban(user: UserId, admin: Admin = None, run_dir: RunDir = None) -> None:
+    """Close all connections of a user, and refuse new ones.
+
+    The close code is 4003. The ban is stored and holds until `fastchat unban`. A user who has never connected can be banned too. Where
+    the server asks for no tokens (FASTCHAT_AUTH=none), a person can come back under another user id.
+
+    Exit codes: 0 done, 1 the user was banned already, 2 not possible.
+    """
+    from core.chat.operator import BAN
+
+    answer = _talk(admin, run_dir, lambda server: server.ask(BAN, user=user))
+    closed = answer["closed"]
+    banned = "banned" if answer["changed"] else "the user was banned already"
+    _print([f"{banned}; {closed} connection{'' if closed == 1 else 's'} closed"])
+    raise typer.Exit(0 if answer["changed"] else EXIT_NOT_SO)
+
+
+@app.command("unban")
+def _unban(user: UserId, admin: Admin = None, run_dir: RunDir = None) -> None:
+    """End the ban of a user.
+
+    Exit codes: 0 done, 1 the user was not banned, 2 not possible.
+    """
+    from core.chat.operator import UNBAN
+
+    changed = _talk(admin, run_dir, lambda server: server.ask(UNBAN, user=user))["changed"]
+    _print(["the user may connect again" if changed else "the user is not banned"])
+    raise typer.Exit(0 if changed else EXIT_NOT_SO)
+
+
 @app.command("reload")
 def _reload(admin: Admin = None, run_dir: RunDir = None, json: AsJson = False) -> None:
     """Replace all processes while clients stay connected.

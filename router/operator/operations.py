@@ -7,6 +7,8 @@ A request is a JSON object, and so is the answer; one that can't be given is ``{
 | status | | what ``/status`` of the admin port shows |
 | who | user | what is known of a user: see ``core.chat.operator`` |
 | kick | user | closed: how many connections of the user were closed, with 1008 |
+| ban | user | changed: whether the user was not banned before, closed: how many connections were closed, with 4003 |
+| unban | user | changed: whether the user was banned |
 | reload | | replaced: the processes that were replaced while clients stayed connected, the supervisor last, with how long that took |
 | resize | workers | workers, before, seconds, warning (a sentence or null): the server has another number of workers |
 | drain | seconds (optional) | state, seconds left, connections: from now on the server accepts none, and closes those that it has |
@@ -17,18 +19,16 @@ A user is known to one worker, which is asked over its control pipe; one that is
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from core.chat.operator import KICK, WHO
-from core.placement import Placement
+from core.chat.operator import BAN, KICK, UNBAN, WHO
 from core.process.settings import RULES, Settings
 from core.wire.protocol import Refusal
 from core.wire.validation import Validator
-from router.supervisor.children import NoAnswer
+from router.operator.workers import Away, Workers
 from router.supervisor.reload import ReloadFailed
 from router.supervisor.resize import ResizeFailed
-from router.supervisor.roles import WORKER, Role
 
 STATUS: Final = "status"
 DRAIN: Final = "drain"
@@ -41,8 +41,8 @@ RELOAD_PATIENCE: Final = 900.0
 #: The same for a change of the number of workers, which copies all files.
 RESIZE_PATIENCE: Final = 24 * 3600.0
 
-#: Seconds that a worker has to answer; it may have to ask its store.
-_PATIENCE: Final = 5.0
+#: What the worker answers where the user lives.
+_ABOUT_USER: Final = (WHO, KICK, BAN, UNBAN)
 
 
 class Problem(Exception):
@@ -55,7 +55,7 @@ class Operations:
     def __init__(
         self,
         settings: Settings,
-        roles: Sequence[Role],
+        workers: Workers,
         status: Callable[[], dict[str, Any]],
         set_log_level: Callable[[str], None],
         drain: Callable[[float | None], dict[str, Any]],
@@ -63,7 +63,7 @@ class Operations:
         resize: Callable[[int], Awaitable[dict[str, Any]]],
     ) -> None:
         self._validator = Validator(settings.user_ids)
-        self._roles = roles
+        self._workers = workers
         self._status = status
         self._set_log_level = set_log_level
         self._reload = reload
@@ -76,7 +76,7 @@ class Operations:
         try:
             if what == STATUS:
                 return self._status()
-            if what in (WHO, KICK):
+            if what in _ABOUT_USER:
                 return await self._ask_worker(what, request.get("user"))
             if what == LOG_LEVEL:
                 return self._change_log_level(request.get("level"))
@@ -86,23 +86,15 @@ class Operations:
                 return {"replaced": await self._reload()}
             if what == RESIZE:
                 return await self._change_number(request.get("workers"))
-            known = ", ".join((STATUS, WHO, KICK, LOG_LEVEL, DRAIN, RELOAD))
+            known = ", ".join((STATUS, *_ABOUT_USER, LOG_LEVEL, DRAIN, RELOAD))
             raise Problem(f"`what` must be one of {known} and {RESIZE}")
-        except (Problem, ReloadFailed, ResizeFailed) as problem:
+        except (Problem, Away, ReloadFailed, ResizeFailed) as problem:
             return {"problem": str(problem)}
         except Refusal as refusal:
             return {"problem": refusal.message}
 
     async def _ask_worker(self, what: str, user: Any) -> dict[str, Any]:
-        user_id = self._validator.user_id(user, "user")
-        workers = [role for role in self._roles if role.kind == WORKER]
-        role = workers[Placement(len(workers)).worker_of(user_id)]
-        if role.child is None or not role.child.ready:
-            raise Problem(f"{role.name}, where this user lives, is {role.state}: try again in a moment")
-        try:
-            return await role.child.ask(_PATIENCE, what=what, user=user_id)
-        except NoAnswer as problem:
-            raise Problem(f"{role.name}, where this user lives, {problem}") from None
+        return await self._workers.ask(self._validator.user_id(user, "user"), what)
 
     async def _change_number(self, workers: Any) -> dict[str, Any]:
         if type(workers) is not int:

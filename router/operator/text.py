@@ -121,9 +121,10 @@ def describe_user(facts: Mapping[str, Any]) -> list[str]:
     waiting = f"{mailbox['waiting']} not acknowledged"
     if mailbox["uncommitted"]:
         waiting += f" ({mailbox['uncommitted']} of them not stored yet)"
+    state = "banned" if facts.get("banned") else "online" if facts["online"] else "offline"
     lines = [
         f"{plain(facts['display_name'])} ({plain(facts['user'])})",
-        f"  {'online' if facts['online'] else 'offline'} on {where}",
+        f"  {state} on {where}",
         f"  chats       {facts['chats']}",
         f"  mailbox     {mailbox['head']} messages so far, {waiting}",
         f"  last close  {_close(close) if close else 'none in the last minutes'}",

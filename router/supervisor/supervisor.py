@@ -40,6 +40,7 @@ from router.admin.columns import SUPERVISOR
 from router.admin.metrics import MetricsPage
 from router.admin.recorder import Recorder
 from router.operator.operations import Operations
+from router.operator.workers import Workers
 from router.supervisor import preflight
 from router.supervisor.build import core_advice, core_kind, fastchat_version
 from router.supervisor.children import Child
@@ -199,11 +200,10 @@ class Supervisor:
         self._recorder.start()
 
     def _operations(self) -> Operations:
-        report, settings = self._report, self._resources.settings
         return Operations(
-            settings,
-            self._roles,
-            report.status,
+            self._resources.settings,
+            Workers(self._roles),
+            self._report.status,
             self.set_log_level,
             self.drain,
             self._reload.run,

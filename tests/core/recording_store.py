@@ -52,7 +52,7 @@ class Record:
     """What is stored of one user."""
 
     def __init__(self) -> None:
-        self.user: tuple[str, bool, str] = ("", False, "")
+        self.user: tuple[str, bool, str, bool, bool] = ("", False, "", False, False)
         self.chats: dict[str, ChatRow] = {}
         #: The objects that these were saved from: a second one for a chat would be a second row in a database.
         self.objects: dict[str, Chat] = {}
@@ -366,7 +366,10 @@ class RecordingStore:
 
     def _save_user(self, user: User) -> None:
         record = self.records.setdefault(user.user_id, Record())
-        record.user = (user.display_name, user.acknowledges, user.mailbox.epoch)
+        record.user = (
+            *(user.display_name, user.acknowledges, user.mailbox.epoch),
+            *(user.kept, user.banned),
+        )
 
     def _save_chat(self, user: User, chat: Chat) -> None:
         chat.saved = True
@@ -399,9 +402,9 @@ class RecordingStore:
         record = self.records.get(user_id)
         if record is None:
             return None
-        name, acknowledges, epoch = record.user
+        name, acknowledges, epoch, kept, banned = record.user
         user = User(user_id, name, self._shard.settings, epoch)
-        user.acknowledges = acknowledges
+        user.acknowledges, user.kept, user.banned = acknowledges, kept, banned
         record.objects.clear()
         for peer in record.chats:
             user.chats[peer] = record.objects[peer] = self._chat(record, peer)

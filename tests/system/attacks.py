@@ -69,6 +69,8 @@ ATTACKS: Final[dict[str, dict[str, str]]] = {
         "and the answers are those about somebody who is away",
         "harassment by new ids": "a block is about a user id: who comes back under a new one is a stranger, with a stranger's share of the "
         "mailbox, and can be blocked too; whom an id belongs to, only the issuer of tokens (`jwt`) can decide",
+        "a user whom nobody wants": "`fastchat ban` closes all devices with 4003, and every HELLO is refused, also after a crash; with "
+        "FASTCHAT_AUTH=none it stops a user id and no person, who can take another",
         "presence enumeration": "with `contacts`, presence tells nothing of people without a chat, nor does any answer tell who is online; "
         "OPEN_CHAT is limited, and its target is told",
     },

@@ -156,6 +156,19 @@ class TestUsers:
         assert loaded.mailbox.epoch == bob.mailbox.epoch
         assert loaded.mailbox.head == 0
 
+    def test_d36_who_was_made_or_is_banned_comes_back_so(self, driver: StoreDriver, bob: User) -> None:
+        carol = driver.user("carol")
+        bob.kept = carol.banned = True
+        for user in (bob, carol):
+            driver.store.save_user(user, nobody_waits)
+        driver.settle()
+        found = [driver.loaded(name) for name in ("bob", "carol")]
+        assert [(user.kept, user.banned) for user in found] == [(True, False), (False, True)]
+        found[1].banned = False
+        driver.store.save_user(found[1], nobody_waits)
+        driver.settle()
+        assert not driver.loaded("carol").banned
+
     def test_what_changes_is_saved_too(self, driver: StoreDriver, bob: User) -> None:
         driver.store.save_user(bob, nobody_waits)
         driver.settle()

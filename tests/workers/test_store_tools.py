@@ -76,6 +76,7 @@ def test_an_export_has_everything_by_time(directory: Path, users: list[str]) -> 
             "user_id": user,
             "display_name": everything.users[user][1],
             "last_seen": lines[0]["last_seen"],
+            "banned": False,
         }
         assert lines[0]["last_seen"].startswith("2026-01-01T00:00:00.")
         for line, (peer, name, *_, hidden, muted) in zip(lines[1:], chats, strict=False):

@@ -66,7 +66,12 @@ def export(directory: Path, user_id: str, out: TextIO) -> None:
             else:
                 raise ConfigurationError(f"there is no user {user_id!r} in {directory}")
             _write(
-                out, type="user", user_id=name, display_name=user.display_name, last_seen=_time(user.seen_at)
+                out,
+                type="user",
+                user_id=name,
+                display_name=user.display_name,
+                last_seen=_time(user.seen_at),
+                banned=user.banned,
             )
             opened_chats = select(chats).where(chats.c.user == user.number).order_by(chats.c.number)
             for chat in own.execute(opened_chats).all():

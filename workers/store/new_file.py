@@ -35,6 +35,8 @@ CREATE TABLE users (
     seen_at BIGINT NOT NULL,
     left_at BIGINT DEFAULT '0' NOT NULL,
     summed_through BIGINT DEFAULT '0' NOT NULL,
+    kept BOOLEAN DEFAULT '0' NOT NULL,
+    banned BOOLEAN DEFAULT '0' NOT NULL,
     CONSTRAINT users_key PRIMARY KEY (number),
     CONSTRAINT users_by_user_id UNIQUE (user_id)
 );

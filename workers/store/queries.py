@@ -62,10 +62,15 @@ APPEND: Final = _append()
 APPEND_ROW: Final = _append_row()
 
 
-def _upsert(columns: tuple[Any, ...], keys: tuple[Any, ...], changing: tuple[Any, ...]) -> str:
-    """Write rows that begin with these columns."""
+def _upsert(
+    columns: tuple[Any, ...], keys: tuple[Any, ...], changing: tuple[Any, ...], added: tuple[Any, ...] = ()
+) -> str:
+    """Write rows that begin with these columns. In a commit log of the version before, they are without what was `added`, which is 0."""
     given = given_rows()
-    fields = [field_of(given, index) for index in range(len(columns))]
+    fields = [
+        func.coalesce(field_of(given, index), number(0)) if column in added else field_of(given, index)
+        for index, column in enumerate(columns)
+    ]
     # The WHERE keeps SQLite from reading ON as that of a join.
     rows = select(*fields).where(literal_column("1", Boolean))
     insert = sqlite.insert(keys[0].table).from_select(list(columns), rows)
@@ -77,11 +82,19 @@ def _upsert(columns: tuple[Any, ...], keys: tuple[Any, ...], changing: tuple[Any
 
 
 #: Rows of [number, user_id, slot, display_name, acknowledges, epoch, acknowledged_through, purged_through, seen_at,
-#: left_at]. `summed_through` is written by SAVE_SUMMED only.
+#: left_at, kept, banned]. `summed_through` is written by SAVE_SUMMED only.
 SAVE_USERS: Final = _upsert(
     tuple(column for column in users.c if column is not users.c.summed_through),
     (users.c.number,),
-    (users.c.display_name, users.c.acknowledges, users.c.seen_at, users.c.left_at),
+    (
+        users.c.display_name,
+        users.c.acknowledges,
+        users.c.seen_at,
+        users.c.left_at,
+        users.c.kept,
+        users.c.banned,
+    ),
+    added=(users.c.kept, users.c.banned),
 )
 #: Rows of [number, user, peer, peer_name, confirmed, written, active_at, newest, read_through, unread, summed_through, hidden, muted].
 SAVE_CHATS: Final = _upsert(tuple(chats.c), (chats.c.number,), tuple(chats.c)[3:])

@@ -283,6 +283,7 @@ def _load() -> str:
         nested(_came().correlate(users)),
         nested(ahead.correlate(users)),
         nested(stood.correlate(users)),
+        *(users.c.kept, users.c.banned),
     )
     return text_of(select(gathered(user)).where(users.c.user_id.in_(select(given.c.value))), "rows")
 
@@ -290,7 +291,7 @@ def _load() -> str:
 #: User ids; gives, of those that there are: [number, user_id, display_name, acknowledges, epoch, acknowledged_through,
 #: purged_through, summed_through, newest seq or 0, highest Lamport count or 0, chats as [number, peer, peer_name, confirmed, written,
 #: active_at, newest, read_through, unread, hidden, muted], [chat, newest, active_at, unread] of messages that these do not count, positions
-#: acknowledged beyond, blocks as [peer, by_user, by_peer, read_through, withheld]].
+#: acknowledged beyond, blocks as [peer, by_user, by_peer, read_through, withheld], kept, banned].
 LOAD: Final = _load()
 #: The highest number of a user, and of a chat.
 HIGHEST_USER: Final = text_of(select(func.max(users.c.number)))

@@ -155,7 +155,7 @@ TRIM_MARKS: Final = _trim_marks()
 
 def _strangers() -> str:
     some = (
-        select(users.c.number, users.c.user_id, users.c.left_at)
+        select(users.c.number, users.c.user_id, users.c.left_at, users.c.kept, users.c.banned)
         .where(users.c.number > bindparam("after", type_=Integer))
         .order_by(users.c.number)
         .limit(number(SWEEP_ROWS))
@@ -165,6 +165,7 @@ def _strangers() -> str:
     has_chat = select(chats.c.number).where(chats.c.user == some.c.number).exists()
     has_block = select(blocks.c.user).where(blocks.c.user == some.c.number).exists()
     lonely = (some.c.left_at < bindparam("until", type_=Integer)) & ~has_chat & ~has_block
+    lonely &= ~(some.c.kept | some.c.banned)
     stranger = func.iif(lonely, some.c.user_id, literal_column("NULL"))
     return text_of(select(json_array(func.max(some.c.number), gathered(stranger))), "until", "after")
 

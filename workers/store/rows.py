@@ -50,6 +50,7 @@ def user_row(user: User, seen_at: int, left_at: int) -> bytes:
         [
             *(user.key, user.user_id, slot_of(user.user_id), user.display_name, int(user.acknowledges)),
             *(mailbox.epoch, mailbox.acknowledged_through, mailbox.purged_through, seen_at, left_at),
+            *(int(user.kept), int(user.banned)),
         ]
     )
 
@@ -121,10 +122,12 @@ def user_of(row: Row, settings: Settings) -> User:
         came,
         ahead,
         blocks,
+        kept,
+        banned,
     ) = row
     user = User(user_id, display_name, settings, epoch)
     user.key, user.saved, user.durable, user.summed_through = number, True, True, summed
-    user.acknowledges = bool(acknowledges)
+    user.acknowledges, user.kept, user.banned = bool(acknowledges), bool(kept), bool(banned)
     sums = {key: sum_ for key, *sum_ in came}
     for key, peer, *fields in chats:
         user.chats[peer] = _chat_of(key, peer, fields, sums.get(key))

@@ -65,6 +65,9 @@ users: Final = Table(
     Column("left_at", BigInteger, nullable=False, server_default="0"),
     #: All messages up to this position are counted in the rows of the user's chats.
     Column("summed_through", BigInteger, nullable=False, server_default="0"),
+    #: Whether an operator has made the user, who is never forgotten then, and whether one has banned the user (D36).
+    Column("kept", Boolean, nullable=False, server_default="0"),
+    Column("banned", Boolean, nullable=False, server_default="0"),
 )
 
 chats: Final = Table(

@@ -16,9 +16,9 @@ APPEND_ROW: Final = """\
 INSERT INTO messages (mailbox, seq, chat, id_hash, message_id, content, sent_at, receipts, lamport) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 SAVE_USERS: Final = """\
-INSERT INTO users (number, user_id, slot, display_name, acknowledges, epoch, acknowledged_through, purged_through, seen_at, left_at) SELECT json_extract(given.value, '$[0]') AS json_extract_1, json_extract(given.value, '$[1]') AS json_extract_2, json_extract(given.value, '$[2]') AS json_extract_3, json_extract(given.value, '$[3]') AS json_extract_4, json_extract(given.value, '$[4]') AS json_extract_5, json_extract(given.value, '$[5]') AS json_extract_6, json_extract(given.value, '$[6]') AS json_extract_7, json_extract(given.value, '$[7]') AS json_extract_8, json_extract(given.value, '$[8]') AS json_extract_9, json_extract(given.value, '$[9]') AS json_extract_10
+INSERT INTO users (number, user_id, slot, display_name, acknowledges, epoch, acknowledged_through, purged_through, seen_at, left_at, kept, banned) SELECT json_extract(given.value, '$[0]') AS json_extract_1, json_extract(given.value, '$[1]') AS json_extract_2, json_extract(given.value, '$[2]') AS json_extract_3, json_extract(given.value, '$[3]') AS json_extract_4, json_extract(given.value, '$[4]') AS json_extract_5, json_extract(given.value, '$[5]') AS json_extract_6, json_extract(given.value, '$[6]') AS json_extract_7, json_extract(given.value, '$[7]') AS json_extract_8, json_extract(given.value, '$[8]') AS json_extract_9, json_extract(given.value, '$[9]') AS json_extract_10, coalesce(json_extract(given.value, '$[10]'), 0) AS coalesce_1, coalesce(json_extract(given.value, '$[11]'), 0) AS coalesce_2
 FROM json_each(CAST(? AS TEXT)) AS given
-WHERE 1 = 1 ON CONFLICT (number) DO UPDATE SET display_name = excluded.display_name, acknowledges = excluded.acknowledges, seen_at = excluded.seen_at, left_at = excluded.left_at"""
+WHERE 1 = 1 ON CONFLICT (number) DO UPDATE SET display_name = excluded.display_name, acknowledges = excluded.acknowledges, seen_at = excluded.seen_at, left_at = excluded.left_at, kept = excluded.kept, banned = excluded.banned"""
 
 SAVE_CHATS: Final = """\
 INSERT INTO chats (number, user, peer, peer_name, confirmed, written, active_at, newest, read_through, unread, summed_through, hidden, muted) SELECT json_extract(given.value, '$[0]') AS json_extract_1, json_extract(given.value, '$[1]') AS json_extract_2, json_extract(given.value, '$[2]') AS json_extract_3, json_extract(given.value, '$[3]') AS json_extract_4, json_extract(given.value, '$[4]') AS json_extract_5, json_extract(given.value, '$[5]') AS json_extract_6, json_extract(given.value, '$[6]') AS json_extract_7, json_extract(given.value, '$[7]') AS json_extract_8, json_extract(given.value, '$[8]') AS json_extract_9, json_extract(given.value, '$[9]') AS json_extract_10, json_extract(given.value, '$[10]') AS json_extract_11, json_extract(given.value, '$[11]') AS json_extract_12, json_extract(given.value, '$[12]') AS json_extract_13
@@ -251,7 +251,7 @@ WHERE messages.mailbox = users.number AND messages.seq > users.summed_through GR
 FROM acknowledged
 WHERE acknowledged.mailbox = users.number)), json((SELECT json_group_array(json_array(blocks.peer, blocks.by_user, blocks.by_peer, blocks.read_through, blocks.withheld)) AS json_group_array_5
 FROM blocks
-WHERE blocks.user = users.number)))) AS json_group_array_1
+WHERE blocks.user = users.number)), users.kept, users.banned)) AS json_group_array_1
 FROM users
 WHERE users.user_id IN (SELECT given.value
 FROM json_each(CAST(? AS TEXT)) AS given)"""
@@ -320,8 +320,8 @@ SELECT json_array(max(some.number), json_group_array(iif(some.left_at < ? AND NO
 FROM chats
 WHERE chats.user = some.number)) AND NOT (EXISTS (SELECT blocks.user
 FROM blocks
-WHERE blocks.user = some.number)), some.user_id, NULL))) AS json_array_1
-FROM (SELECT users.number AS number, users.user_id AS user_id, users.left_at AS left_at
+WHERE blocks.user = some.number)) AND NOT (some.kept = 1 OR some.banned = 1), some.user_id, NULL))) AS json_array_1
+FROM (SELECT users.number AS number, users.user_id AS user_id, users.left_at AS left_at, users.kept AS kept, users.banned AS banned
 FROM users
 WHERE users.number > ? ORDER BY users.number
 LIMIT 1000 OFFSET 0) AS some"""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.chat.operator import KICK, KICK_REASON, WHO, answer
+from core.chat.operator import BAN, KICK, KICK_REASON, NAME, ONLINE, UNBAN, WHO
 from core.measures import series
 from core.placement import slot_of
 from core.process.control import ANSWER, PACKET_MAX_BYTES, encode_control
@@ -17,10 +17,10 @@ from tests.core.pair import Pair
 from tests.core.world import World
 
 
-def ask(world: World, what: str, user: str) -> dict[str, Any]:
+def ask(world: World, what: str, user: str, **about: Any) -> dict[str, Any]:
     """The answer, as JSON carries it."""
     told: list[dict[str, Any]] = []
-    answer(world.shard_of(user).users, what, user, told.append, world.now)
+    world.shard_of(user).operator.answer(what, {"user": user, **about}, told.append, world.now)
     world.settle()
     (found,) = told
     assert isinstance(found, dict)
@@ -176,3 +176,118 @@ def test_the_largest_answer_fits_in_a_packet() -> None:
     facts = ask(pair.world, WHO, pair.ann)
     assert len(facts["devices"]) == DEVICES_MAX
     assert len(encode_control(ANSWER, id=2**53, answer=facts)) < PACKET_MAX_BYTES / 4
+
+
+# -- Ban --
+
+
+def test_d36_a_ban_closes_all_devices_and_refuses_every_hello_until_it_ends(pair: Pair) -> None:
+    ann, bob = pair.chatting()
+    second = pair.come(pair.bob)
+    world = pair.world
+    assert ask(world, BAN, pair.bob) == {"changed": True, "closed": 2}
+    assert bob.closed == second.closed == (4003, "banned")
+    refused = pair.come(pair.bob)
+    (error,) = refused.take("ERROR")
+    assert (error["code"], error["details"]["reason"]) == ("UNAUTHORIZED", "banned")
+    assert refused.closed == (4003, "banned")
+    assert ask(world, BAN, pair.bob) == {"changed": False, "closed": 0}
+    ann.msg(pair.bob, message_id="meanwhile")
+    assert [ack["status"] for ack in ann.take("MSG_ACK")] == ["stored"]
+    assert ask(world, WHO, pair.bob)["banned"] is True
+    assert ask(world, UNBAN, pair.bob) == {"changed": True, "closed": 0}
+    assert ask(world, WHO, pair.bob)["banned"] is False
+    again = pair.come(pair.bob)
+    assert [message["message_id"] for message in again.take("MSG")] == ["meanwhile"]
+
+
+def test_d36_a_ban_outlives_the_process_and_holds_for_who_has_never_been_here(pair: Pair) -> None:
+    world = pair.world
+    assert ask(world, BAN, pair.ann) == {"changed": True, "closed": 0}
+    assert ask(world, UNBAN, pair.bob) == {"changed": False, "closed": 0}
+    assert ask(world, WHO, pair.bob)["known"] is False
+    world.pass_time(2 * UNLOAD_AFTER, step=30)
+    assert pair.ann not in world.shard_of(pair.ann).users
+    assert pair.come(pair.ann).closed == (4003, "banned")
+
+
+def test_d36_a_ban_that_could_not_be_stored_is_none(pair: Pair) -> None:
+    world = pair.world
+    (ann,) = pair.online(pair.ann)
+    world.store_of(pair.ann).failure = "the disk is full"
+    assert "the disk is full" in ask(world, BAN, pair.ann)["problem"]
+    assert ann.closed == (4003, "banned"), "who comes back is let in"
+    world.store_of(pair.ann).failure = None
+    assert pair.come(pair.ann).open
+
+
+def test_d36_a_hello_that_waits_for_the_store_is_refused_when_the_ban_comes_meanwhile(pair: Pair) -> None:
+    world = pair.world
+    store = world.store_of(pair.ann)
+    store.slow = True
+    ann = world.device(pair.ann)
+    ann.hello("Ann Lee")
+    told: list[dict[str, Any]] = []
+    world.shard_of(pair.ann).operator.answer(BAN, {"user": pair.ann}, told.append, world.now)
+    store.slow = False
+    world.settle()
+    assert told == [{"changed": True, "closed": 0}]
+    assert ann.closed == (4003, "banned")
+    assert not ann.take("HELLO_ACK")
+
+
+# -- Make users, and rename them --
+
+
+def test_d36_a_user_who_was_made_can_be_written_to_before_the_first_hello(pair: Pair) -> None:
+    world = pair.world
+    made = ask(world, NAME, pair.bob, users=[(pair.bob, "Bob Ray")])
+    assert made == {"created": [pair.bob], "renamed": []}
+    assert ask(world, NAME, pair.bob, users=[(pair.bob, "Bob Ray")]) == {"created": [], "renamed": []}
+    (ann,) = pair.online(pair.ann)
+    ann.open_chat(pair.bob)
+    assert ann.one("CHAT_OPENED")["target_display_name"] == "Bob Ray"
+    ann.msg(pair.bob, message_id="first")
+    assert [message["message_id"] for message in pair.come(pair.bob).take("MSG")] == ["first"]
+
+
+def test_d23_a_user_who_was_made_or_is_banned_is_never_forgotten(pair: Pair) -> None:
+    world = pair.world
+    ask(world, NAME, pair.ann, users=[(pair.ann, "Ann Lee")])
+    ask(world, BAN, pair.bob)
+    (cat,) = pair.online(pair.cat)
+    cat.leave()
+    for user in (pair.ann, pair.bob, pair.cat):
+        world.shard_of(user).users.strangers([user], world.now)
+    world.settle()
+    known = [ask(world, WHO, user)["known"] for user in (pair.ann, pair.bob, pair.cat)]
+    assert known == [True, True, False]
+
+
+def test_d36_a_new_name_is_told_to_whoever_knows_the_user(pair: Pair) -> None:
+    world = pair.world
+    ann, bob = pair.chatting("presence_delta", "chats")
+    assert ask(world, NAME, pair.bob, users=[(pair.bob, "Robert")]) == {"created": [], "renamed": [pair.bob]}
+    world.pass_time(3)
+    assert ["Robert"] in [[user["display_name"] for user in each["users"]] for each in ann.take("PRESENCE")]
+    assert ask(world, WHO, pair.bob)["display_name"] == "Robert"
+    bob.leave()
+    ann.say("CHATS")
+    (page,) = [each for each in ann.take("CHATS") if not each.get("delta")]
+    assert page["chats"][0]["display_name"] == "Robert"
+
+
+def test_d36_what_cannot_be_stored_is_a_sentence_and_leaves_the_old_name(pair: Pair) -> None:
+    world = pair.world
+    pair.online(pair.ann)
+    world.store_of(pair.ann).failure = "the disk is full"
+    assert "the disk is full" in ask(world, NAME, pair.ann, users=[(pair.ann, "Other")])["problem"]
+    assert ask(world, WHO, pair.ann)["display_name"] == "Ann Lee"
+
+
+def test_d36_every_worker_knows_who_is_online(pair: Pair) -> None:
+    world = pair.world
+    pair.online(pair.ann, pair.cat)
+    world.pass_time(2)
+    asked = [pair.ann, pair.bob, pair.cat]
+    assert ask(world, ONLINE, pair.ann, users=asked) == {"online": [pair.ann, pair.cat]}

@@ -7,7 +7,7 @@ from typing import Final
 
 from core.auth.proof import Proof
 from core.auth.tokens import TRIES, load_verifier
-from core.chat.operator import answer
+from core.chat.operator import WHO
 from core.process.settings import Settings
 from core.wire.protocol import PING_BURST, STRIKES_PER_MINUTE
 from tests.core.noting import Noting
@@ -231,5 +231,6 @@ def test_operators_see_how_the_last_connection_ended(stage: Stage) -> None:
 
 
 def _who(stage: Stage) -> None:
-    answer(stage.world.shard_of(stage.bob_id).users, "who", stage.bob_id, stage.told.append, stage.world.now)
+    operator = stage.world.shard_of(stage.bob_id).operator
+    operator.answer(WHO, {"user": stage.bob_id}, stage.told.append, stage.world.now)
     stage.world.settle()

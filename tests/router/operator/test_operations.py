@@ -134,7 +134,11 @@ def test_a_worker_that_is_away_is_a_sentence_at_once(pretending: ServerProcess) 
 @pytest.mark.parametrize(
     ("what", "fields", "sentence"),
     [
-        ("restart", {}, "`what` must be one of status, who, kick, log_level, drain, reload and resize"),
+        (
+            "restart",
+            {},
+            "`what` must be one of status, who, kick, ban, unban, log_level, drain, reload and resize",
+        ),
         ("who", {}, "`user` must be UUID v4; it is missing or null"),
         ("kick", {"user": "alice"}, "`user` must be UUID v4; it is 'alice'"),
         ("who", {"user": "x" * 3000}, "`user` must be UUID v4; it is 'xxxx"),
