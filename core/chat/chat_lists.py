@@ -106,6 +106,12 @@ class ChatLists:
     ) -> None:
         """Handle CHATS: answer with the chats behind `before`, the timestamp and the peer of the last one on the page before."""
         count_list(session, user, MessageType.CHATS, self._limit, now)
+        self.find_page(session, user, before, limit, now)
+
+    def find_page(
+        self, session: Session, user: User, before: tuple[bytes, str] | None, limit: int, now: float
+    ) -> None:
+        """Answer in the same way, whatever the limits say."""
         listed = [chat for chat in user.chats.values() if chat.saved and not _is_hidden(user, chat)]
         blocked = [peer for peer in user.blocks or () if user.is_blocked(peer)]
         listed += [self._stranger(peer) for peer in blocked if not user.has_chat(peer)]

@@ -447,7 +447,7 @@ class Messages:
                 chat.active_at = timestamp
             if user.lists or chat.hidden:
                 self._lists.sent(user, chat, sent.frame, session, now)
-            if len(user.sessions) > 1 or session.closed:
+            if len(user.sessions) != 1 or user.sessions[0] is not session:
                 self._send_carbons(user, session, sent.frame)
                 if not user.sessions:
                     self._lists.sent_last(user, chat)

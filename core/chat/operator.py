@@ -17,6 +17,7 @@ from core.wire.protocol import BAN_REASON, NAME_MAX, CloseCode
 
 if TYPE_CHECKING:
     from core.chat.chats import Chats
+    from core.chat.on_behalf import OnBehalf
     from core.chat.presence import Presence
     from core.chat.store import Store
     from core.chat.user import Device
@@ -32,6 +33,8 @@ UNBAN: Final = "unban"
 NAME: Final = "name"
 #: Which users are online.
 ONLINE: Final = "online"
+#: Something that a user's client would say (``core.chat.on_behalf``).
+SAY: Final = "say"
 
 #: What a client reads whose user was kicked.
 KICK_REASON: Final = "closed by the operator"
@@ -43,7 +46,7 @@ Tell = Callable[[dict[str, Any]], None]
 class Operator:
     """What is done for operators with the users of one shard."""
 
-    __slots__ = ("_chance", "_chats", "_presence", "_settings", "_store", "_users")
+    __slots__ = ("_chance", "_chats", "_on_behalf", "_presence", "_settings", "_store", "_users")
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class Operator:
         store: Store,
         chats: Chats,
         presence: Presence,
+        on_behalf: OnBehalf,
     ) -> None:
         self._settings = settings
         self._chance = chance
@@ -60,6 +64,7 @@ class Operator:
         self._store = store
         self._chats = chats
         self._presence = presence
+        self._on_behalf = on_behalf
 
     def answer(self, what: str, about: dict[str, Any], tell: Tell, now: float) -> None:
         """Answer through `tell`, once: at once, or when the store has done its part.
@@ -70,6 +75,7 @@ class Operator:
         | kick | user | closed: how many connections of the user were closed, with 1008 |
         | ban, unban | user | changed: whether it was not so before; closed: how many connections were closed, with 4003 |
         | name | users: (user, display name) of each | created and renamed: the users of whom that is true |
+        | say | user, type, data | type and data of the answer |
         | online | users | online: those of these users, of any shard, who are online |
 
         Every user id and name is valid, and `user`, as those who are to be named, are of this shard.
@@ -90,6 +96,8 @@ class Operator:
             case "ban" | "unban":
                 then = partial(self._set_ban, about["user"], what == BAN, tell)
                 self._users.find(about["user"], then, now)
+            case "say":
+                self._on_behalf.say(about["user"], about["type"], about["data"], tell, now)
             case "name":
                 self._name_all(about["users"], tell, now)
             case "online":

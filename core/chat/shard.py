@@ -29,6 +29,7 @@ from core.chat.kept_limits import Ages, ages_of, times_of
 from core.chat.last_messages import LastMessages
 from core.chat.long_texts import LongTexts
 from core.chat.messages import Messages
+from core.chat.on_behalf import OnBehalf
 from core.chat.operator import Operator
 from core.chat.pace import shared_credit
 from core.chat.ports import Bus, Chance, Clock, Connection
@@ -102,7 +103,8 @@ class Shard:
         self.messages = Messages(
             settings, clock, chance, users, exchange, store, chats, delivery, presence, self.typing, lists
         )
-        self.operator = Operator(settings, chance, users, store, chats, presence)
+        on_behalf = OnBehalf(self.connect, users, lists)
+        self.operator = Operator(settings, chance, users, store, chats, presence, on_behalf)
         self.send_plain: SendPlain = self.messages.send_plain
         self.acknowledge: Acknowledge = delivery.acknowledge
         #: What clients may say, each command with the number of times that it came.

@@ -199,6 +199,12 @@ def marked_read(data: bytes) -> bytes:
     return data[:-1] + _READ + b"}"
 
 
+def text_of(frame: bytes) -> bytes:
+    """Return the text of a frame that `text_frame` has built."""
+    size = frame[1]
+    return frame[2 if size < 126 else 4 if size == 126 else 10 :]
+
+
 def msg_data(frame: bytes) -> bytes:
     """Return the `data` of a MSG frame that `msg` has built, as JSON."""
     return frame[_MSG_DATA + (2 if frame[1] < 126 else 4) : -1]
