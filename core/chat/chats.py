@@ -8,7 +8,7 @@ way, a chat that somebody was told about is on both sides or is repaired by the 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from core.chat.chat import Chat
 from core.chat.envelope import Outcome, Record, RecordKind
@@ -27,11 +27,14 @@ if TYPE_CHECKING:
     from core.chat.users import Users
     from core.process.settings import Settings
 
+#: Users of whom a shard remembers that they were introduced; each for as long as a message takes from there to here.
+_NAMES_MAX: Final = 1000
+
 
 class Chats:
     """The chats of the users of one shard."""
 
-    __slots__ = ("_clock", "_delivery", "_exchange", "_lists", "_presence", "_store", "_users")
+    __slots__ = ("_clock", "_delivery", "_exchange", "_lists", "_names", "_presence", "_store", "_users")
 
     def __init__(
         self,
@@ -51,9 +54,12 @@ class Chats:
         self._store = store
         self._delivery = delivery
         self._presence = presence
+        #: What users are called who were introduced last.
+        self._names: dict[str, str] = {}
         exchange.on(RecordKind.OPEN_CHAT, 3, self._accept, asks=True)
         exchange.on_told(RecordKind.CHAT_OPENED, 2, self._opened_elsewhere)
         exchange.on_told(RecordKind.RENAMED, 3, self._renamed)
+        exchange.on_told(RecordKind.INTRODUCED, 3, self._introduced)
         exchange.on_outcome(MessageType.OPEN_CHAT, self._settled)
 
     def open(self, session: Session, user: User, target: str, now: float) -> None:
@@ -111,14 +117,14 @@ class Chats:
             self._delivery.announce(user, chat, now)
 
     def used(self, user: User, peer: str) -> None:
-        """Note that `user` does something in the chat with `peer`, and so knows of it (D7)."""
+        """Note that a device of `user` does something in the chat with `peer`, and so knows of it (D7)."""
         chat = user.chats.get(peer)
         if chat is not None and chat.saved and not chat.confirmed:
             self._delivery.confirm(user, [chat])
 
     def wrote(self, session: Session, user: User, chat: Chat) -> None:
         """Note that `user` writes to the peer, who then is no stranger (D20). The first MSG_ACK waits until the store knows that."""
-        if not session.closed:
+        if session in user.sessions:
             self.used(user, chat.peer)
         if not (chat.written or chat.noting):
             chat.noting = True
@@ -136,6 +142,21 @@ class Chats:
         self._store.save_chat(user, chat, nobody_waits)
         self._presence.chat_opened(user, peer)
         return chat
+
+    def introduce(self, user: User, peer: str, now: float) -> None:
+        """Tell the shard of `peer` what `user` is called, who is about to write there and may not be online."""
+        texts = (user.user_id, peer, user.stored_name)
+        self._exchange.notify(peer, RecordKind.INTRODUCED, 0, texts, now)
+
+    def _introduced(self, texts: tuple[str, ...], flags: int, now: float) -> None:
+        user_id, _, name = texts
+        self._names[user_id] = name
+        if len(self._names) > _NAMES_MAX:
+            del self._names[next(iter(self._names))]
+
+    def name_of(self, user_id: str) -> str:
+        """Return what a user of any shard is called who writes to one of this shard; the user id if that is not known."""
+        return self._presence.name_of(user_id) or self._names.get(user_id) or user_id
 
     def send_new_name(self, user: User, now: float) -> None:
         """Send the new name of `user` to everybody who has a chat with `user`, and keeps it."""

@@ -18,6 +18,7 @@ anything.
 | LASTS | user's -> peers' | user, JSON | what did the user write last to each of these? (D30) |
 | LASTS_PAGE | back to where the ticket came from | JSON | peer -> Lamport count and message; `flags` is 1 when they can't be read |
 | RENAMED | user's -> peer's | user, peer, new name | keep the name for this chat |
+| INTRODUCED | user's -> peer's | user, peer, name | the user is about to write to the peer, and may not be online (D36) |
 | PRESENCE | to all | JSON | joins and leaves; `ticket` is their version |
 | PRESENCE_SNAPSHOT | to all, or to who asked | JSON | everyone online here; `ticket` is the version |
 | PRESENCE_REQUEST | to who is behind | | send me a snapshot |
@@ -63,6 +64,7 @@ class RecordKind(IntEnum):
     BLOCK = 15
     LASTS = 16
     LASTS_PAGE = 17
+    INTRODUCED = 18
 
 
 class Outcome(IntEnum):

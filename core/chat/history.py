@@ -92,7 +92,8 @@ class Histories:
         """Handle HISTORY: `before` is a position in the mailbox of `user`, one in that of `peer`, and one among what is withheld."""
         if not user.has_chat(peer):
             raise Refusal(ErrorCode.CHAT_NOT_OPENED, "there is no chat with this user", field="with")
-        self._chats.used(user, peer)
+        if session in user.sessions:  # not for the server API
+            self._chats.used(user, peer)
         window = user.windows_of(session).histories
         wait = window.retry_after(now)
         if wait:

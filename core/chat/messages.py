@@ -287,7 +287,7 @@ class Messages:
         self._store.find(user, sender, message_id, partial(self._answer_old, record, refusal))
 
     def _repair(self, user: User, sender: str) -> Chat:
-        return self._chats.repair(user, sender, self._presence.name_of(sender) or sender)
+        return self._chats.repair(user, sender, self._chats.name_of(sender))
 
     def appended(self, messages: list[Message], failure: str | None, now: float) -> None:
         """Show and acknowledge these messages, which the store has committed; or say that it could not."""

@@ -17,6 +17,7 @@ from core.wire.protocol import BAN_REASON, Capability, CloseCode, ErrorCode, Mes
 
 if TYPE_CHECKING:
     from core.chat.chat_lists import ChatLists
+    from core.chat.chats import Chats
     from core.chat.session import Session
     from core.chat.user import User
     from core.chat.users import Users
@@ -35,15 +36,19 @@ Answered = Callable[[dict[str, Any]], None]
 class OnBehalf:
     """Asks in the place of the users of one shard."""
 
-    __slots__ = ("_connect", "_lists", "_users")
+    __slots__ = ("_chats", "_connect", "_lists", "_users")
 
-    def __init__(self, connect: Connect, users: Users, lists: ChatLists) -> None:
+    def __init__(self, connect: Connect, users: Users, chats: Chats, lists: ChatLists) -> None:
         self._connect = connect
+        self._chats = chats
         self._users = users
         self._lists = lists
 
     def say(self, user_id: str, kind: str, data: dict[str, Any], answered: Answered, now: float) -> None:
-        """Say one of `KINDS` in the place of a user of this shard. `answered` is called once, with ERROR for what is refused."""
+        """Say one of `KINDS` in the place of a user of this shard. `answered` is called once, with ERROR for what is refused.
+
+        A MSG has a valid user id in `to`.
+        """
         self._users.find(user_id, partial(self._say, kind, data, answered), now)
 
     def _say(
@@ -76,6 +81,8 @@ class OnBehalf:
                 )
                 self._lists.find_page(session, user, before, limit, now)
             else:
+                if kind == MessageType.MSG and not user.has_chat(data["to"]):
+                    self._chats.introduce(user, data["to"], now)
                 session.receive(codec.to_json({"type": kind, "data": data}), now)
         except Refusal as refusal:
             connection.send(codec.error(refusal, kind))

@@ -103,7 +103,7 @@ class Shard:
         self.messages = Messages(
             settings, clock, chance, users, exchange, store, chats, delivery, presence, self.typing, lists
         )
-        on_behalf = OnBehalf(self.connect, users, lists)
+        on_behalf = OnBehalf(self.connect, users, chats, lists)
         self.operator = Operator(settings, chance, users, store, chats, presence, on_behalf)
         self.send_plain: SendPlain = self.messages.send_plain
         self.acknowledge: Acknowledge = delivery.acknowledge

@@ -86,7 +86,7 @@ BUS_UNHEARD: Final = "bus_unheard"
 ENDPOINTS_MISSING: Final = "endpoints_missing"
 
 #: More than any packet has; the receive buffer of both ends.
-PACKET_MAX_BYTES: Final = 64 * 1024
+PACKET_MAX_BYTES: Final = 128 * 1024
 
 #: Seconds between two beats of an event loop. A loop that beats so often is found within four seconds when it hangs, and a beat costs some
 #: microseconds.

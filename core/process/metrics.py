@@ -153,6 +153,13 @@ _TABLE: Final = (
     Metric("process_max_fds", Kind.GAUGE, Source.PROCESS, "Limit on open file descriptors of the process."),
     # -- The server --
     Metric("ready", Kind.GAUGE, Source.SERVER, "1 while every user can be served, as /readyz says."),
+    Metric(
+        "api_calls_total",
+        Kind.COUNTER,
+        Source.SERVER,
+        "Calls of the server API that were answered, by call and status; `other` are paths that it does not have.",
+        ("call", "status"),
+    ),
     Metric("build_info", Kind.GAUGE, Source.SERVER, "Version of FastChat, of Python and of the core, as labels. The value is always 1.", ("version", "python", "core")),
 )  # fmt: skip
 

@@ -68,6 +68,31 @@ class Settings:
         "Names, separated by commas, that the admin port accepts in the Host header besides `localhost` and IP addresses,"
         " such as `fastchat` where that is the server's name in Kubernetes or Docker.",
     )
+    api_port: int | None = _setting(
+        None,
+        "Port of the server API, for backends. Not set: there is no server API. 0 takes a free port.",
+        ge=0,
+        le=65535,
+    )
+    api_host: str = _setting(
+        "localhost", "Address of the port of the server API. `localhost` is 127.0.0.1 and ::1.", min_length=1
+    )
+    api_hosts: str = _setting(
+        "",
+        "Names, separated by commas, that the server API accepts in the Host header besides `localhost` and IP addresses,"
+        " such as `fastchat` where that is the server's name in Kubernetes or Docker.",
+    )
+    api_key_file: Path | None = _setting(
+        None,
+        "File with the key that every call of the server API needs: one line of at least 32 visible ASCII characters, or two lines"
+        " while keys are changed. Only its owner may have access to it. SIGHUP makes the server read it again.",
+    )
+    api_calls_per_second: int = _setting(
+        2000,
+        "Limit on calls of the server API per second. Beyond it a call is answered with status 429. 0 disables the limit.",
+        ge=0,
+        le=100_000,
+    )
     workers: int = _setting(
         default_workers,
         f"Number of worker processes, at most {WORKERS_MAX}. Each serves a share of the users.",

@@ -90,6 +90,7 @@ class MetricsCollector(Collector):
     """Makes families of what the supervisor knows: one for each row of the table, in its order, also when nothing is known for it.
 
     `build` has the labels of ``build_info``. `is_ready` is what `/readyz` says, and `replaced` how often the supervisor was replaced.
+    `api_calls` are the calls of the server API that were answered, by call and status.
     """
 
     def __init__(
@@ -99,12 +100,14 @@ class MetricsCollector(Collector):
         is_ready: Callable[[], bool],
         build: Mapping[str, str],
         replaced: Callable[[], int] = int,
+        api_calls: Callable[[], Mapping[tuple[str, int], int]] = dict,
     ) -> None:
         self._roles = roles
         self._usage = usage
         self._is_ready = is_ready
         self._build = dict(build)
         self._replaced = replaced
+        self._api_calls = api_calls
         #: Kind of child -> counters without labels. What has not happened yet is not reported, and shown as 0: Prometheus sees that a
         #: counter grows only when it knew it before.
         self._from_zero = {kind: _counters_of(kind) for kind in (WORKER, FRONT)}
@@ -129,6 +132,8 @@ class MetricsCollector(Collector):
             rows[name].add({Source.PROCESS.value: _SUPERVISOR}, value)
         rows["ready"].add({}, self._is_ready())
         rows["build_info"].add(self._build, 1)
+        for (call, status), count in self._api_calls().items():
+            rows["api_calls_total"].add({"call": call, "status": str(status)}, count)
         for row in rows.values():
             yield row.family
 

@@ -1,23 +1,34 @@
-"""The ways in for operators: the admin port, which only reads, and the operators' socket in the run directory."""
+"""The ways in for operators and backends: the admin port, which only reads, the server API, and the operators' socket in the run
+directory.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
 from core.process.descriptors import Keep
 from router.admin.dashboard import Dashboard
-from router.admin.port import AdminServer, parse_admin_hosts
-from router.admin.samples import Samples
+from router.admin.port import HOSTS_SETTING as ADMIN_HOSTS
+from router.admin.port import AdminServer
+from router.admin.recorder import Recorder
+from router.api.keys import HOSTS_SETTING as API_HOSTS
+from router.guarded_port import parse_hosts
 from router.operator.operations import RELOAD
 from router.operator.socket import Answer, OperatorSocket, OperatorsState
+from router.operator.workers import Workers
+from router.supervisor.build import fastchat_version
 from router.supervisor.resources import Resources
+from router.supervisor.roles import Role
 from router.supervisor.run_directory import OPERATOR_SOCKET, RunDirectory
 from router.supervisor.run_directory_watch import RunDirectoryWatch
+
+if TYPE_CHECKING:
+    from router.api.server import ApiServer
 
 #: Seconds in which who is connected to the operators' socket has to have an answer, before the supervisor becomes another program.
 _QUIET_PATIENCE: Final = 6.0
@@ -33,19 +44,28 @@ class AccessState:
 
 
 class OperatorAccess:
-    """`start_admin`, then `start_operators` or `take_up_operators`; `stop` what was started."""
+    """`start_ports`, then `start_operators` or `take_up_operators`; `stop` what was started."""
 
-    def __init__(self, resources: Resources, samples: Samples, status: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        roles: Sequence[Role],
+        recorder: Recorder,
+        status: Callable[[], dict[str, Any]],
+    ) -> None:
         self._resources = resources
-        self._samples = samples
+        self.workers = Workers(roles)
+        self._samples = recorder.samples
         self._status = status
         self._dashboard: Dashboard | None = None
         self._admin: AdminServer | None = None
+        #: None without FASTCHAT_API_PORT.
+        self._api: ApiServer | None = None
         self._operators: OperatorSocket | None = None
         self._watch: RunDirectoryWatch | None = None
 
-    async def start_admin(self, routes: Sequence[web.RouteDef], instance: str | None = None) -> None:
-        """Answer on the admin port, which is open: `routes` and the dashboard, which is known by `instance` if there was one before."""
+    async def start_ports(self, routes: Sequence[web.RouteDef], instance: str | None = None) -> None:
+        """Answer on the ports, which are open. The admin port has `routes` and the dashboard, known by `instance` if one was before."""
         settings = self._resources.settings
         self._dashboard = Dashboard(self._samples, self._status, instance)
         self._admin = AdminServer(
@@ -53,9 +73,26 @@ class OperatorAccess:
             self._resources.admin_listeners,
             self._status,
             [*routes, *self._dashboard.routes()],
-            parse_admin_hosts(settings.admin_hosts),
+            parse_hosts(ADMIN_HOSTS, settings.admin_hosts),
         )
         await self._admin.start()
+        if self._resources.api_listeners:
+            from router.api.server import ApiServer  # what it loads is for those who want it
+
+            names = parse_hosts(API_HOSTS, settings.api_hosts)
+            self._api = ApiServer(
+                settings, self._resources.api_listeners, self.workers, fastchat_version(), names
+            )
+            await self._api.start()
+
+    def api_calls(self) -> Mapping[tuple[str, int], int]:
+        """Return how many calls of the server API were answered, by call and status."""
+        return {} if self._api is None else self._api.counts
+
+    def reread_keys(self) -> None:
+        """Read the keys of the server API again. Raises ConfigurationError."""
+        if self._api is not None:
+            self._api.reread_keys()
 
     async def start_operators(self, directory: RunDirectory, answer: Answer) -> None:
         """Answer on the operators' socket, and see to it that it stays in its directory."""
@@ -85,12 +122,15 @@ class OperatorAccess:
     async def go_quiet(self) -> None:
         """Let nobody in, and wait for a while until everybody has an answer, but for who has asked for a reload."""
         assert self._admin is not None and self._operators is not None, "they were started"
-        await asyncio.gather(self._admin.go_quiet(), self._operators.go_quiet(_QUIET_PATIENCE, RELOAD))
+        quiet = [self._admin.go_quiet(), self._operators.go_quiet(_QUIET_PATIENCE, RELOAD)]
+        await asyncio.gather(*quiet, *([self._api.go_quiet()] if self._api is not None else []))
 
     def go_on(self) -> None:
         """Let people in again after `go_quiet`."""
         assert self._admin is not None and self._operators is not None, "they were started"
         self._admin.go_on()
+        if self._api is not None:
+            self._api.go_on()
         self._operators.go_on()
 
     def to_state(self, keep: Keep, what: str | None) -> AccessState:
@@ -104,5 +144,6 @@ class OperatorAccess:
             await self._watch.stop()
         if self._operators is not None:
             await self._operators.stop()
-        if self._admin is not None:
-            await self._admin.stop()
+        for port in (self._admin, self._api):
+            if port is not None:
+                await port.stop()

@@ -10,9 +10,12 @@ from core.auth.tokens import load_verifier
 from core.process.capacity import MIB, WORKER_LEAST, Capacity
 from core.process.cgroups import usable_memory
 from core.process.settings import PREFIX, ConfigurationError, Settings
-from router.admin.port import parse_admin_hosts
+from router.admin.port import HOSTS_SETTING as ADMIN_HOSTS
+from router.api.keys import HOSTS_SETTING as API_HOSTS
+from router.api.keys import check_api
 from router.front.origin import OriginPolicy
 from router.front.trusted_proxies import TrustedProxies
+from router.guarded_port import parse_hosts
 from router.supervisor import listeners
 
 #: File descriptors for each process: a worker keeps half of these for itself and for sockets on their way to it.
@@ -22,9 +25,10 @@ DESCRIPTORS_MIN: Final = 1024
 class Checked(NamedTuple):
     """What the settings mean on this machine."""
 
-    #: Addresses of the public and of the admin port.
+    #: Addresses of the public port, of the admin port, and of that of the server API, if there is one.
     addresses: list[str]
     admin_addresses: list[str]
+    api_addresses: list[str]
     #: Sentences that the operator should read.
     warnings: list[str]
 
@@ -33,7 +37,9 @@ def check_settings(settings: Settings) -> Checked:
     """Check everything about the settings that can be checked without opening or creating anything."""
     origins = OriginPolicy(settings.allowed_origins)
     TrustedProxies(settings.trusted_proxies)
-    parse_admin_hosts(settings.admin_hosts)
+    parse_hosts(ADMIN_HOSTS, settings.admin_hosts)
+    parse_hosts(API_HOSTS, settings.api_hosts)
+    check_api(settings)
     check_authentication(settings)
     addresses = listeners.addresses_of("HOST", settings.host)
     exposed = check_exposure(settings.host, listeners.are_loopback(addresses), settings.auth)
@@ -56,7 +62,8 @@ def check_settings(settings: Settings) -> Checked:
     scarce = check_memory(settings, usable_memory())
     if scarce is not None:
         warnings.append(scarce)
-    return Checked(addresses, admin_addresses, warnings)
+    api_addresses = [] if settings.api_port is None else listeners.addresses_of("API_HOST", settings.api_host)
+    return Checked(addresses, admin_addresses, api_addresses, warnings)
 
 
 def check_memory(settings: Settings, memory: int) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -24,6 +24,8 @@ _SHOWN: Final = (
     "port",
     "admin_host",
     "admin_port",
+    "api_host",
+    "api_port",
     "workers",
     "fronts",
     "data_dir",
@@ -70,15 +72,26 @@ class Report:
         line = (
             f"fastchat ready: ws://{_url_host(settings.host)}:{settings.port}/ws"
             f" admin http://{_url_host(settings.admin_host)}:{settings.admin_port}"
-            f" workers={settings.workers} fronts={settings.fronts} pid={os.getpid()}\n"
+            f" workers={settings.workers} fronts={settings.fronts} pid={os.getpid()}{self._api()}\n"
         )
         with suppress(OSError):  # nobody may be reading, and the server is no worse for it
             os.write(1, line.encode())
 
-    def collector(self, usage: ProcessUsage) -> MetricsCollector:
+    def _api(self) -> str:
+        settings = self._settings
+        return (
+            ""
+            if settings.api_port is None
+            else f" api=http://{_url_host(settings.api_host)}:{settings.api_port}"
+        )
+
+    def collector(
+        self, usage: ProcessUsage, api_calls: Callable[[], Mapping[tuple[str, int], int]]
+    ) -> MetricsCollector:
         """Return what collects the metrics."""
         build = {"version": fastchat_version(), "python": platform.python_version(), "core": core_kind()}
-        return MetricsCollector(self._roles, usage, self._health.is_ready, build, lambda: self.replaced)
+        is_ready = self._health.is_ready
+        return MetricsCollector(self._roles, usage, is_ready, build, lambda: self.replaced, api_calls)
 
     def in_a_line(self) -> str:
         """Return the state of everything, for the service manager."""

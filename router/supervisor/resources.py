@@ -25,6 +25,8 @@ class ResourcesState:
     admin_listeners: list[Descriptor]
     run_directory: RunDirectoryState
     lock: Descriptor | None
+    #: A version without a server API has none.
+    api_listeners: list[Descriptor] = dataclasses.field(default_factory=list)
 
 
 class Resources:
@@ -33,9 +35,10 @@ class Resources:
     def __init__(self, settings: Settings) -> None:
         #: With the numbers of the ports, and whole paths, from `create_run_directory` on.
         self.settings = settings
-        #: The listeners of each front, and those of the admin port.
+        #: The listeners of each front, those of the admin port, and those of the server API.
         self.listeners: list[list[socket.socket]] = []
         self.admin_listeners: list[socket.socket] = []
+        self.api_listeners: list[socket.socket] = []
         self.run_directory: RunDirectory | None = None
         #: With a store that has one.
         self.data_directory: DataDirectory | None = None
@@ -48,12 +51,14 @@ class Resources:
             [keep(listener.fileno()) for listener in self.admin_listeners],
             self.run_directory.to_state(keep),
             None if self.lock is None else keep(self.lock),
+            [keep(listener.fileno()) for listener in self.api_listeners],
         )
 
     def take_up(self, state: ResourcesState) -> RunDirectory:
         """Go on with what another program has opened, whose settings these are."""
         self.listeners = [[socket.socket(fileno=each) for each in front] for front in state.listeners]
         self.admin_listeners = [socket.socket(fileno=each) for each in state.admin_listeners]
+        self.api_listeners = [socket.socket(fileno=each) for each in state.api_listeners]
         self.run_directory = RunDirectory.taken_up(state.run_directory)
         if state.lock is not None:
             self.data_directory = DataDirectory(self.settings.data_dir, state.lock)
@@ -61,7 +66,7 @@ class Resources:
         return self.run_directory
 
     async def open_ports(self, checked: Checked) -> None:
-        """Listen on the public and the admin port."""
+        """Listen on the public port, on the admin port, and on that of the server API if there is one."""
         settings = self.settings
         if settings.store == "sqlite":
             create_data_directory(settings.data_dir.absolute())
@@ -71,6 +76,10 @@ class Resources:
         self.admin_listeners = await listeners.open_listeners(
             "ADMIN_", checked.admin_addresses, settings.admin_port
         )
+        if settings.api_port is not None:
+            self.api_listeners = await listeners.open_listeners(
+                "API_", checked.api_addresses, settings.api_port
+            )
 
     async def create_run_directory(self) -> RunDirectory:
         """Create the run directory; what the settings left open is known then."""
@@ -80,6 +89,8 @@ class Resources:
             settings,
             port=port,
             admin_port=listeners.port_of(self.admin_listeners),
+            api_port=listeners.port_of(self.api_listeners) if self.api_listeners else None,
+            api_key_file=_absolute(settings.api_key_file),
             data_dir=settings.data_dir.absolute(),
             run_dir=self.run_directory.path,
             jwt_key_file=_absolute(settings.jwt_key_file),

@@ -40,7 +40,6 @@ from router.admin.columns import SUPERVISOR
 from router.admin.metrics import MetricsPage
 from router.admin.recorder import Recorder
 from router.operator.operations import Operations
-from router.operator.workers import Workers
 from router.supervisor import preflight
 from router.supervisor.build import core_advice, core_kind, fastchat_version
 from router.supervisor.children import Child
@@ -112,7 +111,7 @@ class Supervisor:
             self._phase,
             lambda: self._file_preparation.child is not None,
         )
-        self._access = OperatorAccess(self._resources, self._recorder.samples, self._report.status)
+        self._access = OperatorAccess(self._resources, self._roles, self._recorder, self._report.status)
         #: Who started this process and wants to know how it is, such as systemd.
         self._service_manager = ServiceManager(self._loop, self._report.in_a_line)
         self.replacing: str | None = None
@@ -195,14 +194,14 @@ class Supervisor:
             self.start(role)
 
     async def _start_admin(self, instance: str | None = None) -> None:
-        metrics = MetricsPage(self._report.collector(self._usage))
-        await self._access.start_admin([*self._health.routes(), *metrics.routes()], instance)
+        metrics = MetricsPage(self._report.collector(self._usage, self._access.api_calls))
+        await self._access.start_ports([*self._health.routes(), *metrics.routes()], instance)
         self._recorder.start()
 
     def _operations(self) -> Operations:
         return Operations(
             self._resources.settings,
-            Workers(self._roles),
+            self._access.workers,
             self._report.status,
             self.set_log_level,
             self.drain,
@@ -312,6 +311,7 @@ class Supervisor:
                 self.start(role)
 
     def reread_keys(self) -> None:
+        self._access.reread_keys()
         if self._resources.settings.auth == "jwt":
             load_verifier(self._resources.settings, Path.read_bytes)
             for child in self._children():

@@ -163,7 +163,7 @@ def differences(wanted: Settings, given: Settings) -> list[str]:
         want, have = getattr(wanted, name), getattr(given, name)
         if isinstance(want, Path):
             want = want.absolute()
-        any_port = name in ("port", "admin_port") and want == 0
+        any_port = name in ("port", "admin_port", "api_port") and want == 0
         if want != have and name not in _CHANGEABLE and not any_port:
             found.append(name)
     base = wanted.run_dir and wanted.run_dir.absolute()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.chat.operator import BAN
+from core.chat.operator import BAN, NAME
 from core.wire.protocol import UNLOAD_AFTER
 from tests.core.chat.test_operator import ask
 from tests.core.pair import Pair
@@ -95,3 +95,22 @@ def test_d36_a_store_that_fails_is_an_error(pair: Pair) -> None:
     pair.world.store_of(pair.bob).failure = "the disk is full"
     answer = say(pair, pair.ann, "MSG", to=pair.bob, content="hello")
     assert (answer["type"], answer["data"]["code"]) == ("ERROR", "MESSAGE_FAILED")
+
+
+def test_d36_the_chat_has_the_name_of_a_sender_who_is_not_online(pair: Pair) -> None:
+    ask(pair.world, NAME, pair.ann, users=[(pair.ann, "Ann Lee")])
+    bob = pair.come(pair.bob, "chats")
+    say(pair, pair.ann, "MSG", to=pair.bob, content="hello")
+    assert bob.one("CHAT_OPENED")["target_display_name"] == "Ann Lee"
+    assert say(pair, pair.bob, "CHATS")["data"]["chats"][0]["display_name"] == "Ann Lee"
+
+
+def test_d7_a_chat_that_only_the_api_has_used_is_told_of_at_the_next_hello(pair: Pair) -> None:
+    """Of what was asked in the place of a user, no device of the user knows."""
+    for user, name in ((pair.ann, "Ann Lee"), (pair.bob, "Bob Ray")):
+        ask(pair.world, NAME, user, users=[(user, name)])
+    for number in range(2):
+        say(pair, pair.ann, "MSG", to=pair.bob, content="hello", message_id=f"a-{number}")
+    say(pair, pair.ann, "HISTORY", **{"with": pair.bob})
+    ann = pair.come(pair.ann)
+    assert ann.one("CHAT_OPENED")["target_display_name"] == "Bob Ray"

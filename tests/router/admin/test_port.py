@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from core.process.settings import ConfigurationError
-from router.admin.port import AdminServer, parse_admin_hosts
+from router.admin.port import HOSTS_SETTING, AdminServer
+from router.guarded_port import parse_hosts
 from tests.router.front_process import hello, wait_until
 from tests.router.server_process import FAKE_WORKER, ServerProcess
 
@@ -101,14 +102,14 @@ def test_only_names_of_this_machine_are_answered(server: ServerProcess, host: st
     ],
 )
 def test_which_names_are_this_machine(admin_host: str, host: str, own: bool) -> None:
-    names = parse_admin_hosts(" fastchat, FASTCHAT.example.com,")
+    names = parse_hosts(HOSTS_SETTING, " fastchat, FASTCHAT.example.com,")
     assert AdminServer(admin_host, [], dict, names=names).is_own_host(host) is own
 
 
 @pytest.mark.parametrize("entry", ["fastchat:8001", "http://fastchat", "*", "fast chat", "[::1"])
 def test_what_is_no_name_of_a_host_is_refused(entry: str) -> None:
     with pytest.raises(ConfigurationError, match="FASTCHAT_ADMIN_HOSTS"):
-        parse_admin_hosts(f"localhost,{entry}")
+        parse_hosts(HOSTS_SETTING, f"localhost,{entry}")
 
 
 @pytest.mark.parametrize(
