@@ -294,7 +294,8 @@ class Worker:
 
     def _answer_operator(self, message: dict[str, Any]) -> None:
         tell = partial(self._answer, message["id"])
-        answer(self.shard.users, message["what"], message["user"], tell, time.monotonic())
+        shard = self.shard
+        answer(shard.users, shard.deletions, message["what"], message["user"], tell, time.monotonic())
         self.turn.schedule()
 
     def _load_keys(self) -> None:

@@ -14,12 +14,14 @@ from core.placement import slot_of
 from core.wire.protocol import CloseCode
 
 if TYPE_CHECKING:
+    from core.chat.deletion import Deletions
     from core.chat.user import Device, User
     from core.chat.users import Users
 
-#: What may be asked: everything that is known of a user, and that all connections of a user be closed.
+#: What may be asked: everything that is known of a user, that all connections of a user be closed, and that a user be deleted (D36).
 WHO: Final = "who"
 KICK: Final = "kick"
+DELETE: Final = "delete"
 #: What a client reads whose user was kicked.
 KICK_REASON: Final = "closed by the operator"
 
@@ -27,12 +29,14 @@ KICK_REASON: Final = "closed by the operator"
 Tell = Callable[[dict[str, Any]], None]
 
 
-def answer(users: Users, what: str, user_id: str, tell: Tell, now: float) -> None:
-    """Answer through `tell`, once: at once, or when the store has looked. `user_id` is valid, and one of this shard."""
+def answer(users: Users, deletions: Deletions, what: str, user_id: str, tell: Tell, now: float) -> None:
+    """Answer through `tell`, once: at once, or when the store has looked, or has deleted. `user_id` is valid, and one of this shard."""
     if what == WHO:
         users.find(user_id, partial(_found, users.worker, user_id, tell), now)
     elif what == KICK:
         tell({"closed": _kick(users, user_id, now)})
+    elif what == DELETE:
+        deletions.delete(user_id, tell, now)
     else:
         tell({"problem": f"this worker can't answer {what!r}: it runs another version"})
 

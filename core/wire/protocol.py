@@ -61,6 +61,7 @@ class CloseCode(IntEnum):
     TRY_AGAIN_LATER = 1013
     REPLACED = 4001
     NO_SIGN_OF_LIFE = 4002
+    DELETED = 4004
 
 
 def reconnect_in(reason: str, seconds: float) -> str:

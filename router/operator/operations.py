@@ -7,6 +7,7 @@ A request is a JSON object, and so is the answer; one that can't be given is ``{
 | status | | what ``/status`` of the admin port shows |
 | who | user | what is known of a user: see ``core.chat.operator`` |
 | kick | user | closed: how many connections of the user were closed, with 1008 |
+| delete | user | state: `deleted`, with received and sent messages, chats, closed connections; `deleting` while it goes on; `unknown` |
 | reload | | replaced: the processes that were replaced while clients stayed connected, the supervisor last, with how long that took |
 | resize | workers | workers, before, seconds, warning (a sentence or null): the server has another number of workers |
 | drain | seconds (optional) | state, seconds left, connections: from now on the server accepts none, and closes those that it has |
@@ -20,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
-from core.chat.operator import KICK, WHO
+from core.chat.operator import DELETE, KICK, WHO
 from core.placement import Placement
 from core.process.settings import RULES, Settings
 from core.wire.protocol import Refusal
@@ -76,7 +77,7 @@ class Operations:
         try:
             if what == STATUS:
                 return self._status()
-            if what in (WHO, KICK):
+            if what in (WHO, KICK, DELETE):
                 return await self._ask_worker(what, request.get("user"))
             if what == LOG_LEVEL:
                 return self._change_log_level(request.get("level"))
@@ -86,7 +87,7 @@ class Operations:
                 return {"replaced": await self._reload()}
             if what == RESIZE:
                 return await self._change_number(request.get("workers"))
-            known = ", ".join((STATUS, WHO, KICK, LOG_LEVEL, DRAIN, RELOAD))
+            known = ", ".join((STATUS, WHO, KICK, DELETE, LOG_LEVEL, DRAIN, RELOAD))
             raise Problem(f"`what` must be one of {known} and {RESIZE}")
         except (Problem, ReloadFailed, ResizeFailed) as problem:
             return {"problem": str(problem)}

@@ -35,6 +35,7 @@ CREATE TABLE users (
     seen_at BIGINT NOT NULL,
     left_at BIGINT DEFAULT '0' NOT NULL,
     summed_through BIGINT DEFAULT '0' NOT NULL,
+    deleting BOOLEAN DEFAULT '0' NOT NULL,
     CONSTRAINT users_key PRIMARY KEY (number),
     CONSTRAINT users_by_user_id UNIQUE (user_id)
 );
@@ -108,6 +109,7 @@ CREATE TABLE blocks (
     CONSTRAINT blocks_key PRIMARY KEY (user, peer),
     CONSTRAINT blocks_user_in_users FOREIGN KEY(user) REFERENCES users (number) ON DELETE CASCADE
 ) WITHOUT ROWID;
+CREATE INDEX users_being_deleted ON users (number) WHERE deleting;
 """
 
 

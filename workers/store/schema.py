@@ -26,6 +26,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata: Final = MetaData(
@@ -65,7 +66,11 @@ users: Final = Table(
     Column("left_at", BigInteger, nullable=False, server_default="0"),
     #: All messages up to this position are counted in the rows of the user's chats.
     Column("summed_through", BigInteger, nullable=False, server_default="0"),
+    #: Whether the user is being deleted (D36): what is there is being removed, and this row goes last.
+    Column("deleting", Boolean, nullable=False, server_default="0"),
 )
+#: Those few are looked for at each start.
+Index("users_being_deleted", users.c.number, sqlite_where=text("deleting"))
 
 chats: Final = Table(
     "chats",

@@ -20,7 +20,7 @@ from tests.core.world import World
 def ask(world: World, what: str, user: str) -> dict[str, Any]:
     """The answer, as JSON carries it."""
     told: list[dict[str, Any]] = []
-    answer(world.shard_of(user).users, what, user, told.append, world.now)
+    answer(world.shard_of(user).users, world.shard_of(user).deletions, what, user, told.append, world.now)
     world.settle()
     (found,) = told
     assert isinstance(found, dict)

@@ -231,5 +231,12 @@ def test_operators_see_how_the_last_connection_ended(stage: Stage) -> None:
 
 
 def _who(stage: Stage) -> None:
-    answer(stage.world.shard_of(stage.bob_id).users, "who", stage.bob_id, stage.told.append, stage.world.now)
+    answer(
+        stage.world.shard_of(stage.bob_id).users,
+        stage.world.shard_of(stage.bob_id).deletions,
+        "who",
+        stage.bob_id,
+        stage.told.append,
+        stage.world.now,
+    )
     stage.world.settle()
