@@ -23,7 +23,7 @@ DAY_MS: Final = 86_400_000
 #: What is kept of a user; `left_at` is by the clock of the file, which changes with it.
 _USERS: Final = (
     "SELECT number, user_id, slot, display_name, acknowledges, epoch, acknowledged_through, purged_through, seen_at,"
-    " summed_through FROM users ORDER BY number"
+    " summed_through, deleting FROM users ORDER BY number"
 )
 #: What is kept of a chat, a block, and a message, withheld or not.
 _CHATS: Final = (
