@@ -58,7 +58,7 @@ BACK_OFF: Final = (
         f"{_GROWING}, then HELLO with a new token; a client without a new token does not reconnect",
     ),
     (
-        "1002, 1003, 1007, 1008 with another reason, 1009, 4001",
+        "1002, 1003, 1007, 1008 with another reason, 1009, 4001, 4004",
         "no automatic reconnection: the client reconnects only when its user asks for a connection",
     ),
     (

@@ -61,6 +61,11 @@ class Announcements:
             chats += earlier
         return chats
 
+    def forget(self, chat: Chat) -> None:
+        """Tell nothing more about a chat that has been removed."""
+        for told in (self.pending, self.written, self.asked):
+            told.pop(chat, None)
+
     # -- For a successor --
 
     def export(self) -> dict[str, Any]:

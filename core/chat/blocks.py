@@ -100,6 +100,9 @@ class Blocks:
     ) -> None:
         session.decided()
         blocked = kind == MessageType.BLOCK
+        if peer in self._users.deleted and failure is None:
+            self._lists.changed(user, peer, now)
+            return
         if failure is not None:
             if user.is_blocked(peer) == blocked:
                 # What the peer has done meanwhile holds.
@@ -118,6 +121,10 @@ class Blocks:
         """Have this shard and those of the others agree about who of them and `user` has blocked whom, soon."""
         for peer, block in (user.blocks or {}).items():
             self._untold[user.user_id, peer] = BlockFlag.BLOCKED if block.by_user else BlockFlag.ASKED
+
+    def forget(self, user_id: str, peer: str) -> None:
+        """Tell nothing more to a peer who is deleted (D36)."""
+        self._untold.pop((user_id, peer), None)
 
     def tick(self, now: float) -> None:
         """Say again what has no answer, to those who are online: to all others it makes no difference."""
@@ -146,7 +153,7 @@ class Blocks:
             self._users.find(user_id, partial(self._told, sender, flag), now)
 
     def _told(self, sender: str, flag: int, user: User | None, failure: str | None, now: float) -> None:
-        if user is None:
+        if user is None or sender in self._users.deleted:
             return
         if flag == BlockFlag.ASKED:
             blocked = BlockFlag.BLOCKED if user.is_blocked(sender) else BlockFlag.UNBLOCKED

@@ -161,6 +161,11 @@ class ChatLists:
             change = self._changes.setdefault(key, _Change(now))
         change.add(cause, None if last is None else codec.msg_data(last))
 
+    def removed(self, user: User, peer: str, now: float) -> None:
+        """Note that the chat with a peer, who is deleted, is gone (D36)."""
+        self._changes.pop((user.user_id, peer), None)
+        self.changed(user, peer, now)
+
     def received(self, user: User, message: Message, now: float) -> None:
         """Note that a message came to `user`, who shows a list of chats, or has hidden this one."""
         chat = message.chat
@@ -273,6 +278,8 @@ class ChatLists:
         entries: list[tuple[tuple[bytes, str], bytes]] = []
         room, end = CHATS_MAX_BYTES - _AROUND_BYTES, following
         for chat, cursor in zip(page, cursors, strict=True):
+            if user.chats.get(chat.peer) is not chat and not user.is_blocked(chat.peer):
+                continue  # it was removed meanwhile
             last = found.get(chat.peer)
             if last is not None:
                 self._noticed(user, chat, last["timestamp"].encode())
@@ -339,7 +346,9 @@ class ChatLists:
             return
         chats = [user.chats.get(peer) or self._stranger(peer) for peer in causes]
         tell = partial(self._tell, user, chats, causes, lasts)
-        unknown = [chat for chat in chats if chat.peer not in lasts or chat.unread < 0]
+        unknown = [
+            chat for chat in chats if chat.peer in user.chats and (chat.peer not in lasts or chat.unread < 0)
+        ]
         if unknown:
             session: Any = user.sessions[0]  # a Session: the only kind of device that there is
             self._find(session, user, unknown, tell, now)

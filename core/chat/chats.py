@@ -89,6 +89,9 @@ class Chats:
             self._exchange.reply(asked, outcome, "", now)
             return
         opener, _, name = asked.texts
+        if opener in self._users.deleted:
+            self._exchange.reply(asked, Outcome.FAILED, "", now)
+            return
         chat = user.chats.get(opener) or self.add(user, opener, name)
         if not user.is_apart(opener):
             chat.peer_name = name
@@ -99,6 +102,8 @@ class Chats:
     def _settled(self, request: Request, outcome: int, name: str, now: float) -> None:
         """Keep the chat at the opener's shard too; or say why not."""
         user = request.user
+        if request.peer in self._users.deleted:
+            outcome = Outcome.USER_NOT_FOUND
         if outcome == Outcome.OPENED:
             chat = user.chats.get(request.peer) or self.add(user, request.peer, name)
             if not user.is_apart(request.peer):

@@ -303,9 +303,11 @@ class Delivery:
             self._stalled.append((now + _READ_AGAIN, session))
             return
         session.awaits_page = False
-        if not found:
-            session.cursor = max(session.cursor, head)  # what was between is gone
-        session.page = [message for message in reversed(found) if message.seq <= user.mailbox.head]
+        # Not those of a chat that is being removed.
+        kept = [message for message in found if user.chats.get(message.sender) is message.chat]
+        if not kept:
+            session.cursor = max(session.cursor, found[-1].seq if found else head)  # what was between is gone
+        session.page = [message for message in reversed(kept) if message.seq <= user.mailbox.head]
         self.pump(user, session, now)
 
     def _found(

@@ -23,6 +23,8 @@ anything.
 | PRESENCE_SNAPSHOT | to all, or to who asked | JSON | everyone online here; `ticket` is the version |
 | PRESENCE_REQUEST | to who is behind | | send me a snapshot |
 | FLUSHED | to all | | all that was sent before has been read with this: see ``workers.resizing``; `ticket` is the wave |
+| PURGE | deleted user's -> each | user | remove what this user has sent and your users have of it (D36); `ticket` names the answer |
+| PURGED | back to where the ticket came from | JSON | it is removed: user, and how many messages |
 | MOVED_ON | to who has sent so far, and to who was sent to | | the last record on this way: see ``core.chat.streams`` |
 
 To add one: a RecordKind, a row here, and a handler that a part of the shard registers (``core.chat.exchange.Exchange.on``).
@@ -64,7 +66,9 @@ class RecordKind(IntEnum):
     BLOCK = 15
     LASTS = 16
     LASTS_PAGE = 17
-    INTRODUCED = 18
+    PURGE = 18
+    PURGED = 19
+    INTRODUCED = 20
 
 
 class Outcome(IntEnum):

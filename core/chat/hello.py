@@ -7,7 +7,7 @@ HELLO_ACK, PRESENCE, and what the device missed. Until then the session holds ev
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from core.chat.command_queue import EVERYTHING
 from core.chat.ports import Chance, Clock
@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from core.chat.store import Store
     from core.chat.users import Users
     from core.process.settings import Settings
+
+
+#: What a client reads that comes while its user is being deleted (D36): the user begins anew when that is done.
+_DELETION_REASON: Final = "this user is being deleted"
 
 
 class Hellos:
@@ -90,6 +94,9 @@ class Hellos:
         if failure is not None:
             self._fail(session, "the server can't read what it has stored", now)
             return
+        if hello.user_id in self._users.deleted:
+            self._fail(session, _DELETION_REASON, now)
+            return
         if user is None:
             user = User(hello.user_id, hello.display_name, self._settings, self._chance.epoch())
             user.durable = False
@@ -133,6 +140,9 @@ class Hellos:
                     self._presence.named(user)
             self._fail(session, "the server can't store anything now", now)
             self._users.idle.note(user, now)
+            return
+        if user.deleted:
+            self._fail(session, _DELETION_REASON, now)
             return
         user.stored_name = hello.display_name
         # Another HELLO may be on its way with another name.
@@ -183,7 +193,7 @@ class Hellos:
         session.continue_later(EVERYTHING)
 
     def _fail(self, session: Session, reason: str, now: float) -> None:
-        """Note that the store has failed, and without it nobody can be greeted."""
+        """Note that nobody can be greeted now: the store has failed, or the user is being deleted."""
         if not session.closed:
             session.close(CloseCode.TRY_AGAIN_LATER, reason, now)
 

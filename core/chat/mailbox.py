@@ -235,6 +235,15 @@ class Mailbox(Generic[AnEntry]):
         if self.shares is not None:
             self.shares.befriended(chat)
 
+    def forget(self, sender: str) -> None:
+        """Keep no committed message of this sender in memory, and note nothing about them: they are removed."""
+        for message in list(self._index.get(sender, {}).values()):
+            if message.seq:
+                self._cached.pop(message.seq, None)
+                self._forget(message)
+        for seq in [seq for seq, (whose, _) in self.receipts_due.items() if whose == sender]:
+            del self.receipts_due[seq]
+
     def restore(self, head: int, lamport: int, purged: int, acknowledged: int, ahead: list[int]) -> None:
         """Set everything as the store has it."""
         self.lamport = lamport

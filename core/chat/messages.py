@@ -55,7 +55,7 @@ class Messages:
     """The messages from and to the users of one shard."""
 
     __slots__ = (
-        *("_capacity", "_chance", "_chats", "_clock", "_delivery", "_exchange"),
+        *("_capacity", "_chance", "_chats", "_clock", "_deleted", "_delivery", "_exchange"),
         *("_here", "_index", "_known", "_lists", "_presence", "_shown"),
         *("_store", "_typing", "_users", "delivery_seconds", "sent", "sent_far"),
     )
@@ -79,6 +79,7 @@ class Messages:
         self._chance = chance
         self._users = users
         self._known = users.known
+        self._deleted = users.deleted
         self._exchange = exchange
         self._index = exchange.index
         self._store = store
@@ -237,6 +238,9 @@ class Messages:
             self._exchange.reply(record, outcome, "", now)
             return
         _, _, flags, _, deadline, (sender, _, message_id, lamport), frame = record
+        if self._deleted and sender in self._deleted:
+            self._exchange.reply(record, Outcome.FAILED, "", now)
+            return
         chat = user.chats.get(sender)
         opens = False
         if chat is None or not chat.saved:
@@ -397,6 +401,11 @@ class Messages:
             return
         if chat is not None and chat.noting:
             chat.wait(partial(self._settled, request, outcome, name))
+            return
+        if chat is None and peer in self._deleted:
+            # It has come before that, from a process that has died since (D36).
+            self._exchange.refuse(request, Outcome.USER_NOT_FOUND, now)
+            self._decided(session, user)
             return
         if chat is None or not chat.saved:
             # The recipient's shard has the chat, so it is open: the record here was lost (D7), or a backend has opened it (D34).

@@ -17,6 +17,7 @@ from core.wire.protocol import BAN_REASON, NAME_MAX, CloseCode
 
 if TYPE_CHECKING:
     from core.chat.chats import Chats
+    from core.chat.deletion import Deletions
     from core.chat.on_behalf import OnBehalf
     from core.chat.presence import Presence
     from core.chat.store import Store
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
     from core.chat.users import Users
     from core.process.settings import Settings
 
-#: What may be asked. WHO, KICK, BAN and UNBAN are about one user: what is known; that all connections be closed; that there be none.
+#: What may be asked. These are about one user: what is known; that all connections be closed; that there be none; that the user be deleted.
 WHO: Final = "who"
 KICK: Final = "kick"
 BAN: Final = "ban"
 UNBAN: Final = "unban"
+DELETE: Final = "delete"
 #: Make users, or give them other names.
 NAME: Final = "name"
 #: Which users are online.
@@ -39,6 +41,8 @@ SAY: Final = "say"
 #: What a client reads whose user was kicked.
 KICK_REASON: Final = "closed by the operator"
 
+_DELETING: Final = "this user is being deleted: try again in a moment"
+
 #: Takes the answer: facts, or ``{"problem": sentence}`` when there are none.
 Tell = Callable[[dict[str, Any]], None]
 
@@ -46,7 +50,10 @@ Tell = Callable[[dict[str, Any]], None]
 class Operator:
     """What is done for operators with the users of one shard."""
 
-    __slots__ = ("_chance", "_chats", "_on_behalf", "_presence", "_settings", "_store", "_users")
+    __slots__ = (
+        *("_chance", "_chats", "_deletions", "_on_behalf"),
+        *("_presence", "_settings", "_store", "_users"),
+    )
 
     def __init__(
         self,
@@ -57,6 +64,7 @@ class Operator:
         chats: Chats,
         presence: Presence,
         on_behalf: OnBehalf,
+        deletions: Deletions,
     ) -> None:
         self._settings = settings
         self._chance = chance
@@ -65,6 +73,7 @@ class Operator:
         self._chats = chats
         self._presence = presence
         self._on_behalf = on_behalf
+        self._deletions = deletions
 
     def answer(self, what: str, about: dict[str, Any], tell: Tell, now: float) -> None:
         """Answer through `tell`, once: at once, or when the store has done its part.
@@ -74,6 +83,7 @@ class Operator:
         | who | user | what is known: user, worker, slot, known; if it is, also what `_facts` gives |
         | kick | user | closed: how many connections of the user were closed, with 1008 |
         | ban, unban | user | changed: whether it was not so before; closed: how many connections were closed, with 4003 |
+        | delete | user | see `Deletions.delete` |
         | name | users: (user, display name) of each | created and renamed: the users of whom that is true |
         | say | user, type, data | type and data of the answer |
         | online | users | online: those of these users, of any shard, who are online |
@@ -86,30 +96,20 @@ class Operator:
                 self._users.find(user_id, partial(_found, self._users.worker, user_id, tell), now)
             case "kick":
                 user = self._users.known.get(about["user"])
-                tell(
-                    {
-                        "closed": 0
-                        if user is None
-                        else _close(user, CloseCode.POLICY_VIOLATION, KICK_REASON, now)
-                    }
-                )
+                closed = 0 if user is None else _close(user, CloseCode.POLICY_VIOLATION, KICK_REASON, now)
+                tell({"closed": closed})
             case "ban" | "unban":
                 then = partial(self._set_ban, about["user"], what == BAN, tell)
                 self._users.find(about["user"], then, now)
+            case "delete":
+                self._deletions.delete(about["user"], tell, now)
             case "say":
                 self._on_behalf.say(about["user"], about["type"], about["data"], tell, now)
             case "name":
                 self._name_all(about["users"], tell, now)
             case "online":
-                tell(
-                    {
-                        "online": [
-                            user_id
-                            for user_id in about["users"]
-                            if self._presence.name_of(user_id) is not None
-                        ]
-                    }
-                )
+                online = [each for each in about["users"] if self._presence.name_of(each) is not None]
+                tell({"online": online})
             case _:
                 tell({"problem": f"this worker can't answer {what!r}: it runs another version"})
 
@@ -120,6 +120,9 @@ class Operator:
     ) -> None:
         if failure is not None:
             tell(_unread(failure))
+            return
+        if user_id in self._users.deleted:
+            tell({"problem": _DELETING})
             return
         if user is None:
             if not banned:
@@ -153,6 +156,9 @@ class Operator:
     ) -> None:
         if failure is not None:
             naming.failed(_unread(failure))
+            return
+        if user_id in self._users.deleted:
+            naming.failed({"problem": _DELETING})
             return
         if user is None:
             naming.created.append(user_id)

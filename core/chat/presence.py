@@ -11,7 +11,7 @@ and may ask after people with whom they have a chat.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from core.chat.envelope import Record, RecordKind
@@ -42,7 +42,7 @@ class Presence:
         *("_changed", "_dirty", "_everyone", "_exchange", "_frames", "_joined"),
         *("_leaving", "_left", "_limit", "_local", "_mode", "_online"),
         *("_owed", "_replicas", "_revision", "_sessions", "_version", "_watchers"),
-        *("shed",),
+        *("asked", "shed"),
     )
 
     def __init__(self, settings: Settings, exchange: Exchange) -> None:
@@ -79,6 +79,8 @@ class Presence:
         self.shed = 0
         #: scope that it says -> the PRESENCE frame of everyone, until somebody changes.
         self._frames: dict[str | None, bytes] = {}
+        #: Is told which worker has asked for a snapshot: its process may be a new one.
+        self.asked: Callable[[int], None] | None = None
         exchange.on(RecordKind.PRESENCE, 0, self._changes, body=True, lost=self._owed.add)
         exchange.on(RecordKind.PRESENCE_SNAPSHOT, 0, self._snapshot, body=True, lost=self._owed.add)
         exchange.on(RecordKind.PRESENCE_REQUEST, 0, self._requested, body=True, lost=self._owed.add)
@@ -134,6 +136,20 @@ class Presence:
         watchers.add(user.user_id)
         if not self._everyone and peer in self._online:
             self._mark(user.user_id, peer, self._online[peer])
+
+    def chat_removed(self, user: User, peer: str) -> None:
+        """Note that `user` has no chat with a peer any more, who is deleted and is not online."""
+        self._unwatch(user.user_id, peer)
+
+    def remove(self, user_id: str) -> None:
+        """Note that a user who lives here is gone for good, without the grace."""
+        self._leaving.pop(user_id, None)
+        if user_id in self._online or user_id in self._local:
+            self._leave(user_id)
+
+    def owe(self, worker: int) -> None:
+        """Note that something did not reach a worker: the two tell each other everything again."""
+        self._owed.add(worker)
 
     def parted(self, user: User, peer: str) -> None:
         """Note that `user` and a peer do not see each other any more, or do again (D32)."""
@@ -214,6 +230,8 @@ class Presence:
     def _requested(self, record: Record, now: float) -> None:
         """Take a PRESENCE_REQUEST record."""
         self.send_snapshot(record.worker)
+        if self.asked is not None:
+            self.asked(record.worker)
 
     def send_snapshot(self, worker: int) -> None:
         """Tell a worker that asks or that is new about everyone online here."""

@@ -80,7 +80,7 @@ class Reading:
     def _read(self, session: Session, user: User, chat: Chat, through: int, now: float) -> None:
         """Find what is covered, which is nothing if that has been read before."""
         self._delivery.has_read(user, session, through)
-        if through <= chat.read_through:
+        if through <= chat.read_through or _is_removed(user, chat):
             session.decided()
             return
         covered = _in_memory(user, chat, through)
@@ -123,6 +123,9 @@ class Reading:
         self, session: Session, user: User, chat: Chat, through: int, covered: Covered, now: float
     ) -> None:
         """Note that these messages have been read, which are all up to `through`; `beyond` is what is unread then."""
+        if _is_removed(user, chat):
+            session.decided()
+            return
         self._receipts.acknowledged_all(user, chat, covered.messages)
         # How far it was read, and by how much more was unread.
         before = chat.read_through, chat.unread - covered.beyond
@@ -148,6 +151,11 @@ class Reading:
             self._lists.changed(user, chat.peer, now, session)
         elif chat.read_through == through:
             chat.read_through, chat.unread = before[0], chat.unread + before[1]
+
+
+def _is_removed(user: User, chat: Chat) -> bool:
+    """Return whether the chat has been removed while the store was asked: its peer is deleted (D36)."""
+    return user.chats.get(chat.peer) is not chat
 
 
 def _in_memory(user: User, chat: Chat, through: int) -> Covered | None:

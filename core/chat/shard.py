@@ -1,8 +1,9 @@
 """One worker's part of FastChat: its parts put together, and what reaches them from outside.
 
 Everything about a user happens on the shard that owns the user. Each kind of event has a part of its own: `hellos`, `chats`,
-`messages`, `delivery`, `receipts`, `histories`, `lists`, `blocks`, `typing`, `presence`. They share the `users` in memory and the
-`exchange` with the other shards, and none of them knows the shard. What comes from outside arrives here: sessions, envelopes, and time.
+`messages`, `delivery`, `receipts`, `histories`, `lists`, `blocks`, `deletions`, `typing`, `presence`. They share the `users` in memory
+and the `exchange` with the other shards, and none of them knows the shard. What comes from outside arrives here: sessions, envelopes,
+and time.
 
 To add a part: make it here with what it uses; it registers for its records by itself (`Exchange.on`).
 """
@@ -20,6 +21,7 @@ from core.chat.blocks import Blocks
 from core.chat.chat_lists import ChatLists
 from core.chat.chats import Chats
 from core.chat.commands import Commands
+from core.chat.deletion import Deletions
 from core.chat.delivery import Delivery
 from core.chat.exchange import Exchange
 from core.chat.expiry import Expiries
@@ -99,12 +101,15 @@ class Shard:
         self.blocks = blocks = Blocks(
             settings, users, exchange, store, delivery, presence, self.typing, lists
         )
+        self.deletions = Deletions(
+            users, exchange, store, presence, self.typing, lists, blocks, self.counters
+        )
         self.hellos = Hellos(settings, clock, chance, users, store, chats, delivery, presence, blocks)
         self.messages = Messages(
             settings, clock, chance, users, exchange, store, chats, delivery, presence, self.typing, lists
         )
         on_behalf = OnBehalf(self.connect, users, chats, lists)
-        self.operator = Operator(settings, chance, users, store, chats, presence, on_behalf)
+        self.operator = Operator(settings, chance, users, store, chats, presence, on_behalf, self.deletions)
         self.send_plain: SendPlain = self.messages.send_plain
         self.acknowledge: Acknowledge = delivery.acknowledge
         #: What clients may say, each command with the number of times that it came.
@@ -153,6 +158,7 @@ class Shard:
 
     def start(self) -> None:
         """Tell the other workers that this process is a new one, and ask who is online with them."""
+        self.deletions.start()
         self.presence.start()
 
     def connect(
@@ -224,6 +230,7 @@ class Shard:
         self.presence.tick(now)
         self.lists.tick(now)
         self.blocks.tick(now)
+        self.deletions.tick(now)
         self.users.idle.tick(now)
 
     # -- From the sessions: see core.chat.session.Host --
@@ -260,6 +267,9 @@ class Shard:
             self._ready.append(long)
         for _ in range(len(self._ready)):
             session, key = self._ready.popleft()
+            if session.user is not None and session.user.deleted:
+                session.abandon(now)
+                continue
             try:
                 session.release(key, now)
             except Exception:
@@ -300,6 +310,7 @@ class Shard:
         stats["sessions"] = self.presence.sessions
         stats["users"] = len(self.users)
         stats["online"] = len(self.presence)
+        stats["deletions"] = len(self.deletions)
         stats["requests"] = len(self.exchange) + self.messages.open
         stats["bus_seconds"] = self.exchange.seconds.report()
         stats["bus_unheard"] = self.presence.unheard

@@ -36,6 +36,18 @@ class Covered(NamedTuple):
     beyond: int
 
 
+class Removed(NamedTuple):
+    """What one step of `Store.purge_sent` or `Store.purge_user` has removed."""
+
+    #: (user, positions): in the mailbox of this user these count as acknowledged from now on.
+    acknowledged: list[tuple[str, list[int]]]
+    messages: int
+    #: Chats of the user; those of others with the user are not counted.
+    chats: int
+    #: What the next step is to be called with; None when nothing is left.
+    following: int | None
+
+
 class Listeners(NamedTuple):
     """Who is told what the store has done; the store of a worker is given them before it is used."""
 
@@ -71,6 +83,11 @@ class Store(Protocol):
     Two implementations, tested by one suite: SQLite in a thread, and memory, which keeps all of this but forgets at the end of the
     process.
     """
+
+    @property
+    def deletions(self) -> list[str]:
+        """Users whose deletion a process before has noted and not ended; once the store is open."""
+        ...
 
     def flush(self, now: float) -> bool:
         """Do what is due and call back; whether to come again in another turn. To be called at least every tenth of a second."""
@@ -109,6 +126,21 @@ class Store(Protocol):
     def forget(self, user_id: str) -> None:
         """Remove the record and the mailbox of a user without chats who has not been seen for a day (D23)."""
 
+    # -- Writes: a user is deleted (D36), a step at a time, so that nobody waits long --
+
+    def note_deletion(self, user_id: str, done: Found[bool]) -> None:
+        """Write that a user is to be deleted, until `purge_user` has removed everything; whether there is such a user."""
+
+    def purge_sent(self, sender: str, after: int, done: Found[Removed]) -> None:
+        """Remove some of what `sender` has sent to the users of this shard, their chats with `sender`, and their blocks.
+
+        The first step is called with 0, each other one with what the one before says. Positions stay, as acknowledged holes.
+        Chats and blocks that memory has are the core's to remove, before the first step.
+        """
+
+    def purge_user(self, user_id: str, done: Found[Removed]) -> None:
+        """Remove some of what a user has who is not in memory: mailbox, chats and blocks; with the last of it the user, and the note."""
+
     # -- Reads --
 
     def load(self, user_id: str, done: Found[User | None]) -> None:
@@ -121,7 +153,10 @@ class Store(Protocol):
         """
 
     def read(self, user: User, after: int, done: Found[list[Message]]) -> None:
-        """Read the messages behind position `after`, in order, about 64 KiB of them; the first may be further on if some were purged."""
+        """Read the messages behind position `after`, in order, about 64 KiB of them; the first may be further on if some were purged.
+
+        Some may be of chats that are being removed (`purge_sent`).
+        """
 
     def senders(self, user: User, after: int, done: Found[list[tuple[int, Chat]]]) -> None:
         """Read (position, chat) of the messages behind position `after`, in order, some thousands of them at most (D20)."""

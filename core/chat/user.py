@@ -95,6 +95,7 @@ class User:
         "banned",
         "blocks",
         "chats",
+        "deleted",
         "display_name",
         "durable",
         "hellos",
@@ -158,6 +159,8 @@ class User:
         #: Whether one of them shows a list of chats (D30); see `devices_changed`.
         self.lists = False
         # -- While in memory --
+        #: Whether the user is being deleted (D36): nothing is done for the connections that there were.
+        self.deleted = False
         #: The last of them that went.
         self.last_close: Close | None = None
         # -- The store's notes --
@@ -180,7 +183,8 @@ class User:
         """Have these records stored with what is acknowledged next (`Store.save_acknowledged`)."""
         if self.unsaved_chats is None:
             self.unsaved_chats = {}
-        self.unsaved_chats.update(dict.fromkeys(chats))
+        # Not one that has been removed.
+        self.unsaved_chats.update((chat, None) for chat in chats if self.chats.get(chat.peer) is chat)
 
     def written_in(self) -> list[Chat]:
         """Return the chats in which this user has written since the first device came."""

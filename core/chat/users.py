@@ -6,6 +6,7 @@ A user is in memory while connected, and for a while afterwards (``core.chat.idl
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -20,7 +21,7 @@ _log = logging.getLogger("fastchat.core")
 class Users:
     """`find` calls back with any user of the shard; `known` are those in memory, by user id."""
 
-    __slots__ = ("_loading", "_store", "idle", "known", "worker")
+    __slots__ = ("_loading", "_store", "deleted", "idle", "known", "loaded", "worker")
 
     def __init__(self, worker: int, store: Store) -> None:
         #: The worker that they all live on.
@@ -28,6 +29,10 @@ class Users:
         self._store = store
         self.known: Final[dict[str, User]] = {}
         self.idle = IdleUsers(self.known)
+        #: Users who are being deleted (D36), of this shard and of others: of this one, nobody finds them. And what is to be done with a
+        #: user who has been loaded, while there are any.
+        self.deleted: Final[set[str]] = set()
+        self.loaded: Callable[[User], None] | None = None
         #: Users who are being looked up -> what is to be done with them.
         self._loading: dict[str, list[Found[User | None]]] = {}
 
@@ -54,7 +59,7 @@ class Users:
         What is to be done with one user is done in the order of the calls.
         """
         user = self.known.get(user_id)
-        if user is not None:
+        if user is not None or user_id in self.deleted:
             then(user, None, now)
             return
         waiting = self._loading.get(user_id)
@@ -82,9 +87,11 @@ class Users:
                 self._store.forget(user_id)
 
     def _loaded(self, user_id: str, user: User | None, failure: str | None, now: float) -> None:
-        if user is not None:
+        if user is not None and user_id not in self.deleted:
             self.idle.enter(user)
             self.idle.note(user, now)
+            if self.deleted and self.loaded is not None:
+                self.loaded(user)
         for then in self._loading.pop(user_id):
             try:
                 # The one before may have made the user.

@@ -144,6 +144,7 @@ CLOSES: Final = (
         "yes, at once: after a random wait of up to 1 s",
     ),
     CloseMeaning(CloseCode.BANNED, "an operator has banned the user", "no"),
+    CloseMeaning(CloseCode.DELETED, "an operator has deleted the user; the id may begin anew (D36)", _ASKED),
 )
 
 

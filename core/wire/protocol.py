@@ -62,6 +62,7 @@ class CloseCode(IntEnum):
     REPLACED = 4001
     NO_SIGN_OF_LIFE = 4002
     BANNED = 4003
+    DELETED = 4004
 
 
 #: What a client reads whose user is banned.

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from core.chat.operator import BAN, KICK, NAME, ONLINE, SAY, UNBAN, WHO
+from core.chat.operator import BAN, DELETE, KICK, NAME, ONLINE, SAY, UNBAN, WHO
 from core.wire.protocol import NAME_MIN, ErrorCode, MessageType, Refusal
 from core.wire.validation import Validator, display_name
 from router.api import shapes
@@ -88,6 +88,14 @@ class Calls:
                 run=self._name,
                 answer=shapes.Named,
                 body=shapes.Name,
+            ),
+            Call(
+                method="DELETE",
+                path=user,
+                summary="Delete a user, all that the user has, and all that the user has sent",
+                run=self._delete,
+                answer=shapes.Deleted,
+                problems=(_NOT_FOUND,),
             ),
             Call(
                 method="PUT",
@@ -194,6 +202,12 @@ class Calls:
             "waiting": facts["mailbox"]["waiting"],
         }
 
+    async def _delete(self, request: Request) -> dict[str, Any]:
+        facts = await self._ask(self._user(request), DELETE)
+        if facts["state"] == "unknown":
+            raise _nobody()
+        return {name: value for name, value in facts.items() if name != "user"}
+
     async def _ban(self, request: Request) -> dict[str, Any]:
         return await self._ask(self._user(request), BAN)
 
@@ -257,7 +271,7 @@ class Calls:
     async def _known(self, request: Request) -> dict[str, Any]:
         facts = await self._ask(self._user(request), WHO)
         if not facts["known"]:
-            raise Problem(_NOT_FOUND, ErrorCode.USER_NOT_FOUND, "there is no user with this id")
+            raise _nobody()
         return facts
 
     async def _say(
@@ -302,6 +316,10 @@ def _name_of(value: str, field: str) -> str:
         return display_name(value, field, NAME_MIN)
     except Refusal as refusal:
         raise of_refusal(refusal) from None
+
+
+def _nobody() -> Problem:
+    return Problem(_NOT_FOUND, ErrorCode.USER_NOT_FOUND, "there is no user with this id")
 
 
 def _invalid(sentence: str, field: str) -> Problem:

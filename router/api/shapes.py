@@ -102,6 +102,17 @@ class Ban(Shape):
     closed: Annotated[int, Meta(description="How many connections were closed.")]
 
 
+class Deleted(Shape):
+    state: Annotated[
+        str,
+        Meta(description="`deleted`, or `deleting` while it goes on: repeat the call to wait for its end."),
+    ]
+    received: Annotated[int, Meta(description="Messages removed from the user's mailbox.")] = 0
+    sent: Annotated[int, Meta(description="Messages removed from the mailboxes of others.")] = 0
+    chats: int = 0
+    closed: Annotated[int, Meta(description="How many connections were closed.")] = 0
+
+
 class Sent(Shape):
     message_id: MessageId
     status: Annotated[str, Meta(description="`delivered` to a device, or `stored` for later.")]

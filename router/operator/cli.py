@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: `status` found a server that is not ready; `who` and `kick` found nobody of that name, or without a connection.
 EXIT_NOT_SO: Final = 1
+#: `delete` found nobody of that name, or a deletion that takes longer than the command waits.
+_EXIT_OF_DELETION: Final = {"deleted": 0, "unknown": EXIT_NOT_SO, "deleting": 3}
 #: A bug of ours.
 _EXIT_BUG: Final = 70
 
@@ -192,6 +194,34 @@ def _unban(user: UserId, admin: Admin = None, run_dir: RunDir = None) -> None:
     changed = _talk(admin, run_dir, lambda server: server.ask(UNBAN, user=user))["changed"]
     _print(["the user may connect again" if changed else "the user is not banned"])
     raise typer.Exit(0 if changed else EXIT_NOT_SO)
+
+
+@app.command("delete")
+def _delete(
+    user: UserId,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    admin: Admin = None,
+    run_dir: RunDir = None,
+    json: AsJson = False,
+) -> None:
+    """Delete a user for good, while the server runs.
+
+    Closes all connections of the user with close code 4004, and removes the user, the user's mailbox, chats and blocks, and all that the
+    user has sent to others. Nothing of this can be undone. The id may be used again, and then begins anew.
+
+    Exit codes: 0 deleted, 1 there is no such user, 2 not possible, 3 the deletion goes on: run the command again to wait for its end.
+    """
+    from core.chat.operator import DELETE
+    from router.operator.text import describe_deletion, plain
+
+    if not yes:
+        if not sys.stdin.isatty():
+            _give_up(ValueError("standard input is not a terminal: confirm the deletion with --yes"))
+        if input(f"Type the id of {plain(user)} again to delete this user: ").strip() != user:
+            _give_up(ValueError("this is another id; nothing was deleted"))
+    answer = _talk(admin, run_dir, lambda server: server.ask(DELETE, user=user))
+    _show(answer, json, describe_deletion)
+    raise typer.Exit(_EXIT_OF_DELETION[answer["state"]])
 
 
 @app.command("reload")

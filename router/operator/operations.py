@@ -9,6 +9,7 @@ A request is a JSON object, and so is the answer; one that can't be given is ``{
 | kick | user | closed: how many connections of the user were closed, with 1008 |
 | ban | user | changed: whether the user was not banned before, closed: how many connections were closed, with 4003 |
 | unban | user | changed: whether the user was banned |
+| delete | user | state: `deleted`, with received and sent messages, chats, closed connections; `deleting` while it goes on; `unknown` |
 | reload | | replaced: the processes that were replaced while clients stayed connected, the supervisor last, with how long that took |
 | resize | workers | workers, before, seconds, warning (a sentence or null): the server has another number of workers |
 | drain | seconds (optional) | state, seconds left, connections: from now on the server accepts none, and closes those that it has |
@@ -22,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from core.chat.operator import BAN, KICK, UNBAN, WHO
+from core.chat.operator import BAN, DELETE, KICK, UNBAN, WHO
 from core.process.settings import RULES, Settings
 from core.wire.protocol import Refusal
 from core.wire.validation import Validator
@@ -42,7 +43,7 @@ RELOAD_PATIENCE: Final = 900.0
 RESIZE_PATIENCE: Final = 24 * 3600.0
 
 #: What the worker answers where the user lives.
-_ABOUT_USER: Final = (WHO, KICK, BAN, UNBAN)
+_ABOUT_USER: Final = (WHO, KICK, BAN, UNBAN, DELETE)
 
 
 class Problem(Exception):

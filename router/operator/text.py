@@ -112,6 +112,18 @@ def describe_resize(answer: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def describe_deletion(answer: Mapping[str, Any]) -> list[str]:
+    """Say what the deletion of a user has removed, or that it goes on."""
+    if answer["state"] == "unknown":
+        return ["there is no such user"]
+    if answer["state"] != "deleted":
+        return ["the user is being deleted; the deletion goes on, also after a restart of the server"]
+    return [
+        f"deleted: {answer['received']:,} messages received and {answer['sent']:,} sent, {answer['chats']:,} chats;"
+        f" connections closed: {answer['closed']}"
+    ]
+
+
 def describe_user(facts: Mapping[str, Any]) -> list[str]:
     """Describe the answer to ``who``."""
     where = f"worker {facts['worker']}, slot {facts['slot']}"

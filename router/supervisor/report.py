@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import time
@@ -17,6 +18,8 @@ from router.supervisor.health import Health, Phase
 from router.supervisor.process_usage import ProcessUsage
 from router.supervisor.resources import Resources
 from router.supervisor.roles import Role
+
+_log = logging.getLogger("fastchat.supervisor")
 
 #: The settings that `/status` shows; others may be secret one day.
 _SHOWN: Final = (
@@ -72,18 +75,12 @@ class Report:
         line = (
             f"fastchat ready: ws://{_url_host(settings.host)}:{settings.port}/ws"
             f" admin http://{_url_host(settings.admin_host)}:{settings.admin_port}"
-            f" workers={settings.workers} fronts={settings.fronts} pid={os.getpid()}{self._api()}\n"
+            f" workers={settings.workers} fronts={settings.fronts} pid={os.getpid()}\n"
         )
         with suppress(OSError):  # nobody may be reading, and the server is no worse for it
             os.write(1, line.encode())
-
-    def _api(self) -> str:
-        settings = self._settings
-        return (
-            ""
-            if settings.api_port is None
-            else f" api=http://{_url_host(settings.api_host)}:{settings.api_port}"
-        )
+        if settings.api_port is not None:
+            _log.info("the server API is at http://%s:%d", _url_host(settings.api_host), settings.api_port)
 
     def collector(
         self, usage: ProcessUsage, api_calls: Callable[[], Mapping[tuple[str, int], int]]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from core.chat.chat import UNCOUNTED, Block, Chat
 from core.chat.shard import Shard
-from core.chat.store import Covered, Done, Found
+from core.chat.store import Covered, Done, Found, Removed
 from core.chat.user import Message, User
 from core.wire import codec
 
@@ -61,6 +61,7 @@ class Record:
         self.blocks: dict[str, Block] = {}
         self.acknowledged: tuple[int, frozenset[int]] = (0, frozenset())
         self.purged_through = 0
+        self.deleting = False
 
     def after(self, seq: int) -> list[Row]:
         """The messages behind a position."""
@@ -100,6 +101,11 @@ class RecordingStore:
         self._queue: list[_Write | Callable[[float], None]] = []
         self._shard: Shard | None = None
 
+    @property
+    def deletions(self) -> list[str]:
+        """Whose deletion has begun; read when a process starts."""
+        return [user_id for user_id, record in self.records.items() if record.deleting]
+
     def listen(self, shard: Shard) -> None:
         self._shard = shard
 
@@ -138,6 +144,70 @@ class RecordingStore:
 
         self._write("forgotten", None, record, None)
 
+    def note_deletion(self, user_id: str, done: Found[bool]) -> None:
+        known: list[bool] = []
+
+        def record() -> None:
+            known.append(user_id in self.records)
+            if known[0]:
+                self.records[user_id].deleting = True
+
+        self._write(
+            "deletion", None, record, lambda failure, now: done(bool(known and known[0]), failure, now)
+        )
+
+    def purge_sent(self, sender: str, after: int, done: Found[Removed]) -> None:
+        removed = [Removed([], 0, 0, after)]
+        self._write(
+            "purged",
+            None,
+            lambda: removed.append(self._purge_sent(sender, after)),
+            lambda failure, now: done(removed[-1], failure, now),
+        )
+
+    def purge_user(self, user_id: str, done: Found[Removed]) -> None:
+        removed = [Removed([], 0, 0, 0)]
+        self._write(
+            "purged",
+            None,
+            lambda: removed.append(self._purge_user(user_id)),
+            lambda failure, now: done(removed[-1], failure, now),
+        )
+
+    def _purge_sent(self, sender: str, after: int) -> Removed:
+        """Take one message away, or a chat without any, of the user with this number."""
+        users = list(self.records)
+        if after >= len(users):
+            return Removed([], 0, 0, None)
+        user_id, record = users[after], self.records[users[after]]
+        through, ahead = record.acknowledged
+        for rows in (record.rows, record.withheld):
+            for index, row in enumerate(rows):
+                if row.sender != sender:
+                    continue
+                if rows is record.withheld:
+                    del rows[index]
+                    return Removed([], 1, 0, after)
+                rows[index] = Row(row.seq, "", "", b"", False, row.lamport)
+                waits = row.seq > through and row.seq not in ahead
+                record.acknowledged = through, ahead | {row.seq}
+                return Removed([(user_id, [row.seq])] if waits else [], 1, 0, after)
+        record.chats.pop(sender, None)
+        record.objects.pop(sender, None)
+        record.blocks.pop(sender, None)
+        return Removed([], 0, 0, after + 1)
+
+    def _purge_user(self, user_id: str) -> Removed:
+        record = self.records.get(user_id)
+        if record is None:
+            return Removed([], 0, 0, None)
+        if record.rows:
+            row = record.rows.pop(0)
+            record.purged_through = row.seq
+            return Removed([], int(bool(row.sender)), 0, 1)
+        del self.records[user_id]
+        return Removed([], 0, len(record.chats), None)
+
     def _write(
         self,
         subject: Message | Chat | User | str | None,
@@ -161,7 +231,7 @@ class RecordingStore:
             return [
                 self._message(user, row, row in withheld)
                 for row in (*record.rows, *withheld)
-                if row.message_id == message_id and sender in (None, row.sender)
+                if row.message_id == message_id and sender in (None, row.sender) and row.sender in user.chats
             ]
 
         user.pins += 1
@@ -169,7 +239,8 @@ class RecordingStore:
 
     def read(self, user: User, after: int, done: Found[list[Message]]) -> None:
         def read() -> list[Message]:
-            return [self._message(user, row) for row in self._record(user).after(after)[:PAGE]]
+            rows = [row for row in self._record(user).after(after) if row.sender][:PAGE]
+            return [self._message(user, row) for row in rows]
 
         user.pins += 1
         self._read("read", done, read, [], user)
@@ -177,7 +248,7 @@ class RecordingStore:
     def senders(self, user: User, after: int, done: Found[list[tuple[int, Chat]]]) -> None:
         def read() -> list[tuple[int, Chat]]:
             rows = self._record(user).after(after)[:PAGE]
-            return [(row.seq, user.chats[row.sender]) for row in rows]
+            return [(row.seq, user.chats[row.sender]) for row in rows if row.sender in user.chats]
 
         user.pins += 1
         self._read("senders", done, read, [], user)
@@ -195,7 +266,8 @@ class RecordingStore:
 
     def messages_at(self, user: User, positions: list[int], done: Found[list[Message]]) -> None:
         def read() -> list[Message]:
-            return [self._message(user, row) for row in self._record(user).rows if row.seq in positions]
+            rows = [row for row in self._record(user).rows if row.seq in positions]
+            return [self._message(user, row) for row in rows if row.sender in user.chats]
 
         user.pins += 1
         self._read("messages_at", done, read, [], user)
@@ -432,7 +504,9 @@ class RecordingStore:
         return chat
 
     def _message(self, user: User, row: Row, withheld: bool = False) -> Message:
-        message = Message(user, user.chats[row.sender], row.message_id, row.frame)
+        # One of a chat that is being removed may be read.
+        chat = user.chats.get(row.sender) or Chat("", "")
+        message = Message(user, chat, row.message_id, row.frame)
         message.seq, message.receipts, message.lamport = row.seq, row.receipts, row.lamport
         if withheld:
             message.seq, message.withheld = 0, True

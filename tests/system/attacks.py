@@ -67,6 +67,8 @@ ATTACKS: Final[dict[str, dict[str, str]]] = {
         "message_id tricks": "an id counts between one sender and one recipient: nobody hides or acknowledges what others write",
         "harassment": "a user blocks another: nothing of the blocked one reaches the user again, on any device, after UNBLOCK or a crash, "
         "and the answers are those about somebody who is away",
+        "a deleted user": "an operator deletes a user while the server runs: 4004, and nothing that the user has sent is shown to anybody "
+        "again, whoever is killed meanwhile; the id begins anew, with no chat and no message of before",
         "harassment by new ids": "a block is about a user id: who comes back under a new one is a stranger, with a stranger's share of the "
         "mailbox, and can be blocked too; whom an id belongs to, only the issuer of tokens (`jwt`) can decide",
         "a user whom nobody wants": "`fastchat ban` closes all devices with 4003, and every HELLO is refused, also after a crash; with "

@@ -23,7 +23,7 @@ DAY_MS: Final = 86_400_000
 #: What is kept of a user; `left_at` is by the clock of the file, which changes with it.
 _USERS: Final = (
     "SELECT number, user_id, slot, display_name, acknowledges, epoch, acknowledged_through, purged_through, seen_at,"
-    " summed_through FROM users ORDER BY number"
+    " summed_through, deleting FROM users ORDER BY number"
 )
 #: What is kept of a chat, a block, and a message, withheld or not.
 _CHATS: Final = (
@@ -131,7 +131,7 @@ def fill(directory: Path, workers: int, users: int, messages: int, seed: int = 1
                 if newest > through + 2:
                     rows[worker]["acknowledged"].append((number, through + 2))
                 connection.execute(
-                    "INSERT INTO users VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, 0, 0)",
+                    "INSERT INTO users VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, 0, 0, 0)",
                     (
                         *(number, user, slot_of(user), f"User {user[:4]}", generator.random() < 0.5),
                         *(f"{generator.getrandbits(48):012x}", through, purged[user], START + number),

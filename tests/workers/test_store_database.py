@@ -111,7 +111,7 @@ def test_a_file_that_is_up_to_date_needs_no_alembic(path: Path) -> None:
 def test_upgrading_again_changes_nothing(path: Path) -> None:
     upgrade(path)
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("INSERT INTO users VALUES (1, 'bob', 0, 'Bob', 0, 'e', 0, 0, 0, 0, 0, 0, 0)")
+        connection.execute("INSERT INTO users VALUES (1, 'bob', 0, 'Bob', 0, 'e', 0, 0, 0, 0, 0, 0, 0, 0)")
         connection.commit()
     upgrade(path)
     with closing(open_database(path, "os")) as database:

@@ -6,8 +6,9 @@ from collections import deque
 from typing import Any, Final
 
 from core.chat.chat import Chat
-from core.chat.store import Covered, Done, Found
+from core.chat.store import Covered, Done, Found, Removed
 from core.chat.user import Message, User
+from workers.store.deletion import NoteDeletion, PurgeSent, PurgeUser
 from workers.store.reads import Cover, Find, History, Lasts, Load, MessagesAt, Question, Read, Senders
 from workers.store.writes import After, Forget, SaveAcknowledged, SaveBlock, SaveChat, SaveUser, Write
 
@@ -58,6 +59,15 @@ class Calls:
 
     def forget(self, user_id: str) -> None:
         self._write(Forget(user_id))
+
+    def note_deletion(self, user_id: str, done: Found[bool]) -> None:
+        self._write(NoteDeletion(user_id, done))
+
+    def purge_sent(self, sender: str, after: int, done: Found[Removed]) -> None:
+        self._write(PurgeSent(sender, after, done))
+
+    def purge_user(self, user_id: str, done: Found[Removed]) -> None:
+        self._write(PurgeUser(user_id, done))
 
     def _write(self, write: Write) -> None:
         if write.user is not None:

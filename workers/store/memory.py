@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, TypeVar
 
 from core.chat.chat import Chat
 from core.chat.packed import Packed
-from core.chat.store import EXPIRED, Covered, Done, Found, Listeners
+from core.chat.store import EXPIRED, Covered, Done, Found, Listeners, Removed
 from core.chat.user import Message, User
 from core.process.settings import Settings
 from core.wire.protocol import FORGET_AFTER, REPLAY_WINDOW_BYTES
@@ -40,9 +40,9 @@ class _Record:
 
     def __init__(self, user: User) -> None:
         self.user = user
-        #: The messages from position `first` on, without gaps, and when each was stored. Times are on the monotonic clock: nothing here
-        #: outlives the process, so ages need no time of day.
-        self.messages: list[Message] = []
+        #: The messages from position `first` on, None for each that was removed, and when each was stored. Times are on the monotonic
+        #: clock: nothing here outlives the process, so ages need no time of day.
+        self.messages: list[Message | None] = []
         self.stored_at: list[float] = []
         self.first = user.mailbox.head + 1
         #: The same of messages that are withheld from the user, in the order of their Lamport counts.
@@ -64,17 +64,17 @@ class _Record:
         """Return the index of the first message behind a position."""
         return max(0, position + 1 - self.first)
 
-    def end(self, kept: list[Message], before: int | None) -> int:
+    def end(self, kept: Sequence[Message | None], before: int | None) -> int:
         """Return the index behind the last message before a position, of all messages or of those withheld; of all without a position."""
         if before is None:
             return len(kept)
         if kept is self.withheld:
-            return bisect_left(kept, before, key=_lamport)
+            return bisect_left(self.withheld, before, key=_lamport)
         return max(0, before - self.first)
 
     def drop(self, count: int) -> int:
         """Remove the oldest messages; the position of the last of them."""
-        for message in self.messages[:count]:
+        for message in filter(None, self.messages[:count]):
             del self.ids[message.sender][message.message_id]
             if not message.read and message.chat.unread > 0:
                 message.chat.unread -= 1
@@ -82,6 +82,30 @@ class _Record:
         self.first += count
         self.user.mailbox.purge(self.first - 1)
         return self.first - 1
+
+    def has(self, sender: str) -> bool:
+        """Return whether there is something of this sender, but a block of which only the core knows."""
+        return sender in self.ids or sender in self.user.chats or sender in (self.user.blocks or ())
+
+    def remove(self, sender: str) -> Removed:
+        """Remove all of this sender, and the chat; positions stay."""
+        user, positions = self.user, []
+        user.chats.pop(sender, None)
+        if user.blocks is not None:
+            user.blocks.pop(sender, None)
+            user.blocks = user.blocks or None
+        gone = self.ids.pop(sender, {})
+        for message in gone.values():
+            if not message.withheld:
+                self.messages[message.seq - self.first] = None
+                if not user.mailbox.is_acknowledged(message.seq):
+                    positions.append(message.seq)
+        kept = [index for index, message in enumerate(self.withheld) if message.sender != sender]
+        self.withheld = [self.withheld[index] for index in kept]
+        self.withheld_at = [self.withheld_at[index] for index in kept]
+        for seq in positions:
+            user.mailbox.acknowledge(seq)
+        return Removed([(user.user_id, sorted(positions))] if positions else [], len(gone), 0, None)
 
     def drop_withheld(self, count: int) -> None:
         """Remove the oldest of those that are withheld."""
@@ -101,6 +125,7 @@ class MemoryStore:
     tracking: None = None
 
     def __init__(self, settings: Settings) -> None:
+        self.deletions: list[str] = []
         self._settings = settings
         self._retention = settings.retention_days * 86_400
         self._listeners: Listeners
@@ -182,6 +207,33 @@ class MemoryStore:
     def forget(self, user_id: str) -> None:
         self._waiting.append(lambda now: self._forget(user_id))
 
+    def note_deletion(self, user_id: str, done: Found[bool]) -> None:
+        # Nothing outlives the process, so there is nobody to read a note.
+        def answer(now: float) -> None:
+            known = user_id in self._records or self._chatless.get(user_id) is not None
+            done(known, None, now)
+
+        self._waiting.append(answer)
+
+    def purge_sent(self, sender: str, after: int, done: Found[Removed]) -> None:
+        def remove(now: float) -> None:
+            # All at once: it goes through users, not through their messages.
+            steps = [record.remove(sender) for record in self._records.values() if record.has(sender)]
+            acknowledged = [each for step in steps for each in step.acknowledged]
+            done(Removed(acknowledged, sum(step.messages for step in steps), 0, None), None, now)
+
+        self._waiting.append(remove)
+
+    def purge_user(self, user_id: str, done: Found[Removed]) -> None:
+        def remove(now: float) -> None:
+            record = self._records.get(user_id)
+            messages = [] if record is None else list(filter(None, record.messages))
+            chats = 0 if record is None else len(record.user.chats)
+            self._forget(user_id)
+            done(Removed([], len(messages), chats, None), None, now)
+
+        self._waiting.append(remove)
+
     def _write(self, user: User, save: Callable[[], None], done: Done | None) -> None:
         def write(now: float) -> None:
             save()
@@ -225,9 +277,10 @@ class MemoryStore:
             start = end = record.behind(after)
             size = 0
             while end < len(record.messages) and size < REPLAY_WINDOW_BYTES:
-                size += len(record.messages[end].frame)
+                message = record.messages[end]
+                size += len(message.frame) if message is not None else 0
                 end += 1
-            return record.messages[start:end]
+            return list(filter(None, record.messages[start:end]))
 
         self._read(user, read, done)
 
@@ -236,7 +289,7 @@ class MemoryStore:
             record = self._record(user)
             start = record.behind(after)
             found = record.messages[start : start + _SENDERS_MAX]
-            return [(message.seq, message.chat) for message in found]
+            return [(message.seq, message.chat) for message in found if message is not None]
 
         self._read(user, read, done)
 
@@ -245,7 +298,11 @@ class MemoryStore:
 
         def read() -> Covered:
             record = self._record(user)
-            behind = [message for message in record.messages[record.behind(after) :] if message.chat is chat]
+            behind = [
+                message
+                for message in record.messages[record.behind(after) :]
+                if message is not None and message.chat is chat
+            ]
             covered = [
                 (message.seq, message.message_id, message.receipts)
                 for message in behind
@@ -290,11 +347,11 @@ class MemoryStore:
             found: list[tuple[int, int, bytes]] = []
             record = self._records.get(user_id)
             if record is not None:
-                kept = record.withheld if withheld else record.messages
+                kept: Sequence[Message | None] = record.withheld if withheld else record.messages
                 for message in reversed(kept[: record.end(kept, before)]):
                     if len(found) == limit:
                         break
-                    if message.sender == peer:
+                    if message is not None and message.sender == peer:
                         found.append((message.seq or message.lamport, message.lamport, message.frame))
             done(found, None, now)
 

@@ -37,6 +37,7 @@ CREATE TABLE users (
     summed_through BIGINT DEFAULT '0' NOT NULL,
     kept BOOLEAN DEFAULT '0' NOT NULL,
     banned BOOLEAN DEFAULT '0' NOT NULL,
+    deleting BOOLEAN DEFAULT '0' NOT NULL,
     CONSTRAINT users_key PRIMARY KEY (number),
     CONSTRAINT users_by_user_id UNIQUE (user_id)
 );
@@ -110,6 +111,7 @@ CREATE TABLE blocks (
     CONSTRAINT blocks_key PRIMARY KEY (user, peer),
     CONSTRAINT blocks_user_in_users FOREIGN KEY(user) REFERENCES users (number) ON DELETE CASCADE
 ) WITHOUT ROWID;
+CREATE INDEX users_being_deleted ON users (number) WHERE deleting;
 """
 
 

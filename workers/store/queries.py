@@ -33,7 +33,7 @@ from sqlalchemy.dialects import sqlite
 
 from workers.store import read_queries, retention_queries
 from workers.store.json_sql import field_of, given_rows, number, text_of
-from workers.store.schema import acknowledged, blocks, chats, commit_log, messages, users
+from workers.store.schema import NO_CHAT, acknowledged, blocks, chats, commit_log, messages, users
 
 # -- Writes --
 
@@ -82,9 +82,9 @@ def _upsert(
 
 
 #: Rows of [number, user_id, slot, display_name, acknowledges, epoch, acknowledged_through, purged_through, seen_at,
-#: left_at, kept, banned]. `summed_through` is written by SAVE_SUMMED only.
+#: left_at, kept, banned]. `summed_through` is written by SAVE_SUMMED only, and `deleting` by ``workers.store.deletion``.
 SAVE_USERS: Final = _upsert(
-    tuple(column for column in users.c if column is not users.c.summed_through),
+    tuple(column for column in users.c if column.name not in ("summed_through", "deleting")),
     (users.c.number,),
     (
         users.c.display_name,
@@ -319,7 +319,11 @@ from typing import Final
 
 def source() -> str:
     """Return the text of ``workers/store/statements.py``: the statements by their names, and the numbers in them that others go by."""
-    numbers = {"SMALL_CHAT": read_queries.SMALL_CHAT, "BITE_ROWS": retention_queries.BITE_ROWS}
+    numbers = {
+        "NO_CHAT": NO_CHAT,
+        "SMALL_CHAT": read_queries.SMALL_CHAT,
+        "BITE_ROWS": retention_queries.BITE_ROWS,
+    }
     constants = numbers | {
         name: value
         for module in (globals(), vars(read_queries), vars(retention_queries))

@@ -14,7 +14,7 @@ from core.process.settings import Settings
 from core.wire import codec
 from workers.store import statements
 from workers.store.database import Database
-from workers.store.rows import Row, frame_of, id_hash, lamport_of, messages_of, user_of
+from workers.store.rows import Row, frame_of, id_hash, lamport_of, message_of, messages_of, user_of
 
 #: How much is read by one job, as the sum of `Question.weight`: half a MiB of messages, or 256 users.
 READS_WEIGHT: Final = 512
@@ -124,8 +124,11 @@ class Read(Question["list[Message]"]):
         return 64
 
     def found(self, settings: Settings) -> list[Message]:
-        assert self.user is not None
-        return messages_of(self.answer, self.user)
+        user = self.user
+        assert user is not None
+        chats = {chat.key: chat for chat in user.chats.values()}
+        # One of a chat that is being removed says how far the window goes.
+        return [message_of(row, user, chats.get(row[1]) or Chat("", "")) for row in self.answer]
 
     def nothing(self) -> list[Message]:
         return []

@@ -52,6 +52,10 @@ class Commit(Job):
         if self.reads.questions:
             self.reads.failure = attempt(self._read, storage)
 
+    @property
+    def rows(self) -> int:
+        return self.batch.alone.rows if self.batch.alone is not None else 0
+
     def _write(self, storage: Storage) -> None:
         storage.write(self.batch)
 

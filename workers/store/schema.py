@@ -26,6 +26,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata: Final = MetaData(
@@ -68,7 +69,11 @@ users: Final = Table(
     #: Whether an operator has made the user, who is never forgotten then, and whether one has banned the user (D36).
     Column("kept", Boolean, nullable=False, server_default="0"),
     Column("banned", Boolean, nullable=False, server_default="0"),
+    #: Whether the user is being deleted (D36): what is there is being removed, and this row goes last.
+    Column("deleting", Boolean, nullable=False, server_default="0"),
 )
+#: Those few are looked for at each start.
+Index("users_being_deleted", users.c.number, sqlite_where=text("deleting"))
 
 chats: Final = Table(
     "chats",

@@ -37,7 +37,7 @@ from workers.store.results import Commit, Entry, Expired, Results
 from workers.store.retention import Bite, KeepTime, Probe, Sweep, Upkeep
 from workers.store.storage import Storage, open_shard
 from workers.store.tracking import Tracking
-from workers.store.writes import After, Batch, Forget, Numbers, SaveAcknowledged, Write
+from workers.store.writes import After, Alone, Batch, Forget, Numbers, SaveAcknowledged, Write
 
 _log = logging.getLogger("fastchat.store")
 
@@ -77,6 +77,7 @@ class SqliteStore(Calls):
         self._loop = loop
         self._schedule = schedule
         self._time_of_day = time_of_day
+        self.deletions: list[str] = []
         #: The sentence that writes and reads fail with at present.
         self.failure: str | None = None
         # -- From `listen` and `start` on --
@@ -130,7 +131,8 @@ class SqliteStore(Calls):
 
         From here on the threads of this process wait less for each other, see `SWITCH_INTERVAL`.
         """
-        self._storage, self._numbers, state = open_shard(self._path, self._settings.durability)
+        opened = open_shard(self._path, self._settings.durability)
+        self._storage, self._numbers, state, self.deletions = opened
         if self._storage.replayed:
             _log.info(
                 "%d commits that a process before had left in the commit log are in the database now",
@@ -232,13 +234,15 @@ class SqliteStore(Calls):
                 else:
                     batch.add(entry)
                     entries.append(entry)
-            elif type(entry) is Forget and not batch.only_forgets:
+            elif (type(entry) is Forget and not batch.only_forgets) or (isinstance(entry, Alone) and entries):
                 break
             else:
                 assert isinstance(entry, Write)
                 entry.join(batch)
                 entries.append(entry)
             waiting.popleft()
+            if batch.alone is not None:
+                break
         self._gathered += len(entries)
         self._gather_acknowledged(batch, inf if all_acknowledged or self._hurries else now)
         if batch:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+NO_CHAT: Final = 0
+
 SMALL_CHAT: Final = 1000
 
 BITE_ROWS: Final = 200

@@ -1,8 +1,8 @@
 """What a shard has on the disk: its SQLite file and the commit log in front of it, and what goes into which.
 
-A commit goes into the log (``workers.store.commit_log``). Two kinds go into SQLite instead, after a fold of everything before them: one
-with a message that may be there already (D10), since only SQLite knows all messages, and one that forgets a user. Whatever else reads or
-changes the tables says what must have been folded.
+A commit goes into the log (``workers.store.commit_log``). Three kinds go into SQLite instead, after a fold of everything before them: one
+with a message that may be there already (D10), since only SQLite knows all messages, one that forgets a user, and a step of the deletion of
+one (D36). Whatever else reads or changes the tables says what must have been folded.
 """
 
 from __future__ import annotations
@@ -15,18 +15,20 @@ from core.wire import codec
 from workers.store import statements
 from workers.store.commit_log import CommitLog
 from workers.store.database import Database, Durability, open_database
+from workers.store.deletion import NOTED
 from workers.store.log_record import Record
 from workers.store.retention_clock import ClockState
 from workers.store.writes import Batch, Numbers
 
 
-def open_shard(path: Path, durability: Durability) -> tuple[Storage, Numbers, ClockState]:
+def open_shard(path: Path, durability: Durability) -> tuple[Storage, Numbers, ClockState, list[str]]:
     """Open the files of a shard, and read what goes on from where it is. Raises ConfigurationError."""
     try:
         storage = Storage(path, durability)
         database = storage.database
         users, chats = database.value(statements.HIGHEST_USER), database.value(statements.HIGHEST_CHAT)
         state = ClockState(*codec.from_json(database.value(statements.LOAD_CLOCK)))
+        deletions: list[str] = codec.from_json(database.value(NOTED))
     except (sqlite3.OperationalError, OSError) as error:
         raise ConfigurationError(
             f"the database {path} can't be used ({error}): check whether the disk has room and whether another program has locked"
@@ -36,7 +38,7 @@ def open_shard(path: Path, durability: Durability) -> tuple[Storage, Numbers, Cl
         raise ConfigurationError(
             f"the database {path} is damaged ({error}): restore the data directory from a backup"
         ) from error
-    return storage, Numbers(users or 0, chats or 0), state
+    return storage, Numbers(users or 0, chats or 0), state, deletions
 
 
 class Storage:
@@ -57,11 +59,22 @@ class Storage:
     def write(self, batch: Batch) -> None:
         """Commit a batch, or raise and leave nothing."""
         self.settle()
-        if batch.forgotten or (batch.messages and self._may_have(batch)):
+        if batch.alone is not None:
+            self.log.fold_all()
+            self._write_over(batch)
+        elif batch.forgotten or (batch.messages and self._may_have(batch)):
             self.log.fold_all()
             batch.write(self.database)
         else:
             self.log.append(batch.record())
+
+    def _write_over(self, batch: Batch) -> None:
+        """Write a batch, with zeros in place of the rows that it deletes or changes."""
+        self.database.execute("PRAGMA secure_delete = ON").close()
+        try:
+            batch.write(self.database)
+        finally:
+            self.database.execute("PRAGMA secure_delete = OFF").close()
 
     def fold_for(self, user_ids: set[str]) -> None:
         """Fold what the log has, if something is about one of these users."""

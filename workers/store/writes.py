@@ -117,6 +117,24 @@ class Forget(Write):
         batch.forgotten.append(self.user_id)
 
 
+class Alone(Write):
+    """A change that only SQLite can make, in a transaction with nothing else that was called before or after it."""
+
+    __slots__ = ()
+
+    def join(self, batch: Batch) -> None:
+        batch.alone = self
+
+    def change(self, database: Database) -> None:
+        """Make it, in the thread, within the transaction. Raises sqlite3.Error."""
+        raise NotImplementedError
+
+    @property
+    def rows(self) -> int:
+        """About how many rows were written."""
+        return 1
+
+
 class Batch:
     """The writes of one transaction."""
 
@@ -132,6 +150,7 @@ class Batch:
         "_taken",
         "_taken_chats",
         "_through",
+        "alone",
         "chats",
         "forgotten",
         "messages",
@@ -165,6 +184,8 @@ class Batch:
         #: Chats that were taken from each user.
         self._taken_chats: list[tuple[User, dict[Chat, None]]] = []
         self.forgotten: list[str] = []
+        #: What comes before everything else, and then nothing else is forgotten, and no message and no call joins.
+        self.alone: Alone | None = None
         #: Found while writing: (a message that was there, its row or the message of this batch that has the place).
         self._repeats: list[tuple[Message, Row | Message]] = []
 
@@ -174,7 +195,7 @@ class Batch:
     @property
     def has_others(self) -> bool:
         """Whether there is anything but messages."""
-        return not self._has_no_changes or bool(self.forgotten)
+        return not self._has_no_changes or bool(self.forgotten) or self.alone is not None
 
     @property
     def only_forgets(self) -> bool:
@@ -291,6 +312,8 @@ class Batch:
             self._write_all(database)
 
     def _write_all(self, database: Database) -> None:
+        if self.alone is not None:
+            self.alone.change(database)
         if self.forgotten:
             user_ids = codec.to_json(self.forgotten)
             for statement in statements.FORGET:
@@ -378,6 +401,7 @@ class Batch:
         for user, taken in reversed(self._taken):
             user.mailbox.unsaved_ahead = taken + (user.mailbox.unsaved_ahead or [])
         for user, chats in reversed(self._taken_chats):
-            user.unsaved_chats = {**chats, **(user.unsaved_chats or {})}
+            unsaved, user.unsaved_chats = user.unsaved_chats or {}, None
+            user.save_later({**chats, **unsaved})  # but for those that have been removed meanwhile
         for user, through in self._summed.items():
             user.summed_through = through

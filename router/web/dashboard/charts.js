@@ -157,6 +157,7 @@ const CLOSE_NAMES = {
   1013: "try again later",
   4001: "replaced",
   4002: "no sign of life",
+  4004: "deleted",
 };
 const CLOSE_COLORS = {
   1000: "--teal",

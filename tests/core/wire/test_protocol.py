@@ -62,8 +62,11 @@ def test_d24_the_error_codes_are_the_documents_six() -> None:
 
 
 def test_d28_the_close_codes() -> None:
-    """RFC 6455's, and two of ours."""
-    assert sorted(CloseCode) == [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 4001, 4002, 4003]
+    """RFC 6455's, and those of ours."""
+    assert sorted(CloseCode) == [
+        *(1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013),
+        *(4001, 4002, 4003, 4004),
+    ]
 
 
 def test_message_types_are_spelled_like_their_names() -> None:

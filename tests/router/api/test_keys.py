@@ -68,7 +68,7 @@ def test_a_file_that_others_may_use_is_refused(file: Path, mode: int) -> None:
 
 
 def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="can't read .*: No such file or directory"):
+    with pytest.raises(ConfigurationError, match=r"can.t read .*: No such file or directory"):
         load_keys(tmp_path / "none")
 
 

@@ -22,7 +22,10 @@ from tests.router.command import TIMEOUT, Done, environment, fastchat, process
 from tests.router.front_process import hello, wait_until
 from tests.router.server_process import FAKE_WORKER, ServerProcess
 
-COMMANDS: Final = ("serve", "status", "who", "kick", "ban", "unban", "drain", "reload", "log-level", "config")
+COMMANDS: Final = (
+    *("serve", "status", "who", "kick", "ban", "unban", "delete"),
+    *("drain", "reload", "log-level", "config"),
+)
 ALICE: Final = "11111111-1111-4111-8111-111111111111"
 NOBODY: Final = "99999999-9999-4999-8999-999999999999"
 

@@ -87,7 +87,7 @@ def all_ready(server: ServerProcess) -> bool:
 def test_the_worker_that_owns_the_user_is_asked(pretending: ServerProcess) -> None:
     for index in (0, 1):
         user = user_on(index)
-        for what in ("who", "kick"):
+        for what in ("who", "kick", "delete"):
             assert operator(pretending).ask(what, user=user) == {"by": index, "what": what, "user": user}
 
 
@@ -137,7 +137,7 @@ def test_a_worker_that_is_away_is_a_sentence_at_once(pretending: ServerProcess) 
         (
             "restart",
             {},
-            "`what` must be one of status, who, kick, ban, unban, log_level, drain, reload and resize",
+            "`what` must be one of status, who, kick, ban, unban, delete, log_level, drain, reload and resize",
         ),
         ("who", {}, "`user` must be UUID v4; it is missing or null"),
         ("kick", {"user": "alice"}, "`user` must be UUID v4; it is 'alice'"),
