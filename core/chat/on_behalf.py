@@ -66,7 +66,7 @@ class OnBehalf:
                 raise Refusal(ErrorCode.MESSAGE_FAILED, "the server can't read what it has stored; try again")
             if user is None:
                 raise Refusal(ErrorCode.USER_NOT_FOUND, "no user has this id", field="user_id")
-            if user.banned:
+            if user.banned and kind == MessageType.MSG:
                 raise Refusal(
                     ErrorCode.UNAUTHORIZED, "this user is banned", field="user_id", reason=BAN_REASON
                 )

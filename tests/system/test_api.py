@@ -275,7 +275,7 @@ async def test_d36_a_worker_that_is_away_is_503_and_the_call_may_be_repeated(
     backend = Backend(server)
     ann, bob = two_users(server, "other shard")
     await backend.create((ann, "Ann Lee"), (bob, "Bob Ray"))
-    message = {"from": ann, "to": bob, "content": "hello", "message_id": "m-1"}
+    message = {"from": bob, "to": ann, "content": "hello", "message_id": "m-1"}
     os.kill(server.child("worker 1"), signal.SIGSTOP)
     try:
         answer = await backend.acall("POST", "/v1/messages", message)
@@ -289,7 +289,7 @@ async def test_d36_a_worker_that_is_away_is_503_and_the_call_may_be_repeated(
         return backend.call("POST", "/v1/messages", message).status == 200
 
     wait_until(sent, "the message to be sent")
-    history = backend.call("GET", backend.user(bob, f"/chats/{ann}/messages")).body
+    history = backend.call("GET", backend.user(ann, f"/chats/{bob}/messages")).body
     assert [each["message_id"] for each in history["messages"]] == ["m-1"], "once"
 
 
