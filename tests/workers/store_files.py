@@ -131,7 +131,7 @@ def fill(directory: Path, workers: int, users: int, messages: int, seed: int = 1
                 if newest > through + 2:
                     rows[worker]["acknowledged"].append((number, through + 2))
                 connection.execute(
-                    "INSERT INTO users VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)",
+                    "INSERT INTO users VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, 0)",
                     (
                         *(number, user, slot_of(user), f"User {user[:4]}", generator.random() < 0.5),
                         *(f"{generator.getrandbits(48):012x}", through, purged[user], START + number),

@@ -343,7 +343,7 @@ def test_what_a_failed_commit_of_sqlite_has_of_somebody_new_goes(path: Path) -> 
     storage.log.append(user_record(7))
     storage.fold_all()
     ghosts = (
-        "INSERT INTO users SELECT 99, 'user-1', slot, 'ghost', 0, 'g', 0, 0, 0, 0, 0 FROM users",
+        "INSERT INTO users SELECT 99, 'user-1', slot, 'ghost', 0, 'g', 0, 0, 0, 0, 0, 0 FROM users",
         "INSERT INTO chats (number, user, peer, peer_name, confirmed)"
         " VALUES (97, 99, 'alice', 'ghost', 0), (98, 7, 'alice', 'ghost', 0)",
         "INSERT INTO messages VALUES (1, 99, 1, 97, 1, 'ghost', 'x', 1, 0, 1)",

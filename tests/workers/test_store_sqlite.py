@@ -367,7 +367,7 @@ class TestFailure:
         self, driver: StoreDriver, bob: User
     ) -> None:
         """The same of a user; in a commit that does not go through the commit log."""
-        query(driver.path, "INSERT INTO users VALUES (99, 'bob', 0, 'ghost', 0, 'g', 0, 0, 0, 0, 0)")
+        query(driver.path, "INSERT INTO users VALUES (99, 'bob', 0, 'ghost', 0, 'g', 0, 0, 0, 0, 0, 0)")
         outcome: list[str | None] = []
         driver.store.forget("nobody")
         driver.store.save_user(bob, lambda failure, now: outcome.append(failure))

@@ -148,6 +148,19 @@ def test_d36_the_same_id_begins_anew(pair: Pair) -> None:
     assert history(bob, pair.ann) == ["from the new one"]
 
 
+def test_d36_who_is_blocked_without_a_chat_disappears_too(pair: Pair) -> None:
+    pair.come(pair.ann)
+    bob = pair.come(pair.bob, *_ALL)
+    bob.say("BLOCK", user_id=pair.ann)
+    pair.world.pass_time(2)
+    assert [chat["user_id"] for chat in listed(bob)] == [pair.ann]
+    deleted(pair.world, pair.ann)
+    change = changes(bob)[-1]
+    assert (change["user_id"], change["blocked"], change["hidden"]) == (pair.ann, False, True)
+    assert listed(bob) == []
+    assert_nothing_of(pair.world, pair.ann)
+
+
 def test_d36_a_hello_meanwhile_is_closed_and_may_come_again(pair: Pair) -> None:
     """Also one that waited for the store when the deletion began."""
     pair.chatting()
