@@ -143,7 +143,9 @@ CLOSES: Final = (
         "the client sent nothing for 20 s, and nothing for 5 s more after a WebSocket ping: the device was asleep or had no network",
         "yes, at once: after a random wait of up to 1 s",
     ),
-    CloseMeaning(CloseCode.DELETED, "an operator has deleted the user; the id may begin anew (D36)", _ASKED),
+    CloseMeaning(
+        CloseCode.DELETED, "an operator has deleted the user; the id may be used again, by a new user", _ASKED
+    ),
 )
 
 
