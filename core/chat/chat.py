@@ -32,6 +32,10 @@ class Block(NamedTuple):
     withheld: int = 0
 
 
+#: What stands between most users.
+NO_BLOCK: Final = Block(False, False, 0)
+
+
 class Chat:
     """One side's record of an open chat."""
 

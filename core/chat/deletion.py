@@ -17,6 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from core.chat.chat import NO_BLOCK
 from core.chat.envelope import Record, RecordKind
 from core.chat.store import Found, Removed
 from core.events import fields
@@ -25,6 +26,7 @@ from core.wire.protocol import CloseCode
 
 if TYPE_CHECKING:
     from core.chat.blocks import Blocks
+    from core.chat.chat import Chat
     from core.chat.chat_lists import ChatLists
     from core.chat.exchange import Exchange
     from core.chat.presence import Presence
@@ -336,12 +338,17 @@ class Deletions:
 
     def _forget(self, user: User, peer: str, now: float) -> None:
         """Forget all that `user`, who is in memory, has of a peer who is deleted, and show it no more."""
-        if user.blocks is not None and user.blocks.pop(peer, None) is not None:
-            user.blocks = user.blocks or None
+        was_apart, chat = user.is_apart(peer), user.chats.pop(peer, None)
+        if was_apart:
+            user.set_block(peer, NO_BLOCK)
         self._blocks.forget(user.user_id, peer)
-        chat = user.chats.pop(peer, None)
-        if chat is None:
-            return
+        if chat is not None:
+            self._forget_chat(user, chat)
+        if was_apart or chat is not None:
+            self._lists.removed(user, peer, now)
+
+    def _forget_chat(self, user: User, chat: Chat) -> None:
+        peer = chat.peer
         if user.unsaved_chats:
             user.unsaved_chats.pop(chat, None)
         user.mailbox.forget(peer)
@@ -351,7 +358,6 @@ class Deletions:
                 session.announcements.forget(chat)
         self._typing.end(user, peer)
         self._presence.chat_removed(user, peer)
-        self._lists.removed(user, peer, now)
 
 
 def _forget_on(session: Device, peer: str) -> None:

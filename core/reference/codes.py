@@ -144,7 +144,9 @@ CLOSES: Final = (
         "yes, at once: after a random wait of up to 1 s",
     ),
     CloseMeaning(CloseCode.BANNED, "an operator has banned the user", "no"),
-    CloseMeaning(CloseCode.DELETED, "an operator has deleted the user; the id may begin anew (D36)", _ASKED),
+    CloseMeaning(
+        CloseCode.DELETED, "an operator has deleted the user; the id may be used again, by a new user", _ASKED
+    ),
 )
 
 

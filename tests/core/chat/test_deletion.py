@@ -148,6 +148,19 @@ def test_d36_the_same_id_begins_anew(pair: Pair) -> None:
     assert history(bob, pair.ann) == ["from the new one"]
 
 
+def test_d36_who_is_blocked_without_a_chat_disappears_too(pair: Pair) -> None:
+    pair.come(pair.ann)
+    bob = pair.come(pair.bob, *_ALL)
+    bob.say("BLOCK", user_id=pair.ann)
+    pair.world.pass_time(2)
+    assert [chat["user_id"] for chat in listed(bob)] == [pair.ann]
+    deleted(pair.world, pair.ann)
+    change = changes(bob)[-1]
+    assert (change["user_id"], change["blocked"], change["hidden"]) == (pair.ann, False, True)
+    assert listed(bob) == []
+    assert_nothing_of(pair.world, pair.ann)
+
+
 def test_d36_a_hello_meanwhile_is_closed_and_may_come_again(pair: Pair) -> None:
     """Also one that waited for the store when the deletion began."""
     pair.chatting()
@@ -326,7 +339,7 @@ _ACTIONS = st.lists(
         ),
         st.integers(0, 2),
     ),
-    max_size=25,
+    max_size=20,
 )
 
 
@@ -341,8 +354,9 @@ def test_d36_whatever_happened_before_and_meanwhile(
     talk.act(before)
     left = talk.between(pair.bob, pair.cat)
     told = delete(pair.world, pair.ann)
-    talk.act([action for action in meanwhile if action[0] != 0 and action[2] == 0])
-    pair.world.pass_time(8)
+    # A block of an id that is gone is one of whoever comes under that id.
+    talk.act([each for each in meanwhile if each[0] != 0 and each[1] != "block" and each[2] == 0])
+    pair.world.pass_time(8, step=0.5)
     if told[0]["state"] == "unknown":
         return
     assert_nothing_of(pair.world, pair.ann)
@@ -373,7 +387,7 @@ class _Talk:
             if what == "come" and not device.open:
                 self._devices[user] = self._pair.come(user, *_ALL)
             elif what == "pass":
-                self._pair.world.pass_time(1)
+                self._pair.world.pass_time(1, step=0.5)
             elif device.open and user != peer:
                 self._do(device, what, peer)
 
@@ -394,7 +408,7 @@ class _Talk:
 
     def between(self, user: str, peer: str) -> list[Any]:
         """What both have of each other: position, texts, how far they have read, and what is unread."""
-        self._pair.world.pass_time(2)
+        self._pair.world.pass_time(2, step=0.5)
         found: list[Any] = []
         for mine, theirs in ((user, peer), (peer, user)):
             record = self._pair.world.store_of(mine).records.get(mine)
