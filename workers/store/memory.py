@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Final, TypeVar
 
-from core.chat.chat import Chat
+from core.chat.chat import Chat, HookCall
 from core.chat.packed import Packed
 from core.chat.store import EXPIRED, Covered, Done, Found, Listeners
 from core.chat.user import Message, User
@@ -113,6 +113,8 @@ class MemoryStore:
         self._waiting: deque[Message | Callable[[float], None]] = deque()
         #: Users whose acknowledgements are to be saved.
         self._unsaved: dict[User, None] = {}
+        #: (user, peer) -> what the hook is told.
+        self._hook_calls: dict[tuple[str, str], HookCall] = {}
         #: When `flush` was called last.
         self._now = 0.0
         self._next_sweep = 0.0
@@ -178,6 +180,17 @@ class MemoryStore:
     def save_block(self, user: User, peer: str, done: Done) -> None:
         # The user remembers; but one who blocks, or is blocked, is nobody to be forgotten.
         self._write(user, lambda: self._seen(user), done)
+
+    def save_hook_call(self, user: User, peer: str, done: Done) -> None:
+        def save() -> None:
+            self._record(user)
+            call = (user.hook_calls or {}).get(peer)
+            if call is None:
+                self._hook_calls.pop((user.user_id, peer), None)
+            else:
+                self._hook_calls[user.user_id, peer] = call
+
+        self._write(user, save, done)
 
     def forget(self, user_id: str) -> None:
         self._waiting.append(lambda now: self._forget(user_id))
@@ -299,6 +312,40 @@ class MemoryStore:
             done(found, None, now)
 
         self._waiting.append(answer)
+
+    def hook_calls_due(self, before: int, limit: int, done: Found[list[tuple[str, str]]]) -> None:
+        def answer(now: float) -> None:
+            due = sorted(
+                (call.due, key)
+                for key, call in self._hook_calls.items()
+                if call.due is not None and call.due <= before
+            )
+            done([key for _, key in due[:limit]], None, now)
+
+        self._waiting.append(answer)
+
+    def hook_calls_pending(self, done: Found[tuple[int, int]]) -> None:
+        def answer(now: float) -> None:
+            pending = [call.since for call in self._hook_calls.values() if call.due is not None]
+            done((len(pending), min(pending, default=0)), None, now)
+
+        self._waiting.append(answer)
+
+    def untold(self, after: int, done: Found[tuple[int, list[str]]]) -> None:
+        def answer(now: float) -> None:
+            some = list(islice(self._records.values(), after, after + _SWEEP_RECORDS))
+            untold = [record.user.user_id for record in some if self._is_untold(record)]
+            done((after + len(some) if some else 0, untold), None, now)
+
+        self._waiting.append(answer)
+
+    def _is_untold(self, record: _Record) -> bool:
+        user = record.user
+        return any(
+            not (user.mailbox.is_acknowledged(message.seq) or message.chat.muted)
+            and (user.user_id, message.sender) not in self._hook_calls
+            for message in record.messages
+        )
 
     def _read(self, user: User, read: Callable[[], T], done: Found[T]) -> None:
         def answer(now: float) -> None:
