@@ -218,7 +218,7 @@ class Settings:
     )
     hook_content: int = _setting(
         0,
-        "1: the calls of FASTCHAT_HOOK_URL have the text of the first waiting message. 0: they do not.",
+        "`1`: the calls of FASTCHAT_HOOK_URL have the text of the first waiting message. `0`: they do not.",
         ge=0,
         le=1,
     )

@@ -73,7 +73,7 @@ def test_addresses_of_web_servers_are_taken(url: str) -> None:
     ],
 )
 def test_other_addresses_are_refused(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="FASTCHAT_HOOK_URL: .*expected an address such as"):
+    with pytest.raises(ConfigurationError, match=r"FASTCHAT_HOOK_URL: .*expected an address such as"):
         loaded(line(32), url)
 
 
