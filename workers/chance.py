@@ -17,3 +17,7 @@ class SystemChance:
     def epoch(self) -> str:
         """Return 12 hexadecimal digits."""
         return secrets.token_hex(6)
+
+    def fraction(self) -> float:
+        """Return a number from 0 to 1."""
+        return random.random()

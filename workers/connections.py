@@ -135,13 +135,13 @@ class Connections:
 
     def freeze(self) -> None:
         """Read from nobody, until `thaw`; what is written still goes out."""
-        self.frozen = True
+        self.frozen = self.shard.hook_calls.paused = True
         for connection in self._open:
             connection.pause_reading()
 
     def thaw(self) -> None:
         """Read again from everybody who is not held."""
-        self.frozen = False
+        self.frozen = self.shard.hook_calls.paused = False
         for connection in list(self._open):
             self.rounds.go_on(connection)
 

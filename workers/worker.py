@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from core.auth.tokens import load_verifier
+from core.chat.ports import HookOutcome, WaitingCall
 from core.chat.shard import Shard
 from core.chat.stalls import Stalls
 from core.events import fields
@@ -53,6 +54,9 @@ from workers.store.shard_store import ShardStore
 from workers.store.sqlite import SqliteStore
 from workers.successor import Successor
 from workers.turn import Turn
+
+if TYPE_CHECKING:
+    from workers.hook import HookClient
 
 _log = logging.getLogger("fastchat.worker")
 
@@ -120,8 +124,19 @@ class Worker:
         self._store = self._new_store(settings, index, shard_file if gathers is None else next_shard_file)
         self._settings = settings
         tokens = load_verifier(settings, Path.read_bytes)
+        self._hook = self._new_hook(settings)
+        #: Answers of the hook that came while this process is at rest.
+        self._hook_answers: list[tuple[WaitingCall, HookOutcome]] = []
         self.shard = Shard(
-            index, generations[index], settings, self._bus, self._store, SystemClock(), SystemChance(), tokens
+            index,
+            generations[index],
+            settings,
+            self._bus,
+            self._store,
+            SystemClock(),
+            SystemChance(),
+            tokens,
+            self._hook,
         )
         self._keep = keep
         if keep is not None and not takes_over:
@@ -166,6 +181,14 @@ class Worker:
         #: Whether everything is another process's.
         self._handed_on = False
 
+    def _new_hook(self, settings: Settings) -> HookClient | None:
+        if not settings.hook_url:
+            return None
+        # Only here, since its library takes memory that most servers have a better use for.
+        from workers.hook import HookClient
+
+        return HookClient(settings, self._hook_answered)
+
     def _new_store(
         self, settings: Settings, index: int, file: Callable[[Path, int, int], Path]
     ) -> ShardStore:
@@ -183,7 +206,7 @@ class Worker:
             {
                 STOP: lambda message: self._stop(message["code"], message["reason"]),
                 DRAIN: lambda message: self._connections.drain(message["seconds"]),
-                RELOAD_KEYS: lambda _: reload_keys(self._load_keys, _log),
+                RELOAD_KEYS: lambda _: self._reload_keys(),
                 WORKER_GONE: self._worker_gone,
                 WORKER_SUCCEEDED: self._worker_succeeded,
                 SUCCEED: self._succeed,
@@ -206,6 +229,8 @@ class Worker:
             self._bus.close()
         else:
             await self._close_all(code, reason)
+        if self._hook is not None:
+            await self._hook.close()
 
     def _end_turn(self, now: float) -> bool:
         """See ``workers.turn``."""
@@ -227,6 +252,9 @@ class Worker:
         if seconds:
             self._stood_still(seconds, now)
         if not self._resizing.at_rest:
+            answers, self._hook_answers = self._hook_answers, []
+            for call, outcome in answers:
+                self.shard.hook_calls.answered(call, outcome, now)
             self.shard.tick(now)
             self._connections.tick(now)
         self.turn.schedule()
@@ -298,6 +326,20 @@ class Worker:
 
     def _load_keys(self) -> None:
         self.shard.use_tokens(load_verifier(self._settings, Path.read_bytes))
+
+    def _reload_keys(self) -> None:
+        reload_keys(self._load_keys, _log)
+        if self._hook is not None:
+            reload_keys(self._hook.reload_secrets, _log)
+
+    def _hook_answered(self, call: WaitingCall, outcome: HookOutcome) -> None:
+        if self._handed_on:
+            return  # the next process repeats the call
+        if self._resizing.at_rest:
+            self._hook_answers.append((call, outcome))
+            return
+        self.shard.hook_calls.answered(call, outcome, time.monotonic())
+        self.turn.schedule()
 
     def _answer(self, number: int, told: dict[str, Any]) -> None:
         self._control.send(ANSWER, id=number, answer=told)

@@ -36,6 +36,15 @@ class Block(NamedTuple):
 NO_BLOCK: Final = Block(False, False, 0)
 
 
+class HookCall(NamedTuple):
+    """What the hook is told, or was told, of a chat of a user without a connection (D33). Times are in milliseconds since 1970."""
+
+    #: When a message was found to wait: it tells this call from others of the same chat.
+    since: int
+    #: When the next attempt is due; None when there is none any more, since the hook was told, or it was given up.
+    due: int | None
+
+
 class Chat:
     """One side's record of an open chat."""
 

@@ -341,6 +341,8 @@ class Deletions:
         was_apart, chat = user.is_apart(peer), user.chats.pop(peer, None)
         if was_apart:
             user.set_block(peer, NO_BLOCK)
+        if user.hook_calls is not None:
+            user.hook_calls.pop(peer, None)
         self._blocks.forget(user.user_id, peer)
         if chat is not None:
             self._forget_chat(user, chat)

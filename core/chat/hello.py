@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from core.chat.blocks import Blocks
     from core.chat.chats import Chats
     from core.chat.delivery import Delivery
+    from core.chat.hook_calls import HookCalls
     from core.chat.presence import Presence
     from core.chat.store import Store
     from core.chat.users import Users
@@ -53,6 +54,7 @@ class Hellos:
         "_chats",
         "_clock",
         "_delivery",
+        "_hook_calls",
         "_presence",
         "_settings",
         "_store",
@@ -70,8 +72,10 @@ class Hellos:
         delivery: Delivery,
         presence: Presence,
         blocks: Blocks,
+        hook_calls: HookCalls,
     ) -> None:
         self._blocks = blocks
+        self._hook_calls = hook_calls
         self._settings = settings
         self._clock = clock
         self._chance = chance
@@ -174,6 +178,8 @@ class Hellos:
         if first:
             if not user.sessions:
                 user.here_since = self._clock.timestamp()
+                if user.hook_calls is not None:
+                    self._hook_calls.back(user)
             session.user = user
             user.sessions.append(session)
         user.devices_changed()

@@ -13,7 +13,7 @@ from typing import Final
 
 from core.chat.packed import Packed
 from core.chat.user import User
-from core.wire.protocol import UNLOAD_AFTER, UNLOAD_CHATLESS_AFTER
+from core.wire.protocol import UNLOAD_AFTER, UNLOAD_BRIEFLY_AFTER, UNLOAD_CHATLESS_AFTER
 
 #: Users who are left to the store in one tick, so that the end of a crowd does not keep the others waiting: each takes microseconds.
 _TICK_MAX: Final = 500
@@ -22,13 +22,15 @@ _TICK_MAX: Final = 500
 class IdleUsers:
     """`note` a user who has no connection; `tick` takes such users out of `users` after a while, and `enter` puts one in."""
 
-    __slots__ = ("_chatless", "_counted", "_counted_before", "_others", "_renewed_at", "_users")
+    __slots__ = ("_briefly", "_chatless", "_counted", "_counted_before", "_others", "_renewed_at", "_users")
 
     def __init__(self, users: dict[str, User]) -> None:
         self._users: Final = users
         #: user -> when to leave it to the store, longest first.
         self._chatless: dict[str, float] = {}
         self._others: dict[str, float] = {}
+        #: The same for users whom only the hook was about (D33), shortest.
+        self._briefly: dict[str, float] = {}
         #: user -> `User.counted` of those who were left to the store since the time below, and in the minutes before that.
         self._counted = Packed()
         self._counted_before = Packed()
@@ -63,14 +65,21 @@ class IdleUsers:
             return
         self._others.pop(user.user_id, None)
         self._chatless.pop(user.user_id, None)
+        self._briefly.pop(user.user_id, None)
         if user.chats:
             self._others[user.user_id] = now + UNLOAD_AFTER
         else:
             self._chatless[user.user_id] = now + UNLOAD_CHATLESS_AFTER
 
+    def note_briefly(self, user: User, now: float) -> None:
+        """Note that nobody needs a user who was loaded a moment ago, and has no connection: there may be a crowd of them."""
+        self._others.pop(user.user_id, None)
+        self._chatless.pop(user.user_id, None)
+        self._briefly[user.user_id] = now + UNLOAD_BRIEFLY_AFTER
+
     def tick(self, now: float) -> None:
         """Leave to the store who is due; called several times a second."""
-        for queue in (self._chatless, self._others):
+        for queue in (self._chatless, self._briefly, self._others):
             for user_id in [user_id for user_id, due in islice(queue.items(), _TICK_MAX) if due <= now]:
                 del queue[user_id]
                 user = self._users.get(user_id)
@@ -81,7 +90,7 @@ class IdleUsers:
                 else:
                     self._leave_to_store(user, now)
         # An empty dictionary keeps the table that a crowd needed until it is cleared, or grows again.
-        for table in (self._chatless, self._others, self._users):
+        for table in (self._chatless, self._briefly, self._others, self._users):
             if not table:
                 table.clear()
         if now >= self._renewed_at + UNLOAD_AFTER:

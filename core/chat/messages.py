@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from core.chat.chat_lists import ChatLists
     from core.chat.chats import Chats
     from core.chat.delivery import Delivery
+    from core.chat.hook_calls import HookCalls
     from core.chat.presence import Presence
     from core.chat.typing import TypingIndicators
     from core.chat.users import Users
@@ -56,7 +57,7 @@ class Messages:
 
     __slots__ = (
         *("_capacity", "_chance", "_chats", "_clock", "_deleted", "_delivery", "_exchange"),
-        *("_here", "_index", "_known", "_lists", "_presence", "_shown"),
+        *("_here", "_hook_calls", "_index", "_known", "_lists", "_presence", "_shown"),
         *("_store", "_typing", "_users", "delivery_seconds", "sent", "sent_far"),
     )
 
@@ -73,7 +74,9 @@ class Messages:
         presence: Presence,
         typing: TypingIndicators,
         lists: ChatLists,
+        hook_calls: HookCalls | None,
     ) -> None:
+        self._hook_calls = hook_calls
         self._lists = lists
         self._clock = clock
         self._chance = chance
@@ -332,6 +335,8 @@ class Messages:
                 self._shown[LOCAL if is_local else BUS].append(message.deadline)
             else:
                 outcome, repeat = Outcome.STORED, Outcome.REPEAT_STORED
+                if self._hook_calls is not None and not user.sessions:
+                    self._hook_calls.waits(user, chat, now)
             if here is not None:
                 self._acknowledge(here[1], user.user_id, message, outcome, None, now)
                 outcome = repeat

@@ -6,7 +6,8 @@ within a call: results come back later, in a call of their own.
 
 from __future__ import annotations
 
-from typing import Protocol
+from enum import StrEnum
+from typing import NamedTuple, Protocol
 
 
 class Connection(Protocol):
@@ -71,3 +72,37 @@ class Chance(Protocol):
 
     def epoch(self) -> str:
         """Return 12 hexadecimal digits that name a new mailbox (D13)."""
+
+    def fraction(self) -> float:
+        """Return a number from 0 to 1, for what must not happen to everybody at once."""
+        ...
+
+
+class HookOutcome(StrEnum):
+    """How a call of the hook ended."""
+
+    #: The answer was 2xx.
+    TOLD = "told"
+    #: The answer was 410: of this nothing is to be told.
+    GONE = "gone"
+    #: Another answer, or none.
+    FAILED = "failed"
+
+
+class WaitingCall(NamedTuple):
+    """One call of the hook (D33)."""
+
+    user_id: str
+    peer: str
+    #: Which call of this chat it is: `HookCall.since`.
+    since: int
+    #: By which the receiver knows a call that comes again.
+    call_id: str
+    body: bytes
+
+
+class Hook(Protocol):
+    """The way to the operator's web server that is told of waiting messages (D33)."""
+
+    def send(self, call: WaitingCall) -> None:
+        """Send it. `HookCalls.answered` is called once for it, later; not if the process ends before."""

@@ -1,9 +1,9 @@
 """One worker's part of FastChat: its parts put together, and what reaches them from outside.
 
 Everything about a user happens on the shard that owns the user. Each kind of event has a part of its own: `hellos`, `chats`,
-`messages`, `delivery`, `receipts`, `histories`, `lists`, `blocks`, `deletions`, `typing`, `presence`. They share the `users` in memory
-and the `exchange` with the other shards, and none of them knows the shard. What comes from outside arrives here: sessions, envelopes,
-and time.
+`messages`, `delivery`, `receipts`, `histories`, `lists`, `blocks`, `deletions`, `typing`, `presence`, `hook_calls`. They share
+the `users` in memory and the `exchange` with the other shards, and none of them knows the shard. What comes from outside arrives here:
+sessions, envelopes, and time.
 
 To add a part: make it here with what it uses; it registers for its records by itself (`Exchange.on`).
 """
@@ -27,6 +27,7 @@ from core.chat.exchange import Exchange
 from core.chat.expiry import Expiries
 from core.chat.hello import Hellos
 from core.chat.history import Histories
+from core.chat.hook_calls import HookCalls
 from core.chat.kept_limits import Ages, ages_of, times_of
 from core.chat.last_messages import LastMessages
 from core.chat.long_texts import LongTexts
@@ -34,7 +35,7 @@ from core.chat.messages import Messages
 from core.chat.on_behalf import OnBehalf
 from core.chat.operator import Operator
 from core.chat.pace import shared_credit
-from core.chat.ports import Bus, Chance, Clock, Connection
+from core.chat.ports import Bus, Chance, Clock, Connection, Hook
 from core.chat.presence import Presence
 from core.chat.reading import Reading
 from core.chat.receipts import Receipts
@@ -68,8 +69,9 @@ class Shard:
         clock: Clock,
         chance: Chance,
         tokens: TokenVerifier | None = None,
+        hook: Hook | None = None,
     ) -> None:
-        """`tokens` checks what proves who a client is, where something has to."""
+        """`tokens` checks what proves who a client is, where something has to; `hook` is told of waiting messages, if there is one."""
         self.index = index
         self.generation = generation
         self.settings = settings
@@ -104,9 +106,23 @@ class Shard:
         self.deletions = Deletions(
             users, exchange, store, presence, self.typing, lists, blocks, self.counters
         )
-        self.hellos = Hellos(settings, clock, chance, users, store, chats, delivery, presence, blocks)
+        self.hook_calls = hook_calls = HookCalls(settings, clock, chance, users, store, hook)
+        self.hellos = Hellos(
+            settings, clock, chance, users, store, chats, delivery, presence, blocks, hook_calls
+        )
         self.messages = Messages(
-            settings, clock, chance, users, exchange, store, chats, delivery, presence, self.typing, lists
+            settings,
+            clock,
+            chance,
+            users,
+            exchange,
+            store,
+            chats,
+            delivery,
+            presence,
+            self.typing,
+            lists,
+            hook_calls if hook_calls.is_on else None,
         )
         on_behalf = OnBehalf(self.connect, users, chats, lists)
         self.operator = Operator(settings, chance, users, store, chats, presence, on_behalf, self.deletions)
@@ -218,6 +234,7 @@ class Shard:
         self.typing.stood_still(seconds, now)
         self.delivery.stood_still(seconds, now)
         self.presence.stood_still(seconds, now)
+        self.hook_calls.stood_still(seconds, now)
 
     def tick(self, now: float) -> None:
         """Do what happens by the passing of time alone; called several times a second."""
@@ -231,6 +248,7 @@ class Shard:
         self.lists.tick(now)
         self.blocks.tick(now)
         self.deletions.tick(now)
+        self.hook_calls.tick(now)
         self.users.idle.tick(now)
 
     # -- From the sessions: see core.chat.session.Host --
@@ -260,6 +278,7 @@ class Shard:
             self._store.save_user(user, nobody_waits)  # when a stranger was here last
         elif not user.sessions:
             self.lists.note_written(user)
+            self.hook_calls.left(user, now)
 
     def _run_ready(self, now: float) -> None:
         """Go on with the sessions that were held."""
@@ -290,7 +309,7 @@ class Shard:
 
     def stats(self) -> dict[str, Any]:
         """Return the core's part of what the worker reports, by the names of ``core.process.metrics``."""
-        stats: dict[str, Any] = dict(self.counters)
+        stats: dict[str, Any] = {**self.counters, **self.hook_calls.stats()}
         for kind, command in self.commands.items():
             stats[series("received_total", type=kind)] = command.received
         for (kind, code), errors in self.errors.items():

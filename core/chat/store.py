@@ -123,6 +123,9 @@ class Store(Protocol):
     def save_block(self, user: User, peer: str, done: Done) -> None:
         """Write what stands between `user` and `peer` (`User.blocks`), which may be nothing any more (D32)."""
 
+    def save_hook_call(self, user: User, peer: str, done: Done) -> None:
+        """Write what the hook is told of the chat of `user` with `peer` (`User.hook_calls`), which may be nothing any more (D33)."""
+
     def forget(self, user_id: str) -> None:
         """Remove the record and the mailbox of a user without chats who has not been seen for a day (D23)."""
 
@@ -188,4 +191,20 @@ class Store(Protocol):
         """Read (position, Lamport count, frame) of what `peer` sent to `user_id` before that position, newest first, at most `limit`.
 
         With `withheld` only what is withheld from `user_id`, whose position is its Lamport count; else only what is not.
+        """
+
+    # -- Reads for the hook (D33), which may miss what was written in the last seconds --
+
+    def hook_calls_due(self, before: int, limit: int, done: Found[list[tuple[str, str]]]) -> None:
+        """Read (user id, peer) of calls of the hook that are due by `before`, in milliseconds since 1970: the first of them, at most
+        `limit`.
+        """
+
+    def hook_calls_pending(self, done: Found[tuple[int, int]]) -> None:
+        """Read how many calls are neither told nor given up, and since when the oldest of them is; 0 if there is none."""
+
+    def untold(self, after: int, done: Found[tuple[int, list[str]]]) -> None:
+        """Look through some users for messages that wait in a chat that is not muted and of which no call knows.
+
+        `after` is 0, or what the look before has given: (what the next begins with, user ids); 0 after the last one.
         """

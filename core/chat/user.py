@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from core.chat.announcements import Announcements
-from core.chat.chat import UNCOUNTED, Block, Chat
+from core.chat.chat import UNCOUNTED, Block, Chat, HookCall
 from core.chat.mailbox import Entry, Mailbox
 from core.chat.ports import Connection
 from core.chat.ratelimit import SlidingWindow
@@ -100,6 +100,7 @@ class User:
         "durable",
         "hellos",
         "here_since",
+        "hook_calls",
         "in_flight",
         "kept",
         "key",
@@ -138,6 +139,8 @@ class User:
         self.unsaved_chats: dict[Chat, None] | None = None
         #: peer -> what stands between the two; None for nearly everybody.
         self.blocks: dict[str, Block] | None = None
+        #: peer -> what the hook is told of the chat, while the user is away and something waits; else None (D33).
+        self.hook_calls: dict[str, HookCall] | None = None
         self.mailbox: Mailbox[Message] = Mailbox(epoch)
         # -- For a minute (D23) --
         self._settings = settings

@@ -146,8 +146,8 @@ def run_child(
 
 
 def reload_keys(load: Callable[[], None], log: logging.Logger) -> None:
-    """Read the keys of tokens again with `load`. When it raises ConfigurationError the current keys stay, and `log` says why."""
+    """Read keys or secrets again with `load`. When it raises ConfigurationError the current keys stay, and `log` says why."""
     try:
         load()
     except ConfigurationError as error:
-        log.error("keeping the current JWT keys: the new ones are invalid", extra=fields(reason=str(error)))
+        log.error("keeping the current keys: the new ones are invalid", extra=fields(reason=str(error)))

@@ -10,7 +10,7 @@
 | | drain | seconds | a worker closes its connections within so many seconds, one after the other (``workers.draining``); a front closes \
 all of its, also those that wait in its backlogs, and exits 0 |
 | | log_level | level | log from this level on (``core.process.logs``) |
-| | reload_keys | | read the keys of tokens again (``core.auth.keys``) |
+| | reload_keys | | read the keys of tokens (``core.auth.keys``) and the secrets of the hook (``core.auth.hook_secrets``) again |
 | supervisor -> front | leave | | accept no more connections, and exit 0 when the last one has ended (``router.front.front``) |
 | | resize | id, workers | hand over to so many workers from now on; no worker takes sockets until that is answered |
 | supervisor -> worker | worker_gone | worker, generation, next | that process is dead; `next` is the one in its place |

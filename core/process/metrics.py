@@ -115,6 +115,11 @@ _TABLE: Final = (
     Metric("store_unfolded_rows", Kind.GAUGE, Source.WORKER, "Rows in the commit log that are not yet folded into the database."),
     Metric("fold_seconds", Kind.HISTOGRAM, Source.WORKER, "Duration of the slices of folds, which move rows from the commit log into the database; commits wait meanwhile.", (), SECONDS),
     Metric("store_waiting", Kind.GAUGE, Source.WORKER, "Writes and reads that wait for the database."),
+    # -- A worker: the hook --
+    Metric("hook_calls_total", Kind.COUNTER, Source.WORKER, "Calls of the hook, by outcome: told (2xx), gone (410, given up at once) or failed (repeated later).", ("outcome",)),
+    Metric("hook_given_up_total", Kind.COUNTER, Source.WORKER, "Chats of which the hook could not be told for a day, so that it is not tried again."),
+    Metric("hook_waiting", Kind.GAUGE, Source.WORKER, "Chats of which the hook has to be told, counted every 10 s."),
+    Metric("hook_oldest_seconds", Kind.GAUGE, Source.WORKER, "Age of the oldest of these chats' waiting messages that the hook has not been told of; 0 if there is none."),
     # -- A front --
     Metric("front_accepted_total", Kind.COUNTER, Source.FRONT, "Connections accepted."),
     Metric("front_accept_pauses_total", Kind.COUNTER, Source.FRONT, "Times that the front stopped accepting connections since its file descriptors had run out."),

@@ -230,6 +230,23 @@ class Settings:
         "Users whose online status a user sees. `everyone`: all users. `contacts`: the users with whom the user has a chat."
         " `auto`: everyone until more than 200 users are online, then contacts until fewer than 160 are.",
     )
+    hook_url: str = _setting(
+        "",
+        "Address of a web server that is told by a POST when a message waits for a user who has had no connection for 5 seconds, such"
+        " as `https://push.example.com/fastchat`. Needs FASTCHAT_HOOK_SECRET_FILE. Not set: nobody is told.",
+    )
+    hook_secret_file: Path | None = _setting(
+        None,
+        "File with the secret by which the calls of FASTCHAT_HOOK_URL are signed: `whsec_` and 24 to 64 bytes in base64. While the secret"
+        " is changed, a second line holds the old one; calls are signed by both. Only its owner may read the file. SIGHUP makes the server"
+        " read it again.",
+    )
+    hook_content: int = _setting(
+        0,
+        "`1`: the calls of FASTCHAT_HOOK_URL have the text of the first waiting message. `0`: they do not.",
+        ge=0,
+        le=1,
+    )
     messages_per_minute: int = _setting(
         60,
         "Limit on MSG messages of one user in any 60 seconds, all devices together. Beyond it MSG is"

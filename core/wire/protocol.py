@@ -232,6 +232,8 @@ PRESENCE_EVERYONE_AGAIN: Final = 160
 FORGET_AFTER: Final = 86_400.0
 #: Seconds offline after which a user is left to the store. More than any limit's window, so that no limit is lost by it.
 UNLOAD_AFTER: Final = 120.0
+#: The same for a user who was loaded only since the hook is to be told of a message.
+UNLOAD_BRIEFLY_AFTER: Final = 10.0
 #: The same for a user without a chat, of whom what counts against limits stays longer. More than PRESENCE_GRACE: whose leave has been
 #: announced, nobody asks about.
 UNLOAD_CHATLESS_AFTER: Final = 10.0

@@ -24,7 +24,7 @@ from core.process.control import EXIT_CONFIGURATION
 if TYPE_CHECKING:
     from router.operator.client import RunningServer
 
-#: `status` found a server that is not ready; `who` and `kick` found nobody of that name, or without a connection.
+#: `status` found a server that is not ready; `who` and `kick` found nobody of that name, or without a connection; `hook test` failed.
 EXIT_NOT_SO: Final = 1
 #: `delete` found nobody of that name, or a deletion that takes longer than the command waits.
 _EXIT_OF_DELETION: Final = {"deleted": 0, "unknown": EXIT_NOT_SO, "deleting": 3}
@@ -48,6 +48,11 @@ _config: Final = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(_config, name="config")
+_hook: Final = typer.Typer(
+    help="Test the hook for waiting messages. Takes the flags of `fastchat serve`.",
+    rich_markup_mode=None,
+)
+app.add_typer(_hook, name="hook")
 
 Admin = Annotated[
     str | None,
@@ -229,7 +234,7 @@ def _reload(admin: Admin = None, run_dir: RunDir = None, json: AsJson = False) -
     """Replace all processes while clients stay connected.
 
     Workers and fronts are replaced by processes that run the program now on disk, and then the supervisor becomes that program too, in its
-    process. A program that does not start replaces nothing. The settings stay; the keys of tokens are read again.
+    process. A program that does not start replaces nothing. The settings stay; keys and secrets are read again.
 
     Exit codes: 0 done, 2 not everything was replaced, and the server goes on as it is.
     """
@@ -394,6 +399,32 @@ def _show_config(context: typer.Context, json: AsJson = False) -> None:
         _show({each.name: {"value": each.value, "from": each.origin} for each in origins}, True, list)
     else:
         _print(describe_settings(origins))
+
+
+@_hook.command("test", context_settings=_TAKES_SETTINGS)
+def _test_hook(
+    context: typer.Context,
+    user: Annotated[
+        str | None,
+        typer.Argument(metavar="USER", help="Sent as the user who is to be told.", show_default=False),
+    ] = None,
+) -> None:
+    """Send one signed call to FASTCHAT_HOOK_URL, and show the answer.
+
+    The call has the type `hook.test`. No server has to run.
+
+    Exit codes: 0 the answer was 2xx, 1 it was another one, or there was none, 2 there is no hook to call.
+    """
+    from core.process.configuration import load_settings
+    from core.process.settings import ConfigurationError
+    from router.operator.hook_test import call_hook
+
+    try:
+        answer = call_hook(load_settings(os.environ, context.args, f"{_PROGRAM} hook test"), user)
+    except ConfigurationError as error:
+        _give_up(error)
+    _print([answer.text])
+    raise typer.Exit(0 if answer.is_good else EXIT_NOT_SO)
 
 
 def _talk(

@@ -6,9 +6,11 @@ import resource
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from core.auth.hook_secrets import load_secrets
 from core.auth.tokens import load_verifier
 from core.process.capacity import MIB, WORKER_LEAST, Capacity
 from core.process.cgroups import usable_memory
+from core.process.private_files import read_private
 from core.process.settings import PREFIX, ConfigurationError, Settings
 from router.admin.port import HOSTS_SETTING as ADMIN_HOSTS
 from router.api.keys import HOSTS_SETTING as API_HOSTS
@@ -41,6 +43,7 @@ def check_settings(settings: Settings) -> Checked:
     parse_hosts(API_HOSTS, settings.api_hosts)
     check_api(settings)
     check_authentication(settings)
+    load_secrets(settings, read_private)
     addresses = listeners.addresses_of("HOST", settings.host)
     exposed = check_exposure(settings.host, listeners.are_loopback(addresses), settings.auth)
     warnings = [exposed] if exposed is not None else []
@@ -103,6 +106,12 @@ def raise_descriptor_limit() -> None:
             f"too few file descriptors: {hard} are allowed, and each process needs at least {DESCRIPTORS_MIN}, one for each client and some"
             " more; raise the limit with ulimit -n, or LimitNOFILE= in a systemd unit"
         )
+
+
+def check_keys(settings: Settings) -> None:
+    """Check the keys of tokens and the secrets of the hook, where there are some."""
+    load_verifier(settings, Path.read_bytes)
+    load_secrets(settings, read_private)
 
 
 def check_authentication(settings: Settings) -> None:

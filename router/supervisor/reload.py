@@ -118,7 +118,7 @@ class Reload:
         try:
             self._host.reread_keys()
         except ConfigurationError as error:
-            raise ReloadFailed(f"keeping the current JWT keys: the new ones are invalid: {error}") from None
+            raise ReloadFailed(f"keeping the current keys: the new ones are invalid: {error}") from None
         if self._host.replacing is not None:
             raise ReloadFailed(f"{self._host.replacing} is under way already: try again when it is done")
         self._host.replacing = "a reload"

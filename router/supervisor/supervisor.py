@@ -26,10 +26,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, cast
 
-from core.auth.tokens import load_verifier
 from core.events import fields
 from core.process.capacity import limits_of_container
 from core.process.child import reload_keys
@@ -312,11 +310,12 @@ class Supervisor:
 
     def reread_keys(self) -> None:
         self._access.reread_keys()
-        if self._resources.settings.auth == "jwt":
-            load_verifier(self._resources.settings, Path.read_bytes)
+        settings = self._resources.settings
+        if settings.auth == "jwt" or settings.hook_url:
+            preflight.check_keys(settings)
             for child in self._children():
                 child.send(RELOAD_KEYS)
-            _log.info("the keys of tokens are read again")
+            _log.info("keys and secrets are read again")
 
     def tell_workers(self, role: Role, op: str, **values: Any) -> None:
         for other in self._roles:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from core.chat.chat import UNCOUNTED, Block, Chat
+from core.chat.chat import UNCOUNTED, Block, Chat, HookCall
 from core.chat.shard import Shard
 from core.chat.store import Covered, Done, Found, Removed
 from core.chat.user import Message, User
@@ -59,6 +59,7 @@ class Record:
         self.rows: list[Row] = []
         self.withheld: list[Row] = []
         self.blocks: dict[str, Block] = {}
+        self.hook_calls: dict[str, HookCall] = {}
         self.acknowledged: tuple[int, frozenset[int]] = (0, frozenset())
         self.purged_through = 0
         self.deleting = False
@@ -66,6 +67,15 @@ class Record:
     def after(self, seq: int) -> list[Row]:
         """The messages behind a position."""
         return [row for row in self.rows if row.seq > seq]
+
+    def is_untold(self) -> bool:
+        """Whether a message waits in a chat that is not muted and of which no call of the hook knows."""
+        through, ahead = self.acknowledged
+        return any(
+            row.sender not in self.hook_calls and not self.chats[row.sender].muted
+            for row in self.after(max(through, self.purged_through))
+            if row.seq not in ahead
+        )
 
 
 class _Write(NamedTuple):
@@ -136,6 +146,17 @@ class RecordingStore:
                 blocks[peer] = block
 
         self._write("block", user, record, done)
+
+    def save_hook_call(self, user: User, peer: str, done: Done) -> None:
+        call = (user.hook_calls or {}).get(peer)
+
+        def record() -> None:
+            calls = self._record(user).hook_calls
+            calls.pop(peer, None)
+            if call is not None:
+                calls[peer] = call
+
+        self._write("hook call", user, record, done)
 
     def forget(self, user_id: str) -> None:
         def record() -> None:
@@ -306,6 +327,33 @@ class RecordingStore:
             return found[:limit]
 
         self._read("history", done, read, [])
+
+    def hook_calls_due(self, before: int, limit: int, done: Found[list[tuple[str, str]]]) -> None:
+        def read() -> list[tuple[str, str]]:
+            due = [
+                (call.due, user_id, peer)
+                for user_id, record in self.records.items()
+                for peer, call in record.hook_calls.items()
+                if call.due is not None and call.due <= before
+            ]
+            return [(user_id, peer) for _, user_id, peer in sorted(due)[:limit]]
+
+        self._read("hook_calls_due", done, read, [])
+
+    def hook_calls_pending(self, done: Found[tuple[int, int]]) -> None:
+        def read() -> tuple[int, int]:
+            calls = [call for record in self.records.values() for call in record.hook_calls.values()]
+            since = [call.since for call in calls if call.due is not None]
+            return len(since), min(since, default=0)
+
+        self._read("hook_calls_pending", done, read, (0, 0))
+
+    def untold(self, after: int, done: Found[tuple[int, list[str]]]) -> None:
+        def read() -> tuple[int, list[str]]:
+            some = sorted(self.records.items())[after : after + PAGE]
+            return (after + PAGE if some else 0), [user_id for user_id, record in some if record.is_untold()]
+
+        self._read("untold", done, read, (after, []))
 
     def _read(
         self,
@@ -481,6 +529,7 @@ class RecordingStore:
         for peer in record.chats:
             user.chats[peer] = record.objects[peer] = self._chat(record, peer)
         user.blocks = dict(record.blocks) or None
+        user.hook_calls = dict(record.hook_calls) or None
         through, ahead = record.acknowledged
         head = max(record.rows[-1].seq if record.rows else 0, record.purged_through)
         lamport = max((row.lamport for row in (*record.rows[-1:], *record.withheld[-1:])), default=0)

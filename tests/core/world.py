@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from core.auth.tokens import TokenVerifier
 from core.chat.envelope import pack_envelope
+from core.chat.ports import HookOutcome, WaitingCall
 from core.chat.session import Session
 from core.chat.shard import Shard
 from core.chat.succession import SHARD, divide, export, gather, resume, unfinished
@@ -64,6 +65,9 @@ class SeededChance:
     def epoch(self) -> str:
         return f"{self._random.getrandbits(48):012x}"
 
+    def fraction(self) -> float:
+        return self._random.random()
+
 
 class RecordingBus:
     """Collects records by destination, and makes envelopes of them at the end of a turn."""
@@ -87,6 +91,28 @@ class RecordingBus:
                 way = world.in_transit.setdefault((self._index, worker), deque())
                 way.append(pack_envelope(self._index, generation, world.now, records))
         return [(worker, records) for worker, records in turn.items() if worker in world.refusing]
+
+
+class RecordingHook:
+    """Records what the hook is told. Implements ``core.chat.ports.Hook``, for all shards."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        #: Calls that have not been answered, oldest first.
+        self.open: list[WaitingCall] = []
+
+    def send(self, call: WaitingCall) -> None:
+        self.open.append(call)
+
+    def answer(self, outcome: HookOutcome = HookOutcome.TOLD) -> list[dict[str, Any]]:
+        """Answer all calls that have come, also those that come meanwhile; what they said."""
+        said = []
+        while self.open:
+            call = self.open.pop(0)
+            said.append(json.loads(call.body))
+            self._world.shard_of(call.user_id).hook_calls.answered(call, outcome, self._world.now)
+            self._world.settle()
+        return said
 
 
 class Device:
@@ -262,6 +288,7 @@ class World:
         #: Checks the tokens that are shown to workers which begin from now on.
         self.tokens: TokenVerifier | None = None
         self.chance = SeededChance(-1 - workers)
+        self.hook = RecordingHook(self)
         self.devices: list[Device] = []
         self.buses = [RecordingBus(self, index) for index in range(workers)]
         self.stores = [RecordingStore() for _ in range(workers)]
@@ -285,7 +312,10 @@ class World:
         store = self.stores[index] = RecordingStore(self.stores[index].records)
         bus = self.buses[index] = RecordingBus(self, index)
         generation = next(self._generations)
-        shard = Shard(index, generation, self.settings, bus, store, self.clock, self.chance, self.tokens)
+        hook = self.hook if self.settings.hook_url else None
+        shard = Shard(
+            index, generation, self.settings, bus, store, self.clock, self.chance, self.tokens, hook
+        )
         store.listen(shard)
         return shard
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from core.chat.chat import Block
+from core.chat.chat import Block, HookCall
 from core.chat.store import nobody_waits
 from core.chat.user import User
 from core.placement import Placement
@@ -73,6 +73,7 @@ class Writers:
             (self.rename, 3),
             (self.confirm, 3),
             (self.block, 3),
+            (self.call_hook, 4),
             (self.come, 2),
             (self.go, 2),
             (self.turn, 20),
@@ -130,6 +131,17 @@ class Writers:
             blocks[peer] = Block(self._random.random() < 0.5, self._random.random() < 0.5, user.mailbox.head)
         user.blocks = blocks or None
         self.driver_of(user.user_id).store.save_block(user, peer, nobody_waits)
+
+    def call_hook(self) -> None:
+        """Note that the hook is to be told, or was told, or that the user is back."""
+        user, peer = self._anybody(), self._random.choice(list(self._users))
+        calls = user.hook_calls or {}
+        if peer in calls and calls[peer].due is None:
+            del calls[peer]
+        else:
+            calls[peer] = HookCall(1000, None if peer in calls else 2000)
+        user.hook_calls = calls or None
+        self.driver_of(user.user_id).store.save_hook_call(user, peer, nobody_waits)
 
     def rename(self) -> None:
         user = self._anybody()

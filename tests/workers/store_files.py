@@ -33,6 +33,7 @@ _CHATS: Final = (
 _BLOCKS: Final = (
     "SELECT peer, by_user, by_peer, read_through, withheld FROM blocks WHERE user = ? ORDER BY peer"
 )
+_HOOK_CALLS: Final = "SELECT peer, since, due FROM hook_calls WHERE user = ? ORDER BY peer"
 _MESSAGES: Final = (
     "SELECT seq, peer, id_hash, message_id, content, sent_at, receipts, lamport FROM messages"
     " LEFT JOIN chats ON chats.number = messages.chat WHERE mailbox = ? ORDER BY seq"
@@ -52,6 +53,8 @@ class Content(NamedTuple):
     acknowledged: dict[str, list[int]]
     #: user id -> rows of `_BLOCKS`.
     blocks: dict[str, list[tuple[Any, ...]]]
+    #: user id -> rows of `_HOOK_CALLS`.
+    hook_calls: dict[str, list[tuple[Any, ...]]]
     #: user id -> what is withheld from that user, as in `mailboxes`, by Lamport count.
     withheld: dict[str, list[tuple[Any, ...]]]
 
@@ -80,7 +83,8 @@ def fill(directory: Path, workers: int, users: int, messages: int, seed: int = 1
     number_of: dict[str, int] = {}
     chat_of: dict[tuple[str, str], int] = {}
     rows: list[dict[str, list[tuple[Any, ...]]]] = [
-        {"users": [], "chats": [], "messages": [], "acknowledged": [], "blocks": []} for _ in range(workers)
+        {"users": [], "chats": [], "messages": [], "acknowledged": [], "blocks": [], "hook_calls": []}
+        for _ in range(workers)
     ]
     head: dict[str, int] = dict.fromkeys(ids, 0)
     purged = {user: generator.choice([0, 0, 3]) for user in ids}
@@ -101,6 +105,9 @@ def fill(directory: Path, workers: int, users: int, messages: int, seed: int = 1
         if generator.random() < 0.2:
             block = generator.random() < 0.5, generator.random() < 0.5, generator.randrange(9)
             rows[placement.worker_of(user)]["blocks"].append((number_of[user], peer, *block, len(peer)))
+        if generator.random() < 0.2:
+            call = START, generator.choice([START + 1000, None])
+            rows[placement.worker_of(user)]["hook_calls"].append((number_of[user], peer, *call))
     known = list(chat_of)
     for index in range(messages):
         user, peer = known[generator.randrange(len(known))]
@@ -150,6 +157,7 @@ def fill(directory: Path, workers: int, users: int, messages: int, seed: int = 1
             )
             connection.executemany("INSERT INTO acknowledged VALUES (?, ?)", rows[worker]["acknowledged"])
             connection.executemany("INSERT INTO blocks VALUES (?, ?, ?, ?, ?, ?)", rows[worker]["blocks"])
+            connection.executemany("INSERT INTO hook_calls VALUES (?, ?, ?, ?)", rows[worker]["hook_calls"])
             _sum(connection)
             _mark(connection)
             connection.execute("COMMIT")
@@ -189,7 +197,7 @@ def _mark(connection: sqlite3.Connection) -> None:
 
 def content(directory: Path) -> Content:
     """Everything in the files that hold."""
-    found = Content({}, {}, {}, {}, {}, {})
+    found = Content({}, {}, {}, {}, {}, {}, {})
     for path in shards(directory):
         with closing(connect(path)) as connection:
             for number, user, *rest in connection.execute(_USERS):
@@ -199,6 +207,7 @@ def content(directory: Path) -> Content:
                 found.mailboxes[user] = _rows(connection, _MESSAGES, number)
                 found.withheld[user] = _rows(connection, _MESSAGES, -number)
                 found.blocks[user] = _rows(connection, _BLOCKS, number)
+                found.hook_calls[user] = _rows(connection, _HOOK_CALLS, number)
                 found.acknowledged[user] = [
                     seq
                     for (seq,) in _rows(

@@ -350,6 +350,7 @@ def test_what_a_failed_commit_of_sqlite_has_of_somebody_new_goes(path: Path) -> 
         "INSERT INTO messages VALUES (2, -99, 2, 97, 2, 'ghost', 'x', 1, 0, 2)",
         "INSERT INTO messages VALUES (3, -7, 1, 98, 1, 'ghost', 'x', 1, 0, 1)",
         "INSERT INTO blocks VALUES (99, 'alice', 1, 0, 0, 0)",
+        "INSERT INTO hook_calls VALUES (99, 'alice', 1, NULL)",
         "INSERT INTO acknowledged VALUES (99, 2)",
     )
     for ghost in ghosts:
@@ -360,6 +361,6 @@ def test_what_a_failed_commit_of_sqlite_has_of_somebody_new_goes(path: Path) -> 
     storage.fold_all()
     assert query(path, "SELECT number, user_id FROM users") == [(1, "user-1"), (7, "user-7")]
     assert query(path, "SELECT number, peer_name FROM chats") == [(5, "Alice")]
-    for table in ("messages", "acknowledged", "blocks"):
+    for table in ("messages", "acknowledged", "blocks", "hook_calls"):
         assert query(path, f"SELECT count(*) FROM {table}") == [(0,)]  # noqa: S608
     storage.close()

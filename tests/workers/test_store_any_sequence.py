@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.chat.chat import Block
+from core.chat.chat import Block, HookCall
 from core.chat.store import nobody_waits
 from core.chat.user import Message, User
 from core.wire import codec
@@ -41,6 +41,9 @@ _call = st.one_of(
     st.tuples(st.just("hide_or_mute"), _user, _sender, st.booleans(), st.booleans()),
     st.tuples(st.just("block"), _user, _sender, st.booleans(), st.booleans(), st.integers(0, 9)),
     st.tuples(st.just("block"), _user, _sender, st.just(False), st.just(False), st.just(0)),
+    st.tuples(
+        st.just("call_hook"), _user, _sender, st.none() | st.integers(1, 9), st.none() | st.integers(1, 9)
+    ),
     st.tuples(st.just("turn")),
     st.tuples(st.just("evict"), _user),
     st.tuples(st.just("reopen")),
@@ -63,6 +66,7 @@ class Model:
         self.read_through: dict[tuple[str, str], int] = {}
         self.flags: dict[tuple[str, str], tuple[bool, bool]] = {}
         self.blocks: dict[str, dict[str, Block]] = {user_id: {} for user_id in _USERS}
+        self.hook_calls: dict[str, dict[str, HookCall]] = {user_id: {} for user_id in _USERS}
         self.lasts: dict[tuple[str, str], str] = {}
         self.lamports = dict.fromkeys(_USERS, 0)
         #: How often it was killed, and how many ids were made here.
@@ -131,6 +135,14 @@ class Model:
         self.users[user_id].blocks = dict(blocks) or None
         self.driver.store.save_block(self.users[user_id], peer, nobody_waits)
 
+    def call_hook(self, user_id: str, peer: str, since: int | None, due: int | None) -> None:
+        calls = self.hook_calls[user_id]
+        calls.pop(peer, None)
+        if since is not None:
+            calls[peer] = HookCall(since, due)
+        self.users[user_id].hook_calls = dict(calls) or None
+        self.driver.store.save_hook_call(self.users[user_id], peer, nobody_waits)
+
     def rename(self, user_id: str, name: str) -> None:
         self.users[user_id].display_name = name
         self.driver.store.save_user(self.users[user_id], nobody_waits)
@@ -180,6 +192,7 @@ class Model:
         """A user who has just been loaded is as the model says."""
         user = self.users[user_id]
         assert (user.blocks or {}) == self.blocks[user_id]
+        assert (user.hook_calls or {}) == self.hook_calls[user_id]
         # In memory also a repeat counts.
         assert user.mailbox.lamport == self.lamports[user_id] or self.kind == "memory"
         for sender, chat in user.chats.items():
@@ -191,10 +204,26 @@ class Model:
             assert (chat.hidden, chat.muted) == self.flags.get((user_id, sender), (False, False))
             assert bool(chat.active_at) == bool(sent)
 
+    def check_hook_calls(self) -> None:
+        """What is found of all users together."""
+        if self.kind != "memory":
+            self.driver.fold()
+        pending = [
+            (call.due, call.since, user_id, peer)
+            for user_id, calls in self.hook_calls.items()
+            for peer, call in calls.items()
+            if call.due is not None
+        ]
+        due = self.driver.ask(self.driver.store.hook_calls_due, 5, 100)
+        assert sorted(due) == sorted((user_id, peer) for when, _, user_id, peer in pending if when <= 5)
+        count = len(pending), min((since for _, since, *_ in pending), default=0)
+        assert self.driver.ask(self.driver.store.hook_calls_pending) == count
+
     def check(self) -> None:
         driver = self.driver
         driver.settle()
         assert driver.log == self.expected
+        self.check_hook_calls()
         for user_id in _USERS:
             self.evict(user_id)
             user, mailbox = self.users[user_id], self.mailboxes[user_id]

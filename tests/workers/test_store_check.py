@@ -91,6 +91,10 @@ LAST = f"(SELECT max(seq) FROM messages WHERE mailbox = {SOME_BOX})"  # noqa: S6
         ),
         (sql("INSERT INTO blocks VALUES (77, 'x', 1, 0, 0, 0)"), "a block of x belongs to user number 77, who does not exist"),
         (
+            sql("INSERT INTO hook_calls VALUES (77, 'x', 1, 0)"),
+            "a call of the hook about x belongs to user number 77, who does not exist",
+        ),
+        (
             sql("INSERT INTO messages SELECT 9999, 77, seq, 0, 1, '', '', 0, 0, 1 FROM messages LIMIT 1"),
             "1 messages are in mailbox 77, whose user does not exist",
         ),

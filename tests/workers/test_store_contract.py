@@ -112,6 +112,7 @@ class TestOrder:
             lambda: store.save_chat(bob, bob.chats["alice"], nobody_waits),
             lambda: store.save_acknowledged(bob, nobody_waits),
             lambda: store.save_block(bob, "alice", nobody_waits),
+            lambda: store.save_hook_call(bob, "alice", nobody_waits),
             lambda: store.append(driver.message(bob, "alice", "2")),
             lambda: store.find(bob, None, "1", lambda found, failure, now: None),
             lambda: store.read(bob, 0, lambda found, failure, now: None),

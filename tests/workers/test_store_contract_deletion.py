@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.chat.chat import Block
+from core.chat.chat import Block, HookCall
 from core.chat.store import Removed, nobody_waits
 from core.chat.user import User
 from tests.workers.store_driver import StoreDriver
@@ -91,6 +91,18 @@ class TestSent:
         driver.append(bob, "carol", "4")
         driver.fold()
         assert [message.message_id for message in driver.read(driver.loaded("bob"), 0)] == ["3", "4"]
+
+    def test_the_hook_is_told_of_nothing_of_it_any_more(self, driver: StoreDriver, bob: User) -> None:
+        carol = driver.user("carol")
+        for user, peer in ((bob, "alice"), (bob, "carol"), (carol, "alice")):
+            driver.append(user, peer, f"from {peer}")
+            user.hook_calls = {**(user.hook_calls or {}), peer: HookCall(1, 1)}
+            driver.store.save_hook_call(user, peer, nobody_waits)
+        driver.settle()
+        forget(bob, "alice")
+        purge_sent(driver, "alice")
+        purge_user(driver, "carol")
+        assert driver.ask(driver.store.hook_calls_due, 2, 10) == [("bob", "carol")]
 
     def test_it_takes_steps_that_are_small(
         self, driver: StoreDriver, bob: User, monkeypatch: pytest.MonkeyPatch

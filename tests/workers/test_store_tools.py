@@ -69,7 +69,8 @@ def test_an_export_has_everything_by_time(directory: Path, users: list[str]) -> 
             everything.chats[user],
             [peer for peer, by_user, *_ in everything.blocks[user] if by_user],
         )
-        before = ["user", *["chat"] * len(chats), *["block"] * len(blocked)]
+        calls = everything.hook_calls[user]
+        before = ["user", *["chat"] * len(chats), *["block"] * len(blocked), *["hook_call"] * len(calls)]
         assert kinds == before + ["message"] * (len(kinds) - len(before))
         assert lines[0] == {
             "type": "user",
@@ -89,7 +90,16 @@ def test_an_export_has_everything_by_time(directory: Path, users: list[str]) -> 
                 "muted": bool(muted),
             }
         assert lines[1 + len(chats) : len(before)] == [
-            {"type": "block", "blocked_user_id": peer} for peer in blocked
+            *({"type": "block", "blocked_user_id": peer} for peer in blocked),
+            *(
+                {
+                    "type": "hook_call",
+                    "with_user_id": peer,
+                    "waits_since": "2026-01-01T00:00:00.000Z",
+                    "next_attempt": due and "2026-01-01T00:00:01.000Z",
+                }
+                for peer, _, due in calls
+            ),
         ]
         sent = lines[len(before) :]
         assert {(line["from"], line["to"], line["message_id"], line.get("seq")) for line in sent} == expected(
@@ -164,7 +174,7 @@ def purged_content(everything: Content, user: str) -> Content:
     left = Content(
         *({name: value for name, value in part.items() if name != user} for part in everything)  # type: ignore[arg-type]
     )
-    for part in (left.chats, left.blocks):
+    for part in (left.chats, left.blocks, left.hook_calls):
         for other, rows in part.items():
             part[other] = [row for row in rows if row[0] != user]
     for other, box in left.withheld.items():

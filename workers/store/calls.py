@@ -9,8 +9,18 @@ from core.chat.chat import Chat
 from core.chat.store import Covered, Done, Found, Removed
 from core.chat.user import Message, User
 from workers.store.deletion import NoteDeletion, PurgeSent, PurgeUser
+from workers.store.hook_reads import HookCallsDue, HookCallsPending, Untold
 from workers.store.reads import Cover, Find, History, Lasts, Load, MessagesAt, Question, Read, Senders
-from workers.store.writes import After, Forget, SaveAcknowledged, SaveBlock, SaveChat, SaveUser, Write
+from workers.store.writes import (
+    After,
+    Forget,
+    SaveAcknowledged,
+    SaveBlock,
+    SaveChat,
+    SaveHookCall,
+    SaveUser,
+    Write,
+)
 
 #: Seconds that acknowledgements, and chats that may wait, wait to be collected.
 ACKNOWLEDGED_DELAY: Final = 0.8
@@ -56,6 +66,9 @@ class Calls:
 
     def save_block(self, user: User, peer: str, done: Done) -> None:
         self._write(SaveBlock(user, peer, done))
+
+    def save_hook_call(self, user: User, peer: str, done: Done) -> None:
+        self._write(SaveHookCall(user, peer, done))
 
     def forget(self, user_id: str) -> None:
         self._write(Forget(user_id))
@@ -109,6 +122,15 @@ class Calls:
         withheld: bool = False,
     ) -> None:
         self._ask(History(user_id, peer, before, limit, done, withheld=withheld))
+
+    def hook_calls_due(self, before: int, limit: int, done: Found[list[tuple[str, str]]]) -> None:
+        self._ask(HookCallsDue(before, limit, done))
+
+    def hook_calls_pending(self, done: Found[tuple[int, int]]) -> None:
+        self._ask(HookCallsPending(done))
+
+    def untold(self, after: int, done: Found[tuple[int, list[str]]]) -> None:
+        self._ask(Untold(after, done))
 
     def _ask(self, question: Question[Any]) -> None:
         if question.user is not None:

@@ -36,6 +36,7 @@ from workers.store.row_copies import (
     copy_acknowledged,
     copy_blocks,
     copy_chats,
+    copy_hook_calls,
     copy_messages,
     copy_users,
     lives_here,
@@ -46,7 +47,7 @@ from workers.store.row_copies import (
     old_users,
     renumbered,
 )
-from workers.store.schema import NO_CHAT, acknowledged, blocks, chats, messages, users
+from workers.store.schema import NO_CHAT, acknowledged, blocks, chats, hook_calls, messages, users
 from workers.store.statements import TRIM_MARKS
 
 _temporary: Final = MetaData(schema="temp")
@@ -62,7 +63,7 @@ class Changes:
 
     #: The name of the file, without its directory.
     file: str
-    #: Numbers of users, of whose rows, acknowledged positions or blocks some have changed, and of chats.
+    #: Numbers of users, of whose rows, acknowledged positions, blocks or calls of the hook some have changed, and of chats.
     users: list[int]
     chats: list[int]
     #: [mailbox, seq].
@@ -130,7 +131,13 @@ def _removed_users(numbers: Map) -> Iterator[Executable]:
     user = numbers.users
     gone = (user.c.old.in_(select(_users.c.number)), user.c.old.not_in(select(old_users.c.number)))
     yield delete(messages).where(messages.c.mailbox.in_(select(-user.c.new).where(*gone)))
-    for column in (messages.c.mailbox, acknowledged.c.mailbox, blocks.c.user, users.c.number):
+    for column in (
+        messages.c.mailbox,
+        acknowledged.c.mailbox,
+        blocks.c.user,
+        hook_calls.c.user,
+        users.c.number,
+    ):
         yield delete(column.table).where(column.in_(select(user.c.new).where(*gone)))
     yield delete(user).where(*gone)
 
@@ -155,11 +162,12 @@ def _users_and_chats(numbers: Map, clock: ClockState) -> Iterator[Executable]:
         old_users.c.number.in_(select(_users.c.number)),
         old_users.c.number.not_in(select(user.c.old)),
     )
-    for column in (acknowledged.c.mailbox, blocks.c.user, users.c.number):
+    for column in (acknowledged.c.mailbox, blocks.c.user, hook_calls.c.user, users.c.number):
         yield delete(column.table).where(column.in_(select(user.c.new).where(said)))
     yield copy_users(numbers, clock, said)
     yield copy_acknowledged(numbers, said)
     yield copy_blocks(numbers, said)
+    yield copy_hook_calls(numbers, said)
 
     said = chat.c.old.in_(select(_chats.c.number))
     yield number_chats(

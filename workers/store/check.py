@@ -28,6 +28,7 @@ from workers.store.schema import (
     chats,
     clock,
     commit_log,
+    hook_calls,
     marks,
     messages,
     metadata,
@@ -264,6 +265,11 @@ def _problems_of_owners() -> dict[str, Select[Any]]:
             blocks.c.peer, blocks.c.user
         )
         .join(users, users.c.number == blocks.c.user, isouter=True)
+        .where(users.c.number.is_(None)),
+        "a call of the hook about {peer} belongs to user number {user}, who does not exist": select(
+            hook_calls.c.peer, hook_calls.c.user
+        )
+        .join(users, users.c.number == hook_calls.c.user, isouter=True)
         .where(users.c.number.is_(None)),
         "{count} messages are in mailbox {mailbox}, whose user does not exist": select(
             func.count().label("count"), messages.c.mailbox

@@ -29,6 +29,7 @@ NOTED: Final = "SELECT json_group_array(user_id) FROM users WHERE deleting"
 # -- What a user has sent --
 
 _DROP_BLOCKS: Final = "DELETE FROM blocks WHERE peer = ?"
+_DROP_HOOK_CALLS: Final = "DELETE FROM hook_calls WHERE peer = ?"
 #: (after, how many): the last of so many chats.
 _LAST: Final = "SELECT max(number) FROM (SELECT number FROM chats WHERE number > ? ORDER BY number LIMIT ?)"
 #: (after, last, peer, how many): numbers of chats.
@@ -68,6 +69,7 @@ _DROP_OWN_CHATS: Final = "DELETE FROM chats WHERE number IN (SELECT number FROM 
 _DROP_OTHERS: Final = (
     "DELETE FROM acknowledged WHERE mailbox = ?1 AND seq IN (SELECT seq FROM acknowledged WHERE mailbox = ?1 LIMIT ?2)",
     "DELETE FROM blocks WHERE user = ?1 AND peer IN (SELECT peer FROM blocks WHERE user = ?1 LIMIT ?2)",
+    "DELETE FROM hook_calls WHERE user = ?1 AND peer IN (SELECT peer FROM hook_calls WHERE user = ?1 LIMIT ?2)",
 )
 _DROP_USER: Final = "DELETE FROM users WHERE number = ?"
 
@@ -121,6 +123,7 @@ class PurgeSent(_Step):
     def change(self, database: Database) -> None:
         if not self._after:
             database.execute(_DROP_BLOCKS, self._user_id)
+            database.execute(_DROP_HOOK_CALLS, self._user_id)
         last = database.value(_LAST, self._after, SCAN_ROWS)
         if last is None:
             self._removed = Removed([], 0, 0, None)

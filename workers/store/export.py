@@ -29,7 +29,7 @@ from core.wire.timestamps import format_timestamp
 from workers.store.catch_up import catch_up
 from workers.store.data_directory import existing_layout
 from workers.store.migrations import REVISION
-from workers.store.schema import acknowledged, blocks, chats, messages, users
+from workers.store.schema import acknowledged, blocks, chats, hook_calls, messages, users
 from workers.store.tools import Unreadable, connected, reason
 
 #: Messages of one file that are in memory at once.
@@ -39,7 +39,7 @@ _ACTIVE: Final = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u
 
 
 def export(directory: Path, user_id: str, out: TextIO) -> None:
-    """Write the user, the chats, who is blocked, and the messages.
+    """Write the user, the chats, who is blocked, what the hook is told, and the messages.
 
     Raises ConfigurationError for a user who is not there, or a file that can't be read.
 
@@ -87,6 +87,16 @@ def export(directory: Path, user_id: str, out: TextIO) -> None:
             blocked = select(blocks.c.peer).where(blocks.c.user == user.number, blocks.c.by_user)
             for peer in own.scalars(blocked.order_by(blocks.c.peer)).all():
                 _write(out, type="block", blocked_user_id=peer)
+            calls = select(hook_calls).where(hook_calls.c.user == user.number).order_by(hook_calls.c.peer)
+            for call in own.execute(calls).all():
+                due = None if call.due is None else _time(call.due)
+                _write(
+                    out,
+                    type="hook_call",
+                    with_user_id=call.peer,
+                    waits_since=_time(call.since),
+                    next_attempt=due,
+                )
             streams = [_messages(own, messages.c.mailbox == user.number)]
             streams += [_messages(file(worker), chats.c.peer == name) for worker in range(layout.workers)]
             for message in merge(*streams, key=lambda message: message.sent_at):

@@ -44,6 +44,7 @@ from workers.store.row_copies import (
     copy_acknowledged,
     copy_blocks,
     copy_chats,
+    copy_hook_calls,
     copy_messages,
     copy_users,
     number_chats,
@@ -160,7 +161,7 @@ def _copy_users(connection: Connection, numbers: Map, clock: ClockState) -> None
         connection.execute(CreateTable(table))
     for statement in (
         *(number_users(numbers), copy_users(numbers, clock), copy_acknowledged(numbers)),
-        copy_blocks(numbers),
+        *(copy_blocks(numbers), copy_hook_calls(numbers)),
         *(number_chats(numbers), copy_chats(numbers)),
     ):
         connection.execute(statement)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Final
 
@@ -13,7 +13,7 @@ from workers.store.database import Database
 from workers.store.log_record import Changes, Record
 from workers.store.old_records import fold_old
 from workers.store.rows import Row
-from workers.store.upserts import save_blocks, save_chats, save_users
+from workers.store.upserts import save_blocks, save_chats, save_hook_calls, save_users
 
 #: Rows that one statement inserts: during each statement the event loop can run, and between them it may have to wait.
 _MANY: Final = 256
@@ -101,11 +101,17 @@ def _write_acknowledged(database: Database, changes: Sequence[Changes]) -> None:
 
 def _write_blocks_and_sums(database: Database, changes: Sequence[Changes]) -> None:
     """Write the last that is said of each pair of users, and of each user."""
-    blocks = {
-        (user, peer): [user, peer, *rest] for change in changes for user, peer, *rest in change.blocks or ()
-    }
+    blocks = _last(row for change in changes for row in change.blocks or ())
     if blocks:
-        save_blocks(database, list(blocks.values()))
+        save_blocks(database, blocks)
+    hook_calls = _last(row for change in changes for row in change.hook_calls or ())
+    if hook_calls:
+        save_hook_calls(database, hook_calls)
     summed = {user: through for change in changes for user, through in change.summed or ()}
     if summed:
         database.execute(statements.SAVE_SUMMED, codec.to_json(list(summed.items())))
+
+
+def _last(rows: Iterable[Row]) -> list[Row]:
+    """Return the last row of each [user, peer, ...]."""
+    return list({(row[0], row[1]): row for row in rows}.values())

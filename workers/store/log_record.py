@@ -44,6 +44,8 @@ class Changes(NamedTuple):
     blocks: list[Any] | None = None
     #: [user, summed_through].
     summed: list[Any] | None = None
+    #: Rows of ``rows.hook_call_row``; the version before wrote none.
+    hook_calls: list[Any] | None = None
 
 
 class Record:

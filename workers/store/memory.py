@@ -6,18 +6,19 @@ store on disk.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, TypeVar
 
-from core.chat.chat import Chat
+from core.chat.chat import Chat, HookCall
 from core.chat.packed import Packed
 from core.chat.store import EXPIRED, Covered, Done, Found, Listeners, Removed
 from core.chat.user import Message, User
 from core.process.settings import Settings
 from core.wire.protocol import FORGET_AFTER, REPLAY_WINDOW_BYTES
+from workers.store.memory_record import MemoryRecord
 
 T = TypeVar("T")
 
@@ -33,91 +34,6 @@ _SWEEP_INTERVAL: Final = 0.1
 _SWEEP_ROUND: Final = 10.0
 
 
-class _Record:
-    """What is kept of one user who has had a chat or a block: the user, as the core made it, and the messages in the mailbox."""
-
-    __slots__ = ("first", "ids", "messages", "stored_at", "user", "withheld", "withheld_at")
-
-    def __init__(self, user: User) -> None:
-        self.user = user
-        #: The messages from position `first` on, None for each that was removed, and when each was stored. Times are on the monotonic
-        #: clock: nothing here outlives the process, so ages need no time of day.
-        self.messages: list[Message | None] = []
-        self.stored_at: list[float] = []
-        self.first = user.mailbox.head + 1
-        #: The same of messages that are withheld from the user, in the order of their Lamport counts.
-        self.withheld: list[Message] = []
-        self.withheld_at: list[float] = []
-        #: sender -> message_id -> the message, withheld or not, oldest first.
-        self.ids: dict[str, dict[str, Message]] = {}
-
-    def find(self, sender: str, message_id: str) -> Message | None:
-        """Return the message that this sender gave this id."""
-        return self.ids.get(sender, {}).get(message_id)
-
-    def at(self, position: int) -> Message | None:
-        """Return the message at a position."""
-        index = position - self.first
-        return self.messages[index] if 0 <= index < len(self.messages) else None
-
-    def behind(self, position: int) -> int:
-        """Return the index of the first message behind a position."""
-        return max(0, position + 1 - self.first)
-
-    def end(self, kept: Sequence[Message | None], before: int | None) -> int:
-        """Return the index behind the last message before a position, of all messages or of those withheld; of all without a position."""
-        if before is None:
-            return len(kept)
-        if kept is self.withheld:
-            return bisect_left(self.withheld, before, key=_lamport)
-        return max(0, before - self.first)
-
-    def drop(self, count: int) -> int:
-        """Remove the oldest messages; the position of the last of them."""
-        for message in filter(None, self.messages[:count]):
-            del self.ids[message.sender][message.message_id]
-            if not message.read and message.chat.unread > 0:
-                message.chat.unread -= 1
-        del self.messages[:count], self.stored_at[:count]
-        self.first += count
-        self.user.mailbox.purge(self.first - 1)
-        return self.first - 1
-
-    def has(self, sender: str) -> bool:
-        """Return whether there is something of this sender, but a block of which only the core knows."""
-        return sender in self.ids or sender in self.user.chats or sender in (self.user.blocks or ())
-
-    def remove(self, sender: str) -> Removed:
-        """Remove all of this sender, and the chat; positions stay."""
-        user, positions = self.user, []
-        user.chats.pop(sender, None)
-        if user.blocks is not None:
-            user.blocks.pop(sender, None)
-            user.blocks = user.blocks or None
-        gone = self.ids.pop(sender, {})
-        for message in gone.values():
-            if not message.withheld:
-                self.messages[message.seq - self.first] = None
-                if not user.mailbox.is_acknowledged(message.seq):
-                    positions.append(message.seq)
-        kept = [index for index, message in enumerate(self.withheld) if message.sender != sender]
-        self.withheld = [self.withheld[index] for index in kept]
-        self.withheld_at = [self.withheld_at[index] for index in kept]
-        for seq in positions:
-            user.mailbox.acknowledge(seq)
-        return Removed([(user.user_id, sorted(positions))] if positions else [], len(gone), 0, None)
-
-    def drop_withheld(self, count: int) -> None:
-        """Remove the oldest of those that are withheld."""
-        for message in self.withheld[:count]:
-            del self.ids[message.sender][message.message_id]
-        del self.withheld[:count], self.withheld_at[:count]
-
-
-def _lamport(message: Message) -> int:
-    return message.lamport
-
-
 class MemoryStore:
     """Implements ``core.chat.store.Store`` and ``workers.store.shard_store.ShardStore``. `listen` comes before everything else."""
 
@@ -129,7 +45,7 @@ class MemoryStore:
         self._settings = settings
         self._retention = settings.retention_days * 86_400
         self._listeners: Listeners
-        self._records: dict[str, _Record] = {}
+        self._records: dict[str, MemoryRecord] = {}
         #: Users without chats, and so without messages: name, whether they acknowledge, epoch, and when they were saved last. There may be
         #: a crowd of them, and most never come back.
         self._chatless = Packed()
@@ -138,6 +54,8 @@ class MemoryStore:
         self._waiting: deque[Message | Callable[[float], None]] = deque()
         #: Users whose acknowledgements are to be saved.
         self._unsaved: dict[User, None] = {}
+        #: (user, peer) -> what the hook is told.
+        self._hook_calls: dict[tuple[str, str], HookCall] = {}
         #: When `flush` was called last.
         self._now = 0.0
         self._next_sweep = 0.0
@@ -204,6 +122,17 @@ class MemoryStore:
         # The user remembers; but one who blocks, or is blocked, is nobody to be forgotten.
         self._write(user, lambda: self._seen(user), done)
 
+    def save_hook_call(self, user: User, peer: str, done: Done) -> None:
+        def save() -> None:
+            self._record(user)
+            call = (user.hook_calls or {}).get(peer)
+            if call is None:
+                self._hook_calls.pop((user.user_id, peer), None)
+            else:
+                self._hook_calls[user.user_id, peer] = call
+
+        self._write(user, save, done)
+
     def forget(self, user_id: str) -> None:
         self._waiting.append(lambda now: self._forget(user_id))
 
@@ -218,6 +147,7 @@ class MemoryStore:
     def purge_sent(self, sender: str, after: int, done: Found[Removed]) -> None:
         def remove(now: float) -> None:
             # All at once: it goes through users, not through their messages.
+            self._drop_hook_calls(1, sender)
             steps = [record.remove(sender) for record in self._records.values() if record.has(sender)]
             acknowledged = [each for step in steps for each in step.acknowledged]
             done(Removed(acknowledged, sum(step.messages for step in steps), 0, None), None, now)
@@ -229,10 +159,16 @@ class MemoryStore:
             record = self._records.get(user_id)
             messages = [] if record is None else list(filter(None, record.messages))
             chats = 0 if record is None else len(record.user.chats)
+            self._drop_hook_calls(0, user_id)
             self._forget(user_id)
             done(Removed([], len(messages), chats, None), None, now)
 
         self._waiting.append(remove)
+
+    def _drop_hook_calls(self, which: int, user_id: str) -> None:
+        """Remove the calls that are about a user (0) or of a user (1)."""
+        for key in [key for key in self._hook_calls if key[which] == user_id]:
+            del self._hook_calls[key]
 
     def _write(self, user: User, save: Callable[[], None], done: Done | None) -> None:
         def write(now: float) -> None:
@@ -357,6 +293,41 @@ class MemoryStore:
 
         self._waiting.append(answer)
 
+    def hook_calls_due(self, before: int, limit: int, done: Found[list[tuple[str, str]]]) -> None:
+        def answer(now: float) -> None:
+            due = sorted(
+                (call.due, key)
+                for key, call in self._hook_calls.items()
+                if call.due is not None and call.due <= before
+            )
+            done([key for _, key in due[:limit]], None, now)
+
+        self._waiting.append(answer)
+
+    def hook_calls_pending(self, done: Found[tuple[int, int]]) -> None:
+        def answer(now: float) -> None:
+            pending = [call.since for call in self._hook_calls.values() if call.due is not None]
+            done((len(pending), min(pending, default=0)), None, now)
+
+        self._waiting.append(answer)
+
+    def untold(self, after: int, done: Found[tuple[int, list[str]]]) -> None:
+        def answer(now: float) -> None:
+            some = list(islice(self._records.values(), after, after + _SWEEP_RECORDS))
+            untold = [record.user.user_id for record in some if self._is_untold(record)]
+            done((after + len(some) if some else 0, untold), None, now)
+
+        self._waiting.append(answer)
+
+    def _is_untold(self, record: MemoryRecord) -> bool:
+        user = record.user
+        return any(
+            message is not None
+            and not (user.mailbox.is_acknowledged(message.seq) or message.chat.muted)
+            and (user.user_id, message.sender) not in self._hook_calls
+            for message in record.messages
+        )
+
     def _read(self, user: User, read: Callable[[], T], done: Found[T]) -> None:
         def answer(now: float) -> None:
             try:
@@ -431,10 +402,10 @@ class MemoryStore:
             for message in messages:
                 message.user.pins -= 1
 
-    def _record(self, user: User) -> _Record:
+    def _record(self, user: User) -> MemoryRecord:
         record = self._records.get(user.user_id)
         if record is None:
-            record = self._records[user.user_id] = _Record(user)
+            record = self._records[user.user_id] = MemoryRecord(user)
             self._chatless.pop(user.user_id)
             user.saved = True
         return record

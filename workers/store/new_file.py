@@ -111,6 +111,15 @@ CREATE TABLE blocks (
     CONSTRAINT blocks_key PRIMARY KEY (user, peer),
     CONSTRAINT blocks_user_in_users FOREIGN KEY(user) REFERENCES users (number) ON DELETE CASCADE
 ) WITHOUT ROWID;
+CREATE TABLE hook_calls (
+    user BIGINT NOT NULL,
+    peer TEXT NOT NULL,
+    since BIGINT NOT NULL,
+    due BIGINT,
+    CONSTRAINT hook_calls_key PRIMARY KEY (user, peer),
+    CONSTRAINT hook_calls_user_in_users FOREIGN KEY(user) REFERENCES users (number) ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE INDEX hook_calls_by_due ON hook_calls (due) WHERE due IS NOT NULL;
 CREATE INDEX users_being_deleted ON users (number) WHERE deleting;
 """
 

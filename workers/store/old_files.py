@@ -10,14 +10,14 @@ from sqlalchemy import func, select
 
 from core.process.settings import ConfigurationError
 from workers.store.retention_clock import ClockState
-from workers.store.schema import acknowledged, blocks, chats, marks, messages, users
+from workers.store.schema import acknowledged, blocks, chats, hook_calls, marks, messages, users
 from workers.store.schema import clock as clock_table
 from workers.store.tools import connected
 
 #: Rows of a slice, about: what attaching a file costs must not matter beside it.
 SLICE_ROWS: Final = 50_000
 
-TABLES: Final = (users, chats, messages, acknowledged, blocks)
+TABLES: Final = (users, chats, messages, acknowledged, blocks, hook_calls)
 #: Rows of each of `TABLES`.
 Counts = tuple[int, ...]
 

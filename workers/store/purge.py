@@ -24,7 +24,7 @@ from core.process.settings import ConfigurationError
 from workers.store.catch_up import replay
 from workers.store.data_directory import existing_layout, locked
 from workers.store.export import check_revision, reading
-from workers.store.schema import NO_CHAT, acknowledged, blocks, chats, messages, users
+from workers.store.schema import NO_CHAT, acknowledged, blocks, chats, hook_calls, messages, users
 from workers.store.statements import TRIM_MARKS
 from workers.store.tools import Unreadable, connected, reason
 
@@ -133,6 +133,7 @@ def _purge_sent(connection: Connection, user_id: str) -> _Counts:
     connection.exec_driver_sql(TRIM_MARKS)
     sent += connection.execute(update(messages).where(messages.c.chat.in_(theirs)).values(tombstone)).rowcount
     told = connection.execute(delete(chats).where(chats.c.peer == user_id)).rowcount
+    connection.execute(delete(hook_calls).where(hook_calls.c.peer == user_id))
     stood = connection.execute(delete(blocks).where(blocks.c.peer == user_id)).rowcount
     return _Counts(told, sent, stood)
 
@@ -146,6 +147,7 @@ def _purge_mailbox(connection: Connection, user_id: str) -> int:
     received = connection.execute(delete(messages).where(messages.c.mailbox == own)).rowcount
     connection.execute(delete(messages).where(messages.c.mailbox == -own))
     connection.execute(delete(blocks).where(blocks.c.user == own))
+    connection.execute(delete(hook_calls).where(hook_calls.c.user == own))
     connection.execute(delete(acknowledged).where(acknowledged.c.mailbox == own))
     connection.execute(delete(chats).where(chats.c.user == own))
     connection.exec_driver_sql(TRIM_MARKS)

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Boolean,
     Integer,
     Select,
+    Table,
     and_,
     bindparam,
     cast,
@@ -31,9 +32,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import sqlite
 
-from workers.store import read_queries, retention_queries
+from workers.store import hook_queries, read_queries, retention_queries
 from workers.store.json_sql import field_of, given_rows, number, text_of
-from workers.store.schema import NO_CHAT, acknowledged, blocks, chats, commit_log, messages, users
+from workers.store.schema import NO_CHAT, acknowledged, blocks, chats, commit_log, hook_calls, messages, users
 
 # -- Writes --
 
@@ -102,14 +103,21 @@ SAVE_CHATS: Final = _upsert(tuple(chats.c), (chats.c.number,), tuple(chats.c)[3:
 SAVE_BLOCKS: Final = _upsert(tuple(blocks.c), (blocks.c.user, blocks.c.peer), tuple(blocks.c)[2:])
 
 
-def _drop_blocks() -> str:
+#: Rows of [user, peer, since, due].
+SAVE_HOOK_CALLS: Final = _upsert(
+    tuple(hook_calls.c), (hook_calls.c.user, hook_calls.c.peer), tuple(hook_calls.c)[2:]
+)
+
+
+def _drop_pairs(table: Table) -> str:
     given = given_rows()
     pairs = select(field_of(given, 0), field_of(given, 1)).select_from(given)
-    return text_of(delete(blocks).where(tuple_(blocks.c.user, blocks.c.peer).in_(pairs)), "rows")
+    return text_of(delete(table).where(tuple_(table.c.user, table.c.peer).in_(pairs)), "rows")
 
 
 #: Rows of [user, peer].
-DROP_BLOCKS: Final = _drop_blocks()
+DROP_BLOCKS: Final = _drop_pairs(blocks)
+DROP_HOOK_CALLS: Final = _drop_pairs(hook_calls)
 
 
 def _save_summed() -> str:
@@ -165,7 +173,7 @@ def _forgotten() -> Select[Any]:
 
 
 def _delete_mailboxes(numbers: Select[Any]) -> tuple[str, ...]:
-    """Delete all that users have, and then the users; their chats and blocks go with them."""
+    """Delete all that users have, and then the users; their chats, blocks and calls of the hook go with them."""
     (number_,) = numbers.selected_columns
     return (
         text_of(delete(messages).where(messages.c.mailbox.in_(numbers)), "rows"),
@@ -326,7 +334,7 @@ def source() -> str:
     }
     constants = numbers | {
         name: value
-        for module in (globals(), vars(read_queries), vars(retention_queries))
+        for module in (globals(), vars(read_queries), vars(hook_queries), vars(retention_queries))
         for name, value in module.items()
         if name.isupper() and name[0] != "_" and isinstance(value, str | tuple)
     }

@@ -18,7 +18,7 @@ from sqlalchemy import (
 
 from core.wire.protocol import REPLAY_WINDOW_BYTES
 from workers.store.json_sql import field_of, gathered, given_rows, json_array, nested, number, text_of
-from workers.store.schema import NO_CHAT, acknowledged, blocks, chats, messages, users
+from workers.store.schema import NO_CHAT, acknowledged, blocks, chats, hook_calls, messages, users
 
 #: Rows of messages that one `READ` gives at most for each mailbox.
 READ_MAX: Final = 256
@@ -275,6 +275,7 @@ def _load() -> str:
     ahead = select(gathered(acknowledged.c.seq)).where(acknowledged.c.mailbox == users.c.number)
     block = json_array(*tuple(blocks.c)[1:])
     stood = select(gathered(block)).where(blocks.c.user == users.c.number)
+    calls = select(gathered(json_array(*tuple(hook_calls.c)[1:]))).where(hook_calls.c.user == users.c.number)
     user = json_array(
         *(users.c.number, users.c.user_id, users.c.display_name, users.c.acknowledges, users.c.epoch),
         *(users.c.acknowledged_through, users.c.purged_through, users.c.summed_through),
@@ -284,6 +285,7 @@ def _load() -> str:
         nested(ahead.correlate(users)),
         nested(stood.correlate(users)),
         *(users.c.kept, users.c.banned),
+        nested(calls.correlate(users)),
     )
     return text_of(select(gathered(user)).where(users.c.user_id.in_(select(given.c.value))), "rows")
 
@@ -291,7 +293,7 @@ def _load() -> str:
 #: User ids; gives, of those that there are: [number, user_id, display_name, acknowledges, epoch, acknowledged_through,
 #: purged_through, summed_through, newest seq or 0, highest Lamport count or 0, chats as [number, peer, peer_name, confirmed, written,
 #: active_at, newest, read_through, unread, hidden, muted], [chat, newest, active_at, unread] of messages that these do not count, positions
-#: acknowledged beyond, blocks as [peer, by_user, by_peer, read_through, withheld], kept, banned].
+#: acknowledged beyond, blocks as [peer, by_user, by_peer, read_through, withheld], kept, banned, calls of the hook as [peer, since, due]].
 LOAD: Final = _load()
 #: The highest number of a user, and of a chat.
 HIGHEST_USER: Final = text_of(select(func.max(users.c.number)))

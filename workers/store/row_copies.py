@@ -29,10 +29,10 @@ from sqlalchemy import (
 from workers.store.data_directory import Mode, file_uri
 from workers.store.old_files import TABLES
 from workers.store.retention_clock import ClockState
-from workers.store.schema import NO_CHAT, acknowledged, blocks, chats, messages, users
+from workers.store.schema import NO_CHAT, acknowledged, blocks, chats, hook_calls, messages, users
 
 _OLD: Final = MetaData(schema="old")
-old_users, old_chats, old_messages, old_acknowledged, old_blocks = (
+old_users, old_chats, old_messages, old_acknowledged, old_blocks, old_hook_calls = (
     table.to_metadata(_OLD, schema="old") for table in TABLES
 )
 
@@ -109,6 +109,18 @@ def copy_blocks(numbers: Map, *conditions: ColumnElement[bool]) -> Insert:
         blocks,
         {"user": user.c.new},
         old_blocks.join(user, user.c.old == old_blocks.c.user),
+        user.c.new,
+        *conditions,
+    )
+
+
+def copy_hook_calls(numbers: Map, *conditions: ColumnElement[bool]) -> Insert:
+    """Copy what the hook is told of users who have new numbers."""
+    user = numbers.users
+    return _copy(
+        hook_calls,
+        {"user": user.c.new},
+        old_hook_calls.join(user, user.c.old == old_hook_calls.c.user),
         user.c.new,
         *conditions,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Any
 
-from core.chat.chat import Block, Chat
+from core.chat.chat import Block, Chat, HookCall
 from core.chat.user import Message, User
 from core.placement import slot_of
 from core.process.settings import Settings
@@ -76,6 +76,12 @@ def block_row(user: User, peer: str) -> Row:
     return [user.key, peer, int(block.by_user), int(block.by_peer), block.read_through, block.withheld]
 
 
+def hook_call_row(user: User, peer: str) -> Row:
+    """Return what the hook is to be told of a chat for ``workers.store.upserts.save_hook_calls``."""
+    call = user.hook_calls.get(peer) if user.hook_calls is not None else None
+    return [user.key, peer] if call is None else [user.key, peer, *call]
+
+
 def frame_of(row: Row, sender: str, recipient: str) -> bytes:
     """Return the MSG frame of [seq, chat, message_id, content, sent_at, receipts, mailbox, lamport], byte for byte as it was when it
     came.
@@ -124,6 +130,7 @@ def user_of(row: Row, settings: Settings) -> User:
         blocks,
         kept,
         banned,
+        hook_calls,
     ) = row
     user = User(user_id, display_name, settings, epoch)
     user.key, user.saved, user.durable, user.summed_through = number, True, True, summed
@@ -134,6 +141,7 @@ def user_of(row: Row, settings: Settings) -> User:
     for peer, by_user, by_peer, *counts in blocks:
         user.blocks = user.blocks or {}
         user.blocks[peer] = Block(bool(by_user), bool(by_peer), *counts)
+    user.hook_calls = {peer: HookCall(*times) for peer, *times in hook_calls} or None
     user.mailbox.restore(max(newest, purged), lamport, purged, acknowledged, ahead)
     return user
 

@@ -183,3 +183,23 @@ blocks: Final = Table(
     Column("withheld", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
+
+#: Chats of users without a connection in which a message waits, for the hook (D33); a row goes when the user is back.
+hook_calls: Final = Table(
+    "hook_calls",
+    metadata,
+    Column(
+        "user",
+        BigInteger,
+        ForeignKey(users.c.number, ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("peer", Text, primary_key=True),
+    #: When the message was found to wait, in milliseconds since 1970.
+    Column("since", BigInteger, nullable=False),
+    #: When the next attempt is due, in the same; NULL when there is none any more: the hook was told, or it was given up.
+    Column("due", BigInteger),
+    sqlite_with_rowid=False,
+)
+Index(None, hook_calls.c.due, sqlite_where=hook_calls.c.due.is_not(None))

@@ -32,8 +32,17 @@ INSERT INTO blocks (user, peer, by_user, by_peer, read_through, withheld) SELECT
 FROM json_each(CAST(? AS TEXT)) AS given
 WHERE 1 = 1 ON CONFLICT (user, peer) DO UPDATE SET by_user = excluded.by_user, by_peer = excluded.by_peer, read_through = excluded.read_through, withheld = excluded.withheld"""
 
+SAVE_HOOK_CALLS: Final = """\
+INSERT INTO hook_calls (user, peer, since, due) SELECT json_extract(given.value, '$[0]') AS json_extract_1, json_extract(given.value, '$[1]') AS json_extract_2, json_extract(given.value, '$[2]') AS json_extract_3, json_extract(given.value, '$[3]') AS json_extract_4
+FROM json_each(CAST(? AS TEXT)) AS given
+WHERE 1 = 1 ON CONFLICT (user, peer) DO UPDATE SET since = excluded.since, due = excluded.due"""
+
 DROP_BLOCKS: Final = """\
 DELETE FROM blocks WHERE (blocks.user, blocks.peer) IN (SELECT json_extract(given.value, '$[0]') AS json_extract_1, json_extract(given.value, '$[1]') AS json_extract_2
+FROM json_each(CAST(? AS TEXT)) AS given)"""
+
+DROP_HOOK_CALLS: Final = """\
+DELETE FROM hook_calls WHERE (hook_calls.user, hook_calls.peer) IN (SELECT json_extract(given.value, '$[0]') AS json_extract_1, json_extract(given.value, '$[1]') AS json_extract_2
 FROM json_each(CAST(? AS TEXT)) AS given)"""
 
 SAVE_SUMMED: Final = """\
@@ -253,7 +262,9 @@ WHERE messages.mailbox = users.number AND messages.seq > users.summed_through GR
 FROM acknowledged
 WHERE acknowledged.mailbox = users.number)), json((SELECT json_group_array(json_array(blocks.peer, blocks.by_user, blocks.by_peer, blocks.read_through, blocks.withheld)) AS json_group_array_5
 FROM blocks
-WHERE blocks.user = users.number)), users.kept, users.banned)) AS json_group_array_1
+WHERE blocks.user = users.number)), users.kept, users.banned, json((SELECT json_group_array(json_array(hook_calls.peer, hook_calls.since, hook_calls.due)) AS json_group_array_6
+FROM hook_calls
+WHERE hook_calls.user = users.number)))) AS json_group_array_1
 FROM users
 WHERE users.user_id IN (SELECT given.value
 FROM json_each(CAST(? AS TEXT)) AS given)"""
@@ -265,6 +276,31 @@ FROM users"""
 HIGHEST_CHAT: Final = """\
 SELECT max(chats.number) AS max_1
 FROM chats"""
+
+HOOK_CALLS_DUE: Final = """\
+SELECT json_group_array(json_array(due.user_id, due.peer)) AS json_group_array_1
+FROM (SELECT users.user_id AS user_id, hook_calls.peer AS peer
+FROM hook_calls JOIN users ON users.number = hook_calls.user
+WHERE hook_calls.due <= ? ORDER BY hook_calls.due
+LIMIT ? OFFSET 0) AS due"""
+
+HOOK_CALLS_PENDING: Final = """\
+SELECT json_array(count(*), min(hook_calls.since)) AS json_array_1
+FROM hook_calls
+WHERE hook_calls.due IS NOT NULL"""
+
+UNTOLD: Final = """\
+SELECT json_array(max(some.number), json_group_array(iif(EXISTS (SELECT messages.seq
+FROM messages JOIN chats ON chats.number = messages.chat
+WHERE messages.mailbox = some.number AND messages.seq > some.acknowledged_through AND chats.muted = 0 AND NOT (EXISTS (SELECT acknowledged.seq
+FROM acknowledged
+WHERE acknowledged.mailbox = messages.mailbox AND acknowledged.seq = messages.seq)) AND NOT (EXISTS (SELECT hook_calls.peer
+FROM hook_calls
+WHERE hook_calls.user = some.number AND hook_calls.peer = chats.peer))), some.user_id, NULL))) AS json_array_1
+FROM (SELECT users.number AS number, users.user_id AS user_id, users.acknowledged_through AS acknowledged_through
+FROM users
+WHERE users.number > ? ORDER BY users.number
+LIMIT 200 OFFSET 0) AS some"""
 
 LOAD_CLOCK: Final = """\
 SELECT json_array(clock.passed, clock.ran, clock.owed, clock.wall) AS json_array_1

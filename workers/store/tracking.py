@@ -40,6 +40,7 @@ _NOTES: Final = {
     "users": (_USER.format("new.number"), _USER.format("old.number")),
     "acknowledged": (_USER.format("new.mailbox"), _USER.format("old.mailbox")),
     "blocks": (_USER.format("new.user"), _USER.format("old.user")),
+    "hook_calls": (_USER.format("new.user"), _USER.format("old.user")),
     "chats": (_CHAT.format("new.number"), _CHAT.format("old.number")),
     "messages": (_MESSAGE.format("new"), _MESSAGE.format("old")),
 }

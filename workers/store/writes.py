@@ -16,8 +16,18 @@ from core.wire import codec
 from workers.store import statements
 from workers.store.database import Database
 from workers.store.log_record import Record
-from workers.store.rows import Row, block_row, chat_row, id_hash, joined, message_of, message_row, user_row
-from workers.store.upserts import save_blocks, save_chats, save_users
+from workers.store.rows import (
+    Row,
+    block_row,
+    chat_row,
+    hook_call_row,
+    id_hash,
+    joined,
+    message_of,
+    message_row,
+    user_row,
+)
+from workers.store.upserts import save_blocks, save_chats, save_hook_calls, save_users
 
 #: Messages of a mailbox after which the rows of its chats are saved, if nothing has saved them before. When a user is loaded, this many
 #: messages are counted at most, and those of one batch.
@@ -104,6 +114,20 @@ class SaveBlock(Write):
         batch.save_block(self.user, self.peer)
 
 
+class SaveHookCall(Write):
+    """What the hook is told of a chat, with the user if need be."""
+
+    __slots__ = ("peer",)
+
+    def __init__(self, user: User, peer: str, done: Done) -> None:
+        super().__init__(user, done)
+        self.peer = peer
+
+    def join(self, batch: Batch) -> None:
+        assert self.user is not None
+        batch.save_hook_call(self.user, self.peer)
+
+
 class Forget(Write):
     """A user to be removed. What comes before it must be written before it, so it can only be at the head of a batch."""
 
@@ -141,6 +165,7 @@ class Batch:
     __slots__ = (
         "_blocks",
         "_heads",
+        "_hook_calls",
         "_left_at",
         "_numbers",
         "_repeats",
@@ -176,6 +201,8 @@ class Batch:
         self.chats: dict[Chat, bytes] = {}
         #: (user's number, peer) -> what stands between the two.
         self._blocks: dict[tuple[int, str], Row] = {}
+        #: The same -> what the hook is told.
+        self._hook_calls: dict[tuple[int, str], Row] = {}
         #: Users whose messages are counted in the rows of their chats -> up to where they were before this batch.
         self._summed: dict[User, int] = {}
         #: A user's number -> everything up to there is acknowledged; and the positions beyond that were taken from each mailbox.
@@ -204,7 +231,8 @@ class Batch:
 
     @property
     def _has_no_changes(self) -> bool:
-        return not (self.users or self.chats or self._through or self._blocks or self._summed)
+        changes = self.users, self.chats, self._through, self._blocks, self._summed, self._hook_calls
+        return not any(changes)
 
     # -- On the loop, before --
 
@@ -250,6 +278,13 @@ class Batch:
         if not user.saved and user not in self.users:
             self.save_user(user)
         self._blocks[user.key, peer] = block_row(user, peer)
+        self.user_ids.add(user.user_id)
+
+    def save_hook_call(self, user: User, peer: str) -> None:
+        """Gather what the hook is told of a chat now."""
+        if not user.saved and user not in self.users:
+            self.save_user(user)
+        self._hook_calls[user.key, peer] = hook_call_row(user, peer)
         self.user_ids.add(user.user_id)
 
     def _sum(self, user: User) -> None:
@@ -298,6 +333,7 @@ class Batch:
                 [],
                 list(self._blocks.values()),
                 self._summed_through(),
+                list(self._hook_calls.values()),
             )
             # In the order of the fields of `Changes`.
             changes = joined([joined(users), joined(chats), *map(codec.to_json, rest)])
@@ -332,6 +368,8 @@ class Batch:
             self._write_acknowledged(database)
         if self._blocks:
             save_blocks(database, list(self._blocks.values()))
+        if self._hook_calls:
+            save_hook_calls(database, list(self._hook_calls.values()))
         if self._summed:
             database.execute(statements.SAVE_SUMMED, codec.to_json(self._summed_through()))
 

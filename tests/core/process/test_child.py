@@ -116,5 +116,5 @@ def test_keys_that_are_invalid_leave_the_current_ones(caplog: pytest.LogCaptureF
         reload_keys(refuse, log)
     assert loaded == ["new"]
     assert [record.message for record in caplog.records] == [
-        "keeping the current JWT keys: the new ones are invalid"
+        "keeping the current keys: the new ones are invalid"
     ]
