@@ -76,7 +76,7 @@ def shards(directory: Path) -> list[Path]:
 
 def fill(directory: Path, workers: int, users: int, messages: int, seed: int = 1) -> list[str]:
     """Make a data directory; the user ids. Everybody has a chat with the next few; the messages are spread over 30 days."""
-    generator = random.Random(seed)
+    generator, hooked = random.Random(seed), random.Random(seed)
     prepare(directory, workers)
     placement = Placement(workers)
     ids = [str(UUID(int=generator.getrandbits(128), version=4)) for _ in range(users)]
@@ -105,8 +105,8 @@ def fill(directory: Path, workers: int, users: int, messages: int, seed: int = 1
         if generator.random() < 0.2:
             block = generator.random() < 0.5, generator.random() < 0.5, generator.randrange(9)
             rows[placement.worker_of(user)]["blocks"].append((number_of[user], peer, *block, len(peer)))
-        if generator.random() < 0.2:
-            call = START, generator.choice([START + 1000, None])
+        if hooked.random() < 0.2:
+            call = START, hooked.choice([START + 1000, None])
             rows[placement.worker_of(user)]["hook_calls"].append((number_of[user], peer, *call))
     known = list(chat_of)
     for index in range(messages):

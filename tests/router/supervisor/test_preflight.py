@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import resource
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from router.supervisor.preflight import (
     check_settings,
     raise_descriptor_limit,
 )
+from tests.hook_receiver import new_secret, secret_file
 
 
 @pytest.mark.parametrize(("loopback", "auth"), [(True, None), (True, "none"), (False, "jwt")])
@@ -104,3 +107,26 @@ def test_as_many_descriptors_are_allowed_as_can_be(monkeypatch: pytest.MonkeyPat
 def test_workers_that_would_not_even_start_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"FASTCHAT_WORKERS: 8 workers do not even start in 256 MiB"):
         check_memory(Settings(workers=8), 256 * 2**20)
+
+
+@pytest.mark.parametrize(
+    ("mode", "content", "sentence"),
+    [
+        (0o600, "nonsense", "line 1 does not begin with `whsec_`"),
+        (0o644, f"whsec_{'A' * 44}", "other users may read the secret"),
+        (None, "", "No such file or directory"),
+    ],
+)
+def test_d33_a_hook_whose_calls_cannot_be_signed_stops_the_start(
+    tmp_path: Path, mode: int | None, content: str, sentence: str
+) -> None:
+    path = tmp_path / "secret"
+    if mode is not None:
+        secret_file(path, content).chmod(mode)
+    with pytest.raises(ConfigurationError, match=re.escape(sentence)):
+        check_settings(settings(hook_url="https://push.example.com/", hook_secret_file=path))
+    with pytest.raises(ConfigurationError, match="calls can't be signed"):
+        check_settings(settings(hook_url="https://push.example.com/"))
+    check_settings(
+        settings(hook_url="https://push.example.com/", hook_secret_file=secret_file(path, new_secret()))
+    )
