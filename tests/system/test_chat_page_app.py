@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.system.browser import PATIENCE, Browser, Tab, Visitor, page_url
-from tests.system.harness import Server
+from tests.system.harness import Server, wait_until
 from tests.system.servers import shared_server
 
 pytestmark = pytest.mark.slow
@@ -187,7 +187,8 @@ def test_several_tabs_tell_once(browser: Browser, server: Server) -> None:
     writer.write("two")
     for tab in (first, second):
         tab.wait_title("(2) FastChat")
-    first.page.wait_for_function("() => navigator.locks.query().then(({held}) => held.length === 0)")
+    held = "navigator.locks.query().then(({held}) => held.length)"
+    wait_until(lambda: first.page.evaluate(held) == 0, "both tabs to have told")
     assert sum(tab.page.evaluate("shown.size") for tab in (first, second)) == 1
     assert sum(tab.page.evaluate("tones") for tab in (first, second)) <= 3
 
