@@ -209,7 +209,8 @@ def test_what_a_screen_reader_says(browser: Browser, server: Server) -> None:
     announcer = tab.page.locator("#announcer")
     other.open_chat("Listening")
     other.write("Are you there?")
-    expect(announcer).to_have_text("New message from Speaking", timeout=PATIENCE)
+    offer = "Shall this browser tell you of new messages while you are elsewhere?"
+    expect(announcer.locator("p")).to_have_text(["New message from Speaking", offer], timeout=PATIENCE)
     expect(
         tab.page.get_by_role("link", name=re.compile("Online: .*Speaking.* 1 message not read"))
     ).to_be_visible()
