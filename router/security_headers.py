@@ -36,10 +36,13 @@ PERMISSIONS: Final = ", ".join(
 )
 
 
-def page_policy(*, connect: str = "'self'", style: str = "'self'", form: str = "'none'") -> str:
+def page_policy(
+    *, connect: str = "'self'", style: str = "'self'", form: str = "'none'", is_app: bool = False
+) -> str:
     """Make the Content-Security-Policy of a page that loads its own files only: no other origin, no inline script, no eval.
 
-    `connect` is what scripts of the page may talk to, `style` where style may come from, and `form` where forms may be sent to.
+    `connect` is what scripts of the page may talk to, `style` where style may come from, and `form` where forms may be sent to. A page that
+    `is_app` has a manifest and a service worker besides, of its own too.
     """
     return "; ".join(
         (
@@ -48,6 +51,7 @@ def page_policy(*, connect: str = "'self'", style: str = "'self'", form: str = "
             f"style-src {style}",
             f"connect-src {connect}",
             "img-src 'self' data:",
+            *(("worker-src 'self'", "manifest-src 'self'") if is_app else ()),
             "base-uri 'none'",
             f"form-action {form}",
             "frame-ancestors 'none'",

@@ -189,6 +189,11 @@ class Settings:
         ge=0,
         le=300,
     )
+    login_url: str = _setting(
+        "",
+        "URL of your application's login page, http or https, for FASTCHAT_AUTH=jwt. Where a token is needed, the chat page links to it, in"
+        " place of the input field for a token. The login page returns the user to the chat page, with `#token=TOKEN` in the URL.",
+    )
     allowed_origins: str = _setting(
         "",
         "Origins of web pages that may connect, separated by commas, such as `https://chat.example.com`."

@@ -101,7 +101,7 @@ class Dashboard:
             )
         if self._plotly is None:
             # It has megabytes, and compressing them takes most of a second.
-            self._plotly = asyncio.ensure_future(asyncio.to_thread(StaticFile, path, _FOR_GOOD))
+            self._plotly = asyncio.ensure_future(asyncio.to_thread(StaticFile.read, path, _FOR_GOOD))
         return (await asyncio.shield(self._plotly)).answer(request, _HEADERS)
 
     def _plotly_name(self) -> str:

@@ -76,7 +76,7 @@ class Front:
         self._loop = asyncio.get_running_loop()
         self._control = control
         self._allocator = Allocator()
-        self._pages = PageLoader()
+        self._pages = PageLoader(settings.login_url)
         self._reception = Reception(settings, self._loop, self._pages, limits)
         self._counts: WorkerCounts | None = None
         if settings.connections_per_ip or settings.max_connections:

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 class PageLoader:
-    """Answers requests for pages on sockets that someone else accepted. `stop` it last."""
+    """Answers requests for pages on sockets that someone else accepted. `stop` it last. `login_url` is where users log in, if anywhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, login_url: str) -> None:
+        self._login_url = login_url
         self._server: PageServer | None = None
         self._loading: asyncio.Task[None] | None = None
         #: Sockets, and the sizes of their requests, until the page server is there.
@@ -45,7 +46,7 @@ class PageLoader:
         return len(self._waiting) + (self._server.open if self._server is not None else 0)
 
     async def _load(self) -> None:
-        server = await asyncio.to_thread(_import_page_server)
+        server = await asyncio.to_thread(_import_page_server, self._login_url)
         await server.start()
         # As the front does with all that lives as long as it does: the collector need not look at it again and again.
         gc.freeze()
@@ -55,7 +56,7 @@ class PageLoader:
         self._waiting.clear()
 
 
-def _import_page_server() -> PageServer:
+def _import_page_server(login_url: str) -> PageServer:
     from router.front.pages import PageServer
 
-    return PageServer()
+    return PageServer(login_url)

@@ -10,9 +10,13 @@ version is seen at once, and an old one costs a 304 without a body.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import html
+import json
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Final
 
 from aiohttp import web
@@ -20,14 +24,25 @@ from aiohttp import web
 from core.events import fields
 from router.front.origin import split_host
 from router.security_headers import ALWAYS, PERMISSIONS, add_missing, page_policy
-from router.static_files import WEB, StaticFile, read_static_files
+from router.static_files import WEB, StaticFile, read_static_files, without_comments
 
 _log = logging.getLogger("fastchat.front")
 
 #: The file that a browser gets for ``/``.
 _INDEX: Final = "index.html"
+#: The service worker, and the line of it that the server fills in: which files to keep, and their digests.
+_WORKER: Final = "sw.js"
+_SHELL: Final = 'const SHELL = { version: "", files: {} };'
+#: Suffixes of the files without which the page does not open.
+_SHELL_SUFFIXES: Final = frozenset({".html", ".css", ".js", ".svg", ".webmanifest"})
+#: A service worker is under a policy of its own. This one fetches the page's files, and no more.
+_WORKER_POLICY: Final = "default-src 'none'; connect-src 'self'; frame-ancestors 'none'"
+#: The line of the page that tells it where users log in.
+_LOGIN: Final = b'<meta name="fastchat-login" content="">'
 #: The folder of the JavaScript client belongs to the page; the admin port serves the dashboard's.
 _CLIENT: Final = "client"
+#: Characters of the version of the page's files.
+_VERSION_LENGTH: Final = 20
 #: Seconds that a client has to send the rest of a body that nobody reads.
 _LINGER_SECONDS: Final = 2.0
 #: Seconds that requests have to end when the front stops.
@@ -42,11 +57,38 @@ def content_security_policy(host: str) -> str:
     Newer browsers take `'self'` for the WebSocket of the same host too; older ones want its URL. A `host` that is none is left out.
     """
     own = f" ws://{host} wss://{host}" if split_host(host) is not None else ""
-    return page_policy(connect=f"'self'{own}", form="'self'")
+    return page_policy(connect=f"'self'{own}", form="'self'", is_app=True)
 
 
-def _serve_file(file: StaticFile) -> Handler:
-    """Make a handler that answers with `file`, or with 304 to a client that has it.
+def read_page(login_url: str) -> dict[str, StaticFile]:
+    """Read the files of the chat page: path -> file. The page gets `login_url`, and the service worker the digests of the other files.
+
+    So the bytes of the worker change with those of any file, by which a browser knows that the files it keeps are old.
+    """
+
+    def served(path: Path, body: bytes) -> bytes:
+        if path.name == _INDEX and login_url:
+            return body.replace(_LOGIN, _LOGIN.replace(b'""', f'"{html.escape(login_url)}"'.encode()))
+        return without_comments(body.decode()).encode() if path.suffix == ".js" else body
+
+    files = {
+        "/" if name == _INDEX else f"/{name}": file
+        for name, file in read_static_files(WEB, _CLIENT, change=served).items()
+    }
+    kept = {
+        path: file.digest
+        for path, file in files.items()
+        if path != f"/{_WORKER}" and Path(path if path != "/" else _INDEX).suffix in _SHELL_SUFFIXES
+    }
+    version = hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:_VERSION_LENGTH]
+    shell = f"const SHELL = {json.dumps({'version': version, 'files': kept})};"
+    worker = without_comments((WEB / _WORKER).read_text()).replace(_SHELL, shell)
+    files[f"/{_WORKER}"] = StaticFile(worker.encode(), ".js")
+    return files
+
+
+def _serve_file(file: StaticFile, headers: Mapping[str, str]) -> Handler:
+    """Make a handler that answers with `file` and these `headers`, or with 304 to a client that has it.
 
     What a page may do is said with the page. Scripts and styles are under its policy, and get that of all other answers, which lets them do
     nothing by themselves: 300 bytes more for each of the 40 files would be a tenth of all that the page loads.
@@ -54,7 +96,7 @@ def _serve_file(file: StaticFile) -> Handler:
 
     async def serve(request: web.Request) -> web.Response:
         if not file.is_page:
-            return file.answer(request, {})
+            return file.answer(request, headers)
         policy = content_security_policy(request.headers.get("Host", ""))
         return file.answer(request, {"Content-Security-Policy": policy, "Permissions-Policy": PERMISSIONS})
 
@@ -112,12 +154,13 @@ class _OneRequest(asyncio.Protocol):
 
 
 class PageServer:
-    """Answers on sockets that someone else accepted. `start` it first, `stop` it last."""
+    """Answers on sockets that someone else accepted. `start` it first, `stop` it last. `login_url` is where users log in, if anywhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, login_url: str) -> None:
         application = web.Application(middlewares=[_say_where])
-        for name, file in read_static_files(WEB, _CLIENT).items():
-            application.router.add_get("/" if name == _INDEX else f"/{name}", _serve_file(file))
+        for path, file in read_page(login_url).items():
+            headers = {"Content-Security-Policy": _WORKER_POLICY} if path == f"/{_WORKER}" else {}
+            application.router.add_get(path, _serve_file(file, headers))
         application.router.add_get("/healthz", _health)
         application.on_response_prepare.append(_last_answer)
         self._runner = web.AppRunner(

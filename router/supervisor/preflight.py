@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import resource
 from pathlib import Path
 from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
 from core.auth.hook_secrets import load_secrets
 from core.auth.tokens import load_verifier
@@ -22,6 +24,8 @@ from router.supervisor import listeners
 
 #: File descriptors for each process: a worker keeps half of these for itself and for sockets on their way to it.
 DESCRIPTORS_MIN: Final = 1024
+#: What a URL is written in (RFC 3986).
+_URL: Final = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
 
 
 class Checked(NamedTuple):
@@ -44,6 +48,7 @@ def check_settings(settings: Settings) -> Checked:
     check_api(settings)
     check_authentication(settings)
     load_secrets(settings, read_private)
+    check_login_url(settings.login_url, settings.auth)
     addresses = listeners.addresses_of("HOST", settings.host)
     exposed = check_exposure(settings.host, listeners.are_loopback(addresses), settings.auth)
     warnings = [exposed] if exposed is not None else []
@@ -124,6 +129,25 @@ def check_authentication(settings: Settings) -> None:
             raise ConfigurationError(
                 f"{PREFIX}{name.upper()} is set, but the server does not check tokens: set {PREFIX}AUTH=jwt, or remove the key"
             )
+
+
+def check_login_url(url: str, auth: str | None) -> None:
+    """Check that the chat page can link to the URL where users log in, if there is one, and that tokens are what it is for."""
+    if not url:
+        return
+    try:
+        parts = urlsplit(url)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        is_good = False
+    if not is_good or not _URL.fullmatch(url):
+        raise ConfigurationError(
+            f"{PREFIX}LOGIN_URL: {url!r} is no http or https URL: write one such as https://app.example.com/login"
+        )
+    if auth != "jwt":
+        raise ConfigurationError(
+            f"{PREFIX}LOGIN_URL is set, but the server does not check tokens: set {PREFIX}AUTH=jwt, or remove the URL"
+        )
 
 
 def check_exposure(host: str, loopback: bool, auth: str | None) -> str | None:

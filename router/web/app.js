@@ -1,6 +1,7 @@
 // @ts-check
 /** The page: asks who one is, then brings together the messenger, the list of people, the conversation and the connection bar. */
 
+import { showBadge } from "./badge.js";
 import { ChatMenu } from "./chat_menu.js";
 import { Composer } from "./composer.js";
 import { ConnectionBar } from "./connection_bar.js";
@@ -8,17 +9,24 @@ import { Conversation } from "./conversation.js";
 import { announce, avatar, button, byId, nameOf } from "./dom.js";
 import { askName, setUpIdentity } from "./identity.js";
 import { Messenger } from "./messenger.js";
+import { fragmentOf, nameIn, userIn } from "./names.js";
+import { Notices } from "./notices.js";
 import { PeopleList } from "./people.js";
 import { Person, takeToken } from "./storage.js";
-import { userIn } from "./text.js";
 
-/** @typedef {import("./chats.js").Chat} Chat */
+/** @typedef {import("./chat.js").Chat} Chat */
 
 const person = new Person(new URLSearchParams(location.search), takeToken());
 // Who is still asked for a name may open a link with a token in this tab.
 addEventListener("hashchange", () => byId("app").hidden && location.hash.startsWith("#token=") && location.reload());
-if (!person.name) person.introduce(await askName());
+// When all is here that the page needs first. Where the browser has no service workers, the page does not open without a connection.
+addEventListener("load", () => void navigator.serviceWorker?.register("/sw.js", { updateViaCache: "none" }).catch(() => {}));
+if (!person.name) person.introduce(await askName(person.token !== ""));
 byId("app").hidden = false;
+const notices = new Notices(person);
+navigator.serviceWorker?.addEventListener("message", ({ data }) => {
+  if (userIn(data?.open ?? "")) location.hash = data.open;
+});
 
 /** The chat that is open. @type {Chat | null} */
 let current = null;
@@ -30,8 +38,11 @@ const messenger = new Messenger(person, url, {
   state: (state) => connection.show(state.state, state),
   expires: (seconds) => connection.expires(seconds),
   news(chat, item) {
-    if (chat === current && document.visibilityState === "visible") announce(`${chat.name}: ${item.content}`);
-    else announce(`New message from ${chat.name}`);
+    const isLookedAt = chat === current && document.visibilityState === "visible";
+    announce(isLookedAt ? `${chat.name}: ${item.content}` : `New message from ${chat.name}`);
+    if (isLookedAt) return;
+    const tag = messenger.chats.tags.get(chat.id);
+    void notices.tell(chat, item, tag ? `${chat.name} (${tag})` : chat.name);
   },
   corrected: (item) => announce(`${item.note} ${item.content}`),
 });
@@ -90,6 +101,9 @@ function schedule() {
 function draw() {
   isScheduled = false;
   const { chats, isOnline } = messenger;
+  chats.tell();
+  notices.tidy(chats);
+  showBadge(chats.unread);
   people.render(chats, current?.id ?? null, isOnline);
   menu.render(current);
   showName();
@@ -108,6 +122,7 @@ function drawChat(chat) {
     heading.replaceChildren(nameOf(chat.name));
     byId("peer-avatar").replaceChildren(avatar(chat.id, chat.name));
   }
+  byId("peer-tag").textContent = messenger.chats.tags.get(chat.id) ?? "";
   const state = byId("peer-state");
   state.textContent = chat.isTyping ? "typing…" : isHere ? "Online" : messenger.isOnline && messenger.chats.isKnown(chat) ? "Offline" : "";
   state.className = chat.isTyping || isHere ? "online" : "";
@@ -140,6 +155,9 @@ function navigate() {
   const token = takeToken();
   if (token) useToken(token);
   const id = userIn(location.hash);
+  const name = nameIn(location.hash);
+  // The name was for the way here.
+  if (name) history.replaceState(null, "", location.pathname + location.search + fragmentOf(id));
   const left = current?.id ?? null;
   const isChat = id !== "" && id !== person.userId;
   document.body.dataset.view = isChat ? "chat" : "list";
@@ -155,6 +173,7 @@ function navigate() {
   }
   if (id === left) return;
   current = messenger.chats.with(id);
+  current.linkName ||= name;
   current.problem = "";
   conversation.show(current);
   draw();

@@ -3,7 +3,7 @@
 
 import { announce, button, byId, make, nameOf } from "./dom.js";
 
-/** @typedef {import("./chats.js").Chat} Chat */
+/** @typedef {import("./chat.js").Chat} Chat */
 /** @typedef {import("./messenger.js").Messenger} Messenger */
 /** @typedef {"hide" | "mute" | "unmute" | "block" | "unblock"} Change */
 

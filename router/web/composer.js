@@ -34,7 +34,12 @@ export class Composer {
       event.preventDefault();
       this.send();
     });
+    const line = byId("line");
+    // The field keeps the focus, and with it the keyboard of a phone.
+    line.addEventListener("pointerdown", (event) => event.preventDefault());
+    line.addEventListener("click", () => this.breakLine());
     this.field.addEventListener("input", () => this.changed());
+    // Enter sends on phones too, so that it means the same everywhere; they have no Shift+Enter, so there is a button for a second line.
     this.field.addEventListener("keydown", (event) => {
       // An Enter that ends the composition of a Japanese or Chinese word is not one that sends.
       if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
@@ -64,6 +69,15 @@ export class Composer {
     window.clearTimeout(this.draftTimer);
     this.draftTimer = undefined;
     if (this.userId !== null) this.events.draft(this.userId, this.field.value);
+  }
+
+  /** Go to another line, where the cursor is. */
+  breakLine() {
+    const { field } = this;
+    field.focus();
+    field.setRangeText("\n", field.selectionStart, field.selectionEnd, "end");
+    field.scrollTop = field.scrollHeight;
+    this.changed();
   }
 
   changed() {

@@ -3,6 +3,7 @@
 
 import { announce, byId } from "./dom.js";
 import { now } from "./fastchat.js";
+import { hasLogin } from "./login.js";
 import { tokenIn } from "./storage.js";
 
 /** Milliseconds for which a connection may be away without a word. */
@@ -14,11 +15,19 @@ const REPLACED = 4001;
 const RESTARTING = [1001, 1012];
 const BUSY = 1013;
 
-/** What is said of a token that the server does not take, by its word for why. */
-const REFUSED = new Map([
-  ["missing", "This server wants a token that proves who you are."],
-  ["expired", "Your token has run out. What you write waits for a new one."],
-]);
+/** What is said of a token that the server does not take, by its word for why; where users log in, they know of no tokens. */
+const REFUSED = new Map(
+  hasLogin
+    ? [
+        ["missing", "Log in to chat here."],
+        ["expired", "Your login has run out. What you write waits until you log in again."],
+      ]
+    : [
+        ["missing", "This server wants a token that proves who you are."],
+        ["expired", "Your token has run out. What you write waits for a new one."],
+      ],
+);
+const [WHAT, RENEWAL] = hasLogin ? ["login", "Log in again to stay connected"] : ["token", "With a new one you stay connected"];
 /** How the server says that a user id, which only a token can bring along, is none that it knows. */
 const NO_USER = "VALIDATION: `user_id`";
 
@@ -48,9 +57,10 @@ export class ConnectionBar {
     this.since = now();
     /** When the token of the connection ends, if it is about to; else 0. */
     this.endsAt = 0;
-    this.form = byId("proof");
+    /** Where a token is given, and what has the focus there. */
+    this.proof = byId(hasLogin ? "login" : "proof");
     this.field = /** @type {HTMLInputElement} */ (byId("proof-token"));
-    this.form.addEventListener("submit", (event) => {
+    byId("proof").addEventListener("submit", (event) => {
       event.preventDefault();
       const token = tokenIn(this.field.value);
       byId("proof-problem").textContent = token ? "" : "This is not a token: one has three parts, with dots between them.";
@@ -73,7 +83,7 @@ export class ConnectionBar {
     this.state = state;
     this.retryAt = more.retryAt ?? 0;
     this.endsAt = 0;
-    this.form.hidden = true;
+    this.proof.hidden = true;
     if (state === "waiting") this.lost = wordsFor(more.lost);
     if (state === "waiting" && ++this.failures >= SUSPICIOUS && !this.wasOnline) void this.findOut();
     if (state === "online") {
@@ -87,7 +97,7 @@ export class ConnectionBar {
       const why = reason ? `: ${reason}` : "";
       this.isTold = false;
       if (refused || reason.startsWith(NO_USER))
-        this.ask(REFUSED.get(refused ?? "") ?? `The server does not take your token: ${reason.replace(/^\w+: /, "")}.`);
+        this.ask(REFUSED.get(refused ?? "") ?? `The server does not take your ${WHAT}: ${reason.replace(/^\w+: /, "")}.`);
       else if (code === REPLACED)
         this.say("You are connected in more places than the server allows, so this one was disconnected.", "Use it here");
       else this.say(`The server has ended the connection (${code}${why}).`, "Connect again");
@@ -100,7 +110,7 @@ export class ConnectionBar {
     window.clearTimeout(this.timer);
     const isCalm = this.state === "connecting" || this.state === "waiting";
     if (this.endsAt) {
-      this.ask(`Your token ends in ${Math.max(0, Math.ceil((this.endsAt - now()) / 1000))} s. With a new one you stay connected.`);
+      this.ask(`Your ${WHAT} ends in ${Math.max(0, Math.ceil((this.endsAt - now()) / 1000))} s. ${RENEWAL}.`);
     } else if (!isCalm) {
       this.bar.hidden = this.state === "online";
       return;
@@ -139,8 +149,8 @@ export class ConnectionBar {
   ask(text) {
     this.say(text, "");
     this.button.hidden = true;
-    this.form.hidden = false;
-    if (document.activeElement === document.body && this.state === "closed") this.field.focus();
+    this.proof.hidden = false;
+    if (document.activeElement === document.body && this.state === "closed") (hasLogin ? this.proof : this.field).focus();
   }
 
   /** @param {string} text @param {string} act */

@@ -10,7 +10,7 @@ import { byId, make, setChildren } from "./dom.js";
 import { fill, signatureOf } from "./message_view.js";
 import { counted, dayKey, dayName } from "./text.js";
 
-/** @typedef {import("./chats.js").Chat} Chat */
+/** @typedef {import("./chat.js").Chat} Chat */
 /** @typedef {import("./thread.js").Item} Item */
 /**
  * @typedef {object} ConversationEvents

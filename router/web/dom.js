@@ -4,7 +4,7 @@
 import { initials, shadeOf } from "./text.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-/** How many colours chat.css has for people. */
+/** How many colours people.css has for people. */
 const SHADES = 8;
 
 /**

@@ -2,7 +2,8 @@
 /** Who one is: the name at the beginning, and the dialog to change it, to be found, to try it as two, and to be forgotten. */
 
 import { announce, avatar, byId, nameOf } from "./dom.js";
-import { fragmentOf, problemOfName } from "./text.js";
+import { hasLogin } from "./login.js";
+import { fragmentOf, nameIn, problemOfName } from "./names.js";
 
 /** @typedef {import("./storage.js").Person} Person */
 
@@ -28,9 +29,19 @@ function nameForm(id, accept) {
   return input;
 }
 
-/** Ask for a name. @returns {Promise<string>} */
-export function askName() {
+/**
+ * Ask for a name; or to log in, where that is how one gets it.
+ * @param {boolean} hasToken
+ * @returns {Promise<string>}
+ */
+export function askName(hasToken) {
   byId("welcome").hidden = false;
+  const inviter = nameIn(location.hash);
+  if (inviter) byId("welcome-text").replaceChildren(nameOf(inviter), " invites you to chat.");
+  const isLogin = hasLogin && !hasToken;
+  byId("welcome-fields").hidden = isLogin;
+  byId("welcome-login").hidden = !isLogin;
+  if (isLogin) return new Promise(() => {}); // the page is loaded anew
   return new Promise((resolve) => {
     nameForm("welcome-form", (name) => {
       byId("welcome").hidden = true;
@@ -39,20 +50,20 @@ export function askName() {
   });
 }
 
-/** A field with one's link, and the button that copies it. @param {string} prefix of their ids @param {string} link */
-function linkField(prefix, link) {
+/** A field with one's link, and the button that copies it. @param {string} prefix of their ids @returns {HTMLInputElement} the field */
+function linkField(prefix) {
   const field = /** @type {HTMLInputElement} */ (byId(`${prefix}link`));
   const copied = byId(`${prefix}copied`);
-  field.value = link;
   byId(`${prefix}copy`).addEventListener("click", async () => {
     field.select();
-    const isCopied = await navigator.clipboard?.writeText(link).then(
+    const isCopied = await navigator.clipboard?.writeText(field.value).then(
       () => true,
       () => false,
     );
     copied.textContent = isCopied ? "Copied." : "Copy it from the field.";
     announce(copied.textContent);
   });
+  return field;
 }
 
 /**
@@ -63,10 +74,13 @@ function linkField(prefix, link) {
  */
 export function setUpIdentity(person, renamed) {
   const dialog = /** @type {HTMLDialogElement} */ (byId("settings"));
+  const links = ["", "invitation-"].map(linkField);
   let shown = "";
   const show = () => {
-    if (shown !== person.name) byId("me-name").replaceChildren(avatar(person.userId, person.name), nameOf(person.name));
+    if (shown === person.name) return;
     shown = person.name;
+    byId("me-name").replaceChildren(avatar(person.userId, person.name), nameOf(person.name));
+    for (const link of links) link.value = `${location.origin}/${fragmentOf(person.userId, person.name)}`;
   };
   const input = nameForm("settings-form", (name) => {
     dialog.close();
@@ -84,7 +98,6 @@ export function setUpIdentity(person, renamed) {
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog) dialog.close();
   });
-  for (const prefix of ["", "invitation-"]) linkField(prefix, `${location.origin}/${fragmentOf(person.userId)}`);
   byId("forget").addEventListener("click", () => {
     if (byId("forget").dataset.sure !== "yes") {
       byId("forget").dataset.sure = "yes";

@@ -1,15 +1,15 @@
 // @ts-check
 /**
  * Between the connection and the chats: what comes from the server goes into the chats, and what is written goes out. The browser keeps what
- * the server does not have; from a server that keeps no list of chats, the chats too. Knows nothing of the document; `changed` is called whenever something may look different.
+ * the server does not have; and the chats, as a copy of the server's list where it keeps one. Knows nothing of the document; `changed` is called whenever something may look different.
  */
 
 import { Chats } from "./chats.js";
 import { FastChat, newId, now } from "./fastchat.js";
+import { nameForHello } from "./names.js";
 import { Pages } from "./pages.js";
-import { nameForHello } from "./text.js";
 
-/** @typedef {import("./chats.js").Chat} Chat */
+/** @typedef {import("./chat.js").Chat} Chat */
 /** @typedef {import("./thread.js").Item} Item */
 /** @typedef {import("./storage.js").Person} Person */
 /** @typedef {import("./client/fastchat.d.ts").Sent} Sent */
@@ -56,7 +56,7 @@ export class Messenger {
     client.connect().catch(() => {}); // why is in the state
     for (const { messageId, to, content, at } of this.person.loadUnsent()) {
       const chat = this.chats.with(to);
-      client.openChat(to, chat.name).catch(() => {});
+      client.openChat(to, chat.knownName).catch(() => {});
       chat.thread.write(messageId, content, at);
       this.transmit(chat, messageId, content);
     }
@@ -112,7 +112,10 @@ export class Messenger {
       this.chats.with(userId, displayName).record.opened = true;
       this.keep();
     });
-    on("chats", () => this.chats.setList(client.chatList));
+    on("chats", () => {
+      this.chats.setList(client.chatList);
+      this.keep();
+    });
     on("message", (message) => {
       const { chat, item, isNew } = this.chats.arrive(message);
       this.keep();
@@ -157,7 +160,7 @@ export class Messenger {
 
   /** Send a message that failed once more, as the same message. @param {Chat} chat @param {Item} item */
   retry(chat, item) {
-    this.client.openChat(chat.id, chat.name).catch(() => {});
+    this.client.openChat(chat.id, chat.knownName).catch(() => {});
     item.problem = "";
     this.transmit(chat, item.messageId, item.content);
   }
@@ -247,7 +250,8 @@ export class Messenger {
     clearTimeout(this.saveTimer);
     this.saveTimer = undefined;
     if (!this.person.userId) return; // forgotten
-    if (this.chats.mode.isListed) this.person.dropChats();
-    else this.person.saveChats(this.client.cursor ?? undefined, this.chats.records());
+    if (!this.chats.mode.isListed) this.person.saveChats(this.client.cursor ?? undefined, this.chats.records());
+    // A copy, for a page that is opened without a connection. Without a cursor: what came last is in the server's list.
+    else if (this.chats.hasList) this.person.saveChats(undefined, this.chats.copies());
   }
 }

@@ -1,7 +1,7 @@
 // @ts-check
 /** Fetches what the page shows, page by page: the list of chats, and the messages of a chat. */
 
-/** @typedef {import("./chats.js").Chat} Chat */
+/** @typedef {import("./chat.js").Chat} Chat */
 /** @typedef {import("./fastchat.js").FastChat} FastChat */
 /** @typedef {import("./messenger.js").Messenger} Messenger */
 
@@ -49,6 +49,7 @@ export class Pages {
       const { next } = await client.listChats({ before, limit: LIST_PAGE });
       if (client !== this.messenger.client) return null;
       this.messenger.chats.setList(client.chatList);
+      this.messenger.keep();
       this.messenger.events.changed();
       return next;
     } catch {
@@ -117,7 +118,7 @@ export class Pages {
   async open(chat, client) {
     if (chat.entry) return; // or it would not be in the list
     const isKnown = this.messenger.chats.isKnown(chat);
-    await client.openChat(chat.id, chat.name);
+    await client.openChat(chat.id, chat.knownName);
     // Else it would be told within a second, and only of who is online.
     if (!isKnown) client.askPresence([chat.id]);
   }

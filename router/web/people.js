@@ -2,10 +2,11 @@
 /** The list of chats and of people who are online. Each entry is a link to its chat, so a click with Ctrl opens it in a tab of its own. */
 
 import { avatar, button, byId, icon, make, nameOf, quiet, setChildren } from "./dom.js";
-import { fragmentOf, shortWhen } from "./text.js";
+import { fragmentOf } from "./names.js";
+import { shortWhen } from "./text.js";
 
 /** @typedef {import("./chats.js").Chats} Chats */
-/** @typedef {import("./chats.js").Chat} Chat */
+/** @typedef {import("./chat.js").Chat} Chat */
 
 /** Entries from which the list has a search field. */
 const SEARCH_FROM = 8;
@@ -44,11 +45,12 @@ export class PeopleList {
     byId("search-field").hidden = !all;
     const wanted = [];
     if (mine.length) wanted.push(this.headings.chats);
-    for (const chat of mine) wanted.push(this.chat(chat, chats.isOnline(chat) && isConnected, chat.id === current));
+    for (const chat of mine)
+      wanted.push(this.chat(chat, chats.tags.get(chat.id), chats.isOnline(chat) && isConnected, chat.id === current));
     if (others.length) wanted.push(isConnected ? this.headings.others : this.headings.before);
-    for (const { id, name } of others) wanted.push(this.person(id, name, isConnected));
+    for (const { id, name } of others) wanted.push(this.person(id, name, chats.tags.get(id), isConnected));
     if (blocked.length) wanted.push(this.headings.blocked);
-    for (const chat of blocked) wanted.push(this.blocked(chat, chat.id === current));
+    for (const chat of blocked) wanted.push(this.blocked(chat, chats.tags.get(chat.id), chat.id === current));
     const focused = this.links().indexOf(/** @type {HTMLAnchorElement} */ (document.activeElement));
     setChildren(this.list, wanted);
     // Whoever has the focus may leave; it goes to the entry that takes the place.
@@ -87,12 +89,12 @@ export class PeopleList {
     /** @type {HTMLElement} */ (link).focus();
   }
 
-  /** @param {Chat} chat @param {boolean} isOnline @param {boolean} isCurrent @returns {HTMLLIElement} */
-  chat(chat, isOnline, isCurrent) {
+  /** @param {Chat} chat @param {string | undefined} tag @param {boolean} isOnline @param {boolean} isCurrent @returns {HTMLLIElement} */
+  chat(chat, tag, isOnline, isCurrent) {
     const { last, unread, isMuted } = chat;
     const when = last ? shortWhen(last.at, Date.now()) : "";
     const words = chat.isTyping ? "typing…" : (last?.content ?? "No messages yet");
-    const signature = JSON.stringify([chat.name, isOnline, isCurrent, when, words, last?.own, unread, isMuted, chat.isTyping]);
+    const signature = JSON.stringify([chat.name, tag, isOnline, isCurrent, when, words, last?.own, unread, isMuted, chat.isTyping]);
     return this.entry(chat.id, signature, (link) => {
       if (isCurrent) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
@@ -107,17 +109,18 @@ export class PeopleList {
         second.append(badge);
       }
       const mark = isMuted ? [icon("muted"), quiet("Muted")] : [];
-      const first = make("span", "row", nameOf(chat.name), ...mark, make("span", "when", when));
+      const first = make("span", "row", nameOf(chat.name), ...tagged(tag), ...mark, make("span", "when", when));
       link.replaceChildren(disc(chat.id, chat.name, isOnline), make("span", "lines", first, second));
     });
   }
 
-  /** Somebody who is blocked, with the button that ends it. @param {Chat} chat @param {boolean} isCurrent @returns {HTMLLIElement} */
-  blocked(chat, isCurrent) {
-    const element = this.entry(chat.id, `blocked ${chat.name} ${isCurrent}`, (link) => {
+  /** Somebody who is blocked, with the button that ends it. @param {Chat} chat @param {string | undefined} tag @param {boolean} isCurrent @returns {HTMLLIElement} */
+  blocked(chat, tag, isCurrent) {
+    const element = this.entry(chat.id, JSON.stringify(["blocked", chat.name, tag, isCurrent]), (link) => {
       if (isCurrent) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
-      link.replaceChildren(disc(chat.id, chat.name, false), make("span", "lines", make("span", "row", nameOf(chat.name))));
+      const row = make("span", "row", nameOf(chat.name), ...tagged(tag));
+      link.replaceChildren(disc(chat.id, chat.name, false), make("span", "lines", row));
       const act = button("Unblock", () => this.unblock(chat), "inline");
       act.append(quiet(` ${chat.name}`));
       link.after(act);
@@ -126,11 +129,11 @@ export class PeopleList {
     return element;
   }
 
-  /** @param {string} id @param {string} name @param {boolean} isOnline @returns {HTMLLIElement} */
-  person(id, name, isOnline) {
-    return this.entry(id, `${name} ${isOnline}`, (link) => {
+  /** @param {string} id @param {string} name @param {string | undefined} tag @param {boolean} isOnline @returns {HTMLLIElement} */
+  person(id, name, tag, isOnline) {
+    return this.entry(id, JSON.stringify([name, tag, isOnline]), (link) => {
       link.removeAttribute("aria-current");
-      link.replaceChildren(disc(id, name, isOnline), make("span", "lines", make("span", "row", nameOf(name))));
+      link.replaceChildren(disc(id, name, isOnline), make("span", "lines", make("span", "row", nameOf(name), ...tagged(tag))));
     });
   }
 
@@ -180,6 +183,9 @@ function contactsOnline(count) {
 function heading(text) {
   return make("li", "heading", make("h2", "", text));
 }
+
+/** @param {string} [tag] what tells somebody from others of the same name @returns {HTMLElement[]} */
+const tagged = (tag) => (tag ? [make("span", "tag", tag)] : []);
 
 /** @param {string} id @param {string} name @param {boolean} isOnline @returns {HTMLElement} */
 function disc(id, name, isOnline) {

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * What a person keeps in this browser: who they are, drafts, and messages that the server does not have yet; and the chats, if the server does
- * not keep the list of them.
+ * What a person keeps in this browser: who they are, drafts, and messages that the server does not have yet; and the chats, which are only a
+ * copy to be shown without a connection where the server keeps the list of them.
  *
  * All tabs with the same person share it, and are devices of one user. `/?person=NAME` is another person of this browser; `/?person=new`
  * is one of the tab's own, who is gone when the tab is closed. Where the browser keeps nothing, everything lasts as long as the page.
@@ -11,15 +11,16 @@
  */
 
 import { newId } from "./fastchat.js";
-import { isUserId, problemOfName } from "./text.js";
+import { isUserId, problemOfName } from "./names.js";
 
-/** @typedef {import("./chats.js").ChatRecord} ChatRecord */
+/** @typedef {import("./chat.js").ChatRecord} ChatRecord */
 /** `number` says in which order they were written, whatever the clock did. */
 /** @typedef {{messageId: string, to: string, content: string, at: number, number?: number}} Unsent */
 
 const PERSON = /^[A-Za-z0-9_-]{1,32}$/;
 const PRIVATE = "new";
 const TOKEN = "fastchat-token";
+const PLACE = "fastchat-place";
 
 /** Storage that lasts as long as the page. @returns {Storage} */
 function memory() {
@@ -125,7 +126,7 @@ export class Person {
   /** Remove everything about this person from the browser. */
   forget() {
     for (const key of this.keys("")) this.storage.removeItem(this.prefix + key);
-    this.tab.removeItem(TOKEN);
+    for (const key of [TOKEN, PLACE]) this.tab.removeItem(key);
     this.userId = "";
   }
 
@@ -142,11 +143,6 @@ export class Person {
   /** Both at once: a cursor without what came before it would lose that. @param {string | undefined} cursor @param {ChatRecord[]} chats */
   saveChats(cursor, chats) {
     this.write("chats", { userId: this.userId, cursor, chats });
-  }
-
-  /** The server keeps the list of chats. */
-  dropChats() {
-    this.storage.removeItem(`${this.prefix}chats`);
   }
 
   // -- Messages that the server has not confirmed; one entry each, so that tabs don't overwrite each other's --
@@ -247,10 +243,15 @@ export function tokenIn(text) {
   return token.length <= TOKEN_MAX && claimsOf(token).userId ? token : "";
 }
 
+/** Remember which chat is open, or was to be, until a token comes back from where one logs in. */
+export const keepPlace = () => put(open(true), PLACE, location.hash);
+
 /** Take the token out of the address bar and out of the history of the tab. @returns {string} it; empty if there is none */
 export function takeToken() {
   const { hash, pathname, search } = location;
   if (!hash.startsWith("#token=")) return "";
-  history.replaceState(null, "", pathname + search);
+  const tab = open(true);
+  history.replaceState(null, "", pathname + search + (tab.getItem(PLACE) ?? ""));
+  tab.removeItem(PLACE);
   return tokenIn(hash);
 }

@@ -3,18 +3,9 @@
 
 /** Characters (Unicode code points) of a message at most; the server's limit. */
 export const CONTENT_MAX = 1000;
-/** Characters of a display name at least and at most. */
-export const NAME_MIN = 3;
-export const NAME_MAX = 50;
 /** Emoji that a message may consist of and still be shown large. */
 const EMOJI_LARGE_MAX = 6;
 
-/** What a user id may look like, with the server's widest setting. */
-const USER_ID = /^(?=.*[A-Za-z0-9])[A-Za-z0-9._|@:+=-]{1,128}$/;
-/** Characters of a name that can't be seen and are not counted; joiners between letters and in emoji are. */
-// biome-ignore lint/suspicious/noMisleadingCharacterClass: each of these characters by itself is meant
-const INVISIBLE = /(?![\u200c\u200d\ufe0e\ufe0f])\p{Default_Ignorable_Code_Point}/gu;
-const VISIBLE = /[^\p{White_Space}\p{Default_Ignorable_Code_Point}]/u;
 /** A link ends at white space, quotes, angle brackets, and at characters that can't be seen or turn text round. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: no link has one
 const LINK = /\bhttps?:\/\/[^\s<>"'\u0060\u0000-\u0020\u007f-\u00a0\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff]+/giu;
@@ -31,33 +22,6 @@ const RELATIVE = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 
 /** @param {string} text @returns {number} its length as the server counts it, in code points */
 export const lengthOf = (text) => [...text].length;
-
-/** @param {unknown} value @returns {value is string} whether it can be a user id */
-export const isUserId = (value) => typeof value === "string" && USER_ID.test(value);
-
-/** @param {string} id of a user @returns {string} it as the fragment of a URL, which says whose chat is open */
-export const fragmentOf = (id) => `#${encodeURIComponent(id)}`;
-
-/** @param {string} fragment @returns {string} whose chat it names; the inverse of `fragmentOf`, empty if it names nobody */
-export function userIn(fragment) {
-  try {
-    const id = decodeURIComponent(fragment.slice(1));
-    return isUserId(id) ? id : "";
-  } catch {
-    return ""; // a percent sign that stands for itself
-  }
-}
-
-/** @param {string} name @param {number} [least] characters; a token's name may be shorter @returns {string} why it can't be a display name; empty if it can */
-export function problemOfName(name, least = NAME_MIN) {
-  const length = lengthOf(name.replace(INVISIBLE, "").trim().normalize("NFC"));
-  if (name.trim() && !VISIBLE.test(name)) return "A name has something in it that can be seen.";
-  if (length < least) return `A name has at least ${counted(least, "character")}.`;
-  return length > NAME_MAX ? `A name has at most ${NAME_MAX} characters; this one has ${length}.` : "";
-}
-
-/** @param {string} name as others see it @returns {string} it as HELLO takes it, where the name in a token may be too short for it */
-export const nameForHello = (name) => name + ".".repeat(Math.max(0, NAME_MIN - lengthOf(name)));
 
 /**
  * Cut a text where links are in it.

@@ -25,7 +25,9 @@ DESKTOP: Final = {"width": 1280, "height": 800}
 PHONE: Final = {"width": 390, "height": 844}
 
 #: What the browser itself and the client say of a server that is down; only tests that take it down allow it.
-NO_CONNECTION: Final = re.compile(r"WebSocket connection to .* failed|FastChat: can't connect to")
+NO_CONNECTION: Final = re.compile(
+    r"WebSocket connection to .* failed|FastChat: can't connect to|Failed to load resource: net::ERR_CONNECTION_REFUSED"
+)
 
 
 def page_url(server: Server, port: int | None = None) -> str:

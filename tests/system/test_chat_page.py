@@ -97,6 +97,7 @@ def test_two_people_chat(browser: Browser, server: Server) -> None:
     expect(ada.person(NAMES[1]).locator(".preview")).to_have_text("typing…")
     grace.field.fill("one\ntwo <3")
     grace.field.press("Shift+Enter")
+    expect(grace.field).to_have_value("one\ntwo <3\n")
     grace.field.press("Enter")
     expect(ada.page.locator("#typing")).to_be_hidden()
     ada.wait_texts("Hello, Grace!", "one\ntwo <3")

@@ -13,8 +13,8 @@ from tests.system.harness import Server
 pytestmark = pytest.mark.slow
 
 MANY: Final = 30
-#: What the browser keeps of this person, without who it is.
-KEPT: Final = "() => Object.keys(localStorage).filter((key) => !key.endsWith('identity'))"
+#: What the browser keeps of this person, without who it is and the copy of the list.
+KEPT: Final = "() => Object.keys(localStorage).filter((key) => !/:(identity|chats)$/.test(key))"
 
 
 def identity(tab: Tab) -> dict[str, str]:

@@ -63,7 +63,7 @@ def user_of(tab: Tab) -> str:
     tab.page.locator("#me").click()
     link = tab.page.get_by_label("Your link").input_value()
     tab.page.keyboard.press("Escape")
-    return str(link.rpartition("#")[2])
+    return str(link.rpartition("#")[2].partition("&")[0])
 
 
 # -- From the link --

@@ -172,6 +172,15 @@ def test_on_a_phone(browser: Browser, server: Server) -> None:
         )
     bubble = phone.message(texts[1]).locator(".bubble")
     assert bubble.evaluate("bubble => getComputedStyle(bubble).direction") == "rtl"
+    # A second line has a button, since a keyboard on a screen has no Shift+Enter; the keyboard stays.
+    phone.field.fill("onetwo")
+    phone.field.evaluate("field => field.setSelectionRange(3, 3)")
+    phone.page.get_by_role("button", name="New line").tap()
+    expect(phone.field).to_be_focused()
+    phone.page.keyboard.type("and ")
+    phone.field.press("Enter")
+    phone.wait_status("one\nand two", "Read")
+    expect(other.page.locator("#line")).to_be_hidden()
     phone.page.get_by_role("link", name="Back to all chats").click()
     expect(phone.page.locator("#side")).to_be_visible()
     expect(phone.page.locator("#conversation")).to_be_hidden()
@@ -200,7 +209,8 @@ def test_what_a_screen_reader_says(browser: Browser, server: Server) -> None:
     announcer = tab.page.locator("#announcer")
     other.open_chat("Listening")
     other.write("Are you there?")
-    expect(announcer).to_have_text("New message from Speaking", timeout=PATIENCE)
+    offer = "Shall this browser tell you of new messages while you are elsewhere?"
+    expect(announcer.locator("p")).to_have_text(["New message from Speaking", offer], timeout=PATIENCE)
     expect(
         tab.page.get_by_role("link", name=re.compile("Online: .*Speaking.* 1 message not read"))
     ).to_be_visible()

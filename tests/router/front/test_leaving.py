@@ -101,14 +101,14 @@ def test_pages_are_served_to_their_end(run_dir: Path) -> None:
         # Accepted sockets inherit this, so the server can't write the file before the client reads.
         front.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
         download = stack.enter_context(NarrowClient(front.port))
-        download.send(GET.format("messenger.js").encode())
+        download.send(GET.format("icon-512.png").encode())
         idle = stack.enter_context(front.client(upgrade=False))
         front.wait_for_stats({"front_pages": 1, "front_handshakes": 1})
         front.leave()
         idle.send(GET.format("").encode())
         assert page(idle) == (WEB / "index.html").read_bytes()
         front.wait_for_stats({"front_pages": 1, "front_handshakes": 0})
-        assert page(download) == (WEB / "messenger.js").read_bytes()
+        assert page(download) == (WEB / "icon-512.png").read_bytes()
         assert front.wait() == 0
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import html
+import json
 import re
 from pathlib import Path
 
 import pytest
 
-from router.static_files import WEB, read_static_files
+from router.front.pages import read_page
+from router.static_files import WEB, read_static_files, without_comments
 from tests.router.front_process import HEAD, FrontProcess
 
 
@@ -40,6 +43,8 @@ FILES = [
     ("/client/fastchat.d.ts", "text/plain; charset=utf-8"),
     ("/chat.css", "text/css; charset=utf-8"),
     ("/icon.svg", "image/svg+xml; charset=utf-8"),
+    ("/icon-192.png", "image/png"),
+    ("/manifest.webmanifest", "application/manifest+json; charset=utf-8"),
 ]
 EVERY_FILE = pytest.mark.parametrize(("path", "content_type"), FILES)
 
@@ -52,7 +57,8 @@ def test_the_files_of_the_page_are_served_as_they_are(
     assert status == 200
     assert field(head, "Content-Type") == content_type
     assert int(field(head, "Content-Length")) == len(body)
-    assert body == (WEB / (path.strip("/") or "index.html")).read_bytes()
+    source = (WEB / (path.strip("/") or "index.html")).read_bytes()
+    assert body == (without_comments(source.decode()).encode() if path.endswith(".js") else source)
     assert field(head, "X-Content-Type-Options") == "nosniff"
     assert field(head, "Referrer-Policy") == "no-referrer"
     # The page says what it may do; its files are under its policy, and by themselves may do nothing.
@@ -128,12 +134,13 @@ def test_the_page_may_load_its_own_files_and_talk_to_its_own_server(front: Front
     _, head, body = ask(front, "GET / HTTP/1.1")
     assert field(head, "Content-Security-Policy") == (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' ws://localhost:8000 wss://localhost:8000;"
-        " img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+        " img-src 'self' data:; worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     )
     page = body.decode()
+    icons = [icon["src"] for icon in json.loads((WEB / "manifest.webmanifest").read_text())["icons"]]
     assert not re.search(r"<script(?![^>]* src=)|<style|\sstyle=|\son\w+=|javascript:", page)
     loaded = re.findall(r'(?:src|href)="(/[^"?]*)', page)
-    for path in loaded:
+    for path in (*loaded, *icons):
         assert ask(front, f"GET {path} HTTP/1.1")[0] == 200, path
     assert "http://" not in page
     assert "https://" not in page
@@ -157,6 +164,56 @@ def test_what_the_client_calls_the_server_can_not_loosen_the_policy(front: Front
     assert host.encode() not in head
     if b" 200 " in head:
         assert b"connect-src 'self'; img-src" in head
+
+
+def test_the_service_worker_knows_the_version_of_each_file(front: FrontProcess) -> None:
+    """It may fetch the files of the page and do nothing else; browsers ask for it at each load."""
+    _, head, body = ask(front, "GET /sw.js HTTP/1.1")
+    policy = "default-src 'none'; connect-src 'self'; frame-ancestors 'none'"
+    assert field(head, "Content-Security-Policy") == policy
+    assert field(head, "Cache-Control") == "no-cache"
+    filled = re.search(rb"^const SHELL = (.*);$", body, re.MULTILINE)
+    assert filled is not None
+    shell = json.loads(filled[1])
+    assert set(shell["files"]) > {"/", "/app.js", "/client/machine.js", "/chat.css", "/manifest.webmanifest"}
+    assert not set(shell["files"]) & {"/sw.js", "/client/fastchat.d.ts", "/icon-512.png"}
+    for path, digest in shell["files"].items():
+        assert field(ask(front, f"GET {path} HTTP/1.1")[1], "ETag") == f'"{digest}"'
+    again = read_page("")["/sw.js"]
+    assert again.digest == read_page("")["/sw.js"].digest, "the same in every process"
+    assert field(head, "ETag") == f'"{again.digest}"'
+    other = read_page("https://app.example.com/login")["/sw.js"]
+    assert other.digest != again.digest, "another page, another worker"
+
+
+def test_the_page_is_told_where_users_log_in(run_dir: Path) -> None:
+    """As an attribute, out of which nothing gets; nothing else on the page is another."""
+    url = "https://app.example.com/login?a='b'&c=d"
+    with FrontProcess(run_dir, login_url=url) as front:
+        _, _, body = ask(front, "GET / HTTP/1.1")
+    plain = (WEB / "index.html").read_text()
+    told = f'<meta name="fastchat-login" content="{html.escape(url)}">'
+    assert body.decode() == plain.replace('<meta name="fastchat-login" content="">', told) != plain
+
+
+def test_comments_of_scripts_stay_here() -> None:
+    """Lines that are nothing else; the numbers of the lines stay, and so does all that runs."""
+    script = "a();\n  // one\n/** two\n * lines */\nb(); // c\n/** @type {any} */ (d).e();\n  /** f */\n/** g */\nh();\n"
+    left = "a();\n\n\n\nb(); // c\n/** @type {any} */ (d).e();\n\n\nh();\n"
+    assert without_comments(script) == left
+    for path in [*WEB.glob("*.js"), *WEB.glob("client/*.js")]:
+        source = path.read_text()
+        served = without_comments(source).split("\n")
+        assert len(served) == len(source.split("\n"))
+        # No text goes over several lines, in which what looks like a comment would be none.
+        assert all(line.count("`") % 2 == 0 for line in served), path.name
+        in_comment = False
+        for line, kept in zip(source.split("\n"), served, strict=True):
+            words = line.strip()
+            in_comment |= words.startswith("/**") and "*/" not in words[:-2]
+            is_comment = in_comment or words.startswith("//")
+            in_comment &= not words.endswith("*/")
+            assert kept == ("" if is_comment else line), (path.name, line)
 
 
 def test_only_files_with_a_known_suffix_are_served(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ MUCH_LATER: Final = 3600.0
 @pytest.fixture
 def reception(tmp_path: Path) -> Iterator[Reception]:
     loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    yield Reception(Settings(run_dir=tmp_path, data_dir=tmp_path), loop, PageLoader())
+    yield Reception(Settings(run_dir=tmp_path, data_dir=tmp_path), loop, PageLoader(""))
     loop.close()
 
 

@@ -52,6 +52,38 @@ def test_d5_a_key_without_tokens_is_a_mistake(auth: str | None, name: str) -> No
         check_settings(settings(auth=auth, **{name: "x" * 40}))
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["https://app.example.com/login?next=%2Fchat", "http://localhost:3000", "https://[::1]:8443/#login"],
+)
+def test_d5_a_login_page_is_linked_to_where_tokens_are_asked_for(url: str) -> None:
+    assert check_settings(settings(auth="jwt", jwt_key="k" * 32, login_url=url)).warnings == []
+    for auth in (None, "none"):
+        with pytest.raises(ConfigurationError, match=r"FASTCHAT_LOGIN_URL is set.*FASTCHAT_AUTH=jwt"):
+            check_settings(settings(auth=auth, login_url=url))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "app.example.com/login",
+        "/login",
+        "https:",
+        "https:///login",
+        "javascript:alert(1)//https://app.example.com",
+        "ftp://app.example.com",
+        "https://app.example.com:99999",
+        "https://app.example.com/a b",
+        'https://app.example.com/"><script>',
+        "https://app.example.com/\n",
+        "https://[::g]/",
+    ],
+)
+def test_d5_a_login_page_that_can_not_be_linked_to_stops_the_start(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"FASTCHAT_LOGIN_URL: .* is no http or https URL"):
+        check_settings(settings(auth="jwt", jwt_key="k" * 32, login_url=url))
+
+
 def test_d5_tokens_without_a_key_and_proxies_that_are_none_stop_the_start() -> None:
     with pytest.raises(ConfigurationError, match="tokens need a key"):
         check_settings(settings(auth="jwt"))
