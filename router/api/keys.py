@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hmac
-import os
-import stat
 from collections import OrderedDict
 from pathlib import Path
 from typing import Final
 
 from core.chat.ratelimit import SlidingWindow
+from core.process.private_files import read_private
 from core.process.settings import PREFIX, ConfigurationError, Settings
 
 #: Characters of a key: fewer can be guessed.
 KEY_MIN: Final = 32
 #: Keys in the file: one, and another one while backends change from the one to the other.
 KEYS_MAX: Final = 2
-_FILE_MAX_BYTES: Final = 4096
 
 #: Wrong keys from one address in a minute that are answered with 401; more are answered with 429.
 TRIES_PER_MINUTE: Final = 10
@@ -31,20 +29,13 @@ HOSTS_SETTING: Final = "API_HOSTS"
 def load_keys(path: Path) -> list[bytes]:
     """Read one key or two, one a line. Raises ConfigurationError, with a sentence that repeats nothing of them."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        content = read_private(path)
     except OSError as error:
         raise ConfigurationError(
             f"{_SETTING}: can't read {path}: {error.strerror}; expected a file with one key"
         ) from None
-    with open(descriptor, "rb") as file:
-        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
-        if mode & 0o077:
-            raise ConfigurationError(
-                f"{_SETTING}: others than its owner may use {path} (mode {mode:04o}): run chmod 600 {path}"
-            )
-        content = file.read(_FILE_MAX_BYTES + 1)
     keys = [line for line in map(bytes.strip, content.splitlines()) if line]
-    if not 1 <= len(keys) <= KEYS_MAX or len(content) > _FILE_MAX_BYTES:
+    if not 1 <= len(keys) <= KEYS_MAX:
         raise ConfigurationError(
             f"{_SETTING}: {path} has {len(keys)} lines with keys; expected one line, or two while keys are changed"
         )

@@ -68,7 +68,7 @@ class ApiServer(GuardedPort):
         calls = Calls(workers, self._validator).table()
         document = make_document(calls, version)
         self._document, self._page = to_json(document), make_page(document)
-        self._style = StaticFile(WEB / "api" / "api.css")
+        self._style = StaticFile.read(WEB / "api" / "api.css")
         application = web.Application(middlewares=[self._explain], client_max_size=BODY_MAX_BYTES)
         add = application.router.add_route
         add("GET", "/", self._get_page)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,7 +48,6 @@ def test_there_may_be_two_while_they_are_changed(file: Path) -> None:
         (f"{KEY}\n{OTHER}\n{KEY}", "has 3 lines with keys"),
         ("short", "has 5 characters; expected at least 32 visible ASCII characters"),
         ("with a blank in the middle of it, and long enough", "visible ASCII"),
-        ("x" * 5000, "expected one line"),
     ],
 )
 def test_what_is_no_key_is_a_sentence_that_does_not_repeat_it(
@@ -63,7 +64,7 @@ def test_what_is_no_key_is_a_sentence_that_does_not_repeat_it(
 def test_a_file_that_others_may_use_is_refused(file: Path, mode: int) -> None:
     file.write_text(KEY)
     file.chmod(mode)
-    with pytest.raises(ConfigurationError, match=f"mode {mode:04o}.*run chmod 600"):
+    with pytest.raises(ConfigurationError, match=f"mode {mode:04o}.*chmod 600"):
         load_keys(file)
 
 
@@ -91,13 +92,13 @@ def test_the_settings_belong_together(file: Path) -> None:
     file.write_text(KEY)
     check_api(settings())
     check_api(settings(api_port=0, api_key_file=file))
-    for values, sentence in (
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"api_port": 9000}, "set FASTCHAT_API_KEY_FILE too"),
         ({"api_key_file": file}, "there is no server API: set FASTCHAT_API_PORT"),
         (
-            {"api_port": 9000, "api_key_file": file, "admin_port": 9000},
+            {"api_port": 9000, "api_key_file": file, "port": 9000},
             "both 9000: choose two different ports",
         ),
     ):
         with pytest.raises(ConfigurationError, match=sentence):
-            check_api(settings(**values))
+            check_api(dataclasses.replace(settings(), **values))
