@@ -405,7 +405,7 @@ def wrong_tokens() -> Iterator[tuple[str, str | None]]:
 def test_every_reason_is_one_of_the_schema() -> None:
     """Those for which a front refuses a token, and the one of the worker when a token expires soon."""
     reasons = next(field for field in ERROR_DETAILS if field.name == "reason").type.given["enum"]
-    assert reasons == [*REASONS, "expires", "mailbox_full"]
+    assert reasons == [*REASONS, "expires", "banned", "mailbox_full"]
     tokens = load_verifier(Settings(auth="jwt", jwt_key=SECRET, jwt_issuer="id"), Path.read_bytes)
     for reason, wrong in wrong_tokens():
         message = {"type": HELLO.type, "data": right(HELLO) | {"token": wrong}}

@@ -99,6 +99,7 @@ def test_the_settings_belong_together(file: Path) -> None:
             {"api_port": 9000, "api_key_file": file, "port": 9000},
             "both 9000: choose two different ports",
         ),
-    ):
+    ]
+    for values, sentence in wrong:
         with pytest.raises(ConfigurationError, match=sentence):
             check_api(dataclasses.replace(settings(), **values))
