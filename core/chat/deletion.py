@@ -202,9 +202,13 @@ class Deletions:
         _log.info("a user is being deleted", extra=fields(user=user_id))
         deletion.noted = True
         self._users.deleted.add(user_id)
-        deletion.user = user = self._users.known.pop(user_id, None)
+        self._close(user_id, deletion, now)
+
+    def _close(self, user_id: str, deletion: _Deletion, now: float) -> None:
+        user = self._users.known.pop(user_id, None)
         if user is not None:
             user.deleted = True
+            deletion.user = user
             for session in list(user.sessions):
                 deletion.closed += 1
                 session.close(CloseCode.DELETED, DELETED_REASON, now)
@@ -228,6 +232,8 @@ class Deletions:
         if not deletion.noted:
             return
         if deletion.waiting is None:
+            # One that a predecessor has noted may have come with its devices.
+            self._close(user_id, deletion, now)
             if deletion.user is not None and deletion.user.busy:
                 return
             if deletion.user is not None:

@@ -329,7 +329,7 @@ class Shard:
         stats["sessions"] = self.presence.sessions
         stats["users"] = len(self.users)
         stats["online"] = len(self.presence)
-        stats["deletions"] = len(self.deletions)
+        stats["deleting_users"] = len(self.deletions)
         stats["requests"] = len(self.exchange) + self.messages.open
         stats["bus_seconds"] = self.exchange.seconds.report()
         stats["bus_unheard"] = self.presence.unheard

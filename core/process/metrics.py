@@ -106,7 +106,7 @@ _TABLE: Final = (
     Metric("store_rows_total", Kind.COUNTER, Source.WORKER, "Messages stored."),
     Metric("store_repeats_total", Kind.COUNTER, Source.WORKER, "Messages sent again that were found in the database, not in memory; they were not stored again."),
     Metric("store_expired_total", Kind.COUNTER, Source.WORKER, "Messages refused since they waited too long for the database."),
-    Metric("deletions", Kind.GAUGE, Source.WORKER, "Users who are being deleted."),
+    Metric("deleting_users", Kind.GAUGE, Source.WORKER, "Users who are being deleted."),
     Metric("deletions_total", Kind.COUNTER, Source.WORKER, "Users deleted by an operator while the server runs."),
     Metric("store_purged_total", Kind.COUNTER, Source.WORKER, "Messages deleted at the end of their retention."),
     Metric("store_failures_total", Kind.COUNTER, Source.WORKER, "Transactions and queries that failed."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -285,6 +286,36 @@ def test_d36_it_goes_on_after_a_resize(workers: int) -> None:
     pair.world.resize(workers)
     pair.world.pass_time(_ENOUGH)
     assert_nothing_of(pair.world, pair.ann)
+
+
+def test_d36_devices_that_a_predecessor_hands_on_are_closed(pair: Pair) -> None:
+    """It has noted the deletion, and has not been told yet that the note is durable."""
+    ann, bob = pair.chatting()
+    ann.msg(pair.bob, "one", "1")
+    pair.world.pass_time(2)
+    taken = pair.world.export(0)
+    pair.world.stores[0].records[pair.ann].deleting = True
+    pair.world.replace(0)
+    pair.world.resume(0, taken)
+    pair.world.pass_time(_ENOUGH)
+    assert ann.closed == (4004, DELETED_REASON)
+    assert bob.open
+    assert_nothing_of(pair.world, pair.ann)
+
+
+def test_d36_two_who_have_written_to_each_other_are_deleted_at_once(pair: Pair) -> None:
+    ann, bob = pair.chatting()
+    cat = pair.come(pair.cat, *_ALL)
+    for device, peer in ((ann, pair.bob), (bob, pair.ann), (cat, pair.bob)):
+        device.open_chat(peer)
+        for number in range(3):
+            device.msg(peer, f"{number}", f"{number}")
+    told = [*map(partial(delete, pair.world), (pair.ann, pair.bob))]
+    pair.world.pass_time(_ENOUGH)
+    assert [[facts["state"] for facts in each] for each in told] == [["deleted"], ["deleted"]]
+    for user in (pair.ann, pair.bob):
+        assert_nothing_of(pair.world, user)
+    assert listed(cat) == []
 
 
 def test_d36_it_goes_on_with_a_successor(pair: Pair) -> None:
