@@ -119,7 +119,8 @@ class Model:
             self.read_through[user_id, message.sender] = max(seq, before)
 
     def hide_or_mute(self, user_id: str, sender: str, hidden: bool, muted: bool) -> None:
-        """Kept a second later, as chats are that may wait."""
+        """Kept a second later, as chats are that may wait. A message that is under way would show a hidden chat again."""
+        self.driver.settle()
         user = self.users[user_id]
         if sender in user.chats:
             chat = user.chats[sender]

@@ -412,7 +412,14 @@ class MemoryStore:
 
     def _seen(self, user: User) -> None:
         record = self._records.get(user.user_id)
-        if user.chats or user.blocks or user.kept or user.banned or user.hook_calls or (record is not None and record.messages):
+        if (
+            user.chats
+            or user.blocks
+            or user.kept
+            or user.banned
+            or user.hook_calls
+            or (record is not None and record.messages)
+        ):
             self._record(user)
             return
         self._records.pop(user.user_id, None)
