@@ -193,8 +193,8 @@ def _encoded(page: Page) -> bytes:
     return b"[%b]" % b",".join(b"[%d,%d,%b]" % entry for entry in page)
 
 
-def _decoded(page: list[tuple[int, int, Any]]) -> Page:
-    """Undo `_encoded`, of which the whole has been decoded."""
+def _decoded(page: list[Any]) -> Page:
+    """Undo `_encoded`, of which the whole has been decoded; the compiled core would not take lists for tuples."""
     return [(seq, lamport, codec.to_json(data)) for seq, lamport, data in page]
 
 

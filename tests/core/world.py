@@ -29,6 +29,7 @@ from core.chat.succession import SHARD, divide, export, gather, resume, unfinish
 from core.placement import Placement
 from core.process.settings import Settings
 from core.wire.frames import FrameError
+from tests.core.recording_hook import RecordingHook
 from tests.core.recording_store import RecordingStore
 
 #: Where the clock of every world starts, in monotonic seconds and as time of day.
@@ -91,28 +92,6 @@ class RecordingBus:
                 way = world.in_transit.setdefault((self._index, worker), deque())
                 way.append(pack_envelope(self._index, generation, world.now, records))
         return [(worker, records) for worker, records in turn.items() if worker in world.refusing]
-
-
-class RecordingHook:
-    """Records what the hook is told. Implements ``core.chat.ports.Hook``, for all shards."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        #: Calls that have not been answered, oldest first.
-        self.open: list[WaitingCall] = []
-
-    def send(self, call: WaitingCall) -> None:
-        self.open.append(call)
-
-    def answer(self, outcome: HookOutcome = HookOutcome.TOLD) -> list[dict[str, Any]]:
-        """Answer all calls that have come, also those that come meanwhile; what they said."""
-        said = []
-        while self.open:
-            call = self.open.pop(0)
-            said.append(json.loads(call.body))
-            self._world.shard_of(call.user_id).hook_calls.answered(call, outcome, self._world.now)
-            self._world.settle()
-        return said
 
 
 class Device:
@@ -288,7 +267,7 @@ class World:
         #: Checks the tokens that are shown to workers which begin from now on.
         self.tokens: TokenVerifier | None = None
         self.chance = SeededChance(-1 - workers)
-        self.hook = RecordingHook(self)
+        self.hook = RecordingHook(self._hook_answered)
         self.devices: list[Device] = []
         self.buses = [RecordingBus(self, index) for index in range(workers)]
         self.stores = [RecordingStore() for _ in range(workers)]
@@ -318,6 +297,10 @@ class World:
         )
         store.listen(shard)
         return shard
+
+    def _hook_answered(self, call: WaitingCall, outcome: HookOutcome) -> None:
+        self.shard_of(call.user_id).hook_calls.answered(call, outcome, self.now)
+        self.settle()
 
     # -- Users --
 
