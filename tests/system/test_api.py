@@ -189,6 +189,7 @@ async def test_d36_a_backend_sends_and_reads_as_a_user(server: Server, backend: 
 # -- What goes wrong --
 
 
+@pytest.mark.attack("the server API without its key")
 def test_d36_without_a_key_there_is_the_document_and_nothing_else(server: Server, backend: Backend) -> None:
     nobody, wrong = Backend(server, None), Backend(server, "x" * 40)
     document = nobody.call("GET", "/openapi.json").body
@@ -261,6 +262,7 @@ def test_d36_what_is_not_there_is_a_problem_document_too(
     assert (answer.status, answer.headers["Content-Type"]) == (status, "application/problem+json")
 
 
+@pytest.mark.attack("the server API without its key")
 def test_d36_another_host_is_refused(backend: Backend) -> None:
     """A page whose name leads here (DNS rebinding) gets nothing."""
     assert backend.call("GET", "/openapi.json", headers={"Host": "evil.example"}).status == 403
