@@ -365,7 +365,7 @@ class Deletions:
             if session.announcements is not None:
                 session.announcements.forget(chat)
         self._typing.end(user, peer)
-        self._presence.chat_removed(user, peer)
+        self._presence.unwatch(user.user_id, peer)
 
 
 def _forget_on(session: Device, peer: str) -> None:

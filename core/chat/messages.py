@@ -26,6 +26,7 @@ from core.chat.command_queue import EVERYTHING
 from core.chat.envelope import MessageFlag, Outcome, Record, RecordKind, new_record
 from core.chat.exchange import Exchange, Request
 from core.chat.ports import Chance, Clock
+from core.chat.repeats import Repeats
 from core.chat.session import Session
 from core.chat.stalls import later
 from core.chat.statuses import PLAIN_STATUS, RECEIPT_STATUS, stored_text
@@ -57,7 +58,7 @@ class Messages:
 
     __slots__ = (
         *("_capacity", "_chance", "_chats", "_clock", "_deleted", "_delivery", "_exchange"),
-        *("_here", "_hook_calls", "_index", "_known", "_lists", "_presence", "_shown"),
+        *("_here", "_hook_calls", "_index", "_known", "_lists", "_presence", "_repeats", "_shown"),
         *("_store", "_typing", "_users", "delivery_seconds", "sent", "sent_far"),
     )
 
@@ -91,6 +92,7 @@ class Messages:
         self._presence = presence
         self._typing = typing
         self._capacity = Capacity(store, settings.mailbox_max)
+        self._repeats = Repeats(exchange, store)
         #: Message that went the shorter way -> until when it must be confirmed, and who has sent it; in order of time.
         self._here: dict[Message, tuple[float, Session]] = {}
         exchange.on(RecordKind.MESSAGE, 4, self._came, body=True, asks=True)
@@ -257,7 +259,7 @@ class Messages:
         mailbox = user.mailbox
         message = mailbox.find(sender, message_id)
         if message is not None and message.seq:
-            self._answer_repeat(record, message, now)
+            self._repeats.answer(record, message, now)
             return
         if message is not None and codec.same_message(message.frame, frame):
             message.waiting.append(record)
@@ -291,7 +293,7 @@ class Messages:
                 self._count_withheld(user, sender, 1)
             return
         # Nothing new is taken, but it may be the repeat of a message that only the store knows.
-        self._store.find(user, sender, message_id, partial(self._answer_old, record, refusal))
+        self._store.find(user, sender, message_id, partial(self._repeats.answer_old, record, refusal))
 
     def _repair(self, user: User, sender: str) -> Chat:
         return self._chats.repair(user, sender, self._chats.name_of(sender))
@@ -317,7 +319,7 @@ class Messages:
         elif message.original is not None:
             self._withdraw(message)
             for record in waiting:
-                self._answer_repeat(record, message.original, now)
+                self._repeats.answer(record, message.original, now)
             return
         elif message.withheld:
             user.mailbox.withdraw(message)
@@ -475,42 +477,6 @@ class Messages:
             for parked in user.parked:
                 parked.continue_later(EVERYTHING)
             user.parked = None
-
-    def _answer_repeat(self, record: Record, message: Message, now: float) -> None:
-        """Answer `record`, which has the sender and id of a committed message."""
-        user = message.user
-        if not codec.same_message(message.frame, record.body):
-            outcome = Outcome.CONFLICT
-        elif message.withheld:
-            outcome = Outcome.REPEAT_STORED
-        elif message.read and not user.is_apart(message.sender):
-            outcome = Outcome.REPEAT_READ
-        elif user.mailbox.is_acknowledged(message.seq):
-            outcome = Outcome.REPEAT_ACKNOWLEDGED
-        elif user.is_apart(message.sender):
-            outcome = Outcome.REPEAT_STORED
-        elif any(session.cursor >= message.seq for session in user.sessions):
-            outcome = Outcome.REPEAT_DELIVERED
-        else:
-            outcome = Outcome.REPEAT_STORED
-        told = outcome in (Outcome.REPEAT_READ, Outcome.REPEAT_ACKNOWLEDGED)
-        if told and record.flags & MessageFlag.RECEIPTS:
-            # What is told of the recipient must be durable too, and may be known only here as yet.
-            self._store.save_acknowledged(user, partial(self._saved, record, outcome, user))
-        else:
-            self._exchange.reply(record, outcome, user.stored_name, now)
-
-    def _saved(self, record: Record, outcome: Outcome, user: User, failure: str | None, now: float) -> None:
-        self._exchange.reply(record, outcome if failure is None else Outcome.FAILED, user.stored_name, now)
-
-    def _answer_old(
-        self, record: Record, refusal: Outcome, found: list[Message], failure: str | None, now: float
-    ) -> None:
-        """Answer what would be a repeat: the store has looked for the message."""
-        if found:
-            self._answer_repeat(record, found[0], now)
-        else:
-            self._exchange.reply(record, refusal if failure is None else Outcome.FAILED, "", now)
 
     def _show(self, user: User, message: Message, now: float) -> bool:
         """Write it to the devices; whether there was one to write to. CHAT_OPENED comes before the first message (D7)."""

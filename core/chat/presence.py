@@ -41,8 +41,7 @@ class Presence:
     __slots__ = (
         *("_changed", "_dirty", "_everyone", "_exchange", "_frames", "_joined"),
         *("_leaving", "_left", "_limit", "_local", "_mode", "_online"),
-        *("_owed", "_replicas", "_revision", "_sessions", "_version", "_watchers"),
-        *("asked", "shed"),
+        *("_owed", "_replicas", "_revision", "_sessions", "_version", "_watchers", "asked", "owe", "shed"),
     )
 
     def __init__(self, settings: Settings, exchange: Exchange) -> None:
@@ -81,9 +80,11 @@ class Presence:
         self._frames: dict[str | None, bytes] = {}
         #: Is told which worker has asked for a snapshot: its process may be a new one.
         self.asked: Callable[[int], None] | None = None
-        exchange.on(RecordKind.PRESENCE, 0, self._changes, body=True, lost=self._owed.add)
-        exchange.on(RecordKind.PRESENCE_SNAPSHOT, 0, self._snapshot, body=True, lost=self._owed.add)
-        exchange.on(RecordKind.PRESENCE_REQUEST, 0, self._requested, body=True, lost=self._owed.add)
+        #: Notes that something did not reach a worker: the two tell each other everything again.
+        self.owe = self._owed.add
+        exchange.on(RecordKind.PRESENCE, 0, self._changes, body=True, lost=self.owe)
+        exchange.on(RecordKind.PRESENCE_SNAPSHOT, 0, self._snapshot, body=True, lost=self.owe)
+        exchange.on(RecordKind.PRESENCE_REQUEST, 0, self._requested, body=True, lost=self.owe)
 
     def start(self) -> None:
         """Tell the other workers that this process is a new one, and ask who is online with them."""
@@ -137,19 +138,19 @@ class Presence:
         if not self._everyone and peer in self._online:
             self._mark(user.user_id, peer, self._online[peer])
 
-    def chat_removed(self, user: User, peer: str) -> None:
-        """Note that `user` has no chat with a peer any more, who is deleted and is not online."""
-        self._unwatch(user.user_id, peer)
+    def unwatch(self, user_id: str, peer: str) -> None:
+        """Note that a user has no chat with a peer any more, or is not online here."""
+        watchers = self._watchers.get(peer)
+        if watchers is not None:
+            watchers.discard(user_id)
+            if not watchers:
+                del self._watchers[peer]
 
     def remove(self, user_id: str) -> None:
         """Note that a user who lives here is gone for good, without the grace."""
         self._leaving.pop(user_id, None)
         if user_id in self._online or user_id in self._local:
             self._leave(user_id)
-
-    def owe(self, worker: int) -> None:
-        """Note that something did not reach a worker: the two tell each other everything again."""
-        self._owed.add(worker)
 
     def parted(self, user: User, peer: str) -> None:
         """Note that `user` and a peer do not see each other any more, or do again (D32)."""
@@ -266,8 +267,8 @@ class Presence:
     def tick(self, now: float) -> None:
         """Announce those whose grace is over, and tell the sessions that are due."""
         gone = []
-        for user_id, due in self._leaving.items():
-            if due > now:
+        for user_id, until in self._leaving.items():
+            if until > now:
                 break
             gone.append(user_id)
         for user_id in gone:
@@ -275,10 +276,8 @@ class Presence:
             self._leave(user_id)
         self.mark_changes()
         self._switch_mode()
-        due_sessions = [
-            session for session in self._dirty if session.presence_told + PRESENCE_INTERVAL <= now
-        ]
-        for session in due_sessions:
+        due = [session for session in self._dirty if session.presence_told + PRESENCE_INTERVAL <= now]
+        for session in due:
             if session.connection.unsent() > PRESENCE_SHED_BYTES:
                 self._hold(session, now)
             else:
@@ -409,18 +408,11 @@ class Presence:
             self._joined.pop(user_id, None)
             self._left.add(user_id)
             for peer in user.chats:
-                self._unwatch(user_id, peer)
+                self.unwatch(user_id, peer)
         else:
             for replica in self._replicas.values():
                 replica.users.discard(user_id)
         self._gone(user_id)
-
-    def _unwatch(self, user_id: str, peer: str) -> None:
-        watchers = self._watchers.get(peer)
-        if watchers is not None:
-            watchers.discard(user_id)
-            if not watchers:
-                del self._watchers[peer]
 
     def _replica_joined(self, replica: Replica, user_id: str, name: str) -> None:
         replica.users.add(user_id)
@@ -464,9 +456,8 @@ class Presence:
     def _switch_mode(self) -> None:
         if self._mode != "auto":
             return
-        everyone = len(self._online) <= (
-            PRESENCE_EVERYONE_MAX if self._everyone else PRESENCE_EVERYONE_AGAIN - 1
-        )
+        most = PRESENCE_EVERYONE_MAX if self._everyone else PRESENCE_EVERYONE_AGAIN - 1
+        everyone = len(self._online) <= most
         if everyone != self._everyone:
             self._everyone = everyone
             for session in self._sessions:
@@ -475,13 +466,12 @@ class Presence:
 
     def _send(self, session: Device, now: float, full: bool) -> None:
         """Send PRESENCE: the whole list, or what changed to a session that asked for that (D22)."""
-        changes = session.presence_changes
+        changes, user, online = session.presence_changes, session.user, self._online
+        assert user is not None, "only sessions that have said HELLO are told"
         scope = None if changes is None else self.scope
         if full or changes is None:
-            session.connection.send(self._full_frame(session, scope))
+            session.connection.send(self._full_frame(user, scope))
         else:
-            user, online = session.user, self._online
-            assert user is not None, "only sessions that have said HELLO are told"
             entries = [
                 (peer, name, peer in online and not user.is_apart(peer)) for peer, name in changes.items()
             ]
@@ -492,9 +482,7 @@ class Presence:
         session.presence_revision = self._revision
         session.presence_told = now
 
-    def _full_frame(self, session: Device, scope: str | None) -> bytes:
-        user = session.user
-        assert user is not None, "only sessions that have said HELLO are told"
+    def _full_frame(self, user: User, scope: str | None) -> bytes:
         if not self._everyone:
             contacts = [peer for peer, chat in user.chats.items() if chat.saved and not user.is_apart(peer)]
             return codec.presence(self._entries({user.user_id, *contacts}), scope=scope)

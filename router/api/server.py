@@ -58,7 +58,7 @@ class ApiServer(GuardedPort):
     ) -> None:
         """`names` are those that Host may have besides. Raises ConfigurationError when there is no good key."""
         assert settings.api_key_file is not None, "the settings have been checked"
-        self.counts = Counter[tuple[str, int]]()
+        self.counts = Counter({("other", 404): 0})
         self._settings = settings
         self._keys = Keys(load_keys(settings.api_key_file))
         rate = settings.api_calls_per_second

@@ -30,6 +30,8 @@ from router.supervisor.run_directory_watch import RunDirectoryWatch
 if TYPE_CHECKING:
     from router.api.server import ApiServer
 
+#: From 0 on, since Prometheus does not see the first step of a counter that was not there before.
+_NO_CALLS: Final = {("other", 404): 0}
 #: Seconds in which who is connected to the operators' socket has to have an answer, before the supervisor becomes another program.
 _QUIET_PATIENCE: Final = 6.0
 
@@ -87,7 +89,7 @@ class OperatorAccess:
 
     def api_calls(self) -> Mapping[tuple[str, int], int]:
         """Return how many calls of the server API were answered, by call and status."""
-        return {} if self._api is None else self._api.counts
+        return _NO_CALLS if self._api is None else self._api.counts
 
     def reread_keys(self) -> None:
         """Read the keys of the server API again. Raises ConfigurationError."""

@@ -35,8 +35,8 @@ ATTACKS: Final[dict[str, dict[str, str]]] = {
         "spoofed forwarded headers": "not believed, but from FASTCHAT_TRUSTED_PROXIES, from the right",
         "cross-site WebSocket hijacking": "403 before any upgrade; pages of this machine may connect; nothing is shown in frames",
         "DNS rebinding": "403 for the socket, and nothing from the admin port: a Host that nobody listed counts for nothing",
-        "the server API without its key": "401, and 429 for more than ten wrong keys in a minute; nothing but its document is open; a Host that "
-        "nobody listed gets 403",
+        "the server API without its key": "401, and 429 for more than ten wrong keys in a minute; nothing but its document is "
+        "open; a Host that nobody listed gets 403",
         "a page that asks the admin port": "it can read nothing there, change nothing, and show nothing of it in a frame",
     },
     "Frames": {
