@@ -216,6 +216,8 @@ class Deletions:
 
     def tick(self, now: float) -> None:
         """Take the next steps, and tell those who have waited long enough."""
+        if not (self._open or self._purges or self._lost):
+            return
         while self._lost:
             self._tell_again(self._lost.pop())
         for purge in list(self._purges.values()):

@@ -157,10 +157,11 @@ class HookCalls:
 
     def tick(self, now: float) -> None:
         """Do what is due; called several times a second."""
-        unsaved, self._unsaved = self._unsaved, []
-        for user, peer in unsaved:
-            user.pins -= 1
-            self._save(user, peer)
+        if self._unsaved:
+            unsaved, self._unsaved = self._unsaved, []
+            for user, peer in unsaved:
+                user.pins -= 1
+                self._save(user, peer)
         if self._hook is None or self.paused:
             return
         if self._since is None:

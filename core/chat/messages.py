@@ -463,7 +463,8 @@ class Messages:
                 chat.active_at = timestamp
             if user.lists or chat.hidden:
                 self._lists.sent(user, chat, sent.frame, session, now)
-            if len(user.sessions) != 1 or user.sessions[0] is not session:
+            sessions = user.sessions
+            if len(sessions) != 1 or sessions[0] is not session:
                 self._send_carbons(user, session, sent.frame)
                 if not user.sessions:
                     self._lists.sent_last(user, chat)
