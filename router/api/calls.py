@@ -39,8 +39,9 @@ class Call(NamedTuple):
     method: str
     path: str
     summary: str
-    run: Run
-    answer: type[shapes.Shape]
+    #: None for an export, whose answer is lines of JSON: the server has them from another process (``router.api.server``).
+    run: Run | None
+    answer: type[shapes.Shape] | None
     body: type[shapes.Shape] | None = None
     #: Names of query parameters, which all may be left out.
     query: tuple[str, ...] = ()
@@ -96,6 +97,14 @@ class Calls:
                 run=self._delete,
                 answer=shapes.Deleted,
                 problems=(_NOT_FOUND,),
+            ),
+            Call(
+                method="GET",
+                path=f"{user}/export",
+                summary="Get everything that is stored about a user",
+                run=None,
+                answer=None,
+                problems=(_NOT_FOUND, HTTPStatus.NOT_IMPLEMENTED),
             ),
             Call(
                 method="PUT",

@@ -14,6 +14,8 @@ from router.api import shapes
 from router.api.calls import Call
 from router.api.problems import CONTENT_TYPE
 
+#: The type of an answer that is a line for each thing.
+LINES: Final = "application/x-ndjson"
 #: What may go wrong with every call.
 _ALWAYS: Final = (
     HTTPStatus.BAD_REQUEST,
@@ -32,6 +34,7 @@ _MEANING: Final = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too large.",
     HTTPStatus.UNPROCESSABLE_ENTITY: "A value is not as it must be; `details.field` names it.",
     HTTPStatus.TOO_MANY_REQUESTS: "Too many calls, or too many messages of this sender. Repeat the call after `Retry-After` seconds.",
+    HTTPStatus.NOT_IMPLEMENTED: "The server stores nothing (FASTCHAT_STORE=memory).",
     HTTPStatus.SERVICE_UNAVAILABLE: "The worker of the user is away, or its storage fails. Repeat the call after `Retry-After` seconds.",
 }
 _ABOUT: Final = (
@@ -95,11 +98,13 @@ def _operation(call: Call, schemas: dict[Any, Any]) -> dict[str, Any]:
             "required": True,
             "content": {"application/json": {"schema": schemas[call.body]}},
         }
+    content: dict[str, Any] = {
+        LINES: {"schema": {"type": "string", "description": "A JSON object in each line."}}
+    }
+    if call.answer is not None:
+        content = {"application/json": {"schema": schemas[call.answer]}}
     operation["responses"] = {
-        "200": {
-            "description": "Done.",
-            "content": {"application/json": {"schema": schemas[call.answer]}},
-        },
+        "200": {"description": "Done.", "content": content},
         **{
             str(int(status)): {
                 "description": _MEANING[status],

@@ -22,7 +22,7 @@ from core.process.settings import PREFIX, Settings
 from core.wire.codec import to_json
 from core.wire.validation import Validator
 from router.api.calls import Call, Calls, Request, decode
-from router.api.document import make_document, make_page
+from router.api.document import LINES, make_document, make_page
 from router.api.keys import HOSTS_SETTING, Keys, load_keys
 from router.api.problems import Problem, away
 from router.guarded_port import GuardedPort, Handler
@@ -39,7 +39,6 @@ _BODY_PATIENCE: Final = 10.0
 #: Calls that are being answered at once; exports, which are read by other processes, apart.
 CALLS_MAX: Final = 128
 _EXPORTS_MAX: Final = 2
-_EXPORT: Final = "/v1/users/{user_id}/export"
 _CHUNK: Final = 64 * 1024
 #: Calls beyond the rate that come at once may be so many.
 _BURST_SECONDS: Final = 1.0
@@ -64,8 +63,7 @@ class ApiServer(GuardedPort):
         rate = settings.api_calls_per_second
         self._rate = TokenBucket(rate, max(1, int(rate * _BURST_SECONDS)), time.monotonic())
         self._answering = self._exporting = 0
-        self._validator = Validator(settings.user_ids)
-        calls = Calls(workers, self._validator).table()
+        calls = Calls(workers, Validator(settings.user_ids)).table()
         document = make_document(calls, version)
         self._document, self._page = to_json(document), make_page(document)
         self._style = StaticFile.read(WEB / "api" / "api.css")
@@ -75,8 +73,8 @@ class ApiServer(GuardedPort):
         add("GET", "/api.css", self._get_style)
         add("GET", "/openapi.json", self._get_document)
         for call in calls:
-            add(call.method, call.path, partial(self._answer, call))
-        add("GET", _EXPORT, self._export)
+            is_export = call.run is None
+            add(call.method, call.path, self._export if is_export else partial(self._answer, call))
         super().__init__(settings.api_host, listeners, application, HOSTS_SETTING, names)
 
     def reread_keys(self) -> None:
@@ -156,6 +154,7 @@ class ApiServer(GuardedPort):
                         f"this call has no parameter {name[:64]!r}; it has {', '.join(call.query) or 'none'}",
                         details={"field": name[:64]},
                     )
+            assert call.run is not None, "an export has its own way"
             answer = await call.run(Request(request.match_info, request.query, body))
             return web.Response(body=to_json(answer), content_type="application/json")
         finally:
@@ -215,7 +214,7 @@ class ApiServer(GuardedPort):
                     raise Problem(HTTPStatus.NOT_FOUND, "USER_NOT_FOUND", "there is no user with this id")
                 _log.error("an export for the server API has failed", extra=fields(reason=sentence))
                 raise away("the files of this user can't be read now")
-            response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+            response = web.StreamResponse(headers={"Content-Type": LINES})
             await response.prepare(request)
             while first:
                 await response.write(first)
