@@ -39,7 +39,7 @@ def files() -> dict[str, str]:
 
 @cache
 def commands() -> list[str]:
-    """The blocks for a shell, in their order: the variables, the secrets, the server, a message, the page."""
+    """The blocks for a shell, in their order: the variables, the secrets, the server, a message, the page, React."""
     return [content for _, language, content in _BLOCK.findall(PAGE.read_text()) if language == "sh"]
 
 

@@ -38,6 +38,7 @@ def test_the_page_has_these_files_and_they_are_short() -> None:
         "chat.html",
         "useChat.js",
         "main.jsx",
+        "react.html",
     ]
     assert list(files()) == names
     lines = {name: len(content.splitlines()) for name, content in files().items()}

@@ -7,7 +7,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 from playwright.sync_api import expect
@@ -19,9 +19,6 @@ from tests.system.harness import PROJECT, StartServer, wait_until
 from tests.system.integration import TIMEOUT, App, commands, files, free_port, make_app
 
 pytestmark = pytest.mark.slow
-
-#: The page that a bundler's output is loaded by; an icon, so that the browser asks for none.
-ROOT: Final = '<!doctype html><link rel="icon" href="data:,"><div id="root"></div><script type="module" src="main.js"></script>'
 
 
 @pytest.fixture
@@ -37,7 +34,7 @@ def address(app: App) -> Iterator[str]:
     """Where the server of the app is, which serves the directory ``public``."""
     checkout = app.directory.parent / "fastchat"
     checkout.symlink_to(PROJECT)
-    app.run("sh", "-e", "-c", commands()[-1])
+    app.run("sh", "-e", "-c", commands()[4])
     shutil.copy(app.directory / "chat.html", app.directory / "public")
     port = free_port()
     with app.running("app.py", port):
@@ -83,18 +80,17 @@ def test_the_plain_page(browser: Browser, app: App, address: str) -> None:
 
 @pytest.fixture
 def react(app: App, address: str) -> str:
-    """The address of the page with the hook, which is bundled for development, so that StrictMode does what it does."""
+    """The address of the page with the hook. The page's command bundles the development build, in which StrictMode does what it does."""
     modules = app.directory / "node_modules"
     modules.mkdir()
-    for name in ("react", "react-dom", "scheduler"):
+    install, bundle = commands()[5].splitlines()
+    # npm may not be able to get them here: they are those of the tests.
+    for name in install.removeprefix("npm install ../fastchat/router/web/client ").split():
         (modules / name).symlink_to(packages() / name)
     (modules / "fastchat-client").symlink_to(CLIENT)
-    (app.directory / "public" / "react.html").write_text(ROOT)
-    app.run(
-        *(node(), str(packages() / "esbuild" / "bin" / "esbuild"), "main.jsx", "--bundle", "--format=esm"),
-        *("--jsx=automatic", "--preserve-symlinks", "--define:process.env.NODE_ENV='development'"),
-        *("--log-level=warning", "--outfile=public/main.js"),
-    )
+    bundler = f"{node()} node_modules/esbuild/bin/esbuild"
+    app.run("sh", "-e", "-c", f"{bundle.replace('npx esbuild', bundler)} --log-level=warning")
+    shutil.copy(app.directory / "react.html", app.directory / "public")
     return f"{address}react.html"
 
 
