@@ -23,6 +23,7 @@ DOCUMENTS: Final = (
     "docs/architecture.md",
     "docs/clients.md",
     "docs/development.md",
+    "docs/integrate.md",
     "docs/operations.md",
     "docs/settings.md",
     "CONTRIBUTING.md",
