@@ -160,7 +160,7 @@ class Calls:
                 run=self._send,
                 answer=shapes.Sent,
                 body=shapes.NewMessage,
-                problems=(_NOT_FOUND, _CONFLICT),
+                problems=(_NOT_FOUND, _CONFLICT, HTTPStatus.INSUFFICIENT_STORAGE),
             ),
             Call(
                 method="POST",

@@ -34,6 +34,7 @@ _MEANING: Final = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too large.",
     HTTPStatus.UNPROCESSABLE_ENTITY: "A value is not as it must be; `details.field` names it.",
     HTTPStatus.TOO_MANY_REQUESTS: "Too many calls, or too many messages of this sender. Repeat the call after `Retry-After` seconds.",
+    HTTPStatus.INSUFFICIENT_STORAGE: "The mailbox of the recipient, or the share of this sender, is full until the recipient reads.",
     HTTPStatus.NOT_IMPLEMENTED: "The server stores nothing (FASTCHAT_STORE=memory).",
     HTTPStatus.SERVICE_UNAVAILABLE: "The worker of the user is away, or its storage fails. Repeat the call after `Retry-After` seconds.",
 }

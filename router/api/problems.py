@@ -67,11 +67,12 @@ _STATUS: Final = {
 def refused(code: str, message: str, details: dict[str, Any]) -> Problem:
     """Return what an ERROR of the protocol is to a backend."""
     status = _STATUS[code]
-    if code == ErrorCode.VALIDATION and details.get("field") == "message_id" and "limit" not in details:
-        is_conflict = "already" in message
-        status = HTTPStatus.CONFLICT if is_conflict else status
     retry_after = details.get("retry_after")
-    if code == ErrorCode.MESSAGE_FAILED:
+    if details.get("field") == "message_id" and "already used" in message:
+        status = HTTPStatus.CONFLICT
+    elif details.get("reason") == "mailbox_full":
+        status = HTTPStatus.INSUFFICIENT_STORAGE
+    elif code == ErrorCode.MESSAGE_FAILED:
         retry_after = AWAY_SECONDS
     return Problem(status, code, message, retry_after, {k: v for k, v in details.items() if k != "type"})
 

@@ -63,6 +63,8 @@ class ApiServer(GuardedPort):
         rate = settings.api_calls_per_second
         self._rate = TokenBucket(rate, max(1, int(rate * _BURST_SECONDS)), time.monotonic())
         self._answering = self._exporting = 0
+        #: The processes that read exports.
+        self.exports: set[int] = set()
         calls = Calls(workers, Validator(settings.user_ids)).table()
         document = make_document(calls, version)
         self._document, self._page = to_json(document), make_page(document)
@@ -102,6 +104,8 @@ class ApiServer(GuardedPort):
             ).answer()
             if "Allow" in refused.headers:
                 response.headers["Allow"] = refused.headers["Allow"]
+        except ConnectionError:
+            raise  # the client has gone, or must not take what it has for all there is
         except Exception:
             _log.exception("bug while answering a call of the server API")
             response = Problem(
@@ -194,38 +198,44 @@ class ApiServer(GuardedPort):
             raise away(f"{_EXPORTS_MAX} exports are under way already: try again in a moment")
         self._exporting += 1
         try:
-            return await self._stream(request, request.match_info["user_id"])
+            return await self._run_export(request)
         finally:
             self._exporting -= 1
 
-    async def _stream(self, request: web.Request, user_id: str) -> web.StreamResponse:
+    async def _run_export(self, request: web.Request) -> web.StreamResponse:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "workers.store", "export", str(self._settings.data_dir), "--", user_id),
+            *(sys.executable, "-m", "workers.store", "export", str(self._settings.data_dir), "--"),
+            request.match_info["user_id"],
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        assert process.stdout is not None and process.stderr is not None
+        self.exports.add(process.pid)
         try:
-            first = await process.stdout.read(_CHUNK)
-            if not first:
-                sentence = (await process.stderr.read(_CHUNK)).decode(errors="replace").strip()
-                if "there is no user" in sentence:
-                    raise Problem(HTTPStatus.NOT_FOUND, "USER_NOT_FOUND", "there is no user with this id")
-                _log.error("an export for the server API has failed", extra=fields(reason=sentence))
-                raise away("the files of this user can't be read now")
-            response = web.StreamResponse(headers={"Content-Type": LINES})
-            await response.prepare(request)
-            while first:
-                await response.write(first)
-                first = await process.stdout.read(_CHUNK)
-            if await process.wait() != 0:
-                # The client must not take this for all there is.
-                raise ConnectionResetError("the export has failed in the middle")
-            await response.write_eof()
-            return response
+            return await self._stream(request, process)
         finally:
             if process.returncode is None:
                 with suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
+            self.exports.discard(process.pid)
+
+    async def _stream(self, request: web.Request, process: asyncio.subprocess.Process) -> web.StreamResponse:
+        assert process.stdout is not None and process.stderr is not None
+        first = await process.stdout.read(_CHUNK)
+        if not first:
+            sentence = (await process.stderr.read(_CHUNK)).decode(errors="replace").strip()
+            if "there is no user" in sentence:
+                raise Problem(HTTPStatus.NOT_FOUND, "USER_NOT_FOUND", "there is no user with this id")
+            _log.error("an export for the server API has failed", extra=fields(reason=sentence))
+            raise away("the files of this user can't be read now")
+        response = web.StreamResponse(headers={"Content-Type": LINES})
+        await response.prepare(request)
+        while first:
+            await response.write(first)
+            first = await process.stdout.read(_CHUNK)
+        if await process.wait() != 0:
+            # The client must not take this for all there is.
+            raise ConnectionResetError("the export has failed in the middle")
+        await response.write_eof()
+        return response

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
@@ -90,6 +90,10 @@ class OperatorAccess:
     def api_calls(self) -> Mapping[tuple[str, int], int]:
         """Return how many calls of the server API were answered, by call and status."""
         return _NO_CALLS if self._api is None else self._api.counts
+
+    def processes(self) -> Collection[int]:
+        """Return the processes that were started for this and are waited for."""
+        return () if self._api is None else self._api.exports
 
     def reread_keys(self) -> None:
         """Read the keys of the server API again. Raises ConfigurationError."""

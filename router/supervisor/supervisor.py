@@ -353,7 +353,7 @@ class Supervisor:
         if self._end.done():
             return
         self._loop.call_later(_CHECK_INTERVAL, self._check)
-        reap_orphans([child.pid for child in self._children()])
+        reap_orphans([*(child.pid for child in self._children()), *self._access.processes()])
         self._access.check()
         if self._announced:
             self._problem_log.sample()

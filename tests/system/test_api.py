@@ -392,3 +392,21 @@ def test_d36_a_page_shows_the_document_without_scripts(server: Server) -> None:
     for _, path in calls_of(document):
         assert f"<code>{path}</code>" in page.body
     assert Backend(server, None).call("GET", "/api.css").status == 200
+
+
+@run_async
+async def test_d20_a_full_mailbox_is_told_apart_from_what_may_be_repeated_soon(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server(workers=1, api_port=0, api_key_file=key_file(tmp_path), mailbox_max=100)
+    backend = Backend(server)
+    ann, bob = new_user(), new_user()
+    await backend.create((ann, "Ann Lee"), (bob, "Bob Ray"))
+    statuses = []
+    for number in range(101):
+        message = {"from": ann, "to": bob, "content": f"text {number}"}
+        answer = await backend.acall("POST", "/v1/messages", message)
+        statuses.append(answer.status)
+    assert statuses == [200] * 100 + [507]
+    is_problem(answer, HTTPStatus.INSUFFICIENT_STORAGE, "MESSAGE_FAILED")
+    assert (answer.body["details"]["reason"], "Retry-After" in answer.headers) == ("mailbox_full", False)
