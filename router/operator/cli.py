@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 import typer
 
 from core.process.control import EXIT_CONFIGURATION
+from router.operator.store_commands import add_store_commands
 
 if TYPE_CHECKING:
     from router.operator.client import RunningServer
@@ -48,6 +49,7 @@ _config: Final = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(_config, name="config")
+add_store_commands(app)
 _hook: Final = typer.Typer(
     help="Test the hook for waiting messages. Takes the flags of `fastchat serve`.",
     rich_markup_mode=None,

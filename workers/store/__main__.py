@@ -55,9 +55,12 @@ WORKERS does this by itself; to do it by hand takes as much downtime.
 """
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run one of the tools, as `words` or else the command line says; the exit code. Ends the process as argparse does."""
-    arguments = _parser().parse_args(words)
+def main(words: Sequence[str] | None = None, program: str = "python -m workers.store") -> int:
+    """Run one of the tools, as `words` or else the command line says; the exit code. Ends the process as argparse does.
+
+    `program` is what the user has called it by.
+    """
+    arguments = _parser(program).parse_args(words)
     directory: Path = arguments.directory
     if arguments.tool in ("prepare", "purge", "resize"):
         # What SQLite sorts goes where room is needed anyway, and messages stay where they are. It asks once, when it is first used.
@@ -102,8 +105,8 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m workers.store", description=_DESCRIPTION, epilog=_EPILOG)
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=program, description=_DESCRIPTION, epilog=_EPILOG)
     tools = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
     for name, description in (
         ("check", _CHECK),

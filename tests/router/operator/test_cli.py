@@ -359,3 +359,19 @@ def test_settings_as_json() -> None:
     settings = json.loads(done.stdout)
     assert settings["FASTCHAT_WORKERS"] == {"value": 3, "from": "flag"}
     assert settings["FASTCHAT_RUN_DIR"] == {"value": None, "from": "default"}
+
+
+# -- The tools of a data directory --
+
+
+@pytest.mark.parametrize("tool", ["check", "export", "purge", "backup", "restore"])
+def test_the_tools_of_a_data_directory_are_commands(tool: str) -> None:
+    done = process(tool, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: fastchat {tool} ")
+
+
+def test_a_tool_ends_as_it_does_by_itself(tmp_path: Path) -> None:
+    done = process("check", str(tmp_path / "none"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("fastchat: ")
