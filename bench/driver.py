@@ -10,6 +10,7 @@ Each scenario starts a server of its own, with all that is on by default, and co
     reload  pairs who chat while all processes are replaced, and before: no connection may end, and each message is answered
     resize  the same while the number of workers changes, 2 -> 5 -> 1 -> 4 -> 2, with many messages stored
     crash   workers and fronts are killed, one after the other: how long until everybody is served again
+    api     pairs who chat while a backend imports users, and then sends messages, through the server API
 
 CPU is in microseconds for each message (which is delivered once and acknowledged once), times are in milliseconds.
 """
@@ -29,6 +30,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 from uuid import uuid4
 
+from bench.backends import api
 from bench.chatter import WHERE
 from bench.crew import Outcome, crew, latencies
 from bench.crowd import Crowd, text_frame
@@ -348,6 +350,7 @@ SCENARIOS: Final[dict[str, Callable[..., Result]]] = {
     "reload": reload,
     "resize": resize,
     "crash": crash,
+    "api": api,
 }
 
 

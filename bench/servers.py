@@ -62,6 +62,10 @@ class Server:
         found = (each for each in reports if f"{each['kind']} {each['index']}" == name)
         return int(next(found)["pid"])
 
+    def setting(self, name: str) -> Any:
+        """Return a setting as the server has it."""
+        return self._status()["settings"][name]
+
     def reload(self) -> None:
         """Replace all workers and fronts. Raises Refused when one could not be."""
         RunningServer({}, self._admin).ask(RELOAD, RELOAD_PATIENCE)
