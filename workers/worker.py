@@ -143,7 +143,9 @@ class Worker:
             self.shard.remember_limits(read_limits(keep), time.monotonic())
         counts = AddressCounts(run_dir, index) if needed(settings) else None
         self._store.listen(self.shard.listeners)
-        if not takes_over:
+        if takes_over:
+            self._store.prepare_start()
+        else:
             self._store.start()
         self.turn.attach(self._end_turn, self.shard.written)
         capacity = Capacity(usable_memory(), settings.fronts)

@@ -139,7 +139,10 @@ def _fields(kind: Any, values: Any, where: str, opened: Sequence[int] | None) ->
 def _defaults(kind: Any) -> Iterator[str]:
     if not dataclasses.is_dataclass(kind):
         return iter(kind._field_defaults)
-    return (field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING)
+    given = (dataclasses.MISSING, dataclasses.MISSING)
+    return (
+        field.name for field in dataclasses.fields(kind) if (field.default, field.default_factory) != given
+    )
 
 
 def _parse(hint: Any, value: Any, where: str, opened: Sequence[int] | None) -> Any:

@@ -20,7 +20,7 @@ from core.process.settings import ConfigurationError
 from tests.workers.process import PROJECT
 from workers.store import database as module
 from workers.store import queries, statements
-from workers.store.database import open_database, upgrade
+from workers.store.database import open_database, prepare_upgrade, upgrade
 from workers.store.migrations import REVISION, migrate
 from workers.store.retention import Bite, Probe
 from workers.store.schema import metadata
@@ -106,6 +106,18 @@ def test_a_file_that_is_up_to_date_needs_no_alembic(path: Path) -> None:
         "open_database(Path(sys.argv[1]), 'os').close(); sys.exit('alembic' in sys.modules or 'sqlalchemy' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script, str(path)], check=True, cwd=PROJECT)
+
+
+def test_what_an_upgrade_needs_is_loaded_before_without_a_change(path: Path) -> None:
+    """A process that takes over from one of an older version does so, while nobody waits for it."""
+    prepare_upgrade(path)
+    assert not path.exists()
+    migrate(path, None, "0006")
+    prepare_upgrade(path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("0006",)
+    upgrade(path)
+    prepare_upgrade(path)
 
 
 def test_upgrading_again_changes_nothing(path: Path) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from core.process.settings import ConfigurationError
 from workers.store.data_directory import Mode, file_uri
-from workers.store.migrations import REVISION, migrate
+from workers.store.migrations import REVISION, load, migrate
 from workers.store.new_file import create
 
 Durability = Literal["fsync", "os"]
@@ -153,6 +153,13 @@ def open_database(path: Path, durability: Durability) -> Database:
         return Database(path, durability)
     except sqlite3.Error as error:
         raise ConfigurationError(f"the database {path} can't be opened: {error}; {_REMEDY}") from error
+
+
+def prepare_upgrade(path: Path) -> None:
+    """Load what `upgrade` needs for a file that is not up to date. What is wrong with the file, `upgrade` says."""
+    with suppress(sqlite3.Error), closing(_connect(path, "ro")) as connection:
+        if _revision(connection) not in (None, REVISION):
+            load()
 
 
 def upgrade(path: Path) -> None:

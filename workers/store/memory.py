@@ -66,6 +66,9 @@ class MemoryStore:
         """Say who is told."""
         self._listeners = listeners
 
+    def prepare_start(self) -> None:
+        """Do nothing: there is nothing to load."""
+
     def start(self) -> None:
         """Do nothing: there is nothing to open."""
 

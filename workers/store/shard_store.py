@@ -17,6 +17,9 @@ class ShardStore(store.Store, Protocol):
     def listen(self, listeners: store.Listeners) -> None:
         """Say who is told what the store has done. All calls come from `flush`, or `close`."""
 
+    def prepare_start(self) -> None:
+        """Load what `start` will need, while another process still has what there is: nobody waits for that, as clients do for `start`."""
+
     def start(self) -> None:
         """Open what there is. Raises ``core.process.settings.ConfigurationError``."""
 

@@ -31,6 +31,7 @@ from core.measures import SECONDS, SIZES, Histogram
 from core.process.settings import Settings
 from workers.store.calls import ACKNOWLEDGED_DELAY, Calls
 from workers.store.commit_log import FOLD_ROWS
+from workers.store.database import prepare_upgrade
 from workers.store.jobs import DatabaseThread, Fold, Job, Visit
 from workers.store.reads import READS_WEIGHT, Question
 from workers.store.results import Commit, Entry, Expired, Results
@@ -125,6 +126,10 @@ class SqliteStore(Calls):
         """Say who is told."""
         self._listeners = listeners
         self._results = Results(listeners.appended, self._settings)
+
+    def prepare_start(self) -> None:
+        """Load what takes a file of an older version up to date, if this is one."""
+        prepare_upgrade(self._path)
 
     def start(self) -> None:
         """Open the file, bringing it up to date; blocks while that lasts. Raises ConfigurationError.

@@ -167,6 +167,16 @@ def test_a_setting_that_is_missing_has_its_default() -> None:
     assert HandedOn.from_json(changed(settings=older)).parsed_settings() == STATE.parsed_settings()
 
 
+def test_what_an_older_program_did_not_have_has_its_default() -> None:
+    """Such as the ports of the server API: a reload goes on from that program."""
+    older = {
+        name: value
+        for name, value in json.loads(STATE.to_json())["resources"].items()
+        if name != "api_listeners"
+    }
+    assert HandedOn.from_json(changed(resources=older)).resources.api_listeners == []
+
+
 @settings(max_examples=examples(100))
 @given(st.data())
 def test_any_damage_is_a_sentence_or_does_not_matter(data: st.DataObject) -> None:

@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 REVISION: Final = "0009"
 
 
+def load() -> None:
+    """Import what `migrate` needs, which takes longer than most migrations."""
+    from alembic import command  # noqa: F401 - it is to be there
+    from alembic.script import ScriptDirectory
+
+    for revision in ScriptDirectory.from_config(_config()).walk_revisions():
+        assert revision.module is not None, "each has a file"
+
+
 def migrate(path: Path, revision: str | None, target: str = "head") -> None:
     """Bring the tables of a file from `revision` to `target`, in one transaction.
 
