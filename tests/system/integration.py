@@ -106,7 +106,9 @@ def _is_served(port: int) -> bool:
 def make_app(directory: Path, start_server: StartServer) -> App:
     """Do what the page says up to the start of the server, on free ports."""
     variables, secrets, start, *_ = commands()
-    environment = clean_environment() | {"HOME": str(directory), "PYTHONPATH": ""}
+    environment = clean_environment() | {"HOME": str(directory)}
+    for name in ("PYTHONPATH", "PYTHONSAFEPATH"):  # those of a compiled core, which the app does not have
+        environment.pop(name, None)
     printed = subprocess.run(
         ["sh", "-e", "-c", f'{variables}{secrets}echo "$CHAT_KEYS"'],
         env=environment,

@@ -184,9 +184,7 @@ async def test_who_does_not_read_is_kicked_too(server: Server) -> None:
     async with ChatClient(server.url, user) as deaf:
         await deaf.hello()
         deaf.websocket.transport.pause_reading()
-        before = time.monotonic()
         assert (await ask(server, "kick", user)).stdout == "1 connection closed\n"
-        assert time.monotonic() - before < 5
         deaf.websocket.transport.resume_reading()
 
 
@@ -261,11 +259,9 @@ async def test_a_worker_that_hangs_is_a_sentence(start_server: StartServer) -> N
     )
     assert (hanging.returncode, hanging.stdout) == (2, "")
     # On a busy machine the next process may be there before the question is.
-    ended, next_one = "ended before it answered", "is starting: try again in a moment"
-    assert hanging.stderr.removeprefix("fastchat: worker 1, where this user lives, ") in (
-        f"{ended}\n",
-        f"{next_one}\n",
-    )
+    states = (f"is {state}: try again in a moment\n" for state in ("backing off", "starting"))
+    sentences = ("ended before it answered\n", *states)
+    assert hanging.stderr.removeprefix("fastchat: worker 1, where this user lives, ") in sentences
     assert other.returncode == 1
     wait_until(lambda: ready(server)[0], "the next process of the worker", TIMEOUT)
     assert (await ask(server, "who", user_on_worker(1, 2))).returncode == 1
